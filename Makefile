@@ -1,0 +1,51 @@
+# What people type. Every target sets up what it needs; `make help` lists them.
+PROFILE ?= standard
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+NUMABENCH := $(VENV)/bin/numabench
+# what `make bench` needs from the system, and what the tests need on top
+SYSTEM := python3-venv gcc libc6-dev numactl
+SYSTEM_TEST := chromium gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+
+.DEFAULT_GOAL := help
+.PHONY: help bench report compare test lint bench-self sample clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Once per checkout, and again when the dependencies change.
+$(VENV)/ready: pyproject.toml
+	@tools/system-packages $(SYSTEM)
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	@tools/system-packages --optional $(SYSTEM_TEST)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+bench: $(VENV)/ready ## measure this machine and render the report (PROFILE=quick|standard|full)
+	@$(NUMABENCH) run --profile $(PROFILE) --report
+
+report: $(VENV)/ready ## render the report of all run logs of this machine
+	@$(NUMABENCH) report
+
+compare: $(VENV)/ready ## compare two machines: make compare BASE=results/a NEW=results/b
+	@test -n "$(BASE)" -a -n "$(NEW)" || { echo "usage: make compare BASE=file-or-folder NEW=file-or-folder" >&2; exit 2; }
+	@$(NUMABENCH) compare "$(BASE)" "$(NEW)" --output compare.html
+
+test: $(VENV)/ready-dev ## run all tests that need no special hardware
+	$(PYTHON) -m pytest
+
+lint: $(VENV)/ready-dev ## check the style of the Python code
+	$(PYTHON) -m ruff check numabench tests
+
+bench-self: $(VENV)/ready-dev ## numabench's own speed and overhead, as recorded in docs/performance.md
+	$(PYTHON) tools/bench_self.py
+
+sample: $(VENV)/ready-dev ## record results/sample anew on this machine
+	$(PYTHON) tools/record_sample.py
+
+clean: ## remove the virtual environment and caches, keep results
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

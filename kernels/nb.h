@@ -1,0 +1,104 @@
+/* The whole contract between a kernel and numabench. A kernel is one C file that exports
+ *   const struct nb_descriptor nb_descriptor   (what it is; Python reads it, nothing is written twice)
+ *   int nb_run(struct nb_thread *)             (entered by every thread at once, first with NB_PREPARE, then NB_MEASURE)
+ * Python owns threads, pinning and memory; C owns the start gate, the clock and the inner loop.
+ * A kernel allocates nothing and prints nothing. */
+#ifndef NB_H
+#define NB_H
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#define NB_ABI 1
+#define NB_PARAMETERS 12 /* room for parameters; a kernel uses as many as it declares */
+#define NB_VALUES 16     /* room for a kernel's own results */
+#define NB_BINS 640      /* histogram of waits: 16 bins per octave of ns, 2^40 ns at most */
+#define NB_GATES 8       /* gates within one entry */
+
+enum { NB_PREPARE, NB_MEASURE };
+enum { NB_OK, NB_UNSUPPORTED }; /* what nb_run returns */
+enum { NB_LOWER_IS_BETTER = -1, NB_HIGHER_IS_BETTER = 1 };
+
+struct nb_parameter { /* `choices` ("a|b|c") makes it an enumeration: the value is the index */
+    const char *name, *choices, *summary;
+    int64_t initial, least, most;
+};
+
+struct nb_metric {
+    const char *name, *unit, *summary;
+    int64_t polarity;
+};
+
+struct nb_descriptor {
+    uint32_t abi, version;
+    const char *name, *summary;
+    const struct nb_parameter *parameters;
+    const struct nb_metric *metrics;
+    uint32_t n_parameters, n_metrics;
+};
+
+/* One entry into a kernel, shared by its threads. The gate's words have lines of their own. */
+struct nb_case {
+    uint32_t threads, phase;
+    uint64_t warmup_ns, window_ns, batch_ns; /* batch_ns: how far apart a thread looks at the clock */
+    uint8_t *buffer, *scratch;               /* measured memory; memory for preparation only */
+    uint64_t buffer_bytes, scratch_bytes;
+    int64_t parameter[NB_PARAMETERS];
+    uint8_t pad0[256];
+    uint32_t arrived;
+    uint8_t pad1[252];
+    uint64_t opens[NB_GATES];
+    uint8_t pad2[192];
+};
+
+/* One thread: what it is told, then what it found. */
+struct nb_thread {
+    struct nb_case *shared;
+    uint32_t index, group;       /* group: index of its NUMA node among the nodes in use */
+    uint32_t gates, gaps;        /* gaps: batches more than 20 us longer than the shortest */
+    int32_t cpu_begin, cpu_end;
+    uint64_t begin_ns, end_ns;   /* CLOCK_MONOTONIC */
+    uint64_t operations;         /* inside the window */
+    uint64_t executed;           /* since NB_PREPARE, warm-ups included: what `check` is predicted from */
+    uint64_t check;
+    uint64_t gap_ns, cursor;     /* cursor: where a kernel goes on in the next entry */
+    uint64_t value[NB_VALUES];
+    uint32_t histogram[NB_BINS];
+};
+
+#define NB_COUNT(array) (sizeof(array) / sizeof(*(array)))
+#define NB_DESCRIBE(NAME, VERSION, SUMMARY, PARAMETERS, METRICS)                                                                     \
+    const struct nb_descriptor nb_descriptor = {NB_ABI, VERSION, NAME, SUMMARY, PARAMETERS, METRICS, NB_COUNT(PARAMETERS),           \
+                                                NB_COUNT(METRICS)};                                                                  \
+    /* sizes and offsets that the loader compares with its own */                                                                    \
+    const uint32_t nb_layout[] = {sizeof(struct nb_parameter), sizeof(struct nb_metric), sizeof(struct nb_descriptor),               \
+                                  sizeof(struct nb_case), sizeof(struct nb_thread), offsetof(struct nb_descriptor, n_metrics),       \
+                                  offsetof(struct nb_case, parameter), offsetof(struct nb_case, arrived),                            \
+                                  offsetof(struct nb_case, opens), offsetof(struct nb_thread, begin_ns),                             \
+                                  offsetof(struct nb_thread, value), offsetof(struct nb_thread, histogram)}
+
+static inline uint64_t nb_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* All threads of the case leave together: the last to arrive names a time 5 us ahead (longer than a line takes to
+ * reach everybody) and each spins on the clock until then. Released one by one they would hardly overlap. */
+static inline uint64_t nb_gate(struct nb_thread *t)
+{
+    struct nb_case *c = t->shared;
+    uint64_t *opens = &c->opens[t->gates % NB_GATES], at;
+    t->gates++;
+    if (__atomic_add_fetch(&c->arrived, 1, __ATOMIC_ACQ_REL) == c->threads * t->gates)
+        __atomic_store_n(opens, nb_now() + 5000, __ATOMIC_RELEASE);
+    while (!(at = __atomic_load_n(opens, __ATOMIC_ACQUIRE)))
+        ;
+    while (nb_now() < at)
+        ;
+    return at;
+}
+#endif

@@ -1,0 +1,56 @@
+/* What differs between processors, behind one name each. -DNB_PORTABLE selects the plain C11 forms everywhere. */
+#ifndef NB_CPU_H
+#define NB_CPU_H
+#include <stdint.h>
+
+/* Tells a sibling thread that this one only waits. Never inside a hop: it costs 25 ns and more there and hides the distance. */
+static inline void nb_relax(void)
+{
+#if defined(__x86_64__) && !defined(NB_PORTABLE)
+    __asm__ volatile("pause");
+#elif defined(__aarch64__) && !defined(NB_PORTABLE)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* The compiler must take `x` as it is now: it can neither fold operations on it nor drop them. */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(NB_PORTABLE)
+#define NB_OPAQUE(x) __asm__ volatile("" : "+r"(x))
+#else
+#define NB_OPAQUE(x)                                                                                                                 \
+    do {                                                                                                                             \
+        volatile __typeof__(x) nb_opaque_ = (x);                                                                                     \
+        (x) = nb_opaque_;                                                                                                            \
+    } while (0)
+#endif
+
+/* One cycle, and the next needs its result. An exclusive-or: consecutive additions are merged by some renamers. */
+static inline uint64_t nb_step(uint64_t x, uint64_t y)
+{
+#if defined(__x86_64__) && !defined(NB_PORTABLE)
+    __asm__ volatile("xorq %1, %0" : "+r"(x) : "r"(y));
+#elif defined(__aarch64__) && !defined(NB_PORTABLE)
+    __asm__ volatile("eor %0, %0, %1" : "+r"(x) : "r"(y));
+#else
+    x ^= y;
+    NB_OPAQUE(x);
+#endif
+    return x;
+}
+
+/* `n` dependent multiplies: work that takes a known time and that no processor can hurry. The factor is odd, so no
+ * information is lost and the result never becomes constant. */
+static inline uint64_t nb_work(uint64_t x, uint64_t n)
+{
+    for (; n; n--) {
+        x *= 0x9e3779b97f4a7c15u;
+        NB_OPAQUE(x);
+    }
+    return x;
+}
+
+#define NB_TIMES_16(statement)                                                                                                       \
+    statement statement statement statement statement statement statement statement statement statement statement statement         \
+        statement statement statement statement
+#define NB_TIMES_64(statement) NB_TIMES_16(statement) NB_TIMES_16(statement) NB_TIMES_16(statement) NB_TIMES_16(statement)
+#endif

@@ -1,0 +1,91 @@
+/* What sharing a cache line costs: every thread works on its own counter, `stride` bytes from its neighbour's.
+ *
+ * Back to back, the store buffer and the owner's batching hide most of the price. With `spacing` dependent multiplies
+ * between two accesses, fed by the value read and feeding the next address, nothing can be hidden, and the difference
+ * to padded counters is the time that a line needs from core to core. */
+#include "nb.h"
+#include "nb_cpu.h"
+#include "nb_window.h"
+
+enum { OPERATION, STRIDE, SPACING };
+enum { STORE, INCREMENT, ATOMIC_ADD };
+
+static const struct nb_parameter parameters[] = {
+    [OPERATION] = {"operation", "store|increment|atomic_add", "what a thread does to its counter", INCREMENT, 0, 2},
+    [STRIDE] = {"stride", NULL, "bytes between neighbouring counters; 0 is one counter for all", 64, 0, 4096},
+    [SPACING] = {"spacing", NULL, "dependent multiplies between two accesses", 0, 0, 100000},
+};
+static const struct nb_metric metrics[] = {
+    {"time_per_operation", "ns", "time of one operation in one thread", NB_LOWER_IS_BETTER},
+    {"throughput", "operation/s", "operations of all threads", NB_HIGHER_IS_BETTER},
+    {"fairness", "1", "Jain index of the threads' rates", NB_HIGHER_IS_BETTER},
+};
+NB_DESCRIBE("padded_counters", 1, "counters of several threads at a given distance", parameters, metrics);
+
+#ifndef NB_UNROLL
+#define NB_UNROLL 16 /* operations per turn of the loop; `make bench-self` compares with 64 */
+#endif
+#define NB_REPEAT_(n) NB_TIMES_##n
+#define NB_REPEAT(n) NB_REPEAT_(n)
+
+static volatile uint64_t *counter(const struct nb_thread *t)
+{
+    return (volatile uint64_t *)(t->shared->buffer + t->index * (uint64_t)t->shared->parameter[STRIDE]);
+}
+
+static void store(struct nb_thread *t, uint64_t n)
+{
+    volatile uint64_t *p = counter(t);
+    uint64_t value = t->executed;
+    for (uint64_t i = 0; i < n; i += NB_UNROLL) {
+        NB_REPEAT(NB_UNROLL)(*p = ++value;)
+    }
+}
+
+static void increment(struct nb_thread *t, uint64_t n)
+{
+    volatile uint64_t *p = counter(t);
+    for (uint64_t i = 0; i < n; i += NB_UNROLL) {
+        NB_REPEAT(NB_UNROLL)(*p = *p + 1;)
+    }
+}
+
+static void atomic_add(struct nb_thread *t, uint64_t n)
+{
+    uint64_t *p = (uint64_t *)counter(t);
+    for (uint64_t i = 0; i < n; i += NB_UNROLL) {
+        NB_REPEAT(NB_UNROLL)(__atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
+    }
+}
+
+/* The spaced forms: value -> work -> address. `nothing` is zero, but only the processor finds out. */
+#define SPACED(NAME, ACCESS)                                                                                                         \
+    static void NAME##_spaced(struct nb_thread *t, uint64_t n)                                                                       \
+    {                                                                                                                                \
+        uint64_t spacing = (uint64_t)t->shared->parameter[SPACING], nothing = 0, x = t->executed;                                   \
+        uintptr_t base = (uintptr_t)counter(t);                                                                                      \
+        NB_OPAQUE(nothing);                                                                                                          \
+        for (; n; n--) {                                                                                                             \
+            volatile uint64_t *p = (volatile uint64_t *)(base + (x & nothing));                                                      \
+            ACCESS                                                                                                                   \
+            x = nb_work(x, spacing);                                                                                                 \
+        }                                                                                                                            \
+    }
+
+SPACED(store, x++; *p = x;)
+SPACED(increment, x = *p; *p = x + 1;)
+SPACED(atomic_add, x = __atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
+
+int nb_run(struct nb_thread *t)
+{
+    static const nb_batch plain[] = {store, increment, atomic_add}, spaced[] = {store_spaced, increment_spaced, atomic_add_spaced};
+    const struct nb_case *c = t->shared;
+    if (c->phase == NB_PREPARE) {
+        *counter(t) = 0;
+        return NB_OK;
+    }
+    nb_window(t, (c->parameter[SPACING] ? spaced : plain)[c->parameter[OPERATION]]);
+    nb_gate(t);
+    t->check = *counter(t);
+    return NB_OK;
+}

@@ -1,0 +1,127 @@
+"""The Python API: everything that the command can do, as functions that return records and DataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .model import BenchmarkRecord, EndRecord, TrialRecord, Value
+from .runlog.read import RunLog
+from .runlog.read import load as load_log
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .analysis.compare import Comparison
+    from .benchmarks import Benchmark
+    from .host.machine import Machine
+    from .host.topology import Topology
+    from .measure.executor import Executor
+    from .measure.runner import Judge, Progress
+
+
+class Run:
+    """The evidence of one or several run logs, ready to tabulate, judge and draw."""
+
+    def __init__(self, log: RunLog, end: EndRecord | None = None):
+        self.log, self.end = log, end
+
+    def __repr__(self) -> str:
+        names = ", ".join(dict.fromkeys(b.name for b in self.log.benchmarks))
+        return f"Run({names}; {len(self.log.trials)} trials from {', '.join(self.log.paths)})"
+
+    def samples(self, benchmark: str | None = None) -> pd.DataFrame:
+        """One row per sample and metric (see `runlog.export.samples`)."""
+        from .runlog.export import samples
+
+        return samples(self.log, benchmark)
+
+    def estimates(self, benchmark: str | None = None) -> pd.DataFrame:
+        """One row per cell: value, 95 % interval, design (see `analysis.estimate.estimate_cells`)."""
+        from .analysis.estimate import estimate_cells
+
+        return estimate_cells(self.samples(benchmark))
+
+    def contrasts(self, benchmark: str | None = None) -> pd.DataFrame:
+        """Paired ratios and differences to each contrast's control (see `analysis.estimate.contrast_cells`)."""
+        from .analysis.estimate import contrast_cells
+
+        return contrast_cells(self.samples(benchmark), self.log.benchmarks)
+
+    def answers(self) -> list:
+        """The sentences that the report says (see `analysis.answers.answers`)."""
+        from .analysis.answers import answers
+
+        return answers(self.log)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the HTML report to `path`."""
+        from .report.page import render_report
+
+        path = Path(path)
+        path.write_text(render_report(self.log))
+        return path
+
+
+def load(*paths: str | Path) -> Run:
+    """Run logs from files and folders. Raises LogError on what is no run log."""
+    return Run(load_log(*paths))
+
+
+def run(*names: str, profile: str = "standard", output: str | Path = "results", progress: Progress | None = None,
+        executor: Executor | None = None, settings: dict[str, Value | Iterable[Value]] | None = None, **request) -> Run:
+    """Measure benchmarks (all, if none is named) on this machine and return the evidence.
+
+    `settings` replaces axis values of the profile ({"stride": [8, 64]}); `request` takes what `measure.visit.Request` has:
+    cpus, budget, target, seed, samples, window (s), processes, alias. The log goes to `output/<alias>/<UTC time>.jsonl`.
+    """
+    from .host.machine import read_machine
+    from .measure.visit import Request, Visit, log_path
+
+    pairs = tuple(f"{k}={','.join(map(str, [v] if isinstance(v, (str, int, float)) else v))}" for k, v in (settings or {}).items())
+    visit = Visit(Request(benchmarks=names, profile=profile, settings=pairs, **request))
+    path = log_path(Path(output), read_machine(alias=request.get("alias")).alias)
+    end = visit.measure(path, judge, progress, executor)
+    return Run(load_log(path), end)
+
+
+def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
+    """The adaptive stop's view of a running session: relative half-widths by case (`analysis.estimate.precision`)."""
+    from .analysis.estimate import precision
+    from .runlog.export import samples
+
+    def widths(trials: Iterable[TrialRecord]) -> dict[str, float]:
+        pooled = tuple(msgspec.structs.replace(t, session="") for t in trials)
+        return precision(samples(RunLog(paths=(), headers=(), benchmarks=benchmarks, trials=pooled, ends=())))
+
+    return widths
+
+
+def compare(base: Run | str | Path, new: Run | str | Path, **options) -> Comparison:
+    """Two machines or groups (see `analysis.compare.compare`); paths are loaded."""
+    from .analysis.compare import compare as compare_logs
+
+    sides = [side if isinstance(side, Run) else load(side) for side in (base, new)]
+    return compare_logs(sides[0].log, sides[1].log, **options)
+
+
+def benchmarks() -> dict[str, Benchmark]:
+    """All benchmarks by name."""
+    from .benchmarks import discover
+
+    return discover()
+
+
+def topology(root: str = "/") -> Topology:
+    from .host.topology import read_topology
+
+    return read_topology(root)
+
+
+def machine(root: str = "/") -> Machine:
+    from .host.machine import read_machine
+
+    return read_machine(root)

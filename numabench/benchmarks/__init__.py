@@ -1,0 +1,179 @@
+"""Benchmarks: one module per question, found by looking into this folder and at entry points, never listed.
+
+A module holds `BENCHMARK`, an instance of a subclass of `Benchmark`. Both the planning parent and the measuring worker
+import it, so it needs the standard library and `numabench.model` alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import UsageError
+from ..model import Answer, Axis, Contrast, Frozen, Value, View
+
+if TYPE_CHECKING:
+    from ..host.topology import Topology
+
+ENTRY_POINTS = "numabench.benchmarks"
+PROFILES = ("quick", "standard", "full")
+ALONE = "alone"  # placement of a single thread
+
+Parameters = dict[str, Value]
+Sweep = dict[str, Sequence[Value]]
+
+
+class Placement(Frozen):
+    """Where a case's threads and memory are asked to go. `node` None: wherever the first touch puts the pages."""
+
+    cpus: tuple[int, ...]
+    node: int | None
+    size: int
+    scratch: int = 0
+    page_size: str = "4k"
+
+
+class Probes(Frozen):
+    """What the sentinels found on the pinned CPUs: Hz of the slowest, seconds per multiply, one-way hop in s."""
+
+    frequency: float
+    multiply: float = 0.0
+    hop: float | None = None
+
+    def after(self, before: Probes) -> Probes:
+        """These, with the price of a multiply from `before`: it is measured once per case."""
+        return Probes(frequency=self.frequency, multiply=self.multiply or before.multiply, hop=self.hop)
+
+
+class Found:
+    """What the threads of one sample brought back from C."""
+
+    def __init__(self, threads: list[Any]):
+        self.threads = threads
+
+    @property
+    def rates(self) -> list[float]:
+        """Operations per second of each thread in its own window."""
+        return [t.operations / (t.end_ns - t.begin_ns) * 1e9 for t in self.threads]
+
+    @property
+    def throughput(self) -> float:
+        return sum(self.rates)
+
+    @property
+    def time_per_operation(self) -> float:
+        """Nanoseconds of one operation in one thread: threads / throughput."""
+        return len(self.threads) / self.throughput * 1e9
+
+    @property
+    def fairness(self) -> float:
+        """Jain, Chiu & Hawe 1984: 1 when all threads have the same rate, 1/n when one has all."""
+        return sum(self.rates) ** 2 / (len(self.rates) * sum(r * r for r in self.rates))
+
+    @property
+    def executed(self) -> int:
+        return sum(t.executed for t in self.threads)
+
+
+class Benchmark(ABC):
+    """A question asked of a machine with one kernel. Subclasses say what varies and what it means."""
+
+    name: ClassVar[str]
+    kernel: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str]
+    expected: ClassVar[str]
+    axes: ClassVar[tuple[Axis, ...]]
+    contrasts: ClassVar[tuple[Contrast, ...]] = ()
+    views: ClassVar[tuple[View, ...]] = ()
+    notes: ClassVar[tuple[str, ...]] = ()
+    method: ClassVar[dict[str, Value]] = {}
+    judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
+    may_sleep: ClassVar[bool] = False
+    windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
+    needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
+
+    # -- in the parent ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def sweep(self, topology: Topology, profile: str) -> list[Sweep]:
+        """The products of axis values that `profile` measures on this machine."""
+
+    def keep(self, parameters: Parameters, topology: Topology) -> bool:
+        """Whether a point of the product is a case of its own."""
+        return True
+
+    def group(self, parameters: Parameters) -> tuple:
+        """Cases of one group run in the same process: by default all that differ in the contrasts' axes only."""
+        contrasted = {contrast.axis for contrast in self.contrasts}
+        return tuple(v for k, v in parameters.items() if k not in contrasted)
+
+    @abstractmethod
+    def place(self, parameters: Parameters, topology: Topology) -> Placement | None:
+        """CPUs and memory of a case; None where the machine has no such place."""
+
+    def answers(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        """The sentences that the report says, for the points that were planned."""
+        return ()
+
+    # -- in the worker ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def arguments(self, parameters: Parameters, probes: Probes) -> dict[str, str | int]:
+        """The kernel's parameters; by default those of the case that have the same name."""
+
+    def seed_argument(self, seed: int) -> dict[str, int]:
+        return {}
+
+    @abstractmethod
+    def metrics(self, parameters: Parameters, found: Found, probes: Probes) -> dict[str, float]:
+        """Every metric that the kernel declares."""
+
+    @abstractmethod
+    def check(self, parameters: Parameters, found: Found) -> str:
+        """What is wrong with the check values; empty when they are as predicted."""
+
+    def physics(self, parameters: Parameters, metrics: dict[str, float]) -> str:
+        """What cannot be; empty when nothing contradicts physics."""
+        return ""
+
+    def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
+        """Achieved values that are no metrics."""
+        return {}
+
+
+def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int, ...] | None:
+    """CPUs of `threads` threads at relation `placement`; one thread is alone on the first CPU in topology order."""
+    if threads == 1:
+        return topology.order_cpus()[:1] if placement == ALONE else None
+    return topology.choose_cpus(placement, threads) if placement != ALONE else None
+
+
+def memory_node(topology: Topology, node: int | None) -> int | None:
+    """`node`, or None on a kernel without NUMA, where nothing can be bound."""
+    return node if topology.numa else None
+
+
+def discover() -> dict[str, Benchmark]:
+    """All benchmarks by name: those of this package and those that other distributions register."""
+    from importlib.metadata import entry_points
+
+    modules = [f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    modules += [point.value for point in entry_points(group=ENTRY_POINTS)]
+    found = [importlib.import_module(module).BENCHMARK for module in modules]
+    return {benchmark.name: benchmark for benchmark in found}
+
+
+def find(name: str) -> Benchmark:
+    """The benchmark called `name`; an unknown one is answered with the nearest names."""
+    from difflib import get_close_matches
+
+    known = discover()
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, 3, 0.4)
+    raise UsageError(f"there is no benchmark {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}",
+                     f"numabench list shows them: {', '.join(sorted(known))}")

@@ -1,0 +1,119 @@
+"""How far is memory: the latency of dependent loads by working set, order and page size."""
+
+from __future__ import annotations
+
+from ..model import Answer, Axis, View
+from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+
+KIB, MIB = 1 << 10, 1 << 20
+ORDERS = {"group": 256 * KIB, "random": 1 << 62, "page": 4 * KIB, "sequential": 0}  # bytes within which lines are shuffled
+PAGE_SIZES = ("4k", "thp")
+SMALLEST = 2 * KIB
+CACHES_TIMES = 4  # DRAM is measured on at least four times all last-level caches: 20 % of hits are left at twice
+UNKNOWN_CACHES = 64 * MIB  # where the firmware names none
+LEAST_L1_CYCLES = 3.0  # no load-to-use latency of a current core is shorter
+
+
+def memory_size(topology) -> int:
+    """Bytes of a working set that no cache holds: a power of two."""
+    caches = topology.llc_bytes_total() or UNKNOWN_CACHES
+    return 1 << (CACHES_TIMES * caches - 1).bit_length()
+
+
+class Chase(Benchmark):
+    """What every pointer chase shares."""
+
+    kernel = "memory_latency"
+    method = {"chain": "one cycle, one pointer per line at a varying word", "loads": "64 register-indirect in a row",
+              "warm": "walked once, at most 2^20 lines"}
+
+    def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
+        return {"group_bytes": ORDERS[p["order"]]}
+
+    def seed_argument(self, seed: int) -> dict[str, int]:
+        return {"seed": seed}
+
+    def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
+        ns = found.time_per_operation
+        return {"latency": ns, "cycles": ns * 1e-9 * probes.frequency}
+
+    def check(self, p: Parameters, found: Found) -> str:
+        thread = found.threads[0]
+        lines = p["size"] // 64
+        wanted = thread.executed % lines
+        return "" if thread.check == wanted else f"after {thread.executed} loads the chase stands at {thread.check}, not {wanted}"
+
+    def physics(self, p: Parameters, metrics: dict[str, float]) -> str:
+        cycles = metrics["cycles"]
+        return f"a load took {cycles:.2f} cycles; none takes less than {LEAST_L1_CYCLES:g}" if cycles < LEAST_L1_CYCLES else ""
+
+
+class MemoryLatency(Chase):
+    name = "memory_latency"
+    title = "Memory latency by working set"
+    question = "How long does a load take that must wait for the one before, from the first cache to memory?"
+    expected = ("Plateaus at the latency of each cache level, with steps at their capacities. Order `group` stays within 256 KiB at a "
+                "time and shows memory without address translation; `random` adds translation; `page` and `sequential` let prefetchers help.")
+    axes = (
+        Axis(name="size", summary="working set", values=(), unit="B", log=True, least=1 * KIB, step=256),
+        Axis(name="order", summary="lines are shuffled within: group 256 KiB, random everything, page 4 KiB, sequential not at all",
+             values=tuple(ORDERS)),
+        Axis(name="page_size", summary="what the kernel is asked for: 4 KiB pages or transparent huge pages", values=PAGE_SIZES),
+    )
+    views = (
+        View(title="Latency by working set (huge pages)", metric="latency", kind="line", x="size", series="order", where={"page_size": "thp"}),
+        View(title="Latency by working set (4 KiB pages)", metric="latency", kind="line", x="size", series="order", where={"page_size": "4k"}),
+        View(title="Cycles by working set", metric="cycles", kind="line", x="size", series="order", where={"page_size": "thp"}),
+    )
+    notes = (
+        "Latency in `group` order is the headline: `random` includes the translation of addresses, `sequential` is what a prefetcher leaves of it.",
+        "A virtual machine's huge pages may be splintered by the host: the page size obtained is recorded, the host's is not visible.",
+        "Capacities that the firmware claims need not be yours: neighbours share the last-level cache.",
+    )
+
+    def sweep(self, topology, profile: str) -> list[Sweep]:
+        largest = memory_size(topology)
+        octaves = [1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())]
+        if profile == "quick":
+            return [{"size": octaves[1::2], "order": ("group",), "page_size": ("thp",)},
+                    {"size": octaves[-1:], "order": ("random",), "page_size": ("thp",)}]
+        if profile == "full":
+            return [{"size": sizes_per_octave(octaves, 4), "order": tuple(ORDERS), "page_size": PAGE_SIZES}]
+        others = [{"size": octaves[::-2][::-1], "order": orders, "page_size": (page,)}
+                  for orders, page in ((("random", "page", "sequential"), "thp"), (("group", "random"), "4k"))]
+        return [{"size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}, *others]
+
+    def place(self, p: Parameters, topology) -> Placement:
+        cpu = topology.order_cpus()[0]
+        return Placement(cpus=(cpu,), node=memory_node(topology, topology.node_of(cpu)), size=p["size"], scratch=p["size"] // 16, page_size=p["page_size"])
+
+    def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        cpu = topology.order_cpus()[0]
+        sizes = sorted({p["size"] for p in cases if p["order"] == "group" and p["page_size"] == "thp"})
+        found = []
+        for level in (1, 2, 3):
+            capacity = min((c.size_bytes for c in topology.caches if c.level == level and c.type != "Instruction" and cpu in c.cpus
+                            and c.size_bytes), default=None)
+            share = capacity and max((s for s in sizes if s <= capacity // 2), default=None)
+            if share and level == 3:  # neighbours leave a fraction of a shared cache: well above L2, well below the capacity
+                share = max((s for s in sizes if s <= capacity // 8), default=share)
+            if share:
+                found.append(self.level(f"L{level} (at {share // KIB} KiB)", share))
+        if sizes:
+            found.append(self.level(f"memory (at {sizes[-1] // MIB} MiB)", sizes[-1]))
+            if any(p["order"] == "random" and p["size"] == sizes[-1] for p in cases):
+                found.append(self.level("memory in random order, translation included,", sizes[-1], "random"))
+        return tuple(found)
+
+    def level(self, where: str, size: int, order: str = "group") -> Answer:
+        return Answer(kind="cell", metric="latency", where={"size": size, "order": order, "page_size": "thp"},
+                      text=f"A dependent load from {where} takes {{value}}")
+
+
+def sizes_per_octave(octaves: list[int], points: int) -> list[int]:
+    """`points` sizes per octave, multiples of 64 lines' bytes where that matters, without the last octave's upper part."""
+    between = {int(low * 2 ** (k / points)) // 256 * 256 for low in octaves[:-1] for k in range(points)}
+    return sorted(between | {octaves[-1]})
+
+
+BENCHMARK = MemoryLatency()

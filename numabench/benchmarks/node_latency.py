@@ -1,0 +1,52 @@
+"""What do the other nodes' memories cost: latency from every node with CPUs to every node with memory."""
+
+from __future__ import annotations
+
+from ..model import Answer, Axis, View
+from . import Parameters, Placement, Sweep, memory_node
+from .memory_latency import PAGE_SIZES, Chase, memory_size
+
+
+class NodeLatency(Chase):
+    name = "node_latency"
+    title = "Latency between NUMA nodes"
+    question = "How much farther is the memory of another node?"
+    expected = "The diagonal (local memory) is lowest; remote nodes follow the machine's links, which the firmware's distances only hint at."
+    axes = (
+        Axis(name="cpu_node", summary="node of the CPU that loads", values=(), least=0),
+        Axis(name="memory_node", summary="node that the pages are bound to", values=(), least=0),
+        Axis(name="order", summary="as in memory_latency", values=("group",)),
+        Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
+        Axis(name="size", summary="working set", values=(), unit="B", log=True, least=1 << 20, step=256),
+    )
+    views = (View(title="Latency from node to node", metric="latency", kind="heatmap", x="memory_node", y="cpu_node"),)
+    notes = ("Nodes without CPUs (expanders, high-bandwidth memory) are columns, nodes without memory are rows.",)
+
+    def sweep(self, topology, profile: str) -> list[Sweep]:
+        return [{"cpu_node": topology.cpu_nodes(), "memory_node": topology.memory_nodes(), "order": ("group",), "page_size": ("thp",),
+                 "size": (memory_size(topology),)}]
+
+    def group(self, p: Parameters) -> tuple:
+        return (p["cpu_node"],)  # a row: local and remote in one process
+
+    def place(self, p: Parameters, topology) -> Placement | None:
+        cpu = next((c for c in topology.order_cpus() if topology.node_of(c) == p["cpu_node"]), None)
+        if cpu is None:
+            return None
+        return Placement(cpus=(cpu,), node=memory_node(topology, p["memory_node"]), size=p["size"], scratch=p["size"] // 16, page_size=p["page_size"])
+
+    def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        found = []
+        for node in dict.fromkeys(p["cpu_node"] for p in cases):
+            row = [p for p in cases if p["cpu_node"] == node]
+            local = next((p for p in row if p["memory_node"] == node), None)
+            if local:
+                alone = ", the only one" if len({(p["cpu_node"], p["memory_node"]) for p in cases}) == 1 else ""
+                found.append(Answer(kind="cell", metric="latency", where=local, text=f"Node {node}{alone}: local memory takes {{value}}"))
+            found += [Answer(kind="ratio", metric="latency", where=p, against={"memory_node": node}, headline=len(cases) <= 16,
+                             text=f"From node {node}, memory of node {p['memory_node']} takes {{value}} as long as local memory")
+                      for p in row if local and p is not local]
+        return tuple(found)
+
+
+BENCHMARK = NodeLatency()

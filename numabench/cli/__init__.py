@@ -1,0 +1,84 @@
+"""The `numabench` command: one module per verb, imported when it is called. Only this package prints or exits."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import __version__
+from ..errors import INTERRUPTED, NumabenchError
+
+#: verb -> what `--help` says of it; the module of the same name holds `command`.
+VERBS = {
+    "run": "Measure this machine and write a run log.",
+    "list": "Show the benchmarks, their parameters and metrics.",
+    "machine": "Show this machine: packages, nodes, caches, cores, distances.",
+    "check": "Show what will disturb a measurement here, and how to mend it.",
+    "report": "Turn run logs into one HTML page and a table of answers.",
+    "compare": "Compare two machines, or two states of one, with verdicts.",
+    "export": "Write the samples of run logs as CSV, JSON or Parquet.",
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb's module only when the verb is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return importlib.import_module(f".{name}", __package__).command if name in VERBS else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        from difflib import get_close_matches
+
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], VERBS, 2, 0.4)
+            raise click.UsageError(f"there is no command {args[0]!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="numabench")
+def command() -> None:
+    """What a machine's memory system really costs, with proof.
+
+    \b
+    First steps:
+      numabench check                    is this machine fit for measuring?
+      numabench run --profile quick      a first run log within a minute
+      numabench report                   the answers, and a page with figures
+      numabench compare BASE NEW         is one machine faster than another?
+
+    Exit codes: 0 fine, 1 a regression or failed claim, 2 usage, 3 this machine cannot do it, 4 not comparable,
+    5 precision not reached, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error becomes one line and its exit code, never a traceback."""
+    try:
+        sys.exit(command.main(arguments, standalone_mode=False) or 0)
+    except NumabenchError as error:
+        fail(str(error), error.exit_code)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        hint = f" (try: {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
+        fail(error.format_message() + hint, error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # `numabench export | head`: the reader has what it wanted
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def fail(message: str, code: int) -> None:
+    click.echo(f"numabench: error: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,105 @@
+"""What `numabench run` shows: the plan before, progress while it measures, a summary after.
+
+The display is drawn between processes only. A screen refreshed while a process measures would take time from a CPU
+that measures.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from ..measure.plan import LEAST_CONTRASTED
+from ..measure.runner import Progress
+from ..units import format_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..measure.plan import Block, Plan
+    from ..measure.visit import Visit
+    from ..model import EndRecord, TrialRecord
+
+
+def print_plan(console: Console, visit: Visit) -> None:
+    """What will be measured and how long it will take."""
+    plan = visit.plan
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("benchmark")
+    for title in ("cases", "blocks", "per process"):
+        table.add_column(title, justify="right")
+    for name in dict.fromkeys(block.benchmark for block in plan.blocks):
+        blocks = [block for block in plan.blocks if block.benchmark == name]
+        table.add_row(name, str(sum(len(b.cases) for b in blocks)), str(len(blocks)),
+                      format_seconds(sum(b.seconds(plan.timing) for b in blocks)))
+    console.print(f"[bold]Plan[/] profile {plan.profile}, {plan.cases} cases on {len(visit.topology.allowed_cpus)} CPUs, "
+                  f"{plan.looks[0]}–{plan.looks[-1]} processes each, target ±{plan.target:.1%}" if len(plan.looks) > 1 else
+                  f"[bold]Plan[/] profile {plan.profile}, {plan.cases} cases on {len(visit.topology.allowed_cpus)} CPUs, "
+                  f"{plan.looks[0]} processes each")
+    console.print(table)
+    least = plan.seconds(min(LEAST_CONTRASTED, plan.looks[-1]))
+    console.print(f"Expected time: about {format_seconds(min(least, plan.budget))}"
+                  + (f" to {format_seconds(min(plan.budget, plan.seconds(plan.looks[-1])))}" if least < plan.budget else " (all of the budget)"))
+    for note in plan.skipped[:5]:
+        console.print(f"left out: {note}", style="yellow")
+    if len(plan.skipped) > 5:
+        console.print(f"left out: {len(plan.skipped) - 5} more cases", style="yellow")
+    console.print()
+
+
+class RunDisplay(Progress):
+    """One line that is rewritten after each process on a terminal, a line per minute elsewhere."""
+
+    def __init__(self, console: Console, plan: Plan, quiet: bool):
+        self.console, self.plan, self.quiet = console, plan, quiet
+        self.disturbed = self.samples = self.processes = 0
+        self.last = ""
+
+    def __enter__(self) -> RunDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.quiet and self.console.is_terminal:
+            self.console.file.write("\r\x1b[K")
+
+    def finished(self, block: Block, trial: TrialRecord, remaining: float) -> None:
+        self.processes += 1
+        self.samples += len(trial.samples)
+        self.disturbed += sum(not s.valid for s in trial.samples)
+        if trial.status == "failed":
+            self.show_line(f"{block.name}: process {trial.process} failed: {trial.reasons[0]}", keep=True)
+        share = self.disturbed / self.samples if self.samples else 0.0
+        self.show_line(f"{format_seconds(remaining):>12} left  {trial.benchmark} round {trial.process + 1}  "
+                       f"{current_estimate(trial)}  disturbed {share:.0%}")
+
+    def show_line(self, text: str, keep: bool = False) -> None:
+        if self.quiet:
+            return
+        if self.console.is_terminal:
+            width = self.console.width - 1
+            self.console.file.write(f"\r\x1b[K{text[:width]}" + ("\n" if keep else ""))
+            self.console.file.flush()
+        elif keep or self.processes % 10 == 1:
+            self.console.print(text, markup=False)
+
+
+def current_estimate(trial: TrialRecord) -> str:
+    """The last case measured with its first metric, as it stands in this process."""
+    if not trial.samples:
+        return ""
+    last = trial.samples[-1]
+    values = sorted(next(iter(s.metrics.values())) for s in trial.samples if s.case == last.case)
+    name = next(iter(last.metrics))
+    settings = " ".join(f"{k}={v}" for k, v in last.parameters.items())
+    return f"{name} {values[len(values) // 2]:.3g} at {settings}"
+
+
+def print_summary(console: Console, path: Path, end: EndRecord) -> None:
+    cells = end.cells
+    overhead = 1 - end.measured / end.elapsed if end.elapsed else 0.0
+    console.print(f"{cells['reached']} of {cells['total']} cells reached the target precision "
+                  f"({ {'complete': 'plan complete', 'budget': 'budget used up', 'interrupted': 'interrupted'}[end.status] }); "
+                  f"{format_seconds(end.elapsed)}, {overhead:.0%} of it outside measured windows.")
+    console.print(f"Run log: {path}", soft_wrap=True)

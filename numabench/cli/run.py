@@ -1,0 +1,88 @@
+"""`numabench run`: measure this machine and write a run log."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import click
+
+from ..errors import IMPRECISE, INTERRUPTED
+
+
+@click.command("run")
+@click.argument("benchmarks", nargs=-1, metavar="[BENCHMARK]...")
+@click.option("--profile", default="standard", show_default=True, help="quick (under a minute), standard (about 6 minutes) or full.")
+@click.option("--set", "settings", multiple=True, metavar="PARAMETER=VALUE,...", help="Measure these values instead of the profile's. Repeatable.")
+@click.option("--cpus", default="", metavar="LIST", help="Use only these CPUs, such as 0-3,8.")
+@click.option("--budget", metavar="TIME", help="Wall-clock limit such as 90s or 5m; the profile has its own.")
+@click.option("--target", default="2%", show_default=True, help="Precision at which a cell is done: half-width of the 95 % interval.")
+@click.option("--processes", type=click.IntRange(1), metavar="N", help="Exactly N processes per case, instead of 5 to 32 by precision.")
+@click.option("--samples", type=click.IntRange(1), metavar="N", help="Samples of a case in one process (3).")
+@click.option("--window", metavar="TIME", help="Measured time of one sample, such as 15ms.")
+@click.option("--seed", default=1, show_default=True, help="Of the order of cases and of the chains.")
+@click.option("--alias", metavar="NAME", help="This machine's name in results and reports (its host name).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for run logs.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="LOG", help="Go on with an interrupted run log.")
+@click.option("--plan-only", is_flag=True, help="Print the plan and its expected time, measure nothing.")
+@click.option("--root", default="/", metavar="DIR", help="With --plan-only: plan for another machine's snapshot (DIR/sys, DIR/proc).")
+@click.option("--require-precision", is_flag=True, help="Exit with 5 unless every cell reached the target.")
+@click.option("--report/--no-report", "with_report", default=False, help="Render the report beside the log as well.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress display.")
+def command(resume: Path | None, output: Path, plan_only: bool, root: str, require_precision: bool, with_report: bool, quiet: bool, **options) -> int:
+    """Measure this machine and write a run log.
+
+    Each case is measured by several processes, each of which proves where its threads and pages were. Measuring goes on until
+    every cell is known to the target precision, or the budget is used up.
+
+    \b
+    Examples:
+      numabench run --profile quick
+      numabench run padded_counters --set stride=8,64,128 --set spacing=200
+      numabench run memory_latency --set size=16k,1M,256M --processes 10
+      numabench run --resume results/host/20260101T120000Z.jsonl
+    """
+    from rich.console import Console
+
+    from ..api import judge
+    from ..host.machine import read_machine
+    from ..measure.visit import Visit, log_path, open_resume
+    from .progress import RunDisplay, print_plan, print_summary
+
+    console = Console(highlight=False)
+    request, state = (open_resume(resume)) if resume else (make_request(**options), None)
+    visit = Visit(request, root)
+    print_plan(console, visit)
+    if plan_only:
+        return 0
+    path = resume or log_path(output, read_machine(alias=request.alias).alias)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends as cleanly as Ctrl-C
+    try:
+        with RunDisplay(console, visit.plan, quiet) as display:
+            end = visit.measure(path, judge, display, resume=state)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    print_summary(console, path, end)
+    if end.status == "interrupted":
+        console.print(f"Interrupted; what was measured is kept. Go on with: numabench run --resume {path}")
+        return INTERRUPTED
+    if with_report:
+        from .report import write_report
+
+        write_report(console, [path], path.with_name("report.html"))
+    precise = end.cells["reached"] == end.cells["total"]
+    return IMPRECISE if require_precision and not precise else 0
+
+
+def make_request(benchmarks, budget, target, window, settings, **plain):
+    """Options as text into a Request."""
+    from ..errors import UsageError
+    from ..measure.visit import Request
+    from ..units import parse_seconds
+
+    try:
+        share = float(target.rstrip("%")) / (100 if target.endswith("%") else 1)
+    except ValueError as error:
+        raise UsageError(f"{target!r} is not a precision", "write it as 2% or 0.02") from error
+    return Request(benchmarks=benchmarks, settings=settings, target=share, budget=parse_seconds(budget) if budget else None,
+                   window=parse_seconds(window) if window else None, **plain)

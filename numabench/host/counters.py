@@ -1,0 +1,49 @@
+"""What disturbed a thread or the machine while it measured, from the kernel's own counters.
+
+Imported by worker processes: the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+
+TICK = 1.0 / os.sysconf("SC_CLK_TCK")
+
+
+def thread_counters() -> tuple[int, int, float]:
+    """Of the calling thread: involuntary switches, page faults, seconds spent runnable but not running."""
+    use = resource.getrusage(resource.RUSAGE_THREAD)
+    return use.ru_nivcsw, use.ru_minflt + use.ru_majflt, run_delay(threading.get_native_id())
+
+
+def run_delay(thread: int) -> float:
+    """Seconds that a thread waited for its CPU (schedstat, field 2); 0 on kernels without schedstat."""
+    try:
+        with open(f"/proc/self/task/{thread}/schedstat") as file:
+            return int(file.read().split()[1]) * 1e-9
+    except FileNotFoundError:
+        return 0.0
+
+
+def machine_counters(cpus: set[int]) -> dict[str, float]:
+    """Steal in seconds and interrupts, both summed over `cpus`; take the difference of two readings."""
+    steal = 0.0
+    with open("/proc/stat") as file:
+        for line in file:
+            name, *fields = line.split()
+            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cpus and len(fields) > 7:
+                steal += int(fields[7]) * TICK
+    return {"steal": steal, "interrupts": float(_interrupts(cpus))}
+
+
+def _interrupts(cpus: set[int]) -> int:
+    try:
+        with open("/proc/interrupts") as file:
+            columns = [int(name[3:]) for name in file.readline().split()]
+            wanted = [i + 1 for i, cpu in enumerate(columns) if cpu in cpus]
+            rows = [line.split() for line in file]
+    except FileNotFoundError:
+        return 0
+    return sum(int(row[i]) for row in rows for i in wanted if i < len(row) and row[i].isdigit())

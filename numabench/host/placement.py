@@ -1,0 +1,42 @@
+"""Starting processes where a plan wants them, and making sure that none outlives its parent."""
+
+from __future__ import annotations
+
+import ctypes as c
+import os
+import shutil
+import signal
+from collections.abc import Iterable
+
+from ..errors import MachineError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def numactl_command(cpus: Iterable[int], node: int | None) -> list[str]:
+    """The prefix that starts a process on `cpus` with heap, stacks and page tables on `node`.
+
+    Without NUMA support in the kernel (`node` None) there is one memory, and affinity alone is set by the worker.
+    """
+    if node is None:
+        return []
+    if not shutil.which("numactl"):
+        raise MachineError("numactl is not installed; a worker's heap and page tables could be on any node",
+                           "sudo apt-get install numactl")
+    return ["numactl", f"--physcpubind={','.join(map(str, sorted(cpus)))}", f"--preferred={node}", "--"]
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent goes, however it goes; checks that it has not gone already."""
+    c.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit("the parent process is gone")
+
+
+def pin_thread(cpu: int) -> None:
+    """Pin the calling thread. A CPU that went offline or is forbidden is an error that names it."""
+    try:
+        os.sched_setaffinity(0, {cpu})
+    except OSError as error:
+        raise MachineError(f"cannot run on CPU {cpu}: {error.strerror}; it is offline or not allowed here",
+                           "see allowed_cpus in: numabench machine --format json") from error

@@ -1,0 +1,114 @@
+"""The seam between scheduling and processes: a job goes in, events and a reason for failure come out."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Protocol
+
+import msgspec
+
+from ..host.placement import numactl_command
+from .protocol import Began, CaseFailed, Done, Event, Job, Took, decode_event, encode
+
+WORKER = "numabench.measure.worker"
+#: One thread in any library that a plug-in benchmark might load; and the same string hashes in every process.
+QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+
+
+class Outcome(msgspec.Struct):
+    """What came of one process. `failure` is empty when it ended well."""
+
+    events: list[Event]
+    failure: str = ""
+
+    @property
+    def samples(self) -> list:
+        return [e.sample for e in self.events if isinstance(e, Took)]
+
+    @property
+    def failed_cases(self) -> dict[str, str]:
+        return {e.case: e.reason for e in self.events if isinstance(e, CaseFailed)}
+
+    @property
+    def done(self) -> Done | None:
+        return next((e for e in self.events if isinstance(e, Done)), None)
+
+    @property
+    def in_flight(self) -> str | None:
+        """The case that a process was at when it went."""
+        return next((e.case for e in reversed(self.events) if isinstance(e, Began)), None) if self.failure else None
+
+
+class Executor(Protocol):
+    """Anything that can execute a job; tests put a fake one here."""
+
+    def execute(self, job: Job, timeout: float) -> Outcome: ...
+
+
+class ProcessExecutor:
+    """Executes each job in a fresh process, started by numactl on the job's CPUs with its own memory near them.
+
+    Everything goes through unlinked files and not pipes: a reader that woke up at each event would take a time slice
+    from the threads that measure.
+    """
+
+    def __init__(self, command: list[str] | None = None):
+        self.command = command or [sys.executable, "-m", WORKER]
+
+    def execute(self, job: Job, timeout: float) -> Outcome:
+        cpus = {cpu for case in job.cases for cpu in case.cpus}
+        node = next((case.node for case in job.cases if case.node is not None), None)
+        with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as outbox, tempfile.TemporaryFile() as errors:
+            inbox.write(encode(job))
+            inbox.seek(0)
+            child = subprocess.Popen([*numactl_command(cpus, node), *self.command], stdin=inbox, stdout=outbox, stderr=errors,
+                                     start_new_session=True, env=os.environ | QUIET)
+            try:
+                in_time = wait_quietly(child, timeout)
+            finally:
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+            outbox.seek(0)
+            errors.seek(0)
+            events, broken = read_events(outbox.read())
+            return Outcome(events, why(child.returncode, in_time, timeout, broken, errors.read().decode(errors="replace")))
+
+
+def wait_quietly(child: subprocess.Popen, timeout: float) -> bool:
+    """Whether the process ended within `timeout` seconds. Sleeps in one system call: polling would disturb it."""
+    descriptor = os.pidfd_open(child.pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(timeout * 1000)) and child.wait() is not None
+    finally:
+        os.close(descriptor)
+
+
+def read_events(output: bytes) -> tuple[list[Event], str]:
+    """Events until the first line that is none; a last line that was cut off is left out."""
+    events: list[Event] = []
+    for line in output.split(b"\n")[:-1]:
+        try:
+            events.append(decode_event(line))
+        except msgspec.DecodeError as error:
+            return events, f"spoke out of turn: {line[:80]!r} ({error})"
+    return events, ""
+
+
+def why(code: int, in_time: bool, timeout: float, broken: str, errors: str) -> str:
+    """One line on how a process failed; empty if it did not."""
+    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
+    if not in_time:
+        return f"timeout: no end within {timeout:.0f} s"
+    if code < 0:
+        return f"crashed: killed by {signal.Signals(-code).name}"
+    if code:
+        return f"crashed: exit code {code}: {last}" if last else f"crashed: exit code {code}"
+    return broken

@@ -1,0 +1,204 @@
+"""What will be measured, where, and in which order: blocks of cases, seeded shuffles, expected time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+import msgspec
+
+from ..benchmarks import ALONE, Benchmark, Parameters, Placement
+from ..errors import MachineError, UsageError
+from ..host.topology import RELATIONS, Topology
+from ..model import Axis, Case, Frozen, Value
+from ..units import format_bytes, parse_bytes
+from .protocol import JobCase, Timing
+
+LOOKS = (5, 8, 12, 20, 32)  # planned looks: looking after each process would stop on luck
+LEAST_CONTRASTED = 8  # blocks for a paired interval (6 is the least that gives 95 % by signs)
+TARGET = 0.02  # relative half-width of the 95 % interval
+TRIAL_SECONDS = 3.0  # of measuring in one process: start-up stays below 4 %, and no more is lost to a crash
+
+# Rough prices for the first estimate; the runner then uses what it measured.
+SAMPLE_OVERHEAD = 0.004
+CASE_OVERHEAD = 0.003
+BYTE_OVERHEAD = 2.5e-9  # first touch, chain and one walk
+PROCESS_OVERHEAD = 0.1
+
+#: Per profile: wall-clock budget in seconds and timing of a sample.
+PROFILES: dict[str, tuple[float, Timing]] = {
+    "quick": (40.0, Timing(window=0.008)),
+    "standard": (300.0, Timing(window=0.015)),
+    "full": (3600.0, Timing(window=0.015)),
+}
+
+
+class PlannedCase(Frozen):
+    case: Case
+    placement: Placement
+    group: tuple
+    windows: float = 1.0
+
+
+class Block(Frozen):
+    """Cases that one process executes: whole contrast groups, so that pairs stay in one process."""
+
+    benchmark: str
+    name: str
+    cases: tuple[PlannedCase, ...]
+
+    def seconds(self, timing: Timing) -> float:
+        """Expected duration of one process."""
+        return PROCESS_OVERHEAD + sum(case_seconds(c, timing) for c in self.cases)
+
+
+class Plan(Frozen):
+    blocks: tuple[Block, ...]
+    profile: str
+    timing: Timing
+    budget: float
+    target: float
+    looks: tuple[int, ...]
+    seed: int
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def cases(self) -> int:
+        return sum(len(b.cases) for b in self.blocks)
+
+    def seconds(self, processes: int) -> float:
+        return processes * sum(b.seconds(self.timing) for b in self.blocks)
+
+
+def case_seconds(planned: PlannedCase, timing: Timing) -> float:
+    return (timing.samples * (timing.window * planned.windows + timing.warmup + SAMPLE_OVERHEAD) + CASE_OVERHEAD
+            + planned.placement.size * BYTE_OVERHEAD)
+
+
+def parse_selection(benchmarks: Sequence[Benchmark], settings: Iterable[str]) -> dict[str, tuple[Value, ...]]:
+    """`axis=value[,value...]` settings as values; each must name an axis of one of the benchmarks at least."""
+    chosen: dict[str, tuple[Value, ...]] = {}
+    axes = {axis.name: axis for benchmark in benchmarks for axis in benchmark.axes}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator or not text:
+            raise UsageError(f"{setting!r} is not a parameter setting", "write it as --set stride=8,64")
+        if name not in axes:
+            raise UsageError(f"no benchmark chosen here has a parameter {name!r}{near(name, axes)}", f"choose among {', '.join(axes)}")
+        values = [parse_value(axes[name], word.strip()) for word in text.split(",") if word.strip()]
+        chosen[name] = tuple(dict.fromkeys([*chosen.get(name, ()), *values]))
+    return chosen
+
+
+def parse_value(axis: Axis, word: str) -> Value:
+    named = RELATIONS if axis.name == "placement" else [v for v in axis.values if isinstance(v, str)]
+    if named:
+        allowed = [*named, ALONE] if axis.name == "placement" else named
+        if word not in allowed:
+            raise UsageError(f"{axis.name} has no value {word!r}{near(word, allowed)}", f"choose among {', '.join(allowed)}")
+        return word
+    try:
+        value = parse_bytes(word) if axis.unit == "B" else int(word)
+    except ValueError as error:
+        raise UsageError(f"{axis.name} takes whole numbers, not {word!r}", f"for example --set {axis.name}={axis.values[0] if axis.values else 1}") from error
+    low, high = axis.least if axis.least is not None else 0, axis.most
+    if value < low or (high is not None and value > high) or value % axis.step:
+        rule = f"{low} to {high}" if high is not None else f"{low} and more"
+        raise UsageError(f"{axis.name}={word} is not possible", f"choose {rule}" + (f" in steps of {axis.step}" if axis.step > 1 else ""))
+    return value
+
+
+def near(word: str, names: Iterable[str]) -> str:
+    close = get_close_matches(word, list(names), 3, 0.4)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def expand(benchmark: Benchmark, topology: Topology, profile: str, selection: dict[str, tuple[Value, ...]]) -> list[Parameters]:
+    """The pruned product of the profile's sweeps, with the selection's values in place of the profile's."""
+    points: dict[tuple, Parameters] = {}
+    names = [axis.name for axis in benchmark.axes]
+    for sweep in benchmark.sweep(topology, profile):
+        values = {name: selection.get(name, tuple(sweep[name])) for name in names}
+        for point in itertools.product(*(values[name] for name in names)):
+            parameters = dict(zip(names, point, strict=True))
+            if benchmark.keep(parameters, topology):
+                points.setdefault(point, parameters)
+    return list(points.values())
+
+
+def make_plan(benchmarks: Sequence[Benchmark], topology: Topology, *, profile: str = "standard", selection: dict | None = None,
+              seed: int = 1, budget: float | None = None, target: float = TARGET, processes: int | None = None,
+              memory: int | None = None, **timing_changes) -> Plan:
+    """Plan `benchmarks` on a machine. `memory` bytes are what a buffer may take: cases beyond are skipped and named, and
+    an error if their size was asked for. `timing_changes` replace the profile's (see `Timing`)."""
+    if profile not in PROFILES:
+        raise UsageError(f"there is no profile {profile!r}{near(profile, PROFILES)}", f"choose among {', '.join(PROFILES)}")
+    default_budget, default_timing = PROFILES[profile]
+    timing, selection = msgspec.structs.replace(default_timing, **timing_changes), selection or {}
+    blocks, skipped = [], []
+    for benchmark in benchmarks:
+        planned = []
+        for parameters in expand(benchmark, topology, profile, selection):
+            placement = benchmark.place(parameters, topology)
+            case = Case(benchmark=benchmark.name, parameters=parameters)
+            if placement is None:
+                skipped.append(f"{benchmark.name} {case.label()}: this machine has no such CPUs")
+            elif memory is not None and placement.size + placement.scratch > memory:
+                skipped.append(f"{benchmark.name} {case.label()}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
+                               f"{format_bytes(memory)} may be used here")
+                if "size" in selection:
+                    raise MachineError(skipped[-1], "choose a smaller --set size=..., or free memory")
+            else:
+                planned.append(PlannedCase(case=case, placement=placement, group=benchmark.group(parameters),
+                                           windows=benchmark.windows))
+        blocks += make_blocks(benchmark.name, planned, timing)
+    if not blocks:
+        raise MachineError(f"nothing is left to measure: {skipped[0] if skipped else 'no case fits this machine'}",
+                           "numabench list NAME shows the parameters, numabench machine what is here")
+    return Plan(blocks=tuple(blocks), profile=profile, timing=timing, budget=default_budget if budget is None else budget, target=target,
+                looks=(processes,) if processes else LOOKS, seed=seed, skipped=tuple(skipped))
+
+
+def make_blocks(benchmark: str, planned: list[PlannedCase], timing: Timing) -> list[Block]:
+    """Whole groups, packed into blocks of about TRIAL_SECONDS."""
+    groups: dict[tuple, list[PlannedCase]] = {}
+    for case in planned:
+        groups.setdefault(case.group, []).append(case)
+    packs: list[list[PlannedCase]] = []
+    for group in groups.values():
+        cost = sum(case_seconds(c, timing) for c in group)
+        if not packs or sum(case_seconds(c, timing) for c in packs[-1]) + cost > TRIAL_SECONDS:
+            packs.append([])
+        packs[-1] += group
+    return [Block(benchmark=benchmark, name=f"{benchmark}/{number}", cases=tuple(pack)) for number, pack in enumerate(packs)]
+
+
+def order_cases(block: Block, process: int, seed: int) -> list[PlannedCase]:
+    """The order of one process: groups shuffled anew, cases within a group rotated through a cyclic Latin square whose
+    permutation changes when each case has been in each position once."""
+    groups: dict[tuple, list[PlannedCase]] = {}
+    for case in block.cases:
+        groups.setdefault(case.group, []).append(case)
+    ordered = []
+    for key, cases in groups.items():
+        turn, shift = divmod(process, len(cases))
+        shuffled = random.Random(f"{seed}/{block.name}/{key}/{turn}").sample(cases, len(cases))
+        ordered.append(shuffled[shift:] + shuffled[:shift])
+    random.Random(f"{seed}/{block.name}/{process}").shuffle(ordered)
+    return [case for group in ordered for case in group]
+
+
+def job_cases(block: Block, process: int, seed: int, topology: Topology) -> tuple[JobCase, ...]:
+    """The block as a worker takes it. Each process gets chains and allocations of its own."""
+    cases = []
+    for planned in order_cases(block, process, seed):
+        where = planned.placement
+        nodes = [topology.node_of(cpu) for cpu in where.cpus]
+        used = sorted({n for n in nodes if n is not None})
+        cases.append(JobCase(case=planned.case.hash, parameters=planned.case.parameters, cpus=where.cpus,
+                             groups=tuple(used.index(n) if n is not None else 0 for n in nodes), node=where.node, size=where.size,
+                             scratch=where.scratch, page_size=where.page_size,
+                             seed=random.Random(f"{seed}/{planned.case.hash}/{process}").getrandbits(62)))
+    return tuple(cases)

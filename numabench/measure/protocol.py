@@ -1,0 +1,68 @@
+"""What a runner and its worker say to each other: one JSON job on standard input, JSON lines on standard output."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..model import Frozen, Sample, Value
+
+
+class Timing(Frozen):
+    """Times of one sample in seconds, and how many samples a case gets in a process."""
+
+    window: float = 0.015
+    warmup: float = 0.001
+    batch: float = 10e-6  # how far apart a thread looks at the clock: 20-60 ns each, below 1 %
+    samples: int = 3
+
+
+class JobCase(Frozen):
+    """One case with everything placed: the worker decides nothing."""
+
+    case: str
+    parameters: dict[str, Value]
+    cpus: tuple[int, ...]
+    groups: tuple[int, ...]  # per thread: index of its NUMA node among those in use
+    node: int | None
+    size: int
+    scratch: int
+    page_size: str
+    seed: int
+
+
+class Job(Frozen):
+    """One block of cases for one process."""
+
+    benchmark: str  # module that holds BENCHMARK
+    kernel: str
+    sentinel: str
+    cases: tuple[JobCase, ...]
+    timing: Timing
+    parent: int
+    spawned: float  # CLOCK_MONOTONIC of the runner
+
+
+class Began(Frozen, tag="began", tag_field="event"):
+    case: str
+
+
+class Took(Frozen, tag="sample", tag_field="event"):
+    sample: Sample
+
+
+class CaseFailed(Frozen, tag="case_failed", tag_field="event"):
+    case: str
+    reason: str
+
+
+class Done(Frozen, tag="done", tag_field="event"):
+    startup: float
+    measured: float
+    interference: dict[str, float]
+
+
+Event = Began | Took | CaseFailed | Done
+
+encode = msgspec.json.Encoder().encode
+decode_event = msgspec.json.Decoder(Event).decode
+decode_job = msgspec.json.Decoder(Job).decode

@@ -1,0 +1,171 @@
+"""Executes a plan: rounds of one process per block, looks at planned counts, everything journalled as it comes."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+
+from .. import kernel as abi
+from ..errors import NumabenchError
+from ..host.topology import Topology
+from ..model import EndRecord, TrialRecord
+from ..runlog.write import Journal
+from .executor import Executor, Outcome
+from .plan import LEAST_CONTRASTED, Block, Plan, job_cases
+from .protocol import Job
+
+RETRIES = 2  # more processes for what a crashed one had not reached
+TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
+
+#: Relative half-widths by case, from all trials of the session so far.
+Judge = Callable[[Iterable[TrialRecord]], dict[str, float]]
+
+
+class Progress:
+    """What a run tells while it goes on; does nothing by itself."""
+
+    def started(self, block: Block, process: int) -> None: ...
+
+    def finished(self, block: Block, trial: TrialRecord, remaining: float) -> None: ...
+
+
+def utc_now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+class Runner:
+    """One visit to a machine. `trials` holds what the session has, including what a resumed log already had."""
+
+    def __init__(self, plan: Plan, topology: Topology, kernels: dict[str, abi.Build], modules: dict[str, str], executor: Executor,
+                 journal: Journal, judge: Judge, run: str, session: str, progress: Progress | None = None,
+                 trials: Iterable[TrialRecord] = (), clock: Callable[[], float] = time.monotonic):
+        self.plan, self.topology, self.kernels, self.modules = plan, topology, kernels, modules
+        self.executor, self.journal, self.judge = executor, journal, judge
+        self.run_id, self.session, self.progress, self.clock = run, session, progress or Progress(), clock
+        self.trials = list(trials)
+        self.active = {block.name: block for block in plan.blocks}
+        self.reached: dict[str, float] = {}
+        self.costs = {block.name: block.seconds(plan.timing) for block in plan.blocks}
+        self.began = clock()
+
+    def run(self) -> EndRecord:
+        """Measure until every cell is precise, the looks or the budget are used up, or Ctrl-C. Returns the end record."""
+        status = "complete"
+        try:
+            for process in range(self.plan.looks[-1]):
+                if not self.round(process):
+                    status = "budget"
+                    break
+                self.look(process + 1)
+                if not self.active:
+                    break
+        except KeyboardInterrupt:
+            status = "interrupted"
+        end = self.end(status)
+        self.journal.append(end)
+        return end
+
+    def round(self, process: int) -> bool:
+        """One process of each active block, in an order of its own; False when the budget is used up."""
+        blocks = random.Random(f"{self.plan.seed}/{process}").sample(list(self.active.values()), len(self.active))
+        recorded = {(t.block, t.process) for t in self.trials}
+        for block in blocks:
+            if (block.name, process) in recorded:
+                continue
+            if self.clock() - self.began + self.costs[block.name] > self.plan.budget:
+                return False
+            self.process(block, process)
+        return True
+
+    def process(self, block: Block, process: int) -> None:
+        """Execute one block, once more for what a crash left over, and journal the trial."""
+        self.progress.started(block, process)
+        started, before = utc_now(), self.clock()
+        cases = job_cases(block, process, self.plan.seed, self.topology)
+        outcomes: list[Outcome] = []
+        failures: list[str] = []
+        while cases and len(outcomes) <= RETRIES:
+            outcome = self.execute(block, cases)
+            outcomes.append(outcome)
+            failures += [f"{case}: {reason}" for case, reason in outcome.failed_cases.items()]
+            if not outcome.failure:
+                break
+            failures.append(f"{outcome.failure} in case {outcome.in_flight}" if outcome.in_flight else outcome.failure)
+            over = {s.case for s in outcome.samples} | set(outcome.failed_cases) | {outcome.in_flight}
+            cases = tuple(c for c in cases if c.case not in over)
+        trial = self.record(block, process, started, self.clock() - before, outcomes, failures)
+        self.journal.append(trial)
+        self.trials.append(trial)
+        self.costs[block.name] = trial.duration
+        self.progress.finished(block, trial, self.remaining(process + 1))
+
+    def execute(self, block: Block, cases: tuple) -> Outcome:
+        job = Job(benchmark=self.modules[block.benchmark], kernel=str(self.kernels[block.benchmark].target),
+                  sentinel=str(self.kernels["sentinel"].target), cases=cases, timing=self.plan.timing, parent=os.getpid(),
+                  spawned=time.clock_gettime(time.CLOCK_MONOTONIC))
+        return self.executor.execute(job, max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds(self.plan.timing)))
+
+    def record(self, block: Block, process: int, started: str, duration: float, outcomes: list[Outcome], failures: list[str]) -> TrialRecord:
+        samples = tuple(s for outcome in outcomes for s in outcome.samples)
+        dones = [outcome.done for outcome in outcomes if outcome.done]
+        reasons = sorted({reason for s in samples for reason in s.reasons})
+        status = "failed" if failures else "disturbed" if reasons else "ok"
+        interference: dict[str, float] = {}
+        for done in dones:
+            for name, value in done.interference.items():
+                interference[name] = interference.get(name, 0.0) + value
+        return TrialRecord(run=self.run_id, session=self.session, benchmark=block.benchmark, block=block.name, process=process,
+                           started=started, duration=duration, startup=sum(d.startup for d in dones), status=status,
+                           reasons=(*failures, *reasons), samples=samples, interference=interference,
+                           measured=sum(d.measured for d in dones))
+
+    # -- precision --------------------------------------------------------------------------------------------------
+
+    def least(self, block: Block) -> int:
+        """Processes that a block needs in any case: pairs want more of them than single cells."""
+        paired = len({c.group for c in block.cases}) < len(block.cases)
+        return min(LEAST_CONTRASTED if paired else self.plan.looks[0], self.plan.looks[-1])
+
+    def look(self, processes: int) -> None:
+        """At planned counts: drop the groups whose cells all reached the target."""
+        if processes not in self.plan.looks and processes != LEAST_CONTRASTED:
+            return
+        self.reached = self.judge(self.trials)
+        for name, block in list(self.active.items()):
+            if processes < self.least(block):
+                continue
+            wanting = {c.group for c in block.cases if not self.reached.get(c.case.hash, float("inf")) <= self.plan.target}
+            left = tuple(c for c in block.cases if c.group in wanting)
+            if not left:
+                del self.active[name]
+            elif len(left) < len(block.cases):
+                self.active[name] = Block(benchmark=block.benchmark, name=name, cases=left)
+                self.costs[name] *= len(left) / len(block.cases)
+
+    def remaining(self, processes: int) -> float:
+        """Expected seconds: every active block up to its next look, within the budget."""
+        left = self.plan.budget - (self.clock() - self.began)
+        done: dict[str, int] = {}
+        for trial in self.trials:
+            done[trial.block] = done.get(trial.block, 0) + 1
+        wanted = 0.0
+        for name, block in self.active.items():
+            until = next((n for n in self.plan.looks if n >= max(self.least(block), processes)), self.plan.looks[-1])
+            wanted += self.costs[name] * max(0, until - done.get(name, 0))
+        return max(0.0, min(left, wanted))
+
+    def end(self, status: str) -> EndRecord:
+        try:
+            self.reached = self.judge(self.trials)
+        except NumabenchError:
+            self.reached = {}
+        cases = {c.case.hash for block in self.plan.blocks for c in block.cases}
+        precise = {c for c in cases if self.reached.get(c, float("inf")) <= self.plan.target}
+        widths = {c: w for c, w in self.reached.items() if c in cases - precise and w < float("inf")}
+        return EndRecord(run=self.run_id, session=self.session, ended=utc_now(), status=status,
+                         measured=sum(t.measured for t in self.trials if t.session == self.session), elapsed=self.clock() - self.began,
+                         cells={"total": len(cases), "reached": len(precise), "precision_not_reached": widths,
+                                "unmeasured": sorted(cases - set(self.reached))})

@@ -1,0 +1,215 @@
+"""The process that measures: one block of cases, each sample with its proof. Run as `python -m numabench.measure.worker`.
+
+Imports the standard library, ctypes and msgspec alone: numpy and its like cost start-up time and bring threads and
+heaps that disturb what is measured. Whatever happens goes out as one JSON line per event.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+import time
+
+from .. import kernel as abi
+from ..benchmarks import Benchmark, Found, Probes
+from ..errors import NumabenchError
+from ..host.counters import machine_counters
+from ..host.memory import Buffer
+from ..host.placement import die_with_parent
+from ..model import MemoryProof, Sample, ThreadProof
+from .crew import Crew, Entry
+from .protocol import Began, CaseFailed, Done, Event, Job, JobCase, Took, decode_job, encode
+
+# Thresholds of a valid sample (METHODOLOGY.md, "Every trial proves itself").
+LEAST_OVERLAP = 0.95
+HOP_CHANGE = 1.25  # between before and after: the CPUs were moved (the classes seen are 2.7 and 4 apart)
+FREQUENCY_CHANGE = 1.01
+GAP_SHARE = 0.02  # of the window lost in interruptions longer than 20 us
+DELAY_SHARE = 0.01  # of the window spent waiting for the CPU
+
+FREQUENCY_WINDOW = 0.0006  # s: some ten batches, of which the fastest counts
+FREQUENCY_BATCH = 50e-6
+WORK_WINDOW = 0.002
+HOP_PARTNERS = 2  # thread 0 against its neighbour and against the last thread
+
+
+def emit(event: Event) -> None:
+    os.write(1, encode(event) + b"\n")
+
+
+class Worker:
+    """Executes one job."""
+
+    def __init__(self, job: Job):
+        self.job, self.timing = job, job.timing
+        self.benchmark: Benchmark = importlib.import_module(job.benchmark).BENCHMARK
+        self.kernel, self.sentinel = abi.Kernel(job.kernel), abi.Kernel(job.sentinel)
+        self.crew = Crew(max(len(case.cpus) for case in job.cases))
+        self.hop_page: Buffer | None = None
+        self.startup, self.measured = 0.0, 0.0
+
+    def run(self) -> None:
+        cpus = {cpu for case in self.job.cases for cpu in case.cpus}
+        before = machine_counters(cpus)
+        for case in self.job.cases:
+            emit(Began(case=case.case))
+            try:
+                self.measure(case)
+            except NumabenchError as error:
+                emit(CaseFailed(case=case.case, reason=str(error)))
+        after = machine_counters(cpus)
+        emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after}))
+
+    # -- one case ---------------------------------------------------------------------------------------------------
+
+    def measure(self, case: JobCase) -> None:
+        members = list(range(len(case.cpus)))
+        self.crew.place(case.cpus, case.groups)
+        self.fresh_hop_page(case)
+        self.startup = self.startup or time.clock_gettime(time.CLOCK_MONOTONIC) - self.job.spawned
+        probes = self.probe(members, work=self.benchmark.needs_work)
+        buffer, scratch = Buffer(case.size, case.page_size, case.node), Buffer(max(case.scratch, 1))
+        try:
+            arguments = self.benchmark.arguments(case.parameters, probes) | self.benchmark.seed_argument(case.seed)
+            self.load(buffer, scratch, arguments, self.timing.window, self.timing.batch)
+            for member in members:
+                block = self.crew.blocks[member]
+                block.executed = block.cursor = 0
+            if abi.UNSUPPORTED in [e.status for e in self.crew.enter(self.kernel, abi.PREPARE, members)]:
+                emit(CaseFailed(case=case.case, reason=f"kernel {self.kernel.name} cannot do {case.parameters} on this machine"))
+                return
+            proof = buffer.prove()
+            for index in range(self.timing.samples):
+                self.load(buffer, scratch, arguments, self.timing.window, self.timing.batch)
+                entries = self.crew.enter(self.kernel, abi.MEASURE, members)
+                found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
+                after = self.probe(members)
+                if index == self.timing.samples - 1:
+                    proof = buffer.prove()
+                emit(Took(sample=self.judge(case, index, arguments, found, entries, proof, probes, after)))
+                probes = after.after(probes)
+        finally:
+            buffer.close()
+            scratch.close()
+
+    def load(self, buffer: Buffer, scratch: Buffer | None, arguments: dict, window: float, batch: float,
+             kernel: abi.Kernel | None = None) -> None:
+        """Fill in the case block for the next entry."""
+        block = self.crew.case
+        block.buffer, block.buffer_bytes = buffer.address, buffer.size
+        block.scratch, block.scratch_bytes = (scratch.address, scratch.size) if scratch else (0, 0)
+        block.window_ns, block.batch_ns = int(window * 1e9), int(batch * 1e9)
+        block.warmup_ns = int(self.timing.warmup * 1e9) if kernel is None else 0
+        for slot, value in enumerate((kernel or self.kernel).encode(arguments)):
+            block.parameter[slot] = value
+
+    # -- sentinels --------------------------------------------------------------------------------------------------
+
+    def fresh_hop_page(self, case: JobCase) -> None:
+        if self.hop_page is None or self.hop_page.node != case.node:
+            if self.hop_page:
+                self.hop_page.close()
+            self.hop_page = Buffer(4096, "4k", case.node)
+
+    def probe(self, members: list[int], work: bool = False) -> Probes:
+        """Clock rate, price of a multiply when asked, and hop of the pinned CPUs, in Hz and seconds."""
+        frequency = 1.0 / max(self.chain("frequency", FREQUENCY_WINDOW, members))
+        multiply = max(self.chain("work", WORK_WINDOW, members)) if work else 0.0
+        partners = sorted({1, members[-1]})[:HOP_PARTNERS] if len(members) > 1 else []
+        hops = [self.hop([0, partner]) for partner in partners]
+        return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None))
+
+    def chain(self, probe: str, window: float, members: list[int]) -> list[float]:
+        """Seconds per step of each member's dependent chain, from its fastest batch."""
+        self.load(self.hop_page, None, {"probe": probe}, window, FREQUENCY_BATCH, self.sentinel)
+        saved = [(self.crew.blocks[m].executed, self.crew.blocks[m].cursor) for m in members]
+        self.crew.enter(self.sentinel, abi.MEASURE, members)
+        times = []
+        for member, (executed, cursor) in zip(members, saved, strict=True):
+            block = self.crew.blocks[member]
+            times.append(block.value[1] / block.value[0] * 1e-9)
+            block.executed, block.cursor = executed, cursor
+        return times
+
+    def hop(self, pair: list[int]) -> float:
+        """One-way CAS hop in seconds: the median of 8 batches of 200 round trips."""
+        self.load(self.hop_page, None, {"probe": "hop"}, 0, FREQUENCY_BATCH, self.sentinel)
+        executed = [self.crew.blocks[m].executed for m in pair]
+        self.crew.enter(self.sentinel, abi.MEASURE, pair)
+        batches = sorted(self.crew.blocks[0].value[:8])
+        for member, count in zip(pair, executed, strict=True):
+            self.crew.blocks[member].executed = count
+        return (batches[3] + batches[4]) / 2 / 400 * 1e-9
+
+    # -- judging one sample -----------------------------------------------------------------------------------------
+
+    def judge(self, case: JobCase, index: int, arguments: dict, found: Found, entries: list[Entry], memory: MemoryProof,
+              before: Probes, after: Probes) -> Sample:
+        start = min(block.begin_ns for block in found.threads)
+        threads = tuple(
+            ThreadProof(cpu=cpu, cpu_begin=b.cpu_begin, cpu_end=b.cpu_end, begin=(b.begin_ns - start) * 1e-9,
+                        end=(b.end_ns - start) * 1e-9, operations=b.operations, switches=e.switches, faults=e.faults,
+                        run_delay=e.run_delay, gaps=b.gaps, gap_time=b.gap_ns * 1e-9)
+            for cpu, b, e in zip(case.cpus, found.threads, entries, strict=True))
+        overlap = (min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
+        self.measured += self.benchmark.windows * max(t.end for t in threads)
+        reasons = [*self.thread_reasons(threads), *memory_reasons(memory), *probe_reasons(before, after)]
+        if overlap < LEAST_OVERLAP:
+            reasons.append("overlap")
+        if complaint := self.benchmark.check(case.parameters, found):
+            reasons.append(f"check:{complaint}")
+        metrics = self.benchmark.metrics(case.parameters, found, after)
+        if set(metrics) != set(self.kernel.metrics):
+            raise AssertionError(f"{case.case}: metrics {sorted(metrics)} differ from the kernel's {sorted(self.kernel.metrics)}")
+        if complaint := self.benchmark.physics(case.parameters, metrics):
+            reasons.append(f"physics:{complaint}")
+        return Sample(case=case.case, index=index, parameters=case.parameters, metrics=metrics, valid=not reasons,
+                      reasons=tuple(dict.fromkeys(reasons)), threads=threads, memory=memory, overlap=overlap,
+                      start_skew=max(t.begin for t in threads),
+                      hop=(before.hop, after.hop) if before.hop and after.hop else None,
+                      frequency=(before.frequency, after.frequency), extra=self.benchmark.extra(arguments, before, found))
+
+    def thread_reasons(self, threads: tuple[ThreadProof, ...]) -> list[str]:
+        reasons = []
+        for t in threads:
+            window = t.end - t.begin
+            if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:
+                reasons.append("cpu_moved")
+            if t.switches:
+                reasons.append("switched")
+            if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:
+                reasons.append("gaps")
+            if not self.benchmark.may_sleep and t.run_delay > DELAY_SHARE * window:
+                reasons.append("run_delay")
+        return reasons
+
+
+def memory_reasons(memory: MemoryProof) -> list[str]:
+    """`pages`: some of the buffer is not on the node that it was bound to."""
+    return ["pages"] if memory.node is not None and set(memory.pages) != {str(memory.node)} else []
+
+
+def probe_reasons(before: Probes, after: Probes) -> list[str]:
+    reasons = []
+    if changed(before.frequency, after.frequency, FREQUENCY_CHANGE):
+        reasons.append("frequency_changed")
+    if before.hop and after.hop and changed(before.hop, after.hop, HOP_CHANGE):
+        reasons.append("distance_changed")
+    return reasons
+
+
+def changed(a: float, b: float, factor: float) -> bool:
+    return max(a, b) > factor * min(a, b)
+
+
+def main() -> None:
+    job = decode_job(sys.stdin.buffer.read())
+    die_with_parent(job.parent)
+    gc.disable()  # a collection inside a window would stop a thread for milliseconds
+    Worker(job).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The nouns of numabench as frozen records. Invariants only: nothing here measures, reads or prints.
+
+Times are seconds, sizes bytes, rates per second. A metric's values are in the unit its own
+description names (`ns` for latencies: the unit every reader of this field expects).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+LOWER, HIGHER = "lower", "higher"  # polarity: which direction is better
+
+Value = str | int | float
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class Metric(Frozen):
+    """What a sample carries one value of."""
+
+    name: str
+    unit: str
+    polarity: str
+    summary: str = ""
+
+
+class Axis(Frozen):
+    """One parameter of a benchmark: its typed values in their natural order."""
+
+    name: str
+    summary: str
+    values: tuple[Value, ...]
+    unit: str = ""
+    log: bool = False  # a logarithmic axis in plots
+    least: int | None = None  # limits of a numeric axis that takes other values than those listed
+    most: int | None = None
+    step: int = 1
+
+
+class Contrast(Frozen):
+    """Pairs every value of `axis` with `control` at the same point of all other axes.
+
+    The cases of one contrast run in the same process, so that they are judged on paired ratios.
+    """
+
+    axis: str
+    control: Value
+    metric: str
+
+
+class View(Frozen):
+    """One figure: which axis goes where. The reading side knows no benchmark, only views."""
+
+    title: str
+    metric: str
+    kind: str  # line | bar | heatmap
+    x: str
+    series: str | None = None
+    y: str | None = None  # heatmap rows
+    facet: str | None = None
+    where: dict[str, Value] = {}
+    ratio_to: Value | None = None  # plot ratios to this value of the contrast's axis instead of the metric
+
+
+class Answer(Frozen):
+    """One sentence that the report can say, as data. `text` holds {placeholders} that the kind fills.
+
+    Kinds: `cell` (the metric at `where`), `difference` and `ratio` (of `where` against `against`,
+    paired), `threshold` (the first value of `axis` from which on nothing differs from the
+    contrast's control by more than `tolerance`), `ranking` (values of `axis` at `where`, best first).
+    """
+
+    kind: str
+    metric: str
+    where: dict[str, Value]
+    text: str
+    against: dict[str, Value] = {}
+    axis: str | None = None
+    tolerance: float = 0.03
+    headline: bool = True
+
+
+class KernelFacts(Frozen):
+    """What was compiled and loaded."""
+
+    name: str
+    version: int
+    abi: int
+    object_hash: str
+    compiler: str
+    flags: str
+
+
+class BenchmarkRecord(Frozen, tag="benchmark", tag_field="record"):
+    """A benchmark's description, complete enough for a reader that has never seen it."""
+
+    run: str
+    name: str
+    title: str
+    question: str
+    axes: tuple[Axis, ...]
+    metrics: tuple[Metric, ...]
+    method: dict[str, Value]  # what makes two results the same quantity; never compared across a difference
+    contrasts: tuple[Contrast, ...] = ()
+    views: tuple[View, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    expected: str = ""  # the curve that theory expects, in words
+    kernel: KernelFacts | None = None
+    notes: tuple[str, ...] = ()
+    cases: int = 0
+
+
+class Header(Frozen, tag="header", tag_field="record"):
+    """First record of every visit to a machine."""
+
+    schema: int
+    run: str
+    session: str
+    started: str  # ISO 8601, UTC
+    numabench: str
+    machine: dict[str, Any]
+    plan: dict[str, Any]
+    arguments: dict[str, Any] = {}
+
+
+class ThreadProof(Frozen):
+    """Where one thread was and what disturbed it. Times in seconds relative to the sample's common start."""
+
+    cpu: int  # requested
+    cpu_begin: int
+    cpu_end: int
+    begin: float
+    end: float
+    operations: int
+    switches: int = 0  # involuntary context switches
+    faults: int = 0
+    run_delay: float = 0.0  # seconds spent runnable but not running
+    gaps: int = 0
+    gap_time: float = 0.0
+
+
+class MemoryProof(Frozen):
+    """Where the pages of the measured buffer were."""
+
+    bytes: int
+    page_size: str  # what was asked for
+    node: int | None  # requested; None is "wherever the first touch puts it"
+    pages: dict[str, int]  # node -> pages found there
+    huge_bytes: int
+    page_bytes: int
+
+
+class Sample(Frozen):
+    """One timed repetition of one case inside a trial."""
+
+    case: str
+    index: int
+    parameters: dict[str, Value]
+    metrics: dict[str, float]
+    valid: bool
+    reasons: tuple[str, ...] = ()
+    threads: tuple[ThreadProof, ...] = ()
+    memory: MemoryProof | None = None
+    overlap: float = 1.0
+    start_skew: float = 0.0
+    hop: tuple[float, float] | None = None  # one-way CAS hop of the farthest pair in s, before and after
+    frequency: tuple[float, float] | None = None  # Hz of the slowest thread's core, before and after
+    extra: dict[str, float] = {}  # what a kernel reports beside its metrics (achieved delays, check values)
+
+
+class TrialRecord(Frozen, tag="trial", tag_field="record"):
+    """One process that executed one block of cases: the unit of record."""
+
+    run: str
+    session: str
+    benchmark: str
+    block: str
+    process: int
+    started: str
+    duration: float
+    startup: float  # seconds from spawn to the first measurement
+    status: str  # ok | disturbed | failed
+    reasons: tuple[str, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    interference: dict[str, float] = {}
+    measured: float = 0.0  # seconds inside measurement windows
+
+
+class EndRecord(Frozen, tag="end", tag_field="record"):
+    """Last record of a visit that ended by itself or by Ctrl-C."""
+
+    run: str
+    session: str
+    ended: str
+    status: str  # complete | budget | interrupted
+    measured: float
+    elapsed: float
+    cells: dict[str, Any] = {}  # precision summary: total, reached, reasons
+
+
+Record = Header | BenchmarkRecord | TrialRecord | EndRecord
+
+
+def case_hash(benchmark: str, parameters: dict[str, Value]) -> str:
+    """Content hash of one case: the same on every machine and in every version."""
+    body = msgspec.json.encode([benchmark, sorted(parameters.items())])
+    return hashlib.sha256(body).hexdigest()[:12]
+
+
+class Case(Frozen):
+    """One point of a benchmark's sweep."""
+
+    benchmark: str
+    parameters: dict[str, Value]
+
+    @property
+    def hash(self) -> str:
+        return case_hash(self.benchmark, self.parameters)
+
+    def label(self) -> str:
+        return " ".join(f"{k}={v}" for k, v in self.parameters.items())

@@ -1,0 +1,75 @@
+"""Run logs as tidy tables: one row per sample and metric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import MachineError, UsageError
+from .read import RunLog
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("csv", "json", "parquet")
+
+#: The columns that every export starts with; one column per parameter follows, then the rest.
+COLUMNS = ("run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid")
+DETAILS = ("case", "block", "polarity", "machine_id", "hop_ns", "frequency_ghz", "reasons")
+
+
+def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
+    """Tidy samples: `COLUMNS`, then one column per parameter, then `DETAILS`.
+
+    `process` numbers a case's processes within its session; `hop_ns` is the one-way CAS hop measured around the
+    sample (mean of before and after; NaN with one thread); `reasons` says why a sample is not `valid`.
+    Parameters that a benchmark does not have are empty (NaN or None).
+    """
+    import pandas as pd
+
+    descriptors = {(b.run, b.name): b for b in log.benchmarks}
+    machines = {h.run: h.machine for h in log.headers}
+    rows = []
+    parameters: dict[str, None] = {}
+    for trial in log.trials:
+        if benchmark is not None and trial.benchmark != benchmark:
+            continue
+        descriptor = descriptors.get((trial.run, trial.benchmark))
+        metrics = {m.name: m for m in descriptor.metrics} if descriptor else {}
+        machine = machines.get(trial.run, {})
+        for sample in trial.samples:
+            parameters.update(dict.fromkeys(sample.parameters))
+            shared = {
+                "run": trial.run, "machine": machine.get("alias", "unknown"), "machine_id": machine.get("id", "unknown"),
+                "benchmark": trial.benchmark, "session": trial.session, "block": trial.block, "process": trial.process,
+                "sample": sample.index, "case": sample.case, "valid": sample.valid, "reasons": " ".join(sample.reasons),
+                "hop_ns": sum(sample.hop) / 2 * 1e9 if sample.hop else float("nan"),
+                "frequency_ghz": sum(sample.frequency) / 2 / 1e9 if sample.frequency else float("nan"),
+                **sample.parameters,
+            }
+            for name, value in sample.metrics.items():
+                metric = metrics.get(name)
+                rows.append({**shared, "metric": name, "value": value, "unit": metric.unit if metric else "",
+                             "polarity": metric.polarity if metric else ""})
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *parameters, *DETAILS])
+    return frame.astype({name: frame[name].convert_dtypes().dtype for name in parameters})  # whole numbers stay whole
+
+
+def write_table(frame: pd.DataFrame, form: str, target: Path | None) -> str | None:
+    """`frame` as csv, json (records) or parquet to `target`; text is returned when there is no target."""
+    if form not in FORMATS:
+        raise UsageError(f"unknown format {form!r}", f"choose one of {', '.join(FORMATS)}")
+    if form == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise MachineError("parquet needs pyarrow, which is not installed", "pip install 'numabench[fleet]'") from error
+        if target is None:
+            raise UsageError("parquet is binary and needs a file", "add --output FILE.parquet")
+        frame.to_parquet(target, index=False)
+        return None
+    text = frame.to_csv(index=False) if form == "csv" else frame.to_json(orient="records", lines=False, indent=1)
+    if target is None:
+        return text
+    target.write_text(text)
+    return None

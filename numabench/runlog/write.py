@@ -1,0 +1,57 @@
+"""Appending records to a run log so that a crash at any moment leaves a valid shorter log."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from ..errors import MachineError
+from ..model import Record
+
+_encoder = msgspec.json.Encoder()
+
+
+class Journal:
+    """One open run log. Every record is one `write` of one whole line, followed by fsync."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._mend_tail()
+        except OSError as error:
+            raise MachineError(f"cannot write the run log {self.path}: {error.strerror}; nothing would be kept",
+                               "choose another folder with --output") from error
+
+    def _mend_tail(self) -> None:
+        """A log cut inside a line (kill -9, power) gets its line end, so that the next record starts cleanly."""
+        size = os.fstat(self._fd).st_size
+        if size:
+            with open(self.path, "rb") as tail:
+                tail.seek(size - 1)
+                if tail.read(1) != b"\n":
+                    os.write(self._fd, b"\n")
+
+    def append(self, record: Record) -> None:
+        line = _encoder.encode(record) + b"\n"
+        start = os.fstat(self._fd).st_size
+        try:
+            while line:  # a regular file takes the line whole unless the disk fills up
+                line = line[os.write(self._fd, line):]
+            os.fsync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, start)
+            raise MachineError(f"cannot append to the run log {self.path}: {error.strerror}; the records before are safe",
+                               f"make room, then numabench run --resume {self.path}") from error
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

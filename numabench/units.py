@@ -1,0 +1,81 @@
+"""Numbers with units as text. Records hold plain numbers; only the edges format."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from .errors import UsageError
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """`value` with `digits` significant digits, never in exponent form between 1e-3 and 1e6."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude >= 6 or magnitude < -3:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(0, digits - 1 - magnitude)}f}"
+
+
+def format_quantity(value: float, unit: str, digits: int = 3) -> str:
+    """`3.2 ns`, `812 M operation/s`: rates get a decimal prefix, everything else keeps its unit."""
+    if unit.endswith("/s") and value is not None and math.isfinite(value):
+        for factor, prefix in _PREFIXES:
+            if abs(value) >= factor:
+                return f"{format_number(value / factor, digits)} {prefix}{' ' if prefix else ''}{unit}"
+    return f"{format_number(value, digits)} {unit}".rstrip()
+
+
+def format_bytes(size: int) -> str:
+    """Binary prefixes: `48 KiB`, `1.5 MiB`."""
+    value, prefix = float(size), "B"
+    for prefix in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or prefix == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {prefix}" if value == int(value) else f"{value:.1f} {prefix}"
+
+
+def format_seconds(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `0.8 ms`: for people, not for records."""
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    if seconds >= 90:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if seconds >= 1 or seconds == 0:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"
+
+
+def parse_bytes(text: str) -> int:
+    """`64`, `4k`, `2MiB` to bytes."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    if not match:
+        raise UsageError(f"{text!r} is not a size", "write it as 4096, 4k or 2MiB")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def parse_seconds(text: str) -> float:
+    """`10ms`, `90`, `5m` to seconds."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(ns|us|µs|ms|s|min|m|h)?\s*", text.lower())
+    if not match:
+        raise UsageError(f"{text!r} is not a duration", "write it as 10ms, 90s or 5m")
+    return float(match[1]) * _SECONDS[match[2] or ""]
+
+
+def parse_cpus(text: str) -> tuple[int, ...]:
+    """A kernel CPU list (`0-3,8`) as ascending numbers."""
+    cpus: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise UsageError(f"{text!r} is not a CPU list", "write it as 0-3,8")
+        cpus.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(cpus))
