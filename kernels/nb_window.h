@@ -15,18 +15,19 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
 {
     const struct nb_case *c = t->shared;
     uint64_t n = 64, done = 0, shortest = UINT64_MAX;
-    uint64_t begin = nb_gate(t) + c->warmup_ns, end = begin + c->window_ns, now = nb_now(), next;
-    while (now < begin || done == 0) {
+    uint64_t begin = nb_gate(t) + c->warmup_ns, now = nb_now(), next, end;
+    for (int enough = 0; now < begin || enough < 2; now = next) { /* twice: one may have been long by an interruption */
         batch(t, n);
         t->executed += n;
-        done = 1;
         next = nb_now();
-        if (next - now < c->batch_ns)
-            n *= 2;
-        now = next;
+        if (next - now >= c->batch_ns)
+            enough++;
+        else
+            n *= 2, enough = 0;
     }
     t->cpu_begin = sched_getcpu();
     t->begin_ns = now = nb_now();
+    end = (now > begin ? now : begin) + c->window_ns;
     t->gaps = 0;
     t->gap_ns = done = 0;
     do {

@@ -22,12 +22,6 @@ static const struct nb_metric metrics[] = {
 };
 NB_DESCRIBE("padded_counters", 1, "counters of several threads at a given distance", parameters, metrics);
 
-#ifndef NB_UNROLL
-#define NB_UNROLL 16 /* operations per turn of the loop; `make bench-self` compares with 64 */
-#endif
-#define NB_REPEAT_(n) NB_TIMES_##n
-#define NB_REPEAT(n) NB_REPEAT_(n)
-
 static volatile uint64_t *counter(const struct nb_thread *t)
 {
     return (volatile uint64_t *)(t->shared->buffer + t->index * (uint64_t)t->shared->parameter[STRIDE]);
@@ -37,24 +31,24 @@ static void store(struct nb_thread *t, uint64_t n)
 {
     volatile uint64_t *p = counter(t);
     uint64_t value = t->executed;
-    for (uint64_t i = 0; i < n; i += NB_UNROLL) {
-        NB_REPEAT(NB_UNROLL)(*p = ++value;)
+    for (uint64_t i = 0; i < n; i += 64) {
+        NB_TIMES_64(*p = ++value;)
     }
 }
 
 static void increment(struct nb_thread *t, uint64_t n)
 {
     volatile uint64_t *p = counter(t);
-    for (uint64_t i = 0; i < n; i += NB_UNROLL) {
-        NB_REPEAT(NB_UNROLL)(*p = *p + 1;)
+    for (uint64_t i = 0; i < n; i += 64) {
+        NB_TIMES_64(*p = *p + 1;)
     }
 }
 
 static void atomic_add(struct nb_thread *t, uint64_t n)
 {
     uint64_t *p = (uint64_t *)counter(t);
-    for (uint64_t i = 0; i < n; i += NB_UNROLL) {
-        NB_REPEAT(NB_UNROLL)(__atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
+    for (uint64_t i = 0; i < n; i += 64) {
+        NB_TIMES_64(__atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
     }
 }
 
@@ -62,7 +56,7 @@ static void atomic_add(struct nb_thread *t, uint64_t n)
 #define SPACED(NAME, ACCESS)                                                                                                         \
     static void NAME##_spaced(struct nb_thread *t, uint64_t n)                                                                       \
     {                                                                                                                                \
-        uint64_t spacing = (uint64_t)t->shared->parameter[SPACING], nothing = 0, x = t->executed;                                   \
+        uint64_t spacing = (uint64_t)t->shared->parameter[SPACING], nothing = 0, count = t->executed, x = count;                    \
         uintptr_t base = (uintptr_t)counter(t);                                                                                      \
         NB_OPAQUE(nothing);                                                                                                          \
         for (; n; n--) {                                                                                                             \
@@ -70,9 +64,10 @@ static void atomic_add(struct nb_thread *t, uint64_t n)
             ACCESS                                                                                                                   \
             x = nb_work(x, spacing);                                                                                                 \
         }                                                                                                                            \
+        (void)count;                                                                                                                 \
     }
 
-SPACED(store, x++; *p = x;)
+SPACED(store, *p = ++count; x++;)
 SPACED(increment, x = *p; *p = x + 1;)
 SPACED(atomic_add, x = __atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
 

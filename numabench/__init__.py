@@ -8,7 +8,7 @@
 
 __version__ = "0.1.0"
 
-_API = ("Run", "benchmarks", "compare", "load", "machine", "run", "topology")
+_API = ("Run", "compare", "list_benchmarks", "load", "machine", "run", "topology")
 __all__ = [*_API, "__version__"]
 
 

@@ -108,7 +108,7 @@ def compare(base: Run | str | Path, new: Run | str | Path, **options) -> Compari
     return compare_logs(sides[0].log, sides[1].log, **options)
 
 
-def benchmarks() -> dict[str, Benchmark]:
+def list_benchmarks() -> dict[str, Benchmark]:
     """All benchmarks by name."""
     from .benchmarks import discover
 

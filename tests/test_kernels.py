@@ -1,0 +1,287 @@
+"""Kernels by their check values: on this machine, with other compilers, and for other processors under emulation."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from numabench import kernel as abi
+from numabench.benchmarks import Found, Probes, discover
+from numabench.errors import MachineError, UsageError
+from numabench.host.memory import Buffer
+from numabench.measure.crew import Crew
+
+KERNELS = sorted(p.stem for p in abi.source_folder().glob("*.c"))
+PROBES = Probes(frequency=3e9, multiply=1e-9)
+
+
+def enter(kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 1 << 20, samples: int = 2) -> Found:
+    """PREPARE and `samples` MEASUREs on the CPUs that are there (several threads on one, if need be)."""
+    cpus = sorted(os.sched_getaffinity(0))
+    crew, buffer, scratch = Crew(threads), Buffer(size), Buffer(size)
+    try:
+        crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), (0,) * threads)
+        case = crew.case
+        case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
+        case.window_ns, case.warmup_ns, case.batch_ns = 1_000_000, 100_000, 10_000
+        for slot, value in enumerate(kernel.encode(arguments)):
+            case.parameter[slot] = value
+        members = list(range(threads))
+        assert all(e.status == abi.OK for e in crew.enter(kernel, abi.PREPARE, members))
+        for _ in range(samples):
+            assert all(e.status == abi.OK for e in crew.enter(kernel, abi.MEASURE, members))
+        return Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in members])
+    finally:
+        buffer.close()
+        scratch.close()
+        os.sched_setaffinity(0, cpus)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, abi.Kernel]:
+    return {name: abi.Kernel(abi.build(name).target) for name in KERNELS}
+
+
+def test_every_benchmark_has_its_kernel_and_speaks_its_metrics(loaded):
+    for benchmark in discover().values():
+        kernel = loaded[benchmark.kernel]
+        assert kernel.metrics and kernel.version >= 1 and kernel.summary
+        used = {view.metric for view in benchmark.views} | {c.metric for c in benchmark.contrasts}
+        assert used <= set(kernel.metrics), benchmark.name
+
+
+@pytest.mark.parametrize(("operation", "stride", "spacing", "threads"),
+                         [*itertools.product(("store", "increment", "atomic_add"), (0, 8, 64), (0, 20), (2,)), ("increment", 256, 0, 1)])
+def test_padded_counters_count_what_they_did(loaded, operation, stride, spacing, threads):
+    parameters = {"operation": operation, "stride": stride, "spacing": spacing, "threads": threads}
+    benchmark = discover()["padded_counters"]
+    found = enter(loaded["padded_counters"], benchmark.arguments(parameters, PROBES), threads=threads, size=4096)
+    assert benchmark.check(parameters, found) == ""
+    assert all(t.operations > 0 and t.end_ns > t.begin_ns for t in found.threads)
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert metrics["throughput"] * metrics["time_per_operation"] == pytest.approx(threads * 1e9)
+    assert 1 / threads <= metrics["fairness"] <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("stride", [8, 0])
+def test_a_lost_update_is_noticed(loaded, stride):
+    parameters = {"operation": "atomic_add", "stride": stride, "spacing": 0, "threads": 2}
+    benchmark = discover()["padded_counters"]
+    found = enter(loaded["padded_counters"], benchmark.arguments(parameters, PROBES), threads=2, size=4096)
+    found.threads[0].check -= 1
+    assert "counter 0" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize("primitive", discover()["contention"].axes[0].values)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_no_primitive_loses_an_update(loaded, primitive, threads):
+    parameters = {"primitive": primitive, "critical_section": 20, "think_time": 0}
+    benchmark = discover()["contention"]
+    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=8192)
+    assert benchmark.check(parameters, found) == ""
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert 0 < metrics["wait_p999"] <= metrics["wait_max"] * 1.04
+
+
+def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
+    """With the lock's waiting taken out, the plain counter loses updates and the check says so."""
+    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    locks = tmp_path / "kernels" / "nb_locks.h"
+    text = locks.read_text()
+    assert "while (__atomic_exchange_n(&l->word, 1, __ATOMIC_ACQUIRE))" in text
+    locks.write_text(text.replace("while (__atomic_exchange_n(&l->word, 1, __ATOMIC_ACQUIRE))", "while (0)"))
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a race needs two CPUs")
+    kernel = abi.Kernel(abi.build("contention", folder=tmp_path / "kernels").target)
+    parameters = {"primitive": "spin_ttas", "critical_section": 0, "think_time": 0}
+    benchmark = discover()["contention"]
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=8192, samples=5)
+    assert "updates were lost" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize("order", ["group", "random", "page", "sequential"])
+@pytest.mark.parametrize("size", [1024, 2048, 3 * 256, 96 * 1024, 1 << 20])
+def test_a_chase_stands_where_it_should(loaded, order, size):
+    benchmark = discover()["memory_latency"]
+    parameters = {"size": size, "order": order, "page_size": "4k"}
+    found = enter(loaded["memory_latency"], benchmark.arguments(parameters, PROBES) | {"seed": 7}, size=size)
+    assert benchmark.check(parameters, found) == ""
+
+
+@pytest.mark.parametrize("group", [0, 4096, 256 << 10, 1 << 62])
+def test_a_chain_is_one_cycle_through_all_lines(loaded, group):
+    """Walked here, pointer by pointer, from where the kernel built it: an oracle that shares nothing with the kernel."""
+    size, kernel = 640 << 10, loaded["memory_latency"]
+    crew, buffer, scratch = Crew(1), Buffer(size), Buffer(size)
+    crew.place((min(os.sched_getaffinity(0)),), (0,))
+    case = crew.case
+    case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
+    for slot, value in enumerate(kernel.encode({"group_bytes": group, "seed": 3})):
+        case.parameter[slot] = value
+    assert crew.enter(kernel, abi.PREPARE, [0])[0].status == abi.OK
+    memory = (ctypes.c_uint64 * (size // 8)).from_address(buffer.address)
+    start = crew.blocks[0].cursor
+    place, visited = start, []
+    for _ in range(size // 64):
+        visited.append((place - buffer.address) // 64)
+        place = memory[(place - buffer.address) // 8]
+    assert place == start and sorted(visited) == list(range(size // 64))
+    if group == 0:
+        steps = {(b - a) % (size // 64) for a, b in itertools.pairwise(visited)}
+        assert steps == {1}
+    elif group < size:  # in whole groups: the chase leaves a group only when it has visited all of it
+        first = [line // (group // 64) for line in visited]
+        assert len(list(itertools.groupby(first))) in (size // group + bool(size % group), size // group + bool(size % group) + 1)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    buffer.close()
+    scratch.close()
+
+
+def test_a_chain_that_is_not_one_cycle_is_noticed(tmp_path):
+    """A shuffle of self pointers walks a random share of its lines (X-Mem and numademo do)."""
+    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    source = tmp_path / "kernels" / "memory_latency.c"
+    text = source.read_text()
+    wrong = text.replace("word(c, order[i + 1 < lines ? i + 1 : 0])", "word(c, order[order[i]])")
+    assert wrong != text
+    source.write_text(wrong)
+    kernel = abi.Kernel(abi.build("memory_latency", folder=tmp_path / "kernels").target)
+    benchmark = discover()["memory_latency"]
+    parameters = {"size": 1 << 18, "order": "random", "page_size": "4k"}
+    found = enter(kernel, benchmark.arguments(parameters, PROBES) | {"seed": 7}, size=1 << 18)
+    assert "the chase stands at" in benchmark.check(parameters, found)
+
+
+def test_an_impossible_latency_fails_its_sample():
+    benchmark = discover()["memory_latency"]
+    assert "none takes less" in benchmark.physics({}, {"cycles": 0.5})
+    assert benchmark.physics({}, {"cycles": 4.0}) == ""
+
+
+@pytest.mark.parametrize("probe", ["frequency", "work", "hop"])
+def test_sentinels_return_positive_times(loaded, probe):
+    found = enter(loaded["sentinel"], {"probe": probe}, threads=2, size=4096, samples=1)
+    assert found.threads[0].value[0] > 0 and found.threads[0].operations > 0
+
+
+# -- compilers, processors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [["-DNB_PORTABLE"], ["-O1"], ["-O3"], ["-Wextra", "-Werror"], ["-fsanitize=undefined"]])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_compile_with_other_flags(name, flags, monkeypatch):
+    if "-fsanitize=undefined" in flags and shutil.which("gcc") is None:
+        pytest.skip("the sanitiser needs gcc")
+    build = abi.build(name, extra=tuple(flags))
+    assert build.target.exists()
+
+
+RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benchmark's check needs
+    "padded_counters": [(2, 4096, (op, 64, spacing), {"operation": name, "stride": 64, "spacing": spacing})
+                        for (op, name), spacing in itertools.product(enumerate(("store", "increment", "atomic_add")), (0, 20))],
+    "contention": [(2, 8192, (i, 5, 5), {"primitive": name}) for i, name in enumerate(discover()["contention"].axes[0].values)],
+    "memory_latency": [(1, 1 << 16, (64, group, 5), {"size": 1 << 16}) for group in (0, 4096, 1 << 40)],
+}
+
+
+def toolchains() -> list:
+    return [pytest.param(["aarch64-linux-gnu-gcc"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64"),
+            pytest.param(["aarch64-linux-gnu-gcc", "-march=armv8.1-a"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64-lse"),
+            pytest.param(["gcc", "-DNB_PORTABLE"], [], id="portable")]
+
+
+@pytest.mark.parametrize(("compiler", "emulators"), toolchains())
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, name):
+    emulator = next((e for e in emulators if shutil.which(e)), None)
+    if shutil.which(compiler[0]) is None or (emulators and emulator is None):
+        pytest.skip(f"{compiler[0]} or {' / '.join(emulators)} is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user")
+    program, folder = tmp_path / "driver", abi.source_folder()
+    subprocess.run([*compiler, *(f for f in abi.FLAGS if f not in ("-shared", "-fPIC")), "-static", f"-I{folder}", "-o", str(program),
+                    f"{os.path.dirname(__file__)}/driver.c", str(folder / f"{name}.c")], check=True)
+    benchmark = discover()[name]
+    for threads, size, parameters, what in RUNS[name]:
+        command = [emulator] if emulator else []
+        done = subprocess.run([*command, str(program), str(threads), str(size), *map(str, parameters)], capture_output=True, text=True,
+                              timeout=120, check=True)
+        first, *rows = done.stdout.splitlines()
+        assert first == name
+        names = ("executed", "operations", "check", "begin_ns", "end_ns")
+        found = Found([SimpleNamespace(**dict(zip(names, map(int, row.split()), strict=True))) for row in rows])
+        assert benchmark.check(what, found) == "", (what, done.stdout)
+        assert all(t.operations > 0 for t in found.threads)
+
+
+# -- the loader's errors ------------------------------------------------------------------------------------------------
+
+
+def test_unknown_arguments_name_what_there_is(loaded):
+    with pytest.raises(UsageError, match="operation, stride, spacing"):
+        loaded["padded_counters"].encode({"strid": 8})
+    with pytest.raises(UsageError, match="store, increment, atomic_add"):
+        loaded["padded_counters"].encode({"operation": "multiply"})
+    with pytest.raises(UsageError, match="outside 0 to 4096"):
+        loaded["padded_counters"].encode({"stride": 8192})
+
+
+def test_no_compiler_is_one_line(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(MachineError, match="no C compiler.*apt-get install gcc"):
+        abi.build("sentinel", extra=("-DNEVER_BUILT",))
+
+
+def test_a_compiler_that_does_not_exist_is_named(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-cc -m64")
+    with pytest.raises(MachineError, match="no-such-cc.*set it to a compiler"):
+        abi.build("sentinel")
+
+
+def test_bad_flags_show_the_compilers_complaint(monkeypatch):
+    monkeypatch.setenv("CFLAGS", "--no-such-flag")
+    with pytest.raises(MachineError, match="cannot compile.*no-such-flag"):
+        abi.build("sentinel")
+
+
+def test_the_cache_must_be_ones_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = abi.cache_folder()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(MachineError, match="others may write"):
+        abi.build("sentinel")
+
+
+def test_another_layout_says_what_to_rebuild(monkeypatch, tmp_path):
+    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    header = tmp_path / "kernels" / "nb.h"
+    header.write_text(header.read_text().replace("#define NB_VALUES 16", "#define NB_VALUES 17"))
+    target = abi.build("sentinel", folder=tmp_path / "kernels").target
+    with pytest.raises(MachineError, match=f"rm {target}"):
+        abi.Kernel(target)
+
+
+def test_a_library_that_is_no_kernel(tmp_path):
+    source = tmp_path / "other.c"
+    source.write_text("int nb_run(void){return 0;}")
+    subprocess.run([*abi.find_compiler(), "-shared", "-fPIC", "-o", str(tmp_path / "other.so"), str(source)], check=True)
+    with pytest.raises(MachineError, match="is not a kernel"):
+        abi.Kernel(tmp_path / "other.so")
+    (tmp_path / "junk.so").write_bytes(b"junk")
+    with pytest.raises(MachineError, match="cannot load"):
+        abi.Kernel(tmp_path / "junk.so")
+
+
+@pytest.mark.parametrize("ns", [0, 1, 15, 16, 17, 31, 100, 999, 123456, 10**9])
+def test_quantiles_of_one_wait_are_that_wait(ns):
+    """The bin of a value, by the rule in nb_window.h, and back within half a bin."""
+    octave = ns.bit_length() - 1
+    bins = [0] * abi.BINS
+    bins[ns if ns < 16 else (octave - 3) * 16 + (ns >> (octave - 4) & 15)] = 10
+    assert abi.histogram_quantile(bins, 0.999) == pytest.approx(ns, rel=0.04)

@@ -1,0 +1,165 @@
+"""Plans: what is measured, with whom, and in which order."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import pytest
+from synthetic_sysfs import SyntheticTree
+
+from numabench.benchmarks import ALONE, discover, find, place_threads
+from numabench.errors import MachineError, UsageError
+from numabench.host.topology import read_topology
+from numabench.measure.plan import PROFILES, expand, job_cases, make_plan, order_cases, parse_selection
+
+
+def all_benchmarks():
+    return list(discover().values())
+
+
+@pytest.fixture
+def two_sockets(tmp_path):
+    return read_topology(str(SyntheticTree(tmp_path, packages=2, nodes=2, l3s=2, cores=4, smt=2).root))
+
+
+@pytest.fixture
+def two_cpus(tmp_path):
+    return read_topology(str(SyntheticTree(tmp_path, cores=2).root))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_case_is_placed_on_cpus_that_are_there(two_sockets, profile):
+    plan = make_plan(all_benchmarks(), two_sockets, profile=profile)
+    assert plan.cases > 20
+    hashes = [c.case.hash for block in plan.blocks for c in block.cases]
+    assert len(hashes) == len(set(hashes))
+    for block in plan.blocks:
+        for planned in block.cases:
+            assert set(planned.placement.cpus) <= set(two_sockets.allowed_cpus)
+            assert len(set(planned.placement.cpus)) == planned.case.parameters.get("threads", 1)
+
+
+def test_placements_have_the_relation_they_name(two_sockets):
+    plan = make_plan(all_benchmarks(), two_sockets, profile="standard")
+    seen = set()
+    for block in plan.blocks:
+        for planned in block.cases:
+            if planned.case.parameters.get("threads") == 2:
+                seen.add(planned.case.parameters["placement"])
+                assert two_sockets.relation(*planned.placement.cpus) == planned.case.parameters["placement"]
+    assert seen == set(two_sockets.relations()) and len(seen) >= 4
+
+
+def test_memory_goes_where_the_case_says(two_sockets):
+    plan = make_plan([find("node_latency")], two_sockets)
+    cells = {(c.case.parameters["cpu_node"], c.case.parameters["memory_node"]): c.placement for b in plan.blocks for c in b.cases}
+    assert set(cells) == {(a, b) for a in range(4) for b in range(4)}
+    for (cpu_node, memory), placement in cells.items():
+        assert placement.node == memory and two_sockets.node_of(placement.cpus[0]) == cpu_node
+        assert placement.size >= 4 * two_sockets.llc_bytes_total()
+
+
+def test_a_node_without_cpus_is_a_column_and_one_without_memory_a_row(tmp_path):
+    tree = SyntheticTree(tmp_path, packages=2, cores=2)
+    tree.write("sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 0 kB")
+    tree.write("sys/devices/system/node/node2/cpulist", "")
+    tree.write("sys/devices/system/node/node2/cpumap", "0")
+    tree.write("sys/devices/system/node/node2/meminfo", "Node 2 MemTotal: 4194304 kB")
+    tree.write("sys/devices/system/node/online", "0-2")
+    plan = make_plan([find("node_latency")], read_topology(str(tree.root)))
+    cells = {(c.case.parameters["cpu_node"], c.case.parameters["memory_node"]) for b in plan.blocks for c in b.cases}
+    assert cells == {(0, 0), (0, 2), (1, 0), (1, 2)}
+
+
+def test_a_kernel_without_numa_gets_one_cell_and_no_binding(tmp_path):
+    tree = SyntheticTree(tmp_path, cores=2)
+    shutil.rmtree(tree.root / "sys/devices/system/node")
+    plan = make_plan(all_benchmarks(), read_topology(str(tree.root)), profile="quick")
+    assert all(c.placement.node is None for b in plan.blocks for c in b.cases)
+
+
+def test_one_cpu_plans_what_one_cpu_can_do(tmp_path):
+    plan = make_plan(all_benchmarks(), read_topology(str(SyntheticTree(tmp_path, cores=1).root)))
+    threads = {c.case.parameters.get("threads", 1) for b in plan.blocks for c in b.cases}
+    assert threads == {1}
+
+
+def test_contrasts_stay_in_one_process(two_sockets):
+    plan = make_plan(all_benchmarks(), two_sockets, profile="standard")
+    homes: dict[tuple, set] = {}
+    for block in plan.blocks:
+        for planned in block.cases:
+            homes.setdefault((block.benchmark, planned.group), set()).add(block.name)
+    assert all(len(blocks) == 1 for blocks in homes.values())
+    padded = [c for b in plan.blocks for c in b.cases if b.benchmark == "padded_counters" and c.case.parameters["threads"] == 2]
+    for planned in padded:  # the control of each case is in its group
+        assert any(other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": 256} for other in padded)
+
+
+def test_each_case_has_each_position_once_per_turn(two_cpus):
+    """The cyclic Latin square: over as many processes as a group has cases, position and case meet once."""
+    plan = make_plan([find("padded_counters")], two_cpus)
+    block = plan.blocks[0]
+    group = block.cases[0].group
+    size = sum(c.group == group for c in block.cases)
+    meetings = Counter()
+    for process in range(size):
+        ordered = [c.case.hash for c in order_cases(block, process, seed=1) if c.group == group]
+        meetings.update((position, case) for position, case in enumerate(ordered))
+    assert set(meetings.values()) == {1} and len(meetings) == size * size
+
+
+def test_order_and_chains_depend_on_the_seed_alone(two_cpus):
+    block = make_plan([find("memory_latency")], two_cpus, profile="quick").blocks[0]
+    assert job_cases(block, 3, 1, two_cpus) == job_cases(block, 3, 1, two_cpus)
+    assert job_cases(block, 3, 1, two_cpus) != job_cases(block, 3, 2, two_cpus)
+    seeds = [c.seed for process in range(4) for c in job_cases(block, process, 1, two_cpus)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_a_selection_replaces_the_profiles_values(two_cpus):
+    benchmark = find("padded_counters")
+    chosen = parse_selection([benchmark], ["stride=8,4k", "spacing=200", "operation=increment", "threads=2"])
+    points = expand(benchmark, two_cpus, "standard", chosen)
+    assert [p["stride"] for p in points] == [8, 4096] and {p["spacing"] for p in points} == {200}
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("stride", "write it as"), ("strid=8", "did you mean stride"), ("operation=inkrement", "did you mean increment"),
+    ("stride=12", "steps of 8"), ("stride=9000", "0 to 4096"), ("threads=zero", "whole numbers"), ("placement=l4", "did you mean l3"),
+    ("stride=x", "not a size")])
+def test_a_wrong_setting_names_the_nearest_right_one(setting, message):
+    with pytest.raises(UsageError, match=message):
+        parse_selection([find("padded_counters")], [setting])
+
+
+def test_unknown_names_are_answered_with_near_ones(two_cpus):
+    with pytest.raises(UsageError, match="did you mean padded_counters"):
+        find("padded_counter")
+    with pytest.raises(UsageError, match="did you mean standard"):
+        make_plan(all_benchmarks(), two_cpus, profile="standart")
+
+
+def test_too_little_memory_skips_a_default_and_refuses_a_wish(two_cpus):
+    plan = make_plan([find("memory_latency")], two_cpus, memory=1 << 20)
+    assert plan.skipped and all(c.placement.size < 1 << 20 for b in plan.blocks for c in b.cases)
+    with pytest.raises(MachineError, match=r"needs 1.1 GiB of memory, 1 MiB may be used"):
+        make_plan([find("memory_latency")], two_cpus, selection={"size": (1 << 30,)}, memory=1 << 20)
+
+
+def test_what_this_machine_lacks_is_an_error_of_the_machine(two_cpus):
+    with pytest.raises(MachineError, match="nothing is left to measure"):
+        make_plan([find("padded_counters")], two_cpus, selection={"placement": ("cross_package",)})
+
+
+def test_threads_are_alone_or_related(two_cpus):
+    assert place_threads(two_cpus, ALONE, 1) == (0,)
+    assert place_threads(two_cpus, ALONE, 2) is None and place_threads(two_cpus, "l3", 1) is None
+
+
+def test_the_standard_plan_fits_its_budget_on_two_cpus(two_cpus):
+    plan = make_plan(all_benchmarks(), two_cpus, profile="standard")
+    assert plan.seconds(8) < plan.budget <= 330
+    quick = make_plan(all_benchmarks(), two_cpus, profile="quick")
+    assert quick.seconds(8) < quick.budget <= 50

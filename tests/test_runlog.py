@@ -1,0 +1,137 @@
+"""Run logs: whatever happens to a file, what was written before is read or a line says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from synthetic import make_log
+
+from numabench.errors import LogError, MachineError
+from numabench.model import Header, TrialRecord
+from numabench.runlog.read import load, read_log
+from numabench.runlog.schema import schema
+from numabench.runlog.write import Journal
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = sorted((ROOT / "results" / "sample").rglob("*.jsonl"))
+
+
+def write(path: Path, log) -> Path:
+    with Journal(path) as journal:
+        for record in (*log.headers, *log.benchmarks, *log.trials, *log.ends):
+            journal.append(record)
+    return path
+
+
+@pytest.fixture
+def recorded(tmp_path) -> Path:
+    return write(tmp_path / "a" / "one.jsonl", make_log(processes=3))
+
+
+def test_what_is_written_is_read(recorded):
+    log, again = make_log(processes=3), load(recorded)
+    assert again.headers == log.headers and again.benchmarks == log.benchmarks and again.trials == log.trials and again.ends == log.ends
+
+
+@pytest.mark.parametrize("share", [0.999, 0.9, 0.6])
+def test_a_log_cut_anywhere_is_a_shorter_log(recorded, share):
+    data = recorded.read_bytes()
+    recorded.write_bytes(data[:int(len(data) * share)])
+    log = load(recorded)
+    assert log.headers and 0 < len(log.trials) <= 9
+    assert any("cut short" in w for w in log.warnings)
+
+
+def test_a_log_mended_by_a_resume_keeps_both_sides(recorded):
+    lines = recorded.read_bytes().splitlines(keepends=True)
+    recorded.write_bytes(b"".join(lines[:6]) + lines[6][:1000])
+    with Journal(recorded) as journal:
+        journal.append(make_log(processes=3).ends[0])
+    log = load(recorded)
+    assert len(log.trials) == 2 and len(log.ends) == 1
+
+
+def test_concatenation_is_merging_and_copies_count_once(tmp_path, recorded):
+    other = write(tmp_path / "b.jsonl", make_log("other", processes=3))
+    both = tmp_path / "both.jsonl"
+    both.write_bytes(recorded.read_bytes() + other.read_bytes())
+    merged = load(both)
+    assert len(merged.headers) == 2 and len(merged.trials) == 18
+    assert len(load(both, recorded, other).trials) == 18
+
+
+def test_folders_are_searched(tmp_path, recorded):
+    assert len(load(tmp_path).headers) == 1
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(LogError, match="no run log"):
+        load(empty)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "no run log header"), ("hello\n", "line 1 is not a run log record"), ('{"a": 1}\n', "line 1 is not a run log record"),
+    ('{"record": "header", "schema": 99, "x": 1}\n', "schema 99.*reads up to"), ("\x00\x01\n", "is not a run log record")])
+def test_what_is_no_run_log_is_said_in_one_line(tmp_path, text, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(text)
+    with pytest.raises(LogError, match=message) as caught:
+        read_log(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_garbage_in_the_middle_is_not_swallowed(recorded):
+    lines = recorded.read_bytes().splitlines(keepends=True)
+    recorded.write_bytes(b"".join([*lines[:5], b'{"record":"trial","nonsense":true}\n', *lines[5:]]))
+    with pytest.raises(LogError, match="line 6"):
+        load(recorded)
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(LogError, match="no such run log"):
+        load(tmp_path / "nowhere.jsonl")
+
+
+def test_a_full_disk_says_where_and_how_to_go_on(tmp_path, monkeypatch, recorded):
+    before = recorded.read_bytes()
+    with Journal(recorded) as journal:
+        import os
+
+        def full(descriptor, data):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(MachineError, match=f"No space left.*--resume {recorded}"):
+            journal.append(make_log().ends[0])
+        monkeypatch.undo()
+    assert recorded.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="--output"):
+        Journal(tmp_path / "file" / "log.jsonl")
+
+
+def test_the_published_schema_is_the_records_schema():
+    published = json.loads((ROOT / "docs" / "run-log.schema.json").read_text())
+    assert published == json.loads(json.dumps(schema())), "run: python -m numabench.runlog.schema > docs/run-log.schema.json"
+
+
+def test_records_obey_the_schema(recorded):
+    validator = Draft202012Validator(schema())
+    for line in recorded.read_text().splitlines():
+        validator.validate(json.loads(line))
+    with pytest.raises(Exception, match="is not valid"):
+        validator.validate({"record": "trial", "run": 3})
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda p: p.stem)
+def test_sample_logs_obey_the_schema(path):
+    validator = Draft202012Validator(schema())
+    for line in path.read_text().splitlines():
+        validator.validate(json.loads(line))
+    kinds = [type(r) for r in read_log(path)]
+    assert kinds[0] is Header and TrialRecord in kinds

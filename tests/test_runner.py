@@ -1,0 +1,177 @@
+"""Scheduling through a fake executor: rounds, looks, budget, crashes, resuming, all in milliseconds."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+from synthetic_sysfs import SyntheticTree
+
+from numabench.api import judge
+from numabench.benchmarks import find
+from numabench.host.topology import read_topology
+from numabench.kernel import build
+from numabench.measure.executor import Outcome
+from numabench.measure.plan import make_plan
+from numabench.measure.protocol import Began, Done, Job, Took
+from numabench.measure.runner import Runner
+from numabench.model import BenchmarkRecord, Metric, Sample
+from numabench.runlog.read import load
+from numabench.runlog.write import Journal
+
+METRICS = ("time_per_operation", "throughput", "fairness")
+
+
+class FakeExecutor:
+    """Answers every job with made-up samples of standard deviation `sd` in logs; `faults` maps a call's number to a fault."""
+
+    def __init__(self, sd: float = 0.001, faults: dict | None = None, tick=lambda: None):
+        self.sd, self.faults, self.jobs, self.tick, self.rng = sd, faults or {}, [], tick, random.Random(1)
+
+    def execute(self, job: Job, timeout: float) -> Outcome:
+        self.jobs.append(job)
+        self.tick()
+        fault = self.faults.get(len(self.jobs))
+        if fault is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        events = []
+        for number, case in enumerate(job.cases):
+            events.append(Began(case=case.case))
+            if fault and number == 2:
+                return Outcome(events, fault)
+            level = self.rng.gauss(0, self.sd)
+            for index in range(job.timing.samples):
+                value = 10 * math.exp(level + self.rng.gauss(0, self.sd / 3))
+                events.append(Took(sample=Sample(case=case.case, index=index, parameters=case.parameters, valid=True,
+                                                 metrics=dict(zip(METRICS, (value, 1e9 / value, 1.0), strict=True)))))
+        return Outcome([*events, Done(startup=0.05, measured=0.5, interference={"steal": 0.0})])
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A runner on a synthetic machine; keyword arguments change plan and executor."""
+    topology = read_topology(str(SyntheticTree(tmp_path / "tree", cores=2).root))
+    benchmark = find("padded_counters")
+    record = BenchmarkRecord(run="r", name=benchmark.name, title="", question="", axes=benchmark.axes, method={}, contrasts=benchmark.contrasts,
+                             metrics=tuple(Metric(name=n, unit="ns", polarity="lower") for n in METRICS))
+
+    def make(executor, trials=(), clock=None, selection=None, **plan):
+        made = make_plan([benchmark], topology, profile="quick", selection=selection or {"spacing": (0,)}, **plan)
+        journal = Journal(tmp_path / "log.jsonl")
+        kernels = {benchmark.name: build(benchmark.kernel), "sentinel": build("sentinel")}
+        options = {"clock": clock} if clock else {}
+        return Runner(made, topology, kernels, {benchmark.name: type(benchmark).__module__}, executor, journal, judge((record,)), "r", "s",
+                      trials=trials, **options), tmp_path / "log.jsonl"
+
+    return make
+
+
+def trials_of(path: Path):
+    from numabench.runlog.read import _decoder
+
+    return [r for r in map(_decoder.decode, path.read_bytes().splitlines()) if type(r).__name__ == "TrialRecord"]
+
+
+def test_precise_cells_stop_at_the_first_look_that_pairs_allow(scene):
+    runner, path = scene(FakeExecutor(sd=0.0005))
+    end = runner.run()
+    assert end.status == "complete" and end.cells["reached"] == end.cells["total"] > 0
+    assert {t.process for t in trials_of(path)} == set(range(8))
+
+
+def test_noisy_cells_go_on_to_the_last_look_and_say_so(scene):
+    runner, path = scene(FakeExecutor(sd=0.5))
+    end = runner.run()
+    assert end.status == "complete" and end.cells["reached"] == 0
+    assert len(end.cells["precision_not_reached"]) == end.cells["total"]
+    assert max(t.process for t in trials_of(path)) == 31
+
+
+def test_a_number_of_processes_is_obeyed(scene):
+    runner, path = scene(FakeExecutor(sd=0.5), processes=3)
+    runner.run()
+    assert [t.process for t in trials_of(path)] == [0, 1, 2]
+
+
+def test_the_budget_wins(scene):
+    now = [0.0]
+    executor = FakeExecutor(sd=0.5, tick=lambda: now.__setitem__(0, now[0] + 10.0))
+    runner, path = scene(executor, clock=lambda: now[0], budget=45.0)
+    end = runner.run()
+    assert end.status == "budget" and end.elapsed <= 45.0 and len(trials_of(path)) == 4
+
+
+def test_a_crash_costs_its_case_and_no_other(scene):
+    executor = FakeExecutor(sd=0.0005, faults={1: "crashed: killed by SIGSEGV"})
+    runner, path = scene(executor)
+    runner.run()
+    first = trials_of(path)[0]
+    crashed = executor.jobs[0].cases[2].case
+    assert first.status == "failed" and f"SIGSEGV in case {crashed}" in first.reasons[0]
+    assert {s.case for s in first.samples} == {c.case for c in executor.jobs[0].cases} - {crashed}
+    assert trials_of(path)[1].status == "ok"
+
+
+def test_crash_after_crash_is_given_up(scene):
+    executor = FakeExecutor(faults={n: "timeout: no end within 30 s" for n in (1, 2, 3)})
+    runner, path = scene(executor, processes=1)
+    end = runner.run()
+    assert len(executor.jobs) == 3 and trials_of(path)[0].status == "failed"
+    assert end.cells["unmeasured"]
+
+
+def test_ctrl_c_keeps_all_but_the_trial_in_flight(scene):
+    runner, path = scene(FakeExecutor(faults={4: KeyboardInterrupt}))
+    end = runner.run()
+    assert end.status == "interrupted" and [t.process for t in trials_of(path)] == [0, 1, 2]
+
+
+def test_a_resumed_run_measures_only_what_is_missing(scene):
+    first, path = scene(FakeExecutor(faults={4: KeyboardInterrupt}))
+    first.run()
+    executor = FakeExecutor()
+    second, _ = scene(executor, trials=trials_of(path))
+    second.run()
+    processes = [t.process for t in trials_of(path)]
+    assert processes == list(range(8)) and len(executor.jobs) == 5
+
+
+def test_disturbed_samples_are_marked_and_kept(scene):
+    class Disturbing(FakeExecutor):
+        def execute(self, job, timeout):
+            import msgspec
+
+            outcome = super().execute(job, timeout)
+            outcome.events = [msgspec.structs.replace(e, sample=msgspec.structs.replace(e.sample, valid=False, reasons=("switched",)))
+                              if isinstance(e, Took) and e.sample.index == 0 else e for e in outcome.events]
+            return outcome
+
+    runner, path = scene(Disturbing(), processes=2)
+    runner.run()
+    trial = trials_of(path)[0]
+    assert trial.status == "disturbed" and trial.reasons == ("switched",) and len(trial.samples) % 3 == 0
+
+
+def test_the_remaining_time_is_within_the_budget_and_falls(scene):
+    seen = []
+    now = [0.0]
+    runner, _ = scene(FakeExecutor(sd=0.0005, tick=lambda: now.__setitem__(0, now[0] + 1.0)), clock=lambda: now[0])
+
+    class Watch:
+        def started(self, block, process): ...
+
+        def finished(self, block, trial, remaining):
+            seen.append(remaining)
+
+    runner.progress = Watch()
+    runner.run()
+    assert all(0 <= s <= runner.plan.budget for s in seen) and seen[-1] == 0 and seen == sorted(seen, reverse=True)
+
+
+def test_the_log_of_a_run_needs_its_header(scene):
+    runner, path = scene(FakeExecutor(), processes=1)
+    runner.run()
+    with pytest.raises(Exception, match="no run log header"):
+        load(path)

@@ -1,0 +1,104 @@
+"""Distance classes: one quantity per class, whatever the order and scale of the hops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numabench.analysis.segments import Ordered, group_codes, moments
+from numabench.analysis.structure import (CLASS_FACTOR, class_medians, distance_classes, label_hop, match_classes, parameter_columns,
+                                          with_distance)
+from numabench.runlog.export import samples
+
+from .synthetic import make_log
+
+hops = st.lists(st.floats(1.0, 1000.0), min_size=1, max_size=40)
+
+
+def test_three_distances_of_a_virtual_machine():
+    labels = distance_classes(np.array([27.1, 107.0, 10.1, np.nan, 26.8, 110.0, 9.9]))
+    assert list(labels) == ["27 ns", "110 ns", "10 ns", "", "27 ns", "110 ns", "10 ns"]
+
+
+def test_labels_keep_two_digits():
+    assert list(distance_classes(np.array([2.71, 99.7, 1234.0]))) == ["2.7 ns", "100 ns", "1200 ns"]
+    assert label_hop("2.7 ns") == 2.7 and label_hop("") == 0.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.0, -3.0, np.inf])
+def test_no_hop_has_no_class(bad):
+    assert list(distance_classes(np.array([bad, 27.0]))) == ["", "27 ns"]
+    assert list(distance_classes(np.array([bad]))) == [""]
+
+
+@given(hops)
+def test_classes_split_exactly_at_gaps(values):
+    array = np.array(values)
+    labels = distance_classes(array)
+    order = np.argsort(array)
+    ratios = array[order][1:] / array[order][:-1]
+    clear = np.abs(ratios - CLASS_FACTOR) > 1e-9
+    split = labels[order][1:] != labels[order][:-1]
+    assert (split == (ratios > CLASS_FACTOR))[clear].all()
+
+
+@given(hops, st.randoms())
+def test_order_does_not_matter(values, random):
+    shuffled = values[:]
+    random.shuffle(shuffled)
+    by_hop = dict(zip(values, distance_classes(np.array(values)), strict=True))
+    assert [by_hop[v] for v in shuffled] == list(distance_classes(np.array(shuffled)))
+
+
+def test_a_disturbed_sample_founds_no_class():
+    frame = pd.DataFrame({"machine_id": "m", "hop_ns": [27.0, 27.2, 52.0, 107.0], "valid": [True, True, False, True]})
+    assert list(with_distance(frame)["distance"]) == ["27 ns", "27 ns", "27 ns", "110 ns"]
+
+
+def test_without_valid_samples_all_of_them_define_classes():
+    frame = pd.DataFrame({"machine_id": "m", "hop_ns": [27.0, 107.0], "valid": [False, False]})
+    assert list(with_distance(frame)["distance"]) == ["27 ns", "110 ns"]
+
+
+def test_machines_have_their_own_classes():
+    frame = pd.DataFrame({"machine_id": ["a", "b"], "hop_ns": [27.0, 31.0], "valid": True})
+    assert list(with_distance(frame)["distance"]) == ["27 ns", "31 ns"]
+
+
+def test_classes_pool_over_benchmarks_and_leave_one_thread_alone():
+    frame = with_distance(samples(make_log(processes=2)))
+    assert set(frame["distance"][frame["benchmark"] == "toy_counters"]) == {"27 ns"}
+    assert set(frame["distance"][frame["benchmark"] == "toy_latency"]) == {""}
+    assert with_distance(frame) is frame
+    assert class_medians(frame) == pytest.approx({"27 ns": 27.0})
+
+
+def test_match_takes_the_nearest_within_the_factor():
+    assert match_classes({"27 ns": 27.0, "110 ns": 107.0}, {"29 ns": 29.0, "10 ns": 10.0, "33 ns": 33.0}) == {"29 ns": "27 ns"}
+
+
+def test_parameters_are_what_nothing_else_claims():
+    frame = samples(make_log(processes=1))
+    assert parameter_columns(with_distance(frame)) == ["operation", "stride", "spacing", "threads", "placement", "size", "order",
+                                                       "cpu_node", "memory_node"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(-1e6, 1e6)), min_size=1, max_size=40))
+def test_segment_reductions_equal_pandas(rows):
+    frame = pd.DataFrame(rows, columns=["group", "x"])
+    codes, first = group_codes(frame, ["group"])
+    grouped = frame.groupby("group", sort=False)["x"]
+    n, mean, variance = moments(frame["x"].to_numpy(), codes, len(first))
+    assert list(frame["group"].iloc[first]) == list(grouped.size().index)
+    assert list(n) == list(grouped.size())
+    np.testing.assert_allclose(mean, grouped.mean(), atol=1e-6)
+    np.testing.assert_allclose(variance, grouped.var(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(Ordered(frame["x"].to_numpy(), codes, len(first)).median(), grouped.median(), atol=1e-9)
+
+
+def test_missing_parameters_form_one_group():
+    codes, first = group_codes(pd.DataFrame({"a": [1, None, None, 1], "b": ["x", None, None, "y"]}), ["a", "b"])
+    assert list(codes) == [0, 1, 1, 2] and list(first) == [0, 1, 3]
