@@ -1,0 +1,123 @@
+"""The command as a user types it: outputs, exit codes, and errors of one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = ("--processes", "2", "--samples", "1", "--window", "1ms")
+
+
+def numabench(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess:
+    done = subprocess.run([sys.executable, "-m", "numabench", *arguments], capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"COLUMNS": "120"} | environment, stdin=subprocess.DEVNULL)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def complaint(done: subprocess.CompletedProcess) -> str:
+    """The error: one line."""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_help_teaches():
+    text = numabench("--help").stdout
+    for word in ("run", "report", "compare", "check", "First steps", "Exit codes"):
+        assert word in text
+    assert "Examples" in numabench("run", "--help").stdout
+
+
+@pytest.mark.parametrize("verb", ["run", "list", "machine", "check", "report", "compare", "export"])
+def test_every_verb_has_help(verb):
+    assert "Usage: " in numabench(verb, "--help").stdout
+
+
+def test_list_shows_all_and_one():
+    assert "padded_counters" in numabench("list").stdout
+    text = numabench("list", "contention").stdout
+    assert "mutex_adaptive" in text and "critical_section" in text
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["runn"], 2, "did you mean run"),
+    (["list", "padded_counter"], 2, "did you mean padded_counters"),
+    (["run", "memory_latncy"], 2, "did you mean memory_latency"),
+    (["run", "--profile", "quik"], 2, "did you mean quick"),
+    (["run", "padded_counters", "--set", "strid=8"], 2, "did you mean stride"),
+    (["run", "padded_counters", "--set", "operation=stor"], 2, "did you mean store"),
+    (["run", "--target", "much"], 2, "write it as 2%"),
+    (["run", "--budget", "long"], 2, "write it as 10ms, 90s or 5m"),
+    (["run", "--cpus", "4000"], 2, "CPU 4000 cannot be used"),
+    (["run", "--cpus", "a-b"], 2, "write it as 0-3,8"),
+    (["run", "--no-such-option"], 2, "No such option"),
+    (["run", "memory_latency", "--set", "size=64T"], 3, "of memory"),
+    (["run", "padded_counters", "--set", "placement=cross_package", "--set", "threads=4000"], 3, "nothing is left to measure"),
+    (["run", "--resume", "nowhere.jsonl"], 2, "no such run log"),
+    (["report", "nowhere.jsonl"], 2, "no such run log"),
+    (["compare", "nowhere.jsonl", "nowhere.jsonl"], 2, "no such run log"),
+    (["export", "nowhere.jsonl"], 2, "no such run log"),
+    (["report", str(ROOT / "Makefile")], 2, "is not a run log record"),
+    (["machine", "--root", "/nonexistent"], 2, "/nonexistent"),
+])
+def test_bad_input_is_one_line_with_its_exit_code(arguments, code, words):
+    assert words in complaint(numabench(*arguments, code=code))
+
+
+def test_a_missing_compiler_is_exit_code_3(tmp_path):
+    line = complaint(numabench("run", "padded_counters", *TINY, "-o", str(tmp_path), code=3, CC="no-such-cc"))
+    assert "no-such-cc" in line and not list(tmp_path.rglob("*.jsonl"))
+
+
+@pytest.mark.skipif(not Path("/sys/devices/system/node/node0").exists(), reason="a kernel without NUMA needs no numactl")
+def test_a_missing_numactl_is_exit_code_3(tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    import shutil
+
+    (tools / "cc").symlink_to(shutil.which("cc") or shutil.which("gcc"))
+    line = complaint(numabench("run", "padded_counters", *TINY, "-o", str(tmp_path), code=3, PATH=str(tools)))
+    assert "numactl is not installed" in line and "apt-get install numactl" in line
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "--output" in complaint(numabench("run", "padded_counters", *TINY, "-o", str(tmp_path / "file"), code=3))
+
+
+def test_a_plan_is_printed_and_nothing_measured(tmp_path):
+    done = numabench("run", "--plan-only", "-o", str(tmp_path))
+    assert "padded_counters" in done.stdout and "Expected time" in done.stdout and not list(tmp_path.iterdir())
+
+
+def test_run_report_export_compare(tmp_path):
+    """The whole path on this machine, with as little measuring as possible."""
+    settings = ("--set", "stride=8,256", "--set", "spacing=0", "--set", "operation=increment")
+    for side in ("base", "new"):
+        done = numabench("run", "padded_counters", "--profile", "quick", *settings, *TINY, "-o", str(tmp_path / side), "--alias", side)
+        assert "Run log: " in done.stdout and "Plan" in done.stdout
+    log = next((tmp_path / "base" / "base").glob("*.jsonl"))
+    shown = numabench("report", str(log), "-o", str(tmp_path / "report.html")).stdout
+    assert str(tmp_path / "report.html") in shown.replace("\n", "") and "<html" in (tmp_path / "report.html").read_text()
+    rows = numabench("export", str(log), "-b", "padded_counters", "--format", "csv").stdout.splitlines()
+    assert rows[0].startswith("run,machine,benchmark,metric,unit,session,process,sample,value,valid,operation,stride,spacing")
+    assert len(rows) > 6
+    done = subprocess.run([sys.executable, "-m", "numabench", "compare", str(tmp_path / "base"), str(tmp_path / "new")], capture_output=True, text=True)
+    assert done.returncode in (0, 1, 4) and "Traceback" not in done.stderr and "compar" in done.stdout
+
+
+def test_precision_can_be_required(tmp_path):
+    numabench("run", "padded_counters", "--profile", "quick", "--set", "stride=256", "--set", "spacing=0", *TINY, "--target", "0.0001%",
+              "--require-precision", "-o", str(tmp_path), code=5)
+
+
+def test_make_compare_without_sides_says_how():
+    done = subprocess.run(["make", "-s", "compare"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "make compare BASE=" in done.stderr
