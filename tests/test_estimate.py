@@ -16,7 +16,7 @@ from numabench.analysis.estimate import (cell_means, contrast_cells, estimate_ce
 from numabench.analysis.segments import moments
 from numabench.runlog.export import samples
 
-from .synthetic import latency, make_log, matrix, truth
+from synthetic import latency, make_log, matrix, truth
 
 finite = st.floats(-50, 50)
 

@@ -13,7 +13,7 @@ from numabench.analysis.structure import (CLASS_FACTOR, class_medians, distance_
                                           with_distance)
 from numabench.runlog.export import samples
 
-from .synthetic import make_log
+from synthetic import make_log
 
 hops = st.lists(st.floats(1.0, 1000.0), min_size=1, max_size=40)
 

@@ -461,6 +461,13 @@ def test_cgroup_limits(tmp_path, limit):
     assert read(tree).allowed_cpus == (2,)
 
 
+def test_limits_that_cannot_be_read_do_not_limit(tmp_path):
+    tree = SyntheticTree(tmp_path, cores=2)
+    tree.write("proc/self/status", "Cpus_allowed_list:\tall")
+    topology = read(tree)
+    assert topology.allowed_cpus == (0, 1) and any("'all'" in warning for warning in topology.warnings)
+
+
 def test_limits_that_leave_nothing(tmp_path):
     tree = SyntheticTree(tmp_path, cores=2)
     tree.write("proc/self/status", "Cpus_allowed_list:\t9")

@@ -25,7 +25,7 @@ class Chase(Benchmark):
 
     kernel = "memory_latency"
     method = {"chain": "one cycle, one pointer per line at a varying word", "loads": "64 register-indirect in a row",
-              "warm": "walked once, at most 2^20 lines"}
+              "warm": "walked once, at most 2^18 lines"}
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"group_bytes": ORDERS[p["order"]]}

@@ -30,8 +30,8 @@ PROCESS_OVERHEAD = 0.1
 #: Per profile: wall-clock budget in seconds and timing of a sample.
 PROFILES: dict[str, tuple[float, Timing]] = {
     "quick": (40.0, Timing(window=0.008)),
-    "standard": (300.0, Timing(window=0.015)),
-    "full": (3600.0, Timing(window=0.015)),
+    "standard": (300.0, Timing(window=0.02)),
+    "full": (3600.0, Timing(window=0.02)),
 }
 
 

@@ -29,8 +29,8 @@ FREQUENCY_CHANGE = 1.03  # two probes a millisecond apart differ by over 1 % in 
 GAP_SHARE = 0.02  # of the window lost in interruptions longer than 20 us
 DELAY_SHARE = 0.01  # of the window spent waiting for the CPU
 
-FREQUENCY_WINDOW = 0.0006  # s: some ten batches, of which the fastest counts
-FREQUENCY_BATCH = 50e-6
+FREQUENCY_WINDOW = 0.0004  # s: some ten batches, of which the fastest counts
+FREQUENCY_BATCH = 40e-6
 WORK_WINDOW = 0.002
 HOP_PARTNERS = 2  # thread 0 against its neighbour and against the last thread
 
