@@ -361,8 +361,13 @@ def test_in_groups_the_machine_is_the_unit():
     expected = stats.ttest_ind(logs[1], logs[0], equal_var=False)
     assert row["p"] == pytest.approx(expected.pvalue) and row["reasons"] == () and row["verdict"] == "slower"
     assert len(result.base_machines) == 3 and len(result.new_machines) == 4
-    single = compare(group("abc", sessions=1), group("def", sessions=1))
-    assert all(r == () for r in single.cells["reasons"])
+
+
+def test_groups_of_single_sessions_need_no_assumption():
+    sides = group("abc", sessions=1), group("def", sessions=1)
+    row = compare(*sides).cells.iloc[0]
+    means = [cell_means(process_medians(samples(log))).query(f"case == '{row['case']}'")["mean"] for log in sides]
+    assert row["p"] == pytest.approx(stats.ttest_ind(means[1], means[0], equal_var=False).pvalue) and row["reasons"] == ()
 
 
 def test_two_machines_are_these_machines():

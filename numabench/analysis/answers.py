@@ -1,0 +1,291 @@
+"""The questions of a run log answered in sentences: a figure, its 95 % interval and the design behind it, per machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from ..model import HIGHER, Answer, BenchmarkRecord, Frozen, Metric
+from ..runlog.export import samples
+from ..runlog.read import RunLog
+from ..units import format_number, format_quantity
+from .estimate import FEW_BLOCKS, contrasts_of, estimate_cells, paired, process_medians, summarise_pairs
+from .segments import text_of
+from .structure import parameter_columns, with_distance
+
+NAN = float("nan")
+
+
+class Answered(Frozen):
+    """One answer. `value`, `low`, `high` in `unit` (`×` for ratios); NaN where there is none. `ok` is false when data is
+    missing or nothing is resolved: the text then says which."""
+
+    machine: str
+    benchmark: str
+    kind: str
+    text: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    ok: bool
+    headline: bool
+
+
+class _Found(Frozen):
+    """What a kind of answer fills a template with; `problem` is a sentence saying what is missing or unresolved."""
+
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    unit: str = ""
+    value_text: str = "–"
+    interval_text: str = ""
+    distance: str = ""
+    ranking: str = ""
+    problem: str = ""
+    usable: bool = True  # the template makes sense in spite of a problem
+
+
+class _Data(Frozen):
+    """One benchmark on one machine."""
+
+    record: BenchmarkRecord
+    medians: pd.DataFrame
+    estimates: pd.DataFrame
+    contrasts: pd.DataFrame
+
+    def metric(self, name: str) -> Metric:
+        return next((m for m in self.record.metrics if m.name == name), Metric(name=name, unit="", polarity="lower"))
+
+
+def answers(log: RunLog) -> list[Answered]:
+    """Every declared answer of every benchmark, per machine, in the order of the log."""
+    frame = with_distance(samples(log))
+    medians, estimates = process_medians(frame), estimate_cells(frame)
+    contrasts = contrasts_of(medians, log.benchmarks)
+    machines = {h.run: (str(h.machine.get("id", "unknown")), str(h.machine.get("alias", "unknown"))) for h in log.headers}
+    records = {(machines.get(b.run, ("unknown", "unknown")), b.name): b for b in log.benchmarks}  # the last visit's words
+    found = []
+    for ((identity, alias), name), record in records.items():
+        data = _Data(record=record, **{key: t[(t["machine_id"] == identity) & (t["benchmark"] == name)]
+                                       for key, t in (("medians", medians), ("estimates", estimates), ("contrasts", contrasts))})
+        found += [_answer(data, alias, answer) for answer in record.answers]
+    return found
+
+
+def _answer(data: _Data, machine: str, answer: Answer) -> Answered:
+    finders = {"cell": _cell, "difference": _pairwise, "ratio": _pairwise, "threshold": _threshold, "ranking": _ranking}
+    finder = finders.get(answer.kind)
+    found = finder(data, answer) if finder else _Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
+    return Answered(machine=machine, benchmark=data.record.name, kind=answer.kind, text=_sentence(data, answer, found), value=found.value,
+                    low=found.low, high=found.high, unit=found.unit, ok=not found.problem, headline=answer.headline)
+
+
+class _Blanks(dict):
+    """Placeholders that nothing fills stay visible instead of failing."""
+
+    def __missing__(self, key: str) -> str:
+        return "{" + key + "}"
+
+
+def _sentence(data: _Data, answer: Answer, found: _Found) -> str:
+    """The template filled, the interval appended where it has no place for it, and the problem said."""
+    if not found.usable:
+        return f"{data.record.title}: {found.problem}."
+    blanks = _Blanks({**{k: text_of(v) for k, v in answer.where.items()}, "value": found.value_text, "interval": found.interval_text,
+                      "ranking": found.ranking, "distance": found.distance or "no distance"})
+    text = answer.text.format_map(blanks).rstrip()
+    if "{interval}" not in answer.text and found.interval_text:
+        text = f"{text.rstrip('.')} ({found.interval_text})" + ("." if text.endswith(".") or not text.endswith(("!", "?")) else "")
+    return f"{text} {found.problem[0].upper()}{found.problem[1:]}." if found.problem else text
+
+
+def _select(table: pd.DataFrame, where: Mapping[str, object], record: BenchmarkRecord, free: str | None = None) -> pd.DataFrame:
+    """Rows at `where`; an axis that it does not name is held at its first declared value that has rows (`free`: stays free)."""
+    for name, value in where.items():
+        if name not in table.columns:
+            return table.iloc[:0]
+        table = table[(table[name] == value).fillna(False).astype(bool)]
+    for axis in record.axes:
+        if axis.name in where or axis.name == free or axis.name not in table.columns or table.empty:
+            continue
+        present = set(table[axis.name].dropna())
+        first = next((v for v in axis.values if v in present), None)
+        if first is not None:
+            table = table[(table[axis.name] == first).fillna(False).astype(bool)]
+    return table
+
+
+def _point(where: Mapping[str, object]) -> str:
+    return " ".join(f"{k}={text_of(v)}" for k, v in where.items()) or "any point"
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{int(n)} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def design_text(processes: int, sessions: int, distance: str) -> str:
+    """`8 processes, 1 session, hop 27 ns`."""
+    return ", ".join([_plural(processes, "process"), _plural(sessions, "session"), *([f"hop {distance}"] if distance else [])])
+
+
+def _leading(text: str) -> tuple[float, str]:
+    """Number and suffix: `10.0 ns` and `10.00 ns` say the same."""
+    number, _, suffix = text.rstrip("×").partition(" ")
+    return (float(number) if number != "–" else NAN), suffix
+
+
+def interval_text(low: float, high: float, unit: str) -> str:
+    """`26.8–27.4 ns`, `-0.2 to 0.3 ns`, `1.02–1.05×`: as many digits (3 to 6) as keep the ends apart."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "no interval"
+    for digits in range(3, 7):
+        ends = [f"{format_number(x, digits)}×" if unit == "×" else format_quantity(x, unit, digits) for x in (low, high)]
+        if low == high or _leading(ends[0]) != _leading(ends[1]):
+            break
+    number, _, suffix = ends[0].partition(" ")
+    if unit == "×":
+        number, suffix = ends[0].rstrip("×"), "×"
+    shared = suffix and ends[1].endswith(suffix if unit == "×" else f" {suffix}") and ends[1].count(" ") == ends[0].count(" ")
+    return f"{number if shared else ends[0]}{' to ' if low < 0 else '–'}{ends[1]}"
+
+
+def _cell(data: _Data, answer: Answer) -> _Found:
+    rows = _select(data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]], answer.where, data.record)
+    rows = rows[rows["value"].notna()]
+    if rows.empty:
+        return _Found(problem=f"no valid samples of {answer.metric} at {_point(answer.where)}", usable=False)
+    row = rows.iloc[0]
+    unit = data.metric(answer.metric).unit
+    design = design_text(row["processes"], row["sessions"], row["distance"])
+    problem = ("" if math.isfinite(row["low"]) else "unresolved: too few processes for an interval")
+    if "disturbed" in row["reasons"]:
+        problem = f"unresolved: {row['disturbed']:.0%} of the samples were disturbed"
+    return _Found(value=float(row["value"]), low=float(row["low"]), high=float(row["high"]), unit=unit, distance=row["distance"],
+                  value_text=format_quantity(row["value"], unit), interval_text=f"{interval_text(row['low'], row['high'], unit)}, {design}",
+                  problem=problem)
+
+
+def _pairwise(data: _Data, answer: Answer) -> _Found:
+    """`difference` and `ratio`: of the pairs of one process at `where` and at `where` with `against` put over it."""
+    rows = data.medians[data.medians["metric"] == answer.metric]
+    other = {**answer.where, **answer.against}
+    values, controls = _select(rows, answer.where, data.record), _select(rows, other, data.record)
+    for point, side in ((answer.where, values), (other, controls)):
+        if side["value"].notna().sum() == 0:
+            return _Found(problem=f"no valid samples of {answer.metric} at {_point(point)}", usable=False)
+    shared = [p for p in parameter_columns(rows) if p not in answer.against]
+    table = summarise_pairs(paired(values, controls, shared))
+    row = table[table["main"]].iloc[0]
+    if not row["blocks"]:
+        return _Found(problem=f"nothing at {_point(answer.where)} was measured in one process and at one distance with "
+                              f"{_point(answer.against)}", usable=False)
+    unit = "×" if answer.kind == "ratio" else data.metric(answer.metric).unit
+    value, low, high = (float(row[f"{answer.kind}{end}"]) for end in ("", "_low", "_high"))
+    nothing = 1.0 if answer.kind == "ratio" else 0.0
+    problem = ""
+    if not math.isfinite(low):
+        problem = f"unresolved: {_plural(row['blocks'], 'pair')}, at least {FEW_BLOCKS} are needed for an interval"
+    elif "disturbed" in row["reasons"]:
+        problem = "unresolved: more than a fifth of the samples were disturbed"
+    elif low <= nothing <= high:
+        problem = "unresolved: the interval includes no difference at all"
+    text = f"{format_number(value)}×" if unit == "×" else format_quantity(value, unit)
+    design = design_text(row["blocks"], row["sessions"], row["distance"])
+    return _Found(value=value, low=low, high=high, unit=unit, distance=row["distance"], value_text=text,
+                  interval_text=f"{interval_text(low, high, unit)}, {design}", problem=problem)
+
+
+def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[bool, bool]:
+    """(certainly within the tolerance of the control, certainly beyond it) by the ratio's interval."""
+    if "disturbed" in row["reasons"]:
+        return False, False
+    if polarity == HIGHER:
+        return row["ratio_low"] > 1 - tolerance, row["ratio_high"] < 1 - tolerance
+    return row["ratio_high"] < 1 + tolerance, row["ratio_low"] > 1 + tolerance
+
+
+def _threshold(data: _Data, answer: Answer) -> _Found:
+    """The smallest value of the axis from which on nothing costs more than `tolerance` over the contrast's control."""
+    contrast = next((c for c in data.record.contrasts if c.axis == answer.axis and c.metric == answer.metric), None)
+    axis = next((a for a in data.record.axes if a.name == answer.axis), None)
+    if contrast is None or axis is None:
+        return _Found(problem=f"no contrast over {answer.axis} is declared for {answer.metric}", usable=False)
+    table = data.contrasts
+    table = table[(table["axis"] == answer.axis) & (table["metric"] == answer.metric) & (table["control"] == contrast.control)]
+    table = _select(table, answer.where, data.record, free=answer.axis)
+    if table.empty or not table["blocks"].sum():
+        return _Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {_point(answer.where)}", usable=False)
+    distance = table.groupby("distance")["blocks"].sum().idxmax()
+    table = table[(table["distance"] == distance) & (table[answer.axis] > 0)].sort_values(answer.axis, ascending=False)
+    polarity = data.metric(answer.metric).polarity
+    last, blocker = None, None
+    for _, row in table.iterrows():
+        free, costly = _free_and_costly(row, polarity, answer.tolerance)
+        if not free:
+            blocker = (row, costly)
+            break
+        last = row
+    return _threshold_found(answer, axis.unit, contrast.control, last, blocker, distance)
+
+
+def _threshold_found(answer: Answer, unit: str, control: object, last: pd.Series | None, blocker: tuple[pd.Series, bool] | None,
+                     distance: str) -> _Found:
+    def size(value: object) -> str:
+        return f"{text_of(value)} {unit}".rstrip()
+
+    def ratio(row: pd.Series) -> str:
+        return f"at {size(row[answer.axis])} the ratio to {size(control)} is {format_number(row['ratio'])} ({interval_text(row['ratio_low'], row['ratio_high'], '×')})"
+
+    if last is None:
+        row, costly = blocker if blocker else (None, False)
+        said = f": {ratio(row)}" if row is not None else ""
+        verdict = "no value below the control is free" if costly else "unresolved"
+        return _Found(unit=unit, distance=distance, problem=f"{verdict}{said}", usable=False)
+    design = design_text(last["blocks"], last["sessions"], distance)
+    problem = "" if blocker is None or blocker[1] else f"it may be less, which is unresolved: {ratio(blocker[0])}"
+    return _Found(value=float(last[answer.axis]), unit=unit, distance=distance, value_text=size(last[answer.axis]),
+                  interval_text=f"{ratio(last)}, {design}", problem=problem)
+
+
+def _ranking(data: _Data, answer: Answer) -> _Found:
+    """Values of the axis best first; `≈` joins neighbours that are not resolved."""
+    metric = data.metric(answer.metric)
+    rows = _select(data.estimates[data.estimates["metric"] == answer.metric], answer.where, data.record, free=answer.axis)
+    rows = rows[rows["value"].notna()]
+    if rows.empty or answer.axis not in rows.columns:
+        return _Found(problem=f"no valid samples of {answer.metric} over {answer.axis} at {_point(answer.where)}", usable=False)
+    distance = rows.groupby("distance")["processes"].sum().idxmax()
+    rows = rows[rows["distance"] == distance].sort_values("value", ascending=metric.polarity != HIGHER)
+    names = [text_of(v) for v in rows[answer.axis]]
+    parts, open_pairs = [], []
+    for position, (_, row) in enumerate(rows.iterrows()):
+        if position:
+            apart = _resolved(data, answer, rows.iloc[position - 1], row)
+            parts.append((" > " if metric.polarity == HIGHER else " < ") if apart else " ≈ ")
+            open_pairs += [] if apart else [f"{names[position - 1]} and {names[position]}"]
+        parts.append(f"{names[position]} {format_quantity(row['value'], metric.unit)} [{interval_text(row['low'], row['high'], metric.unit)}]")
+    best = rows.iloc[0]
+    problem = "" if len(rows) > 1 else f"only {names[0]} has been measured"
+    if open_pairs and len(open_pairs) == len(rows) - 1:
+        problem = "unresolved: no two neighbours are told apart"
+    design = design_text(int(rows["processes"].min()), int(rows["sessions"].min()), distance)
+    return _Found(value=float(best["value"]), low=float(best["low"]), high=float(best["high"]), unit=metric.unit, distance=distance,
+                  value_text=names[0], ranking="".join(parts), interval_text=f"95 % intervals in brackets, {design}", problem=problem)
+
+
+def _resolved(data: _Data, answer: Answer, one: pd.Series, other: pd.Series) -> bool:
+    """Whether two neighbours differ: on pairs of one process where there are enough, else by their own intervals."""
+    rows = data.medians[(data.medians["metric"] == answer.metric) & (data.medians["distance"] == one["distance"])]
+    pairs = paired(rows[rows["case"] == one["case"]], rows[rows["case"] == other["case"]],
+                   [p for p in parameter_columns(rows) if p != answer.axis])
+    if np.isfinite(pairs["gap"]).sum() >= FEW_BLOCKS:
+        row = summarise_pairs(pairs).iloc[0]
+        return not row["difference_low"] <= 0 <= row["difference_high"]
+    if not all(np.isfinite([one["low"], one["high"], other["low"], other["high"]])):
+        return False
+    return bool(one["high"] < other["low"] or other["high"] < one["low"])

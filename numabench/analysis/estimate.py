@@ -1,0 +1,261 @@
+"""Estimates and paired contrasts with 95 % intervals. The unit is the session and the process, never the sample.
+
+Model: log(value) = machine model + machine + session + process + sample (METHODOLOGY). A process reports the median of its
+valid samples; above it, means of logs. Values that are not all positive (a count of 0) are averaged as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..model import BenchmarkRecord
+from .segments import Ordered, counts, group_codes, moments, reason_tuples
+from .structure import label_hop, parameter_columns, with_distance
+
+CONFIDENCE = 0.95
+#: Fewer processes than the first planned look (METHODOLOGY: looks at 5, 8, 12, 20, 32) say little about their spread.
+FEW_PROCESSES = 5
+#: Share of disturbed samples above which a cell resolves nothing (METHODOLOGY: every trial proves itself).
+DISTURBED_SHARE = 0.20
+#: The fewest pairs whose extremes are a 95 % interval for the median: 1 - 2 / 2**6 = 0.969 (exact sign test).
+FEW_BLOCKS = 6
+
+CELL = ("machine_id", "benchmark", "case", "metric")
+
+
+def t_interval(logs: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """(mean, low, high) by Student's t on `logs`; low and high are NaN for fewer than two values."""
+    values = np.asarray(logs, dtype=float)
+    n, mean, variance = moments(values, np.zeros(len(values), dtype=np.int64), 1)
+    half = t_half_width(variance / n, n - 1, confidence)
+    return float(mean[0]), float(mean[0] - half[0]), float(mean[0] + half[0])
+
+
+def t_half_width(variance: np.ndarray, df: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Half-width of the t interval of means with this variance *of the mean*; NaN where `df` < 1."""
+    with np.errstate(invalid="ignore"):
+        return stats.t.ppf((1 + confidence) / 2, np.where(df > 0, df, np.nan)) * np.sqrt(variance)
+
+
+def sign_rank(n: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """1-based rank k so that [x_(k), x_(n+1-k)] covers the median with at least `confidence`; 0 when none does."""
+    return stats.binom.ppf((1 - confidence) / 2, n, 0.5).astype(np.int64)
+
+
+def sign_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """(low, high, achieved): the exact sign-test interval for the median from order statistics (Conover, ch. 3).
+
+    Distribution-free; `achieved` is the exact coverage for a continuous distribution. (NaN, NaN, 0.0) when `values`
+    are too few for `confidence` (fewer than six at 95 %).
+    """
+    ordered = np.sort(np.asarray(values, dtype=float))
+    n = len(ordered)
+    rank = int(sign_rank(np.array([n]), confidence)[0]) if n else 0
+    if rank < 1:
+        return float("nan"), float("nan"), 0.0
+    return float(ordered[rank - 1]), float(ordered[n - rank]), float(1 - 2 * stats.binom.cdf(rank - 1, n, 0.5))
+
+
+def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per machine, benchmark, case, metric, distance, session, block and process of tidy samples.
+
+    Columns: these, machine, unit, polarity, the parameters, `value` (median of the valid samples), `log_value` (NaN
+    unless the value is positive), `value_all` (median with the disturbed ones), `samples` (valid ones) and `invalid`.
+    Without valid samples `value` is NaN.
+    """
+    frame = with_distance(frame)
+    codes, first = group_codes(frame, (*CELL, "distance", "session", "block", "process"))
+    values = frame["value"].to_numpy(dtype=float)
+    usable = frame["valid"].to_numpy(dtype=bool) & np.isfinite(values)
+    size = len(first)
+    median = Ordered(values[usable], codes[usable], size).median()
+    finite = np.isfinite(values)
+    with_disturbed = median if usable.all() else Ordered(values[finite], codes[finite], size).median()
+    valid = counts(codes[usable], size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(median > 0, np.log(median), np.nan)
+    identity = ["machine", "machine_id", "benchmark", "case", "metric", "unit", "polarity", "distance", *parameter_columns(frame),
+                "session", "block", "process"]
+    return frame.iloc[first][identity].reset_index(drop=True).assign(
+        value=median, log_value=logs, value_all=with_disturbed, samples=valid, invalid=counts(codes, size) - valid)
+
+
+def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
+    """One row per machine, cell and distance of `process_medians`: `mean`, `variance` of that mean, its `df`, and counts.
+
+    Several sessions: the mean of session means and the variance among them; one session: the same on its processes.
+    On logs, except where `linear` (some value is not positive). `mean_all` is the mean had no sample been set aside.
+    """
+    cells, first = group_codes(medians, (*CELL, "distance"))
+    size = len(first)
+    value = medians["value"].to_numpy(dtype=float)
+    usable = np.isfinite(value)
+    linear = counts(cells, size, usable & ~(value > 0)) > 0
+    scaled = np.where(linear[cells], value, medians["log_value"].to_numpy(dtype=float))[usable]
+
+    session, begin = group_codes(medians.assign(cell=cells)[usable], ("cell", "session"))
+    session_mean = moments(scaled, session, len(begin))[1]
+    among = moments(session_mean, cells[usable][begin], size)
+    within = moments(scaled, cells[usable], size)
+    n, mean, variance = (np.where(among[0] >= 2, a, w) for a, w in zip(among, within, strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = variance / n
+    identity = [c for c in medians.columns if c not in ("session", "block", "process", "value", "log_value", "value_all", "samples", "invalid")]
+    return medians.iloc[first][identity].reset_index(drop=True).assign(
+        mean=mean, mean_all=_mean_all(medians, cells, linear), variance=variance, df=n - 1.0, linear=linear, sessions=among[0], processes=within[0],
+        samples=counts(cells, size, medians["samples"]).astype(np.int64),
+        invalid=counts(cells, size, medians["invalid"]).astype(np.int64)).pipe(_mark_main)
+
+
+def _mean_all(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """Mean of session means per cell over the medians of all samples, disturbed or not."""
+    value = medians["value_all"].to_numpy(dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.where(linear[cells], value, np.log(value))
+    usable = np.isfinite(scaled)
+    session, begin = group_codes(medians.assign(cell=cells)[usable], ("cell", "session"))
+    return moments(moments(scaled[usable], session, len(begin))[1], cells[usable][begin], len(linear))[1]
+
+
+def _mark_main(cells: pd.DataFrame) -> pd.DataFrame:
+    """Adds `main`: of a cell's distance classes the one with most processes (then samples, then the shorter hop)."""
+    group = group_codes(cells, CELL)[0]
+    hop = cells["distance"].map(label_hop).to_numpy(dtype=float)
+    order = np.lexsort((hop, -cells["samples"].to_numpy(), -cells["processes"].to_numpy(), group))
+    main = np.zeros(len(cells), dtype=bool)
+    main[order[np.unique(group[order], return_index=True)[1]]] = True
+    return cells.assign(main=main)
+
+
+def natural(x: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """Back from the scale of `cell_means` to the metric's unit."""
+    with np.errstate(over="ignore"):
+        return np.where(linear, x, np.exp(np.where(linear, 0.0, x)))
+
+
+def estimate_cells(frame: pd.DataFrame, target: float = 0.02) -> pd.DataFrame:
+    """One row per machine, cell and distance class of tidy samples.
+
+    Columns: machine, machine_id, benchmark, case, metric, unit, polarity, distance, the parameters, `value`, `low`, `high` (95 %, in
+    the unit), `half_width` (relative), sessions, processes, samples, `disturbed` (share of invalid samples), `scope` (session:
+    holds for that one visit; machine: also for other visits), `reasons` and `main`.
+    """
+    cells = cell_means(process_medians(frame))
+    mean, linear = cells["mean"].to_numpy(), cells["linear"].to_numpy(dtype=bool)
+    half = t_half_width(cells["variance"].to_numpy(), cells["df"].to_numpy())
+    value = natural(mean, linear)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        width = np.where(linear, half / np.abs(value), np.expm1(np.where(linear, 0.0, half)))
+        disturbed = (cells["invalid"] / (cells["invalid"] + cells["samples"])).to_numpy(dtype=float)
+    group = group_codes(cells, CELL)[0]
+    classes = counts(group, len(cells), cells["processes"].to_numpy() > 0)[group] if len(cells) else group
+    reasons = reason_tuples((
+        ("one_session", cells["sessions"].to_numpy() == 1), ("few_processes", cells["processes"].to_numpy() < FEW_PROCESSES),
+        ("disturbed", disturbed > DISTURBED_SHARE), ("precision_not_reached", ~(width <= target)),
+        ("other_distances", classes > 1), ("not_positive", linear)), len(cells))
+    scope = np.where(cells["sessions"] >= 2, "machine", "session")
+    table = cells.assign(value=value, low=natural(mean - half, linear), high=natural(mean + half, linear), half_width=width,
+                         disturbed=disturbed, scope=scope, reasons=pd.Series(reasons, dtype=object, index=cells.index))
+    return table[["machine", "machine_id", "benchmark", "case", "metric", "unit", "polarity", "distance", *parameter_columns(cells),
+                  "value", "low", "high", "half_width", "sessions", "processes", "samples", "disturbed", "scope", "reasons", "main"]]
+
+
+def precision(frame: pd.DataFrame) -> dict[str, float]:
+    """Case -> relative 95 % half-width of its first metric (infinite while unknown), for the adaptive stop.
+
+    The worst over machines, each in its main distance class.
+    """
+    first_metric = frame.drop_duplicates("case")[["case", "metric"]]
+    rows = with_distance(frame.merge(first_metric, on=["case", "metric"]))
+    cells = estimate_cells(rows)
+    cells = cells[cells["main"]]
+    width = cells["half_width"].fillna(np.inf)
+    return {str(case): float(worst) for case, worst in width.groupby(cells["case"]).max().items()}
+
+
+def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) -> pd.DataFrame:
+    """Rows of `values` (process medians) beside the row of `controls` of the same process, block and `shared` columns.
+
+    Adds `log_ratio` and `gap` (value - control), NaN where there is no partner of the same distance class. A row
+    without a class (one thread) takes its partner's.
+    """
+    on = [*dict.fromkeys(("machine_id", "benchmark", "metric", "session", "block", "process", *shared))]
+    right = controls[[*on, "distance", "value", "log_value"]]
+    pairs = values.merge(right, on=on, how="left", suffixes=("", "_control"))
+    own, other = pairs["distance"].to_numpy(dtype=object), pairs["distance_control"].fillna("").to_numpy(dtype=object)
+    fits = (own == other) | (own == "") | (other == "")
+    return pairs.assign(
+        distance=np.where(own == "", other, own),
+        log_ratio=np.where(fits, pairs["log_value"] - pairs["log_value_control"], np.nan),
+        gap=np.where(fits, pairs["value"] - pairs["value_control"], np.nan))
+
+
+def _median_and_interval(values: np.ndarray, codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(count, median, low, high) per group of the finite `values`, by the sign test."""
+    finite = np.isfinite(values)
+    ordered = Ordered(values[finite], codes[finite], size)
+    rank = sign_rank(ordered.count)
+    low = np.where(rank > 0, ordered.at(rank - 1), np.nan)
+    high = np.where(rank > 0, ordered.at(ordered.count - rank), np.nan)
+    return ordered.count, ordered.median(), low, high
+
+
+def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """One row per machine, cell and distance of `paired`: median ratio and difference with sign-test intervals."""
+    codes, first = group_codes(pairs, (*CELL, "distance"))
+    size = len(first)
+    blocks, difference, difference_low, difference_high = _median_and_interval(pairs["gap"].to_numpy(dtype=float), codes, size)
+    ratio, ratio_low, ratio_high = _median_and_interval(pairs["log_ratio"].to_numpy(dtype=float), codes, size)[1:]
+    used = np.isfinite(pairs["gap"].to_numpy(dtype=float))
+    session, begin = group_codes(pairs.assign(cell=codes)[used], ("cell", "session"))
+    sessions = counts(codes[used][begin], size)
+    valid, invalid = counts(codes, size, pairs["samples"]), counts(codes, size, pairs["invalid"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        disturbed = invalid / (valid + invalid) > DISTURBED_SHARE
+    reasons = reason_tuples((("few_blocks", blocks < FEW_BLOCKS), ("one_session", sessions == 1), ("disturbed", disturbed)), size)
+    identity = ["machine", "machine_id", "benchmark", "metric", "unit", "polarity", "case", "distance"]
+    drop = {*identity, "log_ratio", "gap", "value_control", "log_value_control", "distance_control"}
+    parameters = [name for name in parameter_columns(pairs) if name not in drop]
+    table = pairs.iloc[first][[*identity, *parameters]].reset_index(drop=True)
+    return table.assign(
+        ratio=np.exp(ratio), ratio_low=np.exp(ratio_low), ratio_high=np.exp(ratio_high), difference=difference,
+        difference_low=difference_low, difference_high=difference_high, blocks=blocks, sessions=sessions,
+        reasons=pd.Series(reasons, dtype=object, index=table.index),
+        processes=blocks, samples=valid).pipe(_mark_main).drop(columns=["processes", "samples"])
+
+
+CONTRAST_COLUMNS = ("machine", "machine_id", "benchmark", "axis", "control", "metric", "unit", "polarity", "case", "distance")
+CONTRAST_VALUES = ("ratio", "ratio_low", "ratio_high", "difference", "difference_low", "difference_high", "blocks", "sessions",
+                   "reasons", "main")
+
+
+def contrast_cells(frame: pd.DataFrame, benchmarks: Iterable[BenchmarkRecord]) -> pd.DataFrame:
+    """One row per declared contrast, cell (other than the control's) and distance class, judged on pairs.
+
+    Pairs come from one process (same session, block and distance class). Columns: CONTRAST_COLUMNS, the parameters, `ratio`
+    (value / control) and `difference` (value - control, in the unit), each the median over pairs with its exact sign-test
+    interval (`*_low`, `*_high`; NaN below six pairs), blocks, sessions, reasons, main.
+    """
+    return contrasts_of(process_medians(frame), benchmarks)
+
+
+def contrasts_of(medians: pd.DataFrame, benchmarks: Iterable[BenchmarkRecord]) -> pd.DataFrame:
+    """`contrast_cells` for process medians that are at hand already."""
+    parameters = parameter_columns(medians)
+    declared = dict.fromkeys((b.name, c.axis, c.control, c.metric) for b in benchmarks for c in b.contrasts)
+    tables = []
+    for name, axis, control, metric in declared:
+        rows = medians[(medians["benchmark"] == name) & (medians["metric"] == metric)]
+        if axis not in parameters or rows.empty:
+            continue
+        is_control = (rows[axis] == control).fillna(False).to_numpy(dtype=bool)
+        pairs = paired(rows[~is_control], rows[is_control], [p for p in parameters if p != axis])
+        if len(pairs):
+            table = summarise_pairs(pairs).assign(axis=axis)
+            tables.append(table.assign(control=pd.Series([control] * len(table), dtype=object, index=table.index)))
+    columns = [*CONTRAST_COLUMNS, *parameters, *CONTRAST_VALUES]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)

@@ -1,0 +1,99 @@
+"""What the rows of a tidy frame are: which columns are parameters, and which distance class a sample belongs to.
+
+A sample's key is (machine_id, benchmark, case, metric, distance). On a virtual machine two CPUs are sometimes siblings
+of one core, sometimes on two sockets, and move without a sign: values of different classes are different quantities.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from ..runlog.export import COLUMNS, DETAILS
+
+#: Two consecutive sorted hops that differ by more than this factor belong to different distance classes. Measured
+#: classes are a factor 2.7 and 4 apart (10, 27, 107 ns on Zen 4), the spread inside one is 1-5 % (METHODOLOGY).
+CLASS_FACTOR = 1.3
+
+#: Names that the tables of `analysis` use themselves: no benchmark may have a parameter of such a name.
+RESERVED = frozenset((
+    *COLUMNS, *DETAILS, "distance", "distance_new", "main", "log_value", "value_all", "mean_all", "match", "samples", "invalid", "low", "high", "half_width",
+    "sessions", "processes", "disturbed", "scope", "axis", "control", "log_ratio", "gap", "value_control", "log_value_control", "distance_control", "ratio", "ratio_low", "ratio_high", "difference",
+    "difference_low", "difference_high", "blocks", "machines", "base", "base_low", "base_high", "new", "new_low", "new_high",
+    "p", "p_adjusted", "verdict", "mean", "variance", "df", "linear", "median", "z", "size_ratio"))
+
+
+def parameter_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns of a samples, estimates, contrasts or comparison table that are benchmark parameters."""
+    return [name for name in frame.columns if name not in RESERVED]
+
+
+def class_label(hops_ns: np.ndarray) -> str:
+    """`27 ns`, `110 ns`, `2.7 ns`: the median with two significant digits."""
+    median = float(np.median(hops_ns))
+    digits = 1 - math.floor(math.log10(median))
+    rounded = round(median, digits)
+    return f"{rounded:.{max(0, 1 - math.floor(math.log10(rounded)))}f} ns"
+
+
+def label_hop(label: str) -> float:
+    """The hop in ns that a label names; 0.0 for the empty label (no second thread, hence no distance)."""
+    return float(label.split()[0]) if label else 0.0
+
+
+def _cluster(hops: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """(edges, labels): classes of positive `hops`; edges are the logs halfway across each gap."""
+    logs = np.sort(np.log(hops))
+    split = np.flatnonzero(np.diff(logs) > math.log(CLASS_FACTOR))
+    edges = (logs[split] + logs[split + 1]) / 2
+    return edges, [class_label(np.exp(part)) for part in np.split(logs, split + 1)]
+
+
+def distance_classes(hops_ns: np.ndarray, learn: np.ndarray | None = None) -> np.ndarray:
+    """Labels (shape of `hops_ns`, object) by one-dimensional gap clustering (single linkage) on logs.
+
+    `learn` marks the values that define the classes (default: all); the others join the class on their side of the gap.
+    NaN and values that are not positive get the label "".
+    """
+    hops = np.asarray(hops_ns, dtype=float)
+    known = np.isfinite(hops) & (hops > 0)
+    labels = np.full(hops.shape, "", dtype=object)
+    teachers = known if learn is None or not (known & learn).any() else known & learn
+    if known.any():
+        edges, names = _cluster(hops[teachers])
+        labels[known] = np.array(names, dtype=object)[np.searchsorted(edges, np.log(hops[known]))]
+    return labels
+
+
+def with_distance(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` (samples) with a column `distance`: classes per machine over all its valid samples, all benchmarks pooled.
+
+    A disturbed sample joins the nearest class: its hop may be halfway between two and must not found a third.
+    """
+    if "distance" in frame.columns:
+        return frame
+    distance = np.full(len(frame), "", dtype=object)
+    hops, valid = frame["hop_ns"].to_numpy(dtype=float), frame["valid"].to_numpy(dtype=bool)
+    machines = pd.factorize(frame["machine_id"], use_na_sentinel=False)[0]
+    for machine in range(machines.max(initial=-1) + 1):
+        rows = machines == machine
+        distance[rows] = distance_classes(hops[rows], valid[rows])
+    return frame.assign(distance=distance)
+
+
+def class_medians(frame: pd.DataFrame) -> dict[str, float]:
+    """Median hop in ns of the valid samples of each class of `frame` (one machine, with `distance`)."""
+    rows = frame[(frame["distance"] != "") & frame["valid"]]
+    return {str(label): float(hop) for label, hop in rows.groupby("distance")["hop_ns"].median().items()}
+
+
+def match_classes(base: dict[str, float], new: dict[str, float]) -> dict[str, str]:
+    """Label in `new` -> label in `base` for classes of one machine whose medians are within CLASS_FACTOR, nearest first."""
+    candidates = sorted((abs(math.log(hop / other)), label, name) for label, hop in new.items() for name, other in base.items())
+    matched: dict[str, str] = {}
+    for gap, label, name in candidates:
+        if gap <= math.log(CLASS_FACTOR) and label not in matched and name not in matched.values():
+            matched[label] = name
+    return matched
