@@ -47,7 +47,8 @@ def files(sides, tmp_path_factory):
 
 
 def merged(*logs):
-    return msgspec.structs.replace(logs[0], **{f: tuple(itertools.chain(*(getattr(x, f) for x in logs))) for f in ("paths", "headers", "benchmarks", "trials", "ends")})
+    fields = ("paths", "headers", "benchmarks", "trials", "ends")
+    return msgspec.structs.replace(logs[0], **{f: tuple(itertools.chain(*(getattr(x, f) for x in logs))) for f in fields})
 
 
 def test_verdict_comes_first(html, comparison):
@@ -74,13 +75,15 @@ def test_slowdowns_name_their_cells(comparison):
     rows = versus.worst_rows(comparison.cells, descriptors)
     assert len(rows) == 8 and len({r["cell"].split(":")[1] for r in rows}) == 8  # each cell once, whichever metric
     assert all("operation increment" in r["cell"] for r in rows)
-    latencies = compare(make_log(benchmarks=(latency,), sd=(0, 0.001, 0)), make_log("b", benchmarks=(latency,), sd=(0, 0.001, 0), scale=lambda *_: 1.3))
+    options = {"benchmarks": (latency,), "sd": (0, 0.001, 0)}
+    latencies = compare(make_log(**options), make_log("b", scale=lambda *_: 1.3, **options))
     assert "KiB" in str(versus.worst_rows(latencies.cells, {"toy_latency": latency("r")}))
 
 
 @pytest.mark.parametrize("counts, words", [
     ({"slower": 2, "same": 1}, "New is slower somewhere"), ({"slower": 1, "faster": 1}, "faster in some cells and slower in others"),
-    ({"faster": 3}, "nowhere found slower"), ({"unresolved": 3, "same": 1}, "No cell is found faster or slower"), ({"same": 3}, "Every cell is the same")])
+    ({"faster": 3}, "nowhere found slower"), ({"unresolved": 3, "same": 1}, "No cell is found faster or slower"),
+    ({"same": 3}, "Every cell is the same")])
 def test_summary_sentences(comparison, counts, words):
     import dataclasses
 
@@ -108,7 +111,8 @@ def test_curves_share_axes_and_maps_one_colour_scale(sides, monkeypatch):
     scales, frames = [], []
     draw_map, draw_line = heatmaps.heatmap_panel, figures.panels.line_panel
     monkeypatch.setattr(heatmaps, "heatmap_panel", lambda *a: scales.append(a[5]) or draw_map(*a))
-    monkeypatch.setattr(figures.panels, "line_panel", lambda frame, curves, *a: frames.append((frame, curves)) or draw_line(frame, curves, *a))
+    monkeypatch.setattr(figures.panels, "line_panel",
+                        lambda frame, curves, *a: frames.append((frame, curves)) or draw_line(frame, curves, *a))
     estimates = versus._side_estimates(*sides)
     maps = versus.overlays(matrix("r"), estimates, "x")
     assert len(scales) == 2 and scales[0] is scales[1] and [p.title for p in maps[0].panels] == ["base (alpha)", "new (beta)"]
@@ -128,7 +132,8 @@ def test_ratio_figure_has_the_band(comparison):
 
 
 def test_many_cells_become_a_cloud():
-    one = compare(make_log(nodes=20, benchmarks=(matrix,), processes=3, samples=1), make_log("b", nodes=20, benchmarks=(matrix,), processes=3, samples=1))
+    options = {"nodes": 20, "benchmarks": (matrix,), "processes": 3, "samples": 1}
+    one = compare(make_log(**options), make_log("b", **options))
     drawn = ratios.ratio_figure(one.cells, matrix("r", 20), "latency", 0.03, "p")
     assert "in the order of the table" in drawn.caption and len(drawn.panels[0].svg) < 400_000
 

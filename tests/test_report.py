@@ -88,8 +88,9 @@ def test_hostile_words_are_escaped():
     hostile = make_log(HOSTILE, processes=2, samples=1, benchmarks=(latency,), machine={
         "brand": HOSTILE, "warnings": [HOSTILE], "configuration": {"kernel": HOSTILE, HOSTILE: HOSTILE},
         "topology": {"cpus": HOSTILE, "nodes": [{"id": HOSTILE}]}})
+    views = tuple(msgspec.structs.replace(v, title=HOSTILE) for v in hostile.benchmarks[0].views)
     evil = msgspec.structs.replace(hostile.benchmarks[0], title=HOSTILE, question=HOSTILE, expected=HOSTILE, notes=(HOSTILE,),
-                                   method={HOSTILE: HOSTILE}, views=tuple(msgspec.structs.replace(v, title=HOSTILE) for v in hostile.benchmarks[0].views))
+                                   method={HOSTILE: HOSTILE}, views=views)
     page = render_report(msgspec.structs.replace(hostile, benchmarks=(evil,), warnings=(HOSTILE,)))
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
     check_page(page)

@@ -1,0 +1,61 @@
+"""`numabench export`: run logs as one tidy table, for pandas, R, a spreadsheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..runlog.read import RunLog
+
+EPILOG = """\b
+Examples:
+  numabench export results/sample > samples.csv
+  numabench export run.jsonl -b padded_counters -o counters.csv
+  numabench export results/mine --format json | jq '.[0]'
+  numabench export results/* --format parquet -o all.parquet
+\b
+Columns: run, machine, benchmark, metric, unit, session, process, sample, value, valid; then one per parameter; then
+case, block, polarity, machine_id, hop_ns, frequency_ghz, reasons. Keep the rows with valid = True, take the median per
+process, and go on with the medians: samples inside one process are not independent."""
+
+
+def check_benchmark(log: RunLog, name: str) -> None:
+    """An unknown benchmark is an error that names the nearest ones."""
+    from difflib import get_close_matches
+
+    from ..errors import UsageError
+
+    known = sorted({b.name for b in log.benchmarks} | {t.benchmark for t in log.trials})
+    if name not in known:
+        near = get_close_matches(name, known, n=3, cutoff=0.4)
+        raise UsageError(f"no benchmark {name!r} in these logs",
+                         f"choose {' or '.join(near)}" if near else f"choose one of {', '.join(known) or 'none: the logs hold no benchmark'}")
+
+
+@click.command("export", epilog=EPILOG, short_help="Samples as csv, json or parquet.")
+@click.argument("logs", nargs=-1, required=True, metavar="LOG...")
+@click.option("-b", "--benchmark", metavar="NAME", help="Only this benchmark, with only its parameters as columns.")
+@click.option("--format", "form", type=click.Choice(("csv", "json", "parquet")), default="csv", show_default=True,
+              help="parquet needs pyarrow (pip install 'numabench[fleet]').")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there instead of to standard output.")
+def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Path | None) -> None:
+    """Write one row per sample and metric of LOG..., files or folders."""
+    from ..errors import UsageError
+    from ..runlog.export import samples, write_table
+    from ..runlog.read import load
+
+    log = load(*logs)
+    if benchmark is not None:
+        check_benchmark(log, benchmark)
+    frame = samples(log, benchmark)
+    try:
+        text = write_table(frame, form, output)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}", "choose another file with --output") from error
+    if text is not None:
+        click.echo(text, nl=not text.endswith("\n"))
+    else:
+        click.echo(f"{len(frame)} rows: {output}", err=True)

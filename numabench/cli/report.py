@@ -1,0 +1,95 @@
+"""`numabench report`: the answers on the console and the page beside the logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..runlog.read import RunLog
+
+EPILOG = """\b
+Examples:
+  numabench report                                     all runs of this machine
+  numabench report results/sample                      every log in a folder
+  numabench report a.jsonl b.jsonl -o both.html        these logs, that file
+Several runs of one machine are several sessions: the intervals then also cover how it changes between visits.
+Reading needs neither a compiler nor Linux: a log reads the same on any computer."""
+
+
+def default_folder() -> Path:
+    """Where this machine's runs are: `results/<alias>/`."""
+    from ..errors import UsageError
+    from ..host.machine import read_machine
+
+    folder = Path("results") / read_machine().alias
+    if not folder.is_dir():
+        raise UsageError(f"this machine has no runs yet: there is no folder {folder}", "numabench run --profile quick, or name logs to read")
+    return folder
+
+
+def default_target(paths: tuple[str, ...]) -> Path:
+    """`report.html` in the first folder given, or beside the first file."""
+    first = Path(paths[0])
+    return (first if first.is_dir() else first.parent) / "report.html"
+
+
+def write_page(page: str, target: Path) -> None:
+    from ..errors import UsageError
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write the page {target}: {error.strerror}", "choose another file with --output") from error
+
+
+def print_answers(log: RunLog, title: str | None = None) -> None:
+    """The headline answers as a table with values, intervals and their design, sentences in full."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..analysis.answers import answers
+    from ..report.tables import format_answer
+
+    found = [a for a in answers(log) if a.headline]
+    many = len({a.machine for a in found}) > 1
+    table = Table(title=title, title_justify="left", title_style="bold", show_lines=False, pad_edge=False, box=None, padding=(0, 2, 1, 0))
+    for name, options in ((("machine", {"overflow": "fold"}),) if many else ()) + (
+            ("benchmark", {"overflow": "fold"}), ("answer", {"ratio": 1, "overflow": "fold"}), ("value", {"justify": "right", "no_wrap": True}),
+            ("95 % interval", {"no_wrap": True})):
+        table.add_column(name, **options)
+    for answer in found:
+        value, interval = format_answer(answer)
+        text = Text(answer.text) if answer.ok else Text.assemble(("not fully resolved: ", "yellow"), answer.text)
+        table.add_row(*([Text(answer.machine)] if many else []), Text(answer.benchmark), text, value, interval)
+    console = Console(highlight=False)
+    if found:
+        console.print(table)
+    else:
+        console.print("These logs declare no headline answers; figures and tables are in the report.")
+
+
+@click.command("report", epilog=EPILOG, short_help="The answers, and a page with figures and tables.")
+@click.argument("paths", nargs=-1, metavar="[LOG|FOLDER]...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The page to write [default: report.html beside the logs].")
+def command(paths: tuple[str, ...], output: Path | None) -> None:
+    """Answer what was asked, and write one self-contained HTML page.
+
+    Without paths: all runs of this machine in results/<alias>/. The page works offline, in light, dark and print.
+    """
+    paths = paths or (str(default_folder()),)
+    from ..report.page import render_report
+    from ..runlog.read import load
+
+    log = load(*paths)
+    page = render_report(log)
+    target = output or default_target(paths)
+    write_page(page, target)
+    print_answers(log)
+    for warning in log.warnings:
+        click.echo(f"note: {warning}", err=True)
+    click.echo(f"report: {target}")

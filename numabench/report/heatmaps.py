@@ -1,0 +1,156 @@
+"""Heat maps from 1 × 1 to 512 × 512: annotated while the figures are legible, a colour bar always."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from ..model import Value
+from ..units import format_number, format_quantity
+from . import theme
+from .panels import blank, text_width, to_svg
+from .scales import LOG_SPAN, format_value, log_ticks, plain, rate_prefix, shorten, tick_text
+from .selection import DASH, Figure, Panel, Selection, caption, facet_points, matching, usual_distances, value_label
+
+ANNOTATE = 16  # cells per side up to which every cell carries its figure
+CELL = (30, 46)  # CSS pixels of an annotated cell: smallest, largest
+SLANT_FROM = 28  # CSS pixels of a column name from which on names are slanted
+PLAIN = 420  # CSS pixels of the longer side of a map without figures
+COLOURS, RATIO_COLOURS = "cividis", "PuOr_r"  # both legible to the colour blind (Nuñez et al. 2018; ColorBrewer)
+
+
+def draw_heatmap(selection: Selection, prefix: str) -> Figure:
+    """One panel per facet, free axis, source and distance class, all on one colour scale."""
+    view = selection.view
+    points, common = facet_points(selection, {view.x, view.y})
+    columns, rows = selection.values(view.x), selection.values(view.y)
+    finite = [float(v) for s in selection.sources for v in s.rows["value"].dropna()]
+    factor, unit = rate_prefix(selection.unit, finite)
+    scale = colour_scale([v / factor for v in finite], selection.ratio)
+    label = value_label(selection) + ("" if unit == "×" else f" ({unit})")
+    drawn = []
+    for point in points:
+        for source in selection.sources:
+            mine = matching(source.rows, point)
+            usual = usual_distances(source.rows)
+            for distance in class_groups(mine, usual):
+                part = mine[mine["distance"].isin(usual) if distance is None else mine["distance"] == distance]
+                grid = matrix(part, view.x, view.y, columns, rows) / factor
+                if not np.isfinite(grid).any():
+                    continue
+                title = DASH.join(filter(None, (source.label, *(selection.name(n, v) for n, v in point.items()),
+                                                f"at another distance: {distance}" if distance else "")))
+                alt = f"{view.title}{', ' + title if title else ''}. " + describe(grid, rows, columns, view, selection.unit, factor)
+                drawn.append(Panel(title, heatmap_panel(grid, rows, columns, selection, label, scale, f"{prefix}-{len(drawn)}", alt)))
+    expected = len(rows) * len(columns) * max(1, len(drawn))
+    note = " Hatched: not measured." if drawn and expected > len(finite) else ""
+    single = " One node: the matrix is a single cell." if len(rows) == len(columns) == 1 and "node" in view.x else ""
+    said = caption(selection, common).replace("Bars and bands are 95 % intervals.", "95 % intervals of each cell are in the table.")
+    return Figure(view.title, tuple(drawn), (), said + note + single, f"{len(drawn)} heat map(s)", wide=len(drawn) > 1)
+
+
+def class_groups(rows, usual: set[str]) -> list[str | None]:
+    """None (the usual class and single threads) and then each other distance class."""
+    others = sorted(set(rows["distance"].dropna()) - usual)
+    return ([None] if rows["distance"].isin(usual).any() else []) + others
+
+
+def matrix(rows, x: str, y: str, columns: Sequence[Value], lines: Sequence[Value]) -> np.ndarray:
+    """Values as shape (len(lines), len(columns)); NaN where nothing was measured."""
+    grid = np.full((len(lines), len(columns)), np.nan)
+    column, line = {v: i for i, v in enumerate(columns)}, {v: i for i, v in enumerate(lines)}
+    for a, b, value in zip(rows[y], rows[x], rows["value"], strict=True):
+        if plain(a) in line and plain(b) in column:
+            grid[line[plain(a)], column[plain(b)]] = value
+    return grid
+
+
+def colour_scale(values: Sequence[float], ratio: bool) -> Normalize:
+    """Common to all panels: centred on 1 for ratios, logarithmic above `LOG_SPAN`."""
+    finite = [v for v in values if math.isfinite(v)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    if ratio:
+        reach = max(abs(math.log(v)) for v in (low, high, 1.05))
+        return LogNorm(math.exp(-reach), math.exp(reach))
+    if low > 0 and high / low > LOG_SPAN:
+        return LogNorm(low, high)
+    if high - low < 0.1 * abs(high):  # noise must not use the whole scale
+        middle, reach = (high + low) / 2, 0.05 * abs(high) or 0.5
+        return Normalize(middle - reach, middle + reach)
+    return Normalize(low, high)
+
+
+def describe(grid: np.ndarray, rows, columns, view, unit: str, factor: float) -> str:
+    low, high = np.nanmin(grid) * factor, np.nanmax(grid) * factor
+    return (f"Heat map of {len(rows)} by {len(columns)} cells, {view.y.replace('_', ' ')} down and {view.x.replace('_', ' ')} across: "
+            f"{format_quantity(low, unit)} to {format_quantity(high, unit)}.")
+
+
+def heatmap_panel(grid: np.ndarray, rows: Sequence[Value], columns: Sequence[Value], selection: Selection, label: str, scale: Normalize,
+                  prefix: str, alt: str) -> Markup:
+    """One map. Up to 16 × 16 every cell says its value; missing cells are hatched at every size."""
+    view, axes = selection.view, selection.axes
+    height, width = grid.shape
+    annotated = max(grid.shape) <= ANNOTATE
+    side = min(CELL[1], max(CELL[0], PLAIN / max(grid.shape))) if annotated else PLAIN / max(grid.shape)
+    texts = [format_value(v, axes[view.y].unit if view.y in axes else "") for v in rows]
+    margin = min(140, max(map(text_width, texts)) + 44)
+    below = max((text_width(shorten(format_value(v, axes[view.x].unit if view.x in axes else ""))) for v in columns), default=0)
+    slanted = 0.75 * below if below > SLANT_FROM else 0
+    size = (max(width * side, 60) + max(margin, slanted) + 110, max(height * side, 150) + 62 + slanted)
+    with matplotlib.rc_context(theme.RC):
+        figure, ax = blank(*size)
+        colours = matplotlib.colormaps[RATIO_COLOURS if selection.ratio else COLOURS].with_extremes(bad=(0, 0, 0, 0))
+        ax.add_patch(Rectangle((-0.5, -0.5), width, height, facecolor=theme.PAPER, edgecolor=theme.EDGE, hatch="////", linewidth=0.8, zorder=0))
+        image = ax.imshow(np.ma.masked_invalid(grid), cmap=colours, norm=scale, aspect="equal", interpolation="none", zorder=1)
+        _ticks(ax.set_xticks, columns, axes.get(view.x), width, rotate=True)
+        _ticks(ax.set_yticks, rows, axes.get(view.y), height, rotate=False)
+        ax.set(xlabel=view.x.replace("_", " "), ylabel=view.y.replace("_", " "), xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        ax.tick_params(length=0)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+        if annotated:
+            _annotate(ax, grid, image, side)
+        _colour_bar(figure, ax, image, label)
+        return to_svg(figure, prefix, alt)
+
+
+def _ticks(setter, values: Sequence[Value], axis, count: int, rotate: bool) -> None:
+    every = max(1, math.ceil(count / (16 if rotate else 24)))
+    texts = [shorten(format_value(v, axis.unit if axis else "")) for v in values][::every]
+    tight = rotate and max(map(text_width, texts), default=0) > SLANT_FROM
+    setter(range(0, count, every), texts, **({"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if tight else {}))
+
+
+def _annotate(ax, grid: np.ndarray, image, side: float) -> None:
+    """Figures in ink or paper, whichever stands out from its cell (relative luminance, WCAG 2.1)."""
+    longest = max(len(format_number(v)) for v in grid[np.isfinite(grid)])
+    size = min(theme.FONT_SIZE, side / (0.62 * max(longest, 3)))
+    for (line, column), value in np.ndenumerate(grid):
+        if not math.isfinite(value):
+            continue
+        rgb = np.array(image.cmap(image.norm(value))[:3])
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        bright = float(linear @ (0.2126, 0.7152, 0.0722)) > 0.18
+        ax.text(column, line, format_number(value), ha="center", va="center", fontsize=size, color="#000000" if bright else "#ffffff", zorder=2)
+
+
+def _colour_bar(figure, ax, image, label: str) -> None:
+    bar = figure.colorbar(image, ax=ax, fraction=0.08, pad=0.03, aspect=22)
+    low, high = image.norm.vmin, image.norm.vmax
+    if isinstance(image.norm, LogNorm):
+        bar.ax.yaxis.set_major_locator(FixedLocator(log_ticks(low, high) or [low, high]))
+    else:
+        bar.ax.yaxis.set_major_locator(MaxNLocator(5))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: tick_text(v)))
+    bar.set_label(label.replace(")", ", log scale)") if isinstance(image.norm, LogNorm) and label.endswith(")") else label)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=2)

@@ -1,0 +1,116 @@
+"""Pages: one self-contained HTML file for the results of one or more machines, one for a comparison.
+
+Nothing on a page comes from anywhere else: style sheet, script and figures are inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+
+from ..model import BenchmarkRecord, Header
+from ..runlog.read import RunLog
+from . import facts, figures, tables, theme
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@lru_cache(maxsize=1)
+def environment() -> jinja2.Environment:
+    """Templates with everything escaped that is not marked as safe; an unknown name is an error."""
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    made.globals.update(style=page_style, script=Markup((TEMPLATES / "page.js").read_text()), words=facts.words)
+    return made
+
+
+def page_style() -> Markup:
+    light, dark = theme.style_variables(dark=False), theme.style_variables(dark=True)
+    return Markup((TEMPLATES / "page.css").read_text().replace("/*LIGHT*/", light).replace("/*DARK*/", dark))
+
+
+def merge_descriptors(records: Sequence[BenchmarkRecord]) -> list[BenchmarkRecord]:
+    """One record per benchmark: the last one, with the axis values of all runs in their declared order."""
+    merged: dict[str, BenchmarkRecord] = {}
+    for record in records:
+        before = merged.get(record.name)
+        if before is not None:
+            known = {a.name: a.values for a in before.axes}
+            axes = tuple(msgspec.structs.replace(a, values=_union(known.get(a.name, ()), a.values)) for a in record.axes)
+            record = msgspec.structs.replace(record, axes=axes)
+        merged[record.name] = record
+    return list(merged.values())
+
+
+def _union(first: tuple, second: tuple) -> tuple:
+    """Both, sorted when numeric; words keep the order of the longer one and what it lacks follows."""
+    both = dict.fromkeys((*first, *second) if len(first) >= len(second) else (*second, *first))
+    return tuple(both) if any(isinstance(v, str) for v in both) else tuple(sorted(both))
+
+
+def machine_headers(log: RunLog) -> dict[str, list[Header]]:
+    """Machine id -> its headers by time; the last one describes the machine as it is now."""
+    found: dict[str, list[Header]] = {}
+    for header in sorted(log.headers, key=lambda h: h.started):
+        found.setdefault(str(header.machine.get("id", "unknown")), []).append(header)
+    return found
+
+
+def render_report(log: RunLog, target: float | None = None) -> str:
+    """The report of every machine and benchmark in `log` as HTML. `target` is the half-width asked for (default: the plan's)."""
+    from ..analysis.answers import answers
+    from ..analysis.estimate import contrast_cells, estimate_cells
+    from ..analysis.structure import with_distance
+    from ..runlog.export import samples
+
+    frame = with_distance(samples(log))
+    plans = [h.plan for h in log.headers]
+    target = target or next((float(p["target"]) for p in plans if p.get("target")), 0.02)
+    estimates = estimate_cells(frame, target)
+    contrasts = contrast_cells(frame, log.benchmarks)
+    said = answers(log)
+    headers = machine_headers(log)
+    descriptors = merge_descriptors(log.benchmarks)
+    machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
+    many = len(machines) > 1
+    sections = [_section(number, d, headers, estimates, contrasts, said, many) for number, d in enumerate(descriptors)]
+    return environment().get_template("report.html.j2").render(
+        title="numabench: " + ", ".join(m["alias"] for m in machines), machines=machines, many=many,
+        headlines=[(d, a) for d in descriptors for a in said if a.benchmark == d.name and a.headline],
+        design=facts.design(log, frame, estimates, target), sections=sections, warnings=log.warnings,
+        footer=facts.footer(log), reasons=tables.REASONS)
+
+
+def _section(number: int, descriptor: BenchmarkRecord, headers: dict[str, list[Header]], estimates: pd.DataFrame,
+             contrasts: pd.DataFrame, said: Sequence[Any], many: bool) -> dict[str, Any]:
+    """One benchmark: its answers, and per machine its figures and tables."""
+    results = []
+    for position, (machine, own) in enumerate(headers.items()):
+        mine = estimates[(estimates["machine_id"] == machine) & (estimates["benchmark"] == descriptor.name)]
+        if mine.empty:
+            continue
+        pairs = contrasts[contrasts["machine_id"] == machine] if len(contrasts) and "machine_id" in contrasts else contrasts
+        drawn = [figures.figure(view, descriptor, mine, pairs, prefix=f"f{number}-{position}-{n}") for n, view in enumerate(descriptor.views)]
+        undrawn = [view.title for view, figure in zip(descriptor.views, drawn, strict=True) if figure is None]
+        results.append({
+            "alias": own[-1].machine.get("alias", "unknown"), "figures": [f for f in drawn if f], "undrawn": undrawn,
+            "tables": [t for m in descriptor.metrics if (t := tables.estimate_table(mine, descriptor, m.name))],
+            "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c))]})
+    return {"id": f"b{number}", "descriptor": descriptor, "results": results, "many": many,
+            "answers": [a for a in said if a.benchmark == descriptor.name]}
+
+
+def render_comparison(comparison: Any, base: RunLog | None = None, new: RunLog | None = None) -> str:
+    """The comparison as HTML. With both logs also curves and heat maps of both sides on common scales."""
+    from .versus import comparison_context
+
+    return environment().get_template("comparison.html.j2").render(**comparison_context(comparison, base, new))

@@ -1,0 +1,226 @@
+"""Line panels, legends and what all panels share: matplotlib on hand-over of plain values, knowing no benchmark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from ..model import Axis, Value
+from ..units import format_bytes
+from . import theme
+from .scales import byte_ticks, format_value, log_ticks, rate_prefix, shorten, tick_text
+
+WIDTH, HEIGHT = 440, 300  # CSS pixels: two panels side by side on a page of 1,000, one on a telephone
+BAND_FROM = 14  # from this many points on, intervals are a band: caps would hide the curve
+LIGHTER = 0.45  # opacity of what is shown for completeness (other distance classes)
+SLANT_RISE = 0.62  # height of a slanted label relative to its length (sine of 38 degrees)
+DODGE = 0.07  # between the series of a category, so that their intervals do not hide each other
+GLYPH = 0.58  # mean width of a glyph relative to the font size, for the sans serifs that pages are shown in
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: a point per position, (value, low, high) or None where nothing was measured."""
+
+    label: str
+    style: int
+    points: tuple[tuple[float, float, float] | None, ...]
+    lighter: bool = False
+    distance: str = ""
+    side: str = ""
+    dashed: bool = False
+    missing: tuple[bool, ...] = ()  # positions where this series was not measured at any distance
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Scales that all panels of a figure share."""
+
+    axis: Axis
+    positions: Sequence[Value]
+    kind: str
+    unit: str
+    label: str
+    low: float
+    high: float
+    log: bool
+    ratio: bool
+    all_values: Sequence[float]
+
+
+def to_svg(figure: Figure, prefix: str, alt: str) -> Markup:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return Markup(theme.finish(buffer.getvalue(), prefix, alt))
+
+
+def blank(width: float, height: float) -> tuple[Figure, object]:
+    """A figure of this size in CSS pixels (72 per inch: one SVG unit is one pixel) with one axes that fills it by layout."""
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+    figure.get_layout_engine().set(w_pad=4 / 72, h_pad=4 / 72)
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def text_width(text: str) -> float:
+    return len(text) * GLYPH * theme.FONT_SIZE
+
+
+def value_axis(frame: Frame, axis: object, set_scale, set_limits, set_label) -> float:
+    """Scale, ticks and label of the value axis; returns the factor that values are divided by (rates: M, G)."""
+    factor, unit = rate_prefix(frame.unit, frame.all_values)
+    low, high = frame.low / factor, frame.high / factor
+    if frame.log:
+        set_scale("log")
+        axis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    else:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda v, _: tick_text(v)))
+    set_limits(low, high)
+    notes = ", ".join(filter(None, (unit if unit != "×" else "", "log scale" if frame.log else "")))
+    set_label(f"{frame.label} ({notes})" if notes else frame.label)
+    return factor
+
+
+def category_labels(frame: Frame) -> tuple[list[str], int, bool]:
+    """(texts, show every n-th, whether they must be slanted to fit)."""
+    in_label = frame.axis.unit and frame.axis.unit not in ("B", "byte", "bytes")
+    texts = [shorten(format_value(v, "" if in_label else frame.axis.unit)) for v in frame.positions]
+    every = max(1, math.ceil(len(texts) / 24))
+    return texts, every, sum(text_width(t) + 8 for t in texts[::every]) > WIDTH - 70
+
+
+def parameter_axis(frame: Frame, ax) -> np.ndarray:
+    """Scale and ticks of the x axis; returns where each position lies."""
+    unit = frame.axis.unit
+    shown = f" ({unit})" if unit and unit not in ("B", "byte", "bytes") else ""
+    ax.set_xlabel(frame.axis.name.replace("_", " ") + shown)
+    if frame.kind == "category":
+        texts, every, tight = category_labels(frame)
+        at = np.arange(len(texts), dtype=float)
+        ax.set_xticks(at[::every], texts[::every], rotation=38 if tight else 0, ha="right" if tight else "center",
+                      rotation_mode="anchor" if tight else "default")
+        ax.set_xlim(-0.5, len(texts) - 0.5)
+        return at
+    at = np.array(frame.positions, dtype=float)
+    if frame.kind == "log2":
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_locator(FixedLocator(byte_ticks(at.min(), at.max())))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: format_bytes(int(v))))
+    elif frame.kind == "log":
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(FixedLocator(log_ticks(at.min() * 0.999, at.max() * 1.001)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: tick_text(v)))
+    else:
+        few = len(at) <= 8 and (not len(at) > 1 or np.diff(np.sort(at)).min() * 12 >= np.ptp(at))
+        ax.xaxis.set_major_locator(FixedLocator(at) if few else MaxNLocator(6, integer=bool((at == at.round()).all())))
+        text = format_bytes if unit == "B" else tick_text
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: text(v)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    return at
+
+
+def draw_curve(ax, at: np.ndarray, curve: Curve, factor: float, joined: bool) -> None:
+    """One line with its intervals; gaps stay gaps."""
+    data = np.array([p or (np.nan,) * 3 for p in curve.points], dtype=float) / factor
+    value, low, high = data.T
+    style = curve_style(curve)
+    alpha = LIGHTER if curve.lighter else 1.0
+    hollow = curve.dashed or curve.lighter
+    if len(at) >= BAND_FROM and joined:
+        ax.fill_between(at, low, high, color=style["color"], alpha=0.22 * alpha, linewidth=0)
+    else:
+        known = np.isfinite(low) & np.isfinite(high)
+        ax.errorbar(at[known], value[known], yerr=np.maximum(0, [value[known] - low[known], high[known] - value[known]]), fmt="none",
+                    ecolor=style["color"], elinewidth=1.2, capsize=3, alpha=alpha)
+    ax.plot(at, value, color=style["color"], linestyle=style["linestyle"] if joined else "none", marker=style["marker"],
+            markersize=5.5 if len(at) < 40 else 2.5, markerfacecolor=theme.PAPER if hollow else style["color"],
+            alpha=alpha, linewidth=1.1 if curve.lighter else 1.7, clip_on=False, zorder=3)
+
+
+def line_panel(frame: Frame, curves: Sequence[Curve], prefix: str, alt: str) -> Markup:
+    """Curves over a parameter. Categories that are words are not joined by a line: there is nothing between them."""
+    with matplotlib.rc_context(theme.RC):
+        texts, _, tight = category_labels(frame)
+        slanted = SLANT_RISE * max(map(text_width, texts)) if tight and frame.kind == "category" else 0
+        figure, ax = blank(WIDTH, HEIGHT + slanted)
+        at = parameter_axis(frame, ax)
+        factor = value_axis(frame, ax.yaxis, ax.set_yscale, ax.set_ylim, ax.set_ylabel)
+        ax.grid(axis="y")
+        if frame.ratio:
+            ax.axhline(1.0, color=theme.INK, linewidth=1.0, zorder=2)
+        words = any(isinstance(v, str) for v in frame.positions)
+        shown = [c for c in curves if any(c.points)]
+        styles = sorted({c.style for c in shown})
+        width = DODGE if frame.kind == "category" and 1 < len(styles) <= 5 else 0.0
+        for curve in shown:
+            draw_curve(ax, at + (styles.index(curve.style) - (len(styles) - 1) / 2) * width, curve, factor, not words)
+        gaps = at[[any(c.missing and c.missing[i] for c in shown) for i in range(len(at))]]
+        ax.plot(gaps, np.full(len(gaps), frame.low / factor), linestyle="none", marker="x", markersize=6, color=theme.MUTED,
+                clip_on=False, zorder=4)
+        return to_svg(figure, prefix, alt)
+
+
+def key(colour: str, marker: str, filled: bool, prefix: str, linestyle: object = "none", alpha: float = 1.0) -> Markup:
+    """A legend key of 34 by 12 pixels: colour, dash and marker; the marker `band` is a translucent block."""
+    with matplotlib.rc_context(theme.RC):
+        figure = Figure(figsize=(34 / 72, 12 / 72), dpi=72)
+        FigureCanvasSVG(figure)
+        ax = figure.add_axes((0, 0, 1, 1))
+        ax.axis("off")
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        if marker == "band":
+            ax.axvspan(0.1, 0.9, color=colour, alpha=alpha, linewidth=0)
+        else:
+            ax.plot([0.04, 0.5, 0.96], [0.5] * 3, markevery=[1], color=colour, marker=marker, linestyle=linestyle, alpha=alpha,
+                    markerfacecolor=colour if filled else theme.PAPER)
+        svg = to_svg(figure, prefix, "")
+    decorative = 'class="key" width="34" height="12" aria-hidden="true"'
+    return Markup(re.sub(r'style="max-width[^"]*" class="plot" role="img" aria-label=""', decorative, svg, count=1))
+
+
+def swatch(curve: Curve, shape: str, prefix: str) -> Markup:
+    """The key of a curve drawn as `line`, `dot` or `bar`."""
+    style, alpha = curve_style(curve), LIGHTER if curve.lighter else 1.0
+    if shape == "bar":
+        return key(style["color"], "band", True, prefix, alpha=0.35 if curve.lighter or curve.dashed else 0.8)
+    return key(style["color"], style["marker"], not (curve.dashed or curve.lighter), prefix,
+               style["linestyle"] if shape == "line" else "none", alpha)
+
+
+def curve_style(curve: Curve) -> dict:
+    return theme.series_style(curve.style) | ({"linestyle": (0, (5, 2))} if curve.dashed else {})
+
+
+def legend(curves: Sequence[Curve], shape: str, overlay: bool, prefix: str) -> tuple[tuple[str, Markup], ...]:
+    """Keys in the order of the series, then one per other distance class. A lone unnamed curve needs none."""
+    entries: dict[str, Markup] = {}
+    several = len({(c.style, c.label) for c in curves}) > 1
+    for curve in sorted(curves, key=lambda c: (bool(c.distance), c.style)):
+        if not any(curve.points):
+            continue
+        if curve.distance:
+            name = f"{'lighter: ' if several else ''}CPUs at another distance, {curve.distance}"
+        else:
+            name = ", ".join(filter(None, (curve.side if overlay else "", curve.label)))
+        if not name or name in entries:
+            continue
+        mark = f"{prefix}-k{len(entries)}"
+        shared = curve.distance and several
+        neutral = "band" if shape == "bar" else "o"
+        entries[name] = key(theme.MUTED, neutral, False, mark, alpha=0.5) if shared else swatch(curve, shape, mark)
+    if shape == "line" and any(any(c.missing) for c in curves if any(c.points)):
+        entries["not measured for some series"] = Markup('<span class="cross" aria-hidden="true">×</span>')
+    return tuple(entries.items())

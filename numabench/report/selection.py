@@ -1,0 +1,166 @@
+"""A view bound to data: which rows it shows, what lies on which axis, and how that is said.
+
+A view names some axes. Every other axis that varies becomes a facet, so that no two cells ever share a point.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from ..model import Axis, BenchmarkRecord, Contrast, Metric, Value, View
+from .scales import format_value, in_order, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DASH = " · "  # between the parts of a panel's title
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One SVG with the values that it holds fixed (`spacing 200`); empty for the only panel of a figure."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a page shows for one view. `alt` says in words what the panels show."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    legend: tuple[tuple[str, Markup], ...]
+    caption: str
+    alt: str
+    wide: bool = False
+
+    def _repr_html_(self) -> str:
+        """Shown by notebooks as it is."""
+        keys = "".join(f"<span style='margin-right:1em'>{svg} {Markup.escape(label)}</span>" for label, svg in self.legend)
+        parts = "".join(f"<div style='flex:1 1 340px;max-width:560px'><b>{Markup.escape(p.title)}</b>{p.svg}</div>" for p in self.panels)
+        return f"<figure><figcaption>{Markup.escape(self.title)}</figcaption>{keys}<div style='display:flex;flex-wrap:wrap'>{parts}</div></figure>"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One side's rows for a view: columns of the parameters, `distance`, `main`, and value, low, high under one name each."""
+
+    rows: pd.DataFrame
+    label: str = ""
+    style: int | None = None  # a fixed series style for the whole side (comparisons); None: by series
+    lighter: bool = False
+
+
+@dataclass
+class Selection:
+    """A view bound to data: what is on which axis and which values occur."""
+
+    view: View
+    descriptor: BenchmarkRecord
+    metric: Metric
+    unit: str
+    sources: list[Source]
+    ratio: bool = False
+    axes: dict[str, Axis] = field(default_factory=dict)
+    fixed: dict[str, Value] = field(default_factory=dict)
+
+    def values(self, name: str | None) -> list[Value]:
+        if name is None:
+            return []
+        found = [plain(v) for s in self.sources if name in s.rows for v in s.rows[name].dropna().unique()]
+        return in_order(self.axes.get(name), found)
+
+    def finite(self) -> list[float]:
+        return [float(v) for s in self.sources for column in ("value", "low", "high") for v in s.rows[column].dropna()]
+
+    def name(self, axis: str, value: Value) -> str:
+        return f"{axis.replace('_', ' ')} {format_value(value, self.axes[axis].unit if axis in self.axes else '')}"
+
+
+def control_axis(view: View, descriptor: BenchmarkRecord) -> Contrast | None:
+    """The contrast whose ratios a view with `ratio_to` shows; the first match of metric and control."""
+    if view.ratio_to is None:
+        return None
+    return next((c for c in descriptor.contrasts if c.metric == view.metric and c.control == view.ratio_to), None)
+
+
+def matching(frame: pd.DataFrame, where: dict[str, Value]) -> pd.DataFrame:
+    for name, value in where.items():
+        if name in frame:
+            frame = frame[frame[name].map(lambda cell, value=value: plain(cell) == value).astype(bool)]
+    return frame
+
+
+def view_rows(view: View, descriptor: BenchmarkRecord, estimates: pd.DataFrame, contrasts: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows that a view shows, with `value`, `low`, `high` (a ratio's for views with `ratio_to`)."""
+    contrast = control_axis(view, descriptor)
+    if view.ratio_to is None:
+        rows = estimates[(estimates["benchmark"] == descriptor.name) & (estimates["metric"] == view.metric)]
+    elif contrast is None or contrasts is None or not len(contrasts):
+        return estimates.iloc[0:0]
+    else:
+        rows = contrasts[(contrasts["benchmark"] == descriptor.name) & (contrasts["metric"] == view.metric)
+                         & (contrasts["axis"] == contrast.axis) & (contrasts["control"].map(plain) == view.ratio_to)]
+        rows = rows.assign(value=rows["ratio"], low=rows["ratio_low"], high=rows["ratio_high"])
+    return matching(rows, dict(view.where))
+
+
+def select(view: View, descriptor: BenchmarkRecord, sources: Sequence[Source]) -> Selection | None:
+    """The view bound to its rows; None when there is nothing to draw."""
+    metric = next((m for m in descriptor.metrics if m.name == view.metric), None)
+    sources = [s for s in sources if len(s.rows)]
+    if metric is None or not sources:
+        return None
+    ratio = view.ratio_to is not None
+    return Selection(view, descriptor, metric, "×" if ratio else metric.unit, sources, ratio,
+                     {a.name: a for a in descriptor.axes}, dict(view.where))
+
+
+def facet_points(selection: Selection, used: set[str]) -> tuple[list[dict[str, Value]], dict[str, Value]]:
+    """Panels as points of the view's facet and of every axis that the view leaves free; and what is the same everywhere."""
+    free, common = [], {}
+    for name in ([selection.view.facet] if selection.view.facet else []) + [a for a in selection.axes if a != selection.view.facet]:
+        if name in used or name in selection.fixed:
+            continue
+        values = selection.values(name)
+        if len(values) > 1:
+            free.append((name, values))
+        elif values:
+            common[name] = values[0]
+    points = [dict(zip([n for n, _ in free], point, strict=True)) for point in itertools.product(*(v for _, v in free))]
+    return points, common
+
+
+def usual_distances(rows: pd.DataFrame) -> set[str]:
+    """The distance class that most cells have as their main one (and "" of single threads): drawn in full."""
+    main = rows[rows["main"].astype(bool)] if "main" in rows else rows
+    counts = main.loc[main["distance"] != "", "distance"].value_counts()
+    return {"", *counts.index[:1]}
+
+
+def value_label(selection: Selection) -> str:
+    """`time per operation (ns)`, or what a ratio relates to."""
+    name = selection.metric.name.replace("_", " ")
+    if not selection.ratio:
+        return name
+    contrast = control_axis(selection.view, selection.descriptor)
+    return f"ratio to {selection.name(contrast.axis, contrast.control)}"
+
+
+def caption(selection: Selection, common: dict[str, Value]) -> str:
+    """What is fixed in every panel, which way is better and what the bars are."""
+    fixed = {**selection.fixed, **common}
+    parts = []
+    if fixed:
+        parts.append("Everywhere: " + ", ".join(selection.name(n, v) for n, v in fixed.items()) + ".")
+    if selection.ratio:
+        parts.append(f"Ratio of {selection.metric.name.replace('_', ' ')}, from pairs inside the same processes.")
+    parts.append(f"{selection.metric.polarity.capitalize()} is better.")
+    parts.append("Bars and bands are 95 % intervals.")
+    return " ".join(parts)

@@ -1,0 +1,251 @@
+"""Estimates, contrasts and verdicts as tables of text: every value with its interval and its design."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..model import Axis, BenchmarkRecord, Contrast
+from ..units import format_number
+from .scales import format_value, in_order, plain, rate_prefix
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RATIO_PLACES = 3  # decimals of ratios between 0.1 and 10: 3 % is the question
+LONG = 14  # rows from which on a table is folded: the figure above it says the same at a glance
+
+#: Reason codes of the analysis in words.
+REASONS = {
+    "one_session": "one session only: how much this machine changes from visit to visit is not known",
+    "few_processes": "too few processes for a narrow interval",
+    "few_blocks": "fewer than six pairs: no interval",
+    "disturbed": "more than 20 % of the samples were disturbed, or the verdict depends on them",
+    "precision_not_reached": "interval wider than the target",
+    "other_distances": "also measured at another distance of the CPUs (own row)",
+    "not_positive": "some values are zero or below: averaged as they are",
+    "these_machines": "about these machines, not about their models",
+    "page_size": "the sides got pages of different size",
+    "distance": "no common distance of the CPUs",
+    "only_base": "measured in base only", "only_new": "measured in new only",
+    "no_valid_samples_base": "base has no undisturbed sample", "no_valid_samples_new": "new has no undisturbed sample",
+    "failed_trials_base": "trials failed in base", "failed_trials_new": "trials failed in new",
+    "polarity_unknown": "which direction is better is not recorded",
+}
+
+VERDICTS = {
+    "faster": "new is better by more than chance and the interval leaves out “no change”",
+    "slower": "new is worse by more than chance and the interval leaves out “no change”",
+    "same": "the whole interval lies inside the band of practical equality",
+    "unresolved": "the evidence decides neither way: not the same as “no difference”",
+    "incomparable": "not the same quantity, or measured on one side only",
+    "failed": "one side has no usable measurement",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of one table cell, what it sorts by, and its CSS class."""
+
+    text: str
+    sort: object = ""
+    kind: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    columns: tuple[tuple[str, bool], ...]  # heading, numeric
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    @property
+    def folded(self) -> bool:
+        return len(self.rows) > LONG
+
+
+def reason_text(codes: Iterable[str], skip: Sequence[str] = ()) -> str:
+    """Codes in words; unknown ones as they are."""
+    return "; ".join(REASONS.get(c, c.replace("_", " ")) for c in codes if c not in skip)
+
+
+def digits_for(value: float, low: float, high: float) -> int:
+    """Significant digits so that the ends of the interval differ: 3 to 5."""
+    width = high - low
+    if not (math.isfinite(width) and width > 0 and value):
+        return 3
+    return max(3, min(5, math.ceil(math.log10(abs(value) / width)) + 1))
+
+
+def interval_text(value: float, low: float, high: float, unit: str) -> tuple[str, str]:
+    """(`27.1 ns`, `26.8–27.4`) in one common prefix; the second says so when there is no interval."""
+    digits = digits_for(value, low, high)
+    if unit == "×":
+        factor, suffix, places = 1.0, "×", RATIO_PLACES if 0.1 <= value < 10 else None
+    else:
+        factor, prefixed = rate_prefix(unit, [value])
+        suffix, places = f" {prefixed}".rstrip(), None
+    if places is None:  # as many decimals for the ends as for the value, so that they line up
+        places = max(0, digits - 1 - math.floor(math.log10(abs(value / factor)))) if value and math.isfinite(value) else 3
+    if 0 < abs(value) < high - low:  # close to zero: the interval decides what is worth showing
+        places = max(0, math.ceil(-math.log10((high - low) / factor)) + 1)
+    if not math.isfinite(value):
+        return "not measured", "no interval"
+
+    def text(number: float) -> str:
+        shown = f"{number / factor:.{places}f}" if places < 7 else format_number(number / factor, digits)
+        return shown.replace("-", "−") if float(shown) else shown.lstrip("-")
+
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return text(value) + suffix, "no interval"
+    return text(value) + suffix, f"{text(low)}–{text(high)}" if low >= 0 else f"{text(low)} to {text(high)}"
+
+
+def value_cell(value: float, low: float, high: float, unit: str) -> Cell:
+    quantity, interval = interval_text(float(value), float(low), float(high), unit)
+    return Cell(quantity, float(value) if math.isfinite(value) else "", "value", interval)
+
+
+def split_axes(rows: pd.DataFrame, descriptor: BenchmarkRecord) -> tuple[list[Axis], str]:
+    """Axes that vary in `rows` (they become columns) and a sentence about those that do not."""
+    varying, fixed = [], []
+    for axis in descriptor.axes:
+        values = [plain(v) for v in rows[axis.name].dropna().unique()] if axis.name in rows else []
+        if len(values) > 1:
+            varying.append(axis)
+        elif values:
+            fixed.append(f"{axis.name.replace('_', ' ')} {format_value(values[0], axis.unit)}")
+    return varying, f"In every row: {', '.join(fixed)}." if fixed else ""
+
+
+def sorted_rows(rows: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
+    """Rows in the order that the descriptor gives its values, slowest axis first, main distance class first."""
+    keys = {}
+    for axis in axes:
+        rank = {v: i for i, v in enumerate(in_order(axis, [plain(v) for v in rows[axis.name].dropna().unique()]))}
+        keys[axis.name] = rows[axis.name].map(lambda v, rank=rank: rank.get(plain(v), -1)).to_numpy(dtype=float, na_value=-1)
+    frame = rows.assign(**{f"_{n}": k for n, k in keys.items()})
+    frame = frame.assign(_main=~frame["main"].astype(bool) if "main" in frame else False)
+    return frame.sort_values([f"_{n}" for n in keys] + ["_main", "distance"], kind="stable")
+
+
+def _axis_cells(row: object, axes: Sequence[Axis]) -> list[Cell]:
+    cells = []
+    for axis in axes:
+        value = plain(row[axis.name])
+        kind = "parameter" if isinstance(value, str) else "parameter number"
+        cells.append(Cell(format_value(value, axis.unit), value if value is not None else "", kind))
+    return cells
+
+
+def _headings(axes: Sequence[Axis], rows: pd.DataFrame) -> list[tuple[str, bool]]:
+    return [(a.name.replace("_", " "), not any(isinstance(plain(v), str) for v in rows[a.name].dropna().unique()[:1])) for a in axes]
+
+
+def _distance_cell(distance: str, main: bool) -> Cell:
+    return Cell(f"{distance}{'' if main else ' (other)'}" if distance else "–", distance, "distance" + ("" if main else " other"))
+
+
+def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric: str) -> Table | None:
+    """All cells of one metric of one machine: value (interval), relative half-width, processes, distance, remarks."""
+    rows = estimates[(estimates["benchmark"] == descriptor.name) & (estimates["metric"] == metric)]
+    if rows.empty:
+        return None
+    axes, fixed = split_axes(rows, descriptor)
+    sessions = sorted(set(rows["sessions"].astype(int)))
+    distances = sorted(set(rows["distance"].dropna()) - {""})
+    everywhere = set.intersection(*(set(r) for r in rows["reasons"])) - {"other_distances"}
+    table = []
+    for _, row in sorted_rows(rows, axes).iterrows():
+        half = float(row["half_width"])
+        cells = [
+            *_axis_cells(row, axes), value_cell(row["value"], row["low"], row["high"], row["unit"]),
+            Cell(f"±{half * 100:.1f} %" if math.isfinite(half) else "–", half if math.isfinite(half) else "", "number"),
+            Cell(str(int(row["processes"])), int(row["processes"]), "number")]
+        if len(sessions) > 1:
+            cells.append(Cell(str(int(row["sessions"])), int(row["sessions"]), "number"))
+        if len(distances) > 1:
+            cells.append(_distance_cell(row["distance"], bool(row["main"])))
+        table.append((*cells, Cell(reason_text(row["reasons"], tuple(everywhere)), "", "remark")))
+    columns = [*_headings(axes, rows), (f"{metric.replace('_', ' ')} (95 % interval)", True), ("half-width", True), ("processes", True)]
+    columns += [("sessions", True)] if len(sessions) > 1 else []
+    columns += [("distance", False)] if len(distances) > 1 else []
+    note = [fixed, f"Sessions: {sessions[0]}." if len(sessions) == 1 else "",
+            f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
+            f"In every row: {reason_text(sorted(everywhere))}." if everywhere else ""]
+    return _without_empty(Table(metric.replace("_", " "), (*columns, ("remarks", False)), tuple(table), " ".join(filter(None, note))))
+
+
+def _without_empty(table: Table) -> Table:
+    """Without a last column that says nothing."""
+    if any(row[-1].text for row in table.rows):
+        return table
+    return Table(table.caption, table.columns[:-1], tuple(row[:-1] for row in table.rows), table.note)
+
+
+def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contrast: Contrast) -> Table | None:
+    """Ratio and difference to the control, each with the interval of its paired sign test, and the number of pairs."""
+    if not len(contrasts):
+        return None
+    rows = contrasts[(contrasts["benchmark"] == descriptor.name) & (contrasts["axis"] == contrast.axis)
+                     & (contrasts["metric"] == contrast.metric) & (contrasts["control"].map(plain) == contrast.control)]
+    if rows.empty:
+        return None
+    axes, fixed = split_axes(rows, descriptor)
+    axis = next((a for a in descriptor.axes if a.name == contrast.axis), None)
+    if axis and axis not in axes:
+        axes = [*axes, axis]
+    distances = sorted(set(rows["distance"].dropna()) - {""})
+    everywhere = set.intersection(*(set(r) for r in rows["reasons"]))
+    table = []
+    for _, row in sorted_rows(rows, axes).iterrows():
+        cells = [*_axis_cells(row, axes), value_cell(row["ratio"], row["ratio_low"], row["ratio_high"], "×"),
+                                          value_cell(row["difference"], row["difference_low"], row["difference_high"], row["unit"]),
+                                          Cell(str(int(row["blocks"])), int(row["blocks"]), "number")]
+        if len(distances) > 1:
+            cells.append(_distance_cell(row["distance"], bool(row.get("main", True))))
+        table.append((*cells, Cell(reason_text(row["reasons"], tuple(everywhere)), "", "remark")))
+    control = f"{contrast.axis.replace('_', ' ')} {format_value(contrast.control, axis.unit if axis else '')}"
+    columns = [*_headings(axes, rows), ("ratio (95 % interval)", True), ("difference (95 % interval)", True), ("pairs", True)]
+    columns += [("distance", False)] if len(distances) > 1 else []
+    note = [fixed, f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
+            f"In every row: {reason_text(sorted(everywhere))}." if everywhere else ""]
+    return _without_empty(Table(f"{contrast.metric.replace('_', ' ')} against {control}, measured side by side in the same processes",
+                                (*columns, ("remarks", False)), tuple(table), " ".join(filter(None, note))))
+
+
+def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metric: str) -> Table:
+    """Cells of one benchmark and metric of a comparison: both sides, ratio, verdict and its reasons."""
+    rows = cells[cells["metric"] == metric]
+    axes, fixed = split_axes(rows, descriptor) if descriptor else ([], "")
+    table = []
+    for _, row in sorted_rows(rows, axes).iterrows():
+        distance = " / ".join(dict.fromkeys(str(d) for d in (row["distance"], row.get("distance_new", "")) if isinstance(d, str) and d))
+        lead = _axis_cells(row, axes) if descriptor else [Cell(str(row["case"]))]
+        table.append((*lead, value_cell(row["base"], row["base_low"], row["base_high"], row["unit"]),
+                      value_cell(row["new"], row["new_low"], row["new_high"], row["unit"]),
+                      value_cell(row["ratio"], row["low"], row["high"], "×"), Cell(row["verdict"], row["verdict"], f"verdict {row['verdict']}"),
+                      Cell(distance or "–", distance, "distance"), Cell(reason_text(row["reasons"]), "", "remark", " ".join(row["reasons"]))))
+    lead = _headings(axes, rows) if descriptor else [("case", False)]
+    columns = [*lead, ("base (95 % interval)", True), ("new (95 % interval)", True), ("new ÷ base (95 % interval)", True),
+               ("verdict", False), ("distance", False), ("reasons", False)]
+    polarity = rows["polarity"].iloc[0] if len(rows) else ""
+    note = " ".join(filter(None, (fixed, f"{polarity.capitalize()} is better." if polarity else "")))
+    return Table(metric.replace("_", " "), tuple(columns), tuple(table), note)
+
+
+def format_answer(answer: object) -> tuple[str, str]:
+    """(value, interval) of an answer as text for a console table."""
+    value = getattr(answer, "value", None)
+    if value is None or not math.isfinite(value):
+        return "–", "–"
+    unit = answer.unit or ""
+    if unit in ("B", "byte", "bytes"):
+        return format_value(value, unit), "–"
+    low, high = (float("nan") if b is None else float(b) for b in (answer.low, answer.high))
+    quantity, interval = interval_text(float(value), low, high, unit)
+    return (quantity, "–") if interval == "no interval" else (quantity, interval)
+

@@ -1,0 +1,155 @@
+"""What a comparison's page shows: the verdicts first, then what else differs, then each benchmark."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ..model import BenchmarkRecord
+from ..runlog.read import RunLog
+from . import figures, tables
+from .ratios import ratio_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GREY_SIDE = 3  # from so many machines a side on, their curves are drawn lighter: the eye sees the two groups
+
+
+def verdict_counts(counts: dict[str, int]) -> str:
+    """`3 slower, 1 faster, 20 same`: what demands attention first, zeros left out."""
+    order = ("slower", "faster", "same", "unresolved", "incomparable", "failed")
+    return ", ".join(f"{counts[v]} {v}" for v in order if counts.get(v)) or "nothing"
+
+
+def summary_sentence(comparison: Any) -> str:
+    """The verdict in one sentence, with how many comparisons were made and how they were corrected."""
+    counts, n = comparison.summary, comparison.comparisons
+    if not n:
+        return "Nothing could be compared: " + (verdict_counts(counts) if sum(counts.values()) else "the two sides have no cell in common") + "."
+    lead = ("New is slower somewhere" if counts.get("slower") and not counts.get("faster") else
+            "New is faster in some cells and slower in others" if counts.get("slower") else
+            "New is faster somewhere and nowhere found slower" if counts.get("faster") else
+            "No cell is found faster or slower" if counts.get("unresolved") else "Every cell is the same within the band")
+    return (f"{lead}: of {n} comparisons, {verdict_counts({k: v for k, v in counts.items() if k in ('faster', 'slower', 'same', 'unresolved')})}"
+            + (f"; besides, {verdict_counts({k: v for k, v in counts.items() if k in ('incomparable', 'failed')})}"
+               if counts.get("incomparable") or counts.get("failed") else "")
+            + f". Same means within ±{comparison.same * 100:g} %; claims are corrected for their number (Benjamini-Hochberg, q = {comparison.q:g}).")
+
+
+def scope_sentence(comparison: Any) -> str:
+    """About what the verdicts are: one machine, these machines, or two groups."""
+    sides = len(comparison.base_machines), len(comparison.new_machines)
+    if comparison.same_machine:
+        return "Both sides are one and the same machine."
+    if min(sides) >= 3:
+        return f"The sides are groups of {sides[0]} and {sides[1]} machines: the machine is the unit, and the verdicts speak about the groups."
+    return "The sides are different machines: the verdicts speak about these machines, not about their models."
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    sessions = len(machine.get("sessions", ()))
+    return f"{machine.get('alias', 'unknown')} ({machine.get('brand') or 'unknown processor'}; {sessions} session{'s' if sessions != 1 else ''})"
+
+
+def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None) -> dict[str, Any]:
+    """Everything that the template needs."""
+    from .page import merge_descriptors
+
+    records = merge_descriptors([*(base.benchmarks if base else ()), *(new.benchmarks if new else ())])
+    descriptors = {d.name: d for d in records}
+    sides = _side_estimates(base, new) if base and new else None
+    refused = dict(comparison.refused)
+    names = [*dict.fromkeys([*descriptors, *comparison.cells["benchmark"].unique()])] if len(comparison.cells) else []
+    sections = []
+    for number, name in enumerate(names):
+        cells = comparison.cells[comparison.cells["benchmark"] == name]
+        if len(cells):
+            sections.append(_section(f"c{number}", name, cells, descriptors.get(name), comparison, sides, refused.get(name)))
+    aliases = [", ".join(m["alias"] for m in side) for side in (comparison.new_machines, comparison.base_machines)]
+    return {"title": "numabench compare: " + " against ".join(aliases),
+            "summary": summary_sentence(comparison), "scope": scope_sentence(comparison), "comparison": comparison,
+            "base": [machine_line(m) for m in comparison.base_machines], "new": [machine_line(m) for m in comparison.new_machines],
+            "sections": sections, "means": [_mean_row(row) for _, row in comparison.means.iterrows()], "verdicts": tables.VERDICTS,
+            "outliers": outlier_rows(comparison.outliers), "paths": [log.paths for log in (base, new) if log],
+            "worst": worst_rows(comparison.cells, descriptors)}
+
+
+def _mean_row(row: Any) -> dict[str, Any]:
+    return {"benchmark": row["benchmark"], "metric": str(row["metric"]).replace("_", " "), "ratio": f"{row['ratio']:.3f}×",
+            "cells": int(row["cells"]), "polarity": row.get("polarity", "")}
+
+
+def worst_rows(cells: pd.DataFrame, descriptors: dict[str, BenchmarkRecord], most: int = 8) -> list[dict[str, Any]]:
+    """The slower cells with the largest change, each by its most changed metric."""
+    import numpy as np
+
+    slow = cells[cells["verdict"] == "slower"]
+    slow = slow.assign(_change=np.abs(np.log(slow["ratio"].astype(float)))).sort_values("_change", ascending=False)
+    slow = slow.drop_duplicates(["benchmark", "case"]).head(most)
+    found = []
+    for _, row in slow.iterrows():
+        quantity, interval = tables.interval_text(row["ratio"], row["low"], row["high"], "×")
+        cell = cell_name(row, descriptors.get(row["benchmark"]))
+        found.append({"cell": f"{row['benchmark']}, {row['metric'].replace('_', ' ')}: {cell}",
+                      "ratio": quantity, "interval": interval})
+    return found
+
+
+def cell_name(row: Any, descriptor: BenchmarkRecord | None) -> str:
+    """`operation increment, stride 8 B`: the parameters that vary in the benchmark."""
+    from .scales import format_value, plain
+
+    if descriptor is None:
+        return str(row["case"])
+    axes = [a for a in descriptor.axes if len(a.values) > 1] or list(descriptor.axes)
+    known = [a for a in axes if a.name in row and plain(row[a.name]) is not None]
+    return ", ".join(f"{a.name.replace('_', ' ')} {format_value(row[a.name], a.unit)}" for a in known)
+
+
+def outlier_rows(outliers: pd.DataFrame) -> list[dict[str, str]]:
+    """Every column as text, whatever the analysis names."""
+    shown = [c for c in outliers.columns if c not in ("case", "machine_id")]
+    return [{c.replace("_", " "): f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in shown} for _, row in outliers.iterrows()]
+
+
+def _side_estimates(base: RunLog, new: RunLog) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """(side, estimates, contrasts) of both sides."""
+    from ..analysis.estimate import contrast_cells, estimate_cells
+    from ..analysis.structure import with_distance
+    from ..runlog.export import samples
+
+    found = []
+    for name, log in (("base", base), ("new", new)):
+        frame = with_distance(samples(log))
+        found.append((name, estimate_cells(frame), contrast_cells(frame, log.benchmarks)))
+    return found
+
+
+def _section(identity: str, name: str, cells: pd.DataFrame, descriptor: BenchmarkRecord | None, comparison: Any, sides: Any,
+             refusal: str | None) -> dict[str, Any]:
+    metrics = [m.name for m in descriptor.metrics] if descriptor else []
+    metrics = [m for m in metrics if m in set(cells["metric"])] + [m for m in cells["metric"].unique() if m not in metrics]
+    ratios = [f for n, m in enumerate(metrics) if (f := ratio_figure(cells, descriptor, m, comparison.same, f"{identity}r{n}"))]
+    return {"id": identity, "name": name, "title": descriptor.title if descriptor else name, "question": descriptor.question if descriptor else "",
+            "refusal": refusal, "counts": verdict_counts(dict(Counter(cells["verdict"]))), "ratios": ratios,
+            "tables": [tables.verdict_table(cells, descriptor, m) for m in metrics],
+            "overlays": overlays(descriptor, sides, identity) if descriptor and sides and not refusal else []}
+
+
+def overlays(descriptor: BenchmarkRecord, sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], prefix: str) -> list[figures.Figure]:
+    """Each view with the curves of both sides on common axes, heat maps side by side on one colour scale."""
+    found = []
+    for number, view in enumerate(descriptor.views):
+        sources = []
+        for style, (side, estimates, contrasts) in enumerate(sides):
+            rows = figures.view_rows(view, descriptor, estimates, contrasts)
+            machines = list(dict.fromkeys(rows["machine_id"])) if "machine_id" in rows else [None]
+            for machine in machines:
+                mine = rows if machine is None else rows[rows["machine_id"] == machine]
+                alias = f" ({mine['machine'].iloc[0]})" if len(mine) and (len(machines) > 1 or view.kind == "heatmap") else ""
+                sources.append(figures.Source(mine, f"{side}{alias}", style, lighter=len(machines) >= GREY_SIDE))
+        drawn = figures.draw(figures.select(view, descriptor, sources), f"{prefix}o{number}")
+        if drawn:
+            found.append(drawn)
+    return found
