@@ -57,7 +57,7 @@ struct nb_case {
 struct nb_thread {
     struct nb_case *shared;
     uint32_t index, group;       /* group: index of its NUMA node among the nodes in use */
-    uint32_t gates, gaps;        /* gaps: batches more than 20 us longer than the shortest */
+    uint32_t gates, gaps;        /* gaps: batches that were interrupted */
     int32_t cpu_begin, cpu_end;
     uint64_t begin_ns, end_ns;   /* CLOCK_MONOTONIC */
     uint64_t operations;         /* inside the window */

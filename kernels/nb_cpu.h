@@ -53,5 +53,4 @@ static inline uint64_t nb_work(uint64_t x, uint64_t n)
     statement statement statement statement statement statement statement statement statement statement statement statement         \
         statement statement statement statement
 #define NB_TIMES_64(statement) NB_TIMES_16(statement) NB_TIMES_16(statement) NB_TIMES_16(statement) NB_TIMES_16(statement)
-#define NB_TIMES_256(statement) NB_TIMES_64(statement) NB_TIMES_64(statement) NB_TIMES_64(statement) NB_TIMES_64(statement)
 #endif

@@ -4,9 +4,11 @@
 #define NB_WINDOW_H
 #include "nb.h"
 
-#define NB_GAP_NS 20000 /* a batch this much longer than the shortest was interrupted: a timer tick takes 2 to 5 us */
+/* A batch that takes this long was interrupted. Ten times the shortest: no level of memory is ten times slower than the
+ * one before it; 20 us more: a timer tick takes 2 to 5. */
+#define NB_GAP_NS(shortest) (10 * (shortest) + 20000)
 
-/* Executes `n` operations (a multiple of 256). */
+/* Executes `n` operations (a multiple of 64). */
 typedef void (*nb_batch)(struct nb_thread *t, uint64_t n);
 
 /* Warm-up with batches doubled until the clock is read every batch_ns, then the window. The threads go on working
@@ -14,7 +16,7 @@ typedef void (*nb_batch)(struct nb_thread *t, uint64_t n);
 static inline void nb_window(struct nb_thread *t, nb_batch batch)
 {
     const struct nb_case *c = t->shared;
-    uint64_t n = 256, done = 0, shortest = UINT64_MAX;
+    uint64_t n = 64, done = 0, shortest = UINT64_MAX;
     uint64_t begin = nb_gate(t) + c->warmup_ns, now = nb_now(), next, end;
     for (int enough = 0; now < begin || enough < 2; now = next) { /* twice: one may have been long by an interruption */
         batch(t, n);
@@ -37,7 +39,7 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
         next = nb_now();
         if (next - now < shortest)
             shortest = next - now;
-        else if (next - now > shortest + NB_GAP_NS)
+        else if (next - now > NB_GAP_NS(shortest))
             t->gaps++, t->gap_ns += next - now - shortest;
         now = next;
     } while (now < end);

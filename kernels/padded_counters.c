@@ -31,25 +31,25 @@ static void store(struct nb_thread *t, uint64_t n)
 {
     volatile uint64_t *p = counter(t);
     uint64_t value = t->executed;
-    for (uint64_t i = 0; i < n; i += 256) {
-        value += 256; /* one new value per turn: computing one per store took 15 % of the time */
-        NB_TIMES_256(*p = value;)
+    for (uint64_t i = 0; i < n; i += 64) {
+        value += 64; /* one new value per turn: computing one per store took 15 % of the time */
+        NB_TIMES_64(*p = value;)
     }
 }
 
 static void increment(struct nb_thread *t, uint64_t n)
 {
     volatile uint64_t *p = counter(t);
-    for (uint64_t i = 0; i < n; i += 256) {
-        NB_TIMES_256(*p = *p + 1;)
+    for (uint64_t i = 0; i < n; i += 64) {
+        NB_TIMES_64(*p = *p + 1;)
     }
 }
 
 static void atomic_add(struct nb_thread *t, uint64_t n)
 {
     uint64_t *p = (uint64_t *)counter(t);
-    for (uint64_t i = 0; i < n; i += 256) {
-        NB_TIMES_256(__atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
+    for (uint64_t i = 0; i < n; i += 64) {
+        NB_TIMES_64(__atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
     }
 }
 

@@ -1,20 +1,22 @@
-/* What the pinned CPUs are like at this moment: their clock rate, the price of calibrated work, and how far apart they
- * are. Runs around every sample, since a hypervisor or a governor changes all three without any sign. */
+/* What the pinned CPUs are like at this moment: their clock rate, how far apart they are, and the price of calibrated
+ * work. Runs around every sample, since a hypervisor or a governor changes all three without any sign. */
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_window.h"
 
-enum { FREQUENCY, WORK, HOP };
-#define BATCHES 8     /* the median of 8 is not moved by an interruption of one or two */
+enum { STATE, WORK };
+#define BATCHES 7 /* of a hop: their median is not moved by an interruption of one or two */
 #define ROUND_TRIPS 200
+#define FIRST 2           /* value[2..8]: batches between threads 0 and 1 */
+#define LAST (2 + BATCHES) /* value[9..15]: between thread 0 and the last one, if that is another */
 
 static const struct nb_parameter parameters[] = {
-    {"probe", "frequency|work|hop", "one-cycle chain, dependent multiplies, or CAS ping-pong of threads 0 and 1", FREQUENCY, 0, 2},
+    {"probe", "state|work", "one-cycle chain and CAS ping-pong, or dependent multiplies", STATE, 0, 1},
 };
 static const struct nb_metric metrics[] = {
-    {"time", "ns", "per operation; one way for a hop", NB_LOWER_IS_BETTER},
+    {"time", "ns", "of one step of the chain; values 2 to 15 are batches of hops", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("sentinel", 1, "clock rate, calibrated work and distance of the pinned CPUs", parameters, metrics);
+NB_DESCRIBE("sentinel", 1, "clock rate, distance and calibrated work of the pinned CPUs", parameters, metrics);
 
 static void steps(struct nb_thread *t, uint64_t n)
 {
@@ -31,41 +33,32 @@ static void multiplies(struct nb_thread *t, uint64_t n)
     t->cursor = nb_work(t->cursor, n);
 }
 
-/* Thread 0 turns even into odd, thread 1 odd into even, by compare-and-swap without any pause. */
-static void hop(struct nb_thread *t)
+/* Thread 0 turns even into odd, its partner odd into even, by compare-and-swap without any pause. The others wait. */
+static void hop(struct nb_thread *t, uint32_t partner, int slot)
 {
-    uint64_t *word = (uint64_t *)t->shared->buffer, start = __atomic_load_n(word, __ATOMIC_RELAXED), next;
+    uint64_t *word = (uint64_t *)t->shared->buffer, next = __atomic_load_n(word, __ATOMIC_RELAXED) + (t->index != 0);
     nb_gate(t);
-    t->cpu_begin = sched_getcpu();
-    t->begin_ns = nb_now();
-    next = start + t->index;
-    for (int b = 0; b < BATCHES; b++) {
-        uint64_t before = nb_now();
-        for (int i = 0; i < ROUND_TRIPS; i++, next += 2) {
-            uint64_t seen;
+    for (int b = 0; b < BATCHES && (t->index == 0 || t->index == partner); b++) {
+        uint64_t before = nb_now(), seen;
+        for (int i = 0; i < ROUND_TRIPS; i++, next += 2)
             do
                 seen = next;
             while (!__atomic_compare_exchange_n(word, &seen, next + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-        }
-        t->value[b] = nb_now() - before;
+        t->value[slot + b] = nb_now() - before;
     }
-    t->end_ns = nb_now();
-    t->cpu_end = sched_getcpu();
-    t->operations = BATCHES * ROUND_TRIPS;
-    t->executed += t->operations;
     nb_gate(t);
-    t->check = __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 
 int nb_run(struct nb_thread *t)
 {
+    const uint32_t threads = t->shared->threads;
     if (t->shared->phase == NB_PREPARE)
         return NB_OK;
-    switch (t->shared->parameter[0]) {
-    case FREQUENCY: nb_window(t, steps); break;
-    case WORK: nb_window(t, multiplies); break;
-    case HOP: hop(t); break;
-    default: return NB_UNSUPPORTED;
+    nb_window(t, t->shared->parameter[0] == WORK ? multiplies : steps);
+    if (t->shared->parameter[0] == STATE && threads > 1) {
+        hop(t, 1, FIRST);
+        if (threads > 2)
+            hop(t, threads - 1, LAST);
     }
     return NB_OK;
 }

@@ -13,7 +13,10 @@ from synthetic_sysfs import CPU, NODE, SyntheticTree
 from numabench.cli.machine import command
 from numabench.errors import UsageError
 from numabench.host import machine as module
+from numabench.host import programs
+from numabench.host.configuration import hypervisor
 from numabench.host.machine import read_machine
+from numabench.host.processor import brand_of, read_processor
 from numabench.host.sysfs import Tree
 from numabench.host.topology import read_topology
 
@@ -54,7 +57,7 @@ def test_facts_of_a_copy_of_another_machine(tree):
 
 
 def test_no_live_fact_enters_a_copy(tree, monkeypatch):
-    monkeypatch.setattr(module, "_read_programs", lambda *_: pytest.fail("asked a program about another machine"))
+    monkeypatch.setattr(module, "read_programs", lambda *_: pytest.fail("asked a program about another machine"))
     configuration = read(tree).configuration
     assert {configuration[name] for name in ("compiler", "libc", "python", "page_bytes")} == {None}
 
@@ -107,7 +110,7 @@ def test_hypervisor(tree, flags, clocks, name):
     tree.write("proc/cpuinfo", f"processor : 0\nflags : {flags}")
     tree.write("sys/devices/system/clocksource/clocksource0/available_clocksource", clocks)
     files = Tree(str(tree.root))
-    assert module.hypervisor(files, module.read_processor(files)) == name
+    assert hypervisor(files, read_processor(files)) == name
 
 
 def fake_cpuinfo(monkeypatch, answer):
@@ -129,7 +132,7 @@ def test_programs_are_asked_once(tmp_path, monkeypatch):
     first, second = read_machine(alias="here"), read_machine(alias="here")
     assert first.brand == second.brand == "Brand of CPUID" and len(calls) == 1
     assert first == second and first.alias == "here"
-    monkeypatch.setattr(module, "_ask_compiler", lambda *_: pytest.fail("asked the compiler again"))
+    monkeypatch.setattr(programs, "_ask_compiler", lambda *_: pytest.fail("asked the compiler again"))
     assert read_machine(alias="here") == first
     bare = read_machine(facts=False)
     assert (bare.id, bare.hardware_key) == (first.id, first.hardware_key)
@@ -147,7 +150,7 @@ def test_failing_py_cpuinfo_falls_back(tmp_path, monkeypatch):
     fake_cpuinfo(monkeypatch, Exception("unknown architecture"))
     machine = read_machine()
     files = Tree()
-    assert machine.brand == module.brand_of(module.read_processor(files))
+    assert machine.brand == brand_of(read_processor(files))
     assert any("py-cpuinfo failed" in warning for warning in machine.warnings)
 
 
@@ -159,7 +162,7 @@ def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_without_facts_no_program_is_asked(monkeypatch):
-    monkeypatch.setattr(module, "_read_programs", lambda *_: pytest.fail("asked a program"))
+    monkeypatch.setattr(module, "read_programs", lambda *_: pytest.fail("asked a program"))
     assert read_machine(facts=False).configuration["compiler"] is None
 
 

@@ -67,9 +67,15 @@ def command(resume: Path | None, output: Path, plan_only: bool, root: str, requi
         console.print(f"Interrupted; what was measured is kept. Go on with: numabench run --resume {path}")
         return INTERRUPTED
     if with_report:
-        from .report import write_report
+        from ..report.page import render_report
+        from ..runlog.read import load
+        from .report import print_answers, write_page
 
-        write_report(console, [path], path.with_name("report.html"))
+        log = load(path)
+        print_answers(log)
+        page = path.with_name("report.html")
+        write_page(render_report(log), page)
+        console.print(f"Report: {page}", soft_wrap=True)
     precise = end.cells["reached"] == end.cells["total"]
     return IMPRECISE if require_precision and not precise else 0
 

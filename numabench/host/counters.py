@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 import resource
-import threading
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
-def thread_counters() -> tuple[int, int, float]:
-    """Of the calling thread: involuntary switches, page faults, seconds spent runnable but not running."""
+def thread_counters() -> tuple[int, int]:
+    """Of the calling thread: involuntary switches, page faults."""
     use = resource.getrusage(resource.RUSAGE_THREAD)
-    return use.ru_nivcsw, use.ru_minflt + use.ru_majflt, run_delay(threading.get_native_id())
+    return use.ru_nivcsw, use.ru_minflt + use.ru_majflt
 
 
 def run_delay(thread: int) -> float:
-    """Seconds that a thread waited for its CPU (schedstat, field 2); 0 on kernels without schedstat."""
+    """Seconds that a thread was runnable and not running (schedstat, field 2); 0 on kernels without schedstat."""
     try:
         with open(f"/proc/self/task/{thread}/schedstat") as file:
             return int(file.read().split()[1]) * 1e-9

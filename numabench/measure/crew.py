@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import threading
 
+import msgspec
+
 from .. import kernel as abi
-from ..host.counters import thread_counters
+from ..host.counters import run_delay, thread_counters
 from ..host.memory import Buffer
 from ..host.placement import pin_thread
 from ..model import Frozen
@@ -23,7 +25,7 @@ class Entry(Frozen):
     status: int
     switches: int
     faults: int
-    run_delay: float
+    run_delay: float = 0.0
 
 
 class Crew:
@@ -41,6 +43,7 @@ class Crew:
         self._cpus: list[int | None] = [None] * size
         self._wanted: list[int | None] = [None] * size
         self._entries: list[Entry | BaseException | None] = [None] * size
+        self._threads = [threading.get_native_id()] * size
         self._run = None
         self._go = [threading.Semaphore(0) for _ in range(size)]
         self._done = [threading.Semaphore(0) for _ in range(size)]
@@ -48,6 +51,7 @@ class Crew:
             threading.Thread(target=self._serve, args=(i,), daemon=True).start()
 
     def _serve(self, member: int) -> None:
+        self._threads[member] = threading.get_native_id()
         while True:
             self._go[member].acquire()
             self._enter(member)
@@ -66,8 +70,7 @@ class Crew:
             before = thread_counters()
             status = self._run(self.blocks[member])
             after = thread_counters()
-            self._entries[member] = Entry(status=status, switches=after[0] - before[0], faults=after[1] - before[1],
-                                          run_delay=after[2] - before[2])
+            self._entries[member] = Entry(status=status, switches=after[0] - before[0], faults=after[1] - before[1])
         except BaseException as error:  # handed to the main thread, which raises it
             self._entries[member] = error
 
@@ -94,13 +97,19 @@ class Crew:
         self._run = None
         self._together(list(range(len(cpus))))
 
-    def enter(self, kernel: abi.Kernel, phase: int, members: list[int]) -> list[Entry]:
-        """All `members` enter `kernel` at once; their blocks hold what they found. Member order gives thread index."""
+    def enter(self, kernel: abi.Kernel, phase: int, members: list[int], counted: bool = False) -> list[Entry]:
+        """All `members` enter `kernel` at once; their blocks hold what they found. Member order gives thread index.
+
+        `counted` adds the time that each waited for its CPU, which this thread reads while the others sleep.
+        """
         case = self.case
         case.threads, case.phase, case.arrived = len(members), phase, 0
         ctypes.memset(ctypes.addressof(case.opens), 0, ctypes.sizeof(case.opens))
         for index, member in enumerate(members):
             self.blocks[member].index, self.blocks[member].gates = index, 0
         self._run = kernel.run
+        before = [run_delay(self._threads[m]) for m in members] if counted else []
         self._together(members)
-        return [self._entries[member] for member in members]
+        entries = [self._entries[member] for member in members]
+        return [msgspec.structs.replace(entry, run_delay=run_delay(self._threads[m]) - delay)
+                for m, entry, delay in zip(members, entries, before, strict=True)] if counted else entries

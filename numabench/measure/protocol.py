@@ -11,7 +11,7 @@ class Timing(Frozen):
     """Times of one sample in seconds, and how many samples a case gets in a process."""
 
     window: float = 0.015
-    warmup: float = 0.001
+    warmup: float = 0.0005
     batch: float = 10e-6  # how far apart a thread looks at the clock: 20-60 ns each, below 1 %
     samples: int = 3
 

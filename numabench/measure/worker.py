@@ -26,13 +26,14 @@ from .protocol import Began, CaseFailed, Done, Event, Job, JobCase, Took, decode
 LEAST_OVERLAP = 0.95
 HOP_CHANGE = 1.25  # between before and after: the CPUs were moved (the classes seen are 2.7 and 4 apart)
 FREQUENCY_CHANGE = 1.03  # two probes a millisecond apart differ by over 1 % in a quarter of cases on a virtual machine at rest
-GAP_SHARE = 0.02  # of the window lost in interruptions longer than 20 us
-DELAY_SHARE = 0.01  # of the window spent waiting for the CPU
+GAP_SHARE = 0.02  # of the window lost in interruptions that the kernel's batches show
+DELAY_SHARE = 0.01  # of the window spent waiting for the CPU: an involuntary switch that costs less does no harm
+DELAY_SHARE_SLEEPING = 0.05  # where threads sleep by design, each wake-up waits a little
 
-FREQUENCY_WINDOW = 0.0004  # s: some ten batches, of which the fastest counts
-FREQUENCY_BATCH = 40e-6
+STATE_WINDOW = 0.0004  # s: some ten batches, of which the fastest counts
 WORK_WINDOW = 0.002
-HOP_PARTNERS = 2  # thread 0 against its neighbour and against the last thread
+SENTINEL_BATCH = 40e-6
+HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 7, 400, 2, 9  # as in kernels/sentinel.c: 200 round trips are 400 ways
 
 
 def emit(event: Event) -> None:
@@ -83,7 +84,7 @@ class Worker:
             proof = buffer.prove()
             for index in range(self.timing.samples):
                 self.load(buffer, scratch, arguments, self.timing.window, self.timing.batch)
-                entries = self.crew.enter(self.kernel, abi.MEASURE, members)
+                entries = self.crew.enter(self.kernel, abi.MEASURE, members, counted=True)
                 found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
                 after = self.probe(members)
                 if index == self.timing.samples - 1:
@@ -114,34 +115,24 @@ class Worker:
             self.hop_page = Buffer(4096, "4k", case.node)
 
     def probe(self, members: list[int], work: bool = False) -> Probes:
-        """Clock rate, price of a multiply when asked, and hop of the pinned CPUs, in Hz and seconds."""
-        frequency = 1.0 / max(self.chain("frequency", FREQUENCY_WINDOW, members))
-        multiply = max(self.chain("work", WORK_WINDOW, members)) if work else 0.0
-        partners = sorted({1, members[-1]})[:HOP_PARTNERS] if len(members) > 1 else []
-        hops = [self.hop([0, partner]) for partner in partners]
+        """Clock rate of the slowest core, hop of the farthest pair probed, and the price of a multiply when asked."""
+        blocks = self.sentinel_entry("state", STATE_WINDOW, members)
+        frequency = 1e9 / max(step_time(block) for block in blocks)
+        slots = [HOP_FIRST, HOP_LAST][:min(len(members) - 1, 2)]
+        hops = [sorted(blocks[0].value[slot:slot + HOP_BATCHES])[HOP_BATCHES // 2] / HOP_WAYS * 1e-9 for slot in slots]
+        multiply = max(map(step_time, self.sentinel_entry("work", WORK_WINDOW, members))) * 1e-9 if work else 0.0
         return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None))
 
-    def chain(self, probe: str, window: float, members: list[int]) -> list[float]:
-        """Seconds per step of each member's dependent chain, from its fastest batch."""
-        self.load(self.hop_page, None, {"probe": probe}, window, FREQUENCY_BATCH, self.sentinel)
-        saved = [(self.crew.blocks[m].executed, self.crew.blocks[m].cursor) for m in members]
+    def sentinel_entry(self, probe: str, window: float, members: list[int]) -> list[abi.ThreadBlock]:
+        """What each member's sentinel found; the members' own state is as before."""
+        self.load(self.hop_page, None, {"probe": probe}, window, SENTINEL_BATCH, self.sentinel)
+        blocks = [self.crew.blocks[m] for m in members]
+        saved = [(block.executed, block.cursor) for block in blocks]
         self.crew.enter(self.sentinel, abi.MEASURE, members)
-        times = []
-        for member, (executed, cursor) in zip(members, saved, strict=True):
-            block = self.crew.blocks[member]
-            times.append(block.value[1] / block.value[0] * 1e-9)
+        found = [abi.ThreadBlock.from_buffer_copy(block) for block in blocks]
+        for block, (executed, cursor) in zip(blocks, saved, strict=True):
             block.executed, block.cursor = executed, cursor
-        return times
-
-    def hop(self, pair: list[int]) -> float:
-        """One-way CAS hop in seconds: the median of 8 batches of 200 round trips."""
-        self.load(self.hop_page, None, {"probe": "hop"}, 0, FREQUENCY_BATCH, self.sentinel)
-        executed = [self.crew.blocks[m].executed for m in pair]
-        self.crew.enter(self.sentinel, abi.MEASURE, pair)
-        batches = sorted(self.crew.blocks[0].value[:8])
-        for member, count in zip(pair, executed, strict=True):
-            self.crew.blocks[member].executed = count
-        return (batches[3] + batches[4]) / 2 / 400 * 1e-9
+        return found
 
     # -- judging one sample -----------------------------------------------------------------------------------------
 
@@ -177,13 +168,16 @@ class Worker:
             window = t.end - t.begin
             if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:
                 reasons.append("cpu_moved")
-            if t.switches:
-                reasons.append("switched")
             if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:
                 reasons.append("gaps")
-            if not self.benchmark.may_sleep and t.run_delay > DELAY_SHARE * window:
+            if t.run_delay > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window:
                 reasons.append("run_delay")
         return reasons
+
+
+def step_time(block: abi.ThreadBlock) -> float:
+    """Nanoseconds of one step in the fastest batch of a sentinel's chain."""
+    return block.value[1] / block.value[0]
 
 
 def memory_reasons(memory: MemoryProof) -> list[str]:
