@@ -6,13 +6,14 @@ Imported by worker processes: the standard library and msgspec only, and what on
 from __future__ import annotations
 
 import ctypes as c
-import hashlib
 import os
-import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import MachineError, UsageError
 from .model import HIGHER, LOWER, Metric
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ABI = 1
 PREPARE, MEASURE = 0, 1
@@ -64,7 +65,7 @@ _LAYOUT = (c.sizeof(_Parameter), c.sizeof(_Metric), c.sizeof(_Descriptor), c.siz
 class Kernel:
     """A loaded kernel: its descriptor as plain attributes, and `run`, to be entered by every thread."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | str):
         try:
             library = c.CDLL(str(path))
         except OSError as error:
@@ -110,6 +111,8 @@ class Kernel:
 
 def source_folder() -> Path:
     """Where the C files are: beside the package in a checkout, inside it once installed."""
+    from pathlib import Path
+
     here = Path(__file__).resolve().parent
     for folder in (here / "kernels", here.parent / "kernels"):
         if (folder / "nb.h").exists():
@@ -119,6 +122,9 @@ def source_folder() -> Path:
 
 def cache_folder() -> Path:
     """The folder of compiled kernels, owned by the user, mode 0700; anything else is refused."""
+    import stat
+    from pathlib import Path
+
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numabench" / "kernels"
     try:
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -164,6 +170,7 @@ class Build:
     """What one kernel is compiled with and where the object goes."""
 
     def __init__(self, name: str, extra: tuple[str, ...] = (), folder: Path | None = None):
+        import hashlib
         import shlex
 
         folder = folder or source_folder()
@@ -175,7 +182,7 @@ class Build:
         self.flags = [*FLAGS, *extra, *shlex.split(os.environ.get("CFLAGS", ""))]
         key = hashlib.sha256()
         for part in (self.compiler, *self.command, *self.flags, *sorted(folder.glob("*.h")), self.source):
-            key.update(part.read_bytes() if isinstance(part, Path) else part.encode())
+            key.update(part.encode() if isinstance(part, str) else part.read_bytes())
             key.update(b"\0")
         self.target = cache_folder() / f"{name}-{key.hexdigest()[:16]}.so"
 
@@ -205,6 +212,8 @@ def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None) ->
 
 
 def object_hash(path: Path) -> str:
+    import hashlib
+
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

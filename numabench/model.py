@@ -6,7 +6,6 @@ description names (`ns` for latencies: the unit every reader of this field expec
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -208,6 +207,8 @@ Record = Header | BenchmarkRecord | TrialRecord | EndRecord
 
 def case_hash(benchmark: str, parameters: dict[str, Value]) -> str:
     """Content hash of one case: the same on every machine and in every version."""
+    import hashlib
+
     body = msgspec.json.encode([benchmark, sorted(parameters.items())])
     return hashlib.sha256(body).hexdigest()[:12]
 

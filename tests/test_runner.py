@@ -82,11 +82,18 @@ def test_precise_cells_stop_at_the_first_look_that_pairs_allow(scene):
 
 
 def test_noisy_cells_go_on_to_the_last_look_and_say_so(scene):
-    runner, path = scene(FakeExecutor(sd=0.5))
+    runner, path = scene(FakeExecutor(sd=0.09))
     end = runner.run()
     assert end.status == "complete" and end.cells["reached"] == 0
     assert len(end.cells["precision_not_reached"]) == end.cells["total"]
+    assert set(end.cells["why"].values()) == {"processes differ too much for 32 of them"}
     assert max(t.process for t in trials_of(path)) == 31
+
+
+def test_hopeless_cells_are_given_up_at_a_look(scene):
+    runner, path = scene(FakeExecutor(sd=0.8))
+    end = runner.run()
+    assert end.status == "complete" and end.cells["reached"] == 0 and max(t.process for t in trials_of(path)) == 11
 
 
 def test_a_number_of_processes_is_obeyed(scene):
@@ -101,6 +108,7 @@ def test_the_budget_wins(scene):
     runner, path = scene(executor, clock=lambda: now[0], budget=45.0)
     end = runner.run()
     assert end.status == "budget" and end.elapsed <= 45.0 and len(trials_of(path)) == 4
+    assert len(end.cells["why"]) == end.cells["total"]
 
 
 def test_a_crash_costs_its_case_and_no_other(scene):
@@ -119,7 +127,7 @@ def test_crash_after_crash_is_given_up(scene):
     runner, path = scene(executor, processes=1)
     end = runner.run()
     assert len(executor.jobs) == 3 and trials_of(path)[0].status == "failed"
-    assert end.cells["unmeasured"]
+    assert "no two processes with valid samples" in end.cells["why"].values()
 
 
 def test_ctrl_c_keeps_all_but_the_trial_in_flight(scene):

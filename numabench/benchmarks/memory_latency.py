@@ -79,7 +79,7 @@ class MemoryLatency(Chase):
                     {"size": octaves[-1:], "order": ("random",), "page_size": ("thp",)}]
         if profile == "full":
             return [{"size": sizes_per_octave(octaves, 4), "order": tuple(ORDERS), "page_size": PAGE_SIZES}]
-        others = [{"size": octaves[::-2][::-1], "order": orders, "page_size": (page,)}
+        others = [{"size": octaves[::-3][::-1], "order": orders, "page_size": (page,)}
                   for orders, page in ((("random", "page", "sequential"), "thp"), (("group", "random"), "4k"))]
         return [{"size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}, *others]
 

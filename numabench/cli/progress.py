@@ -6,6 +6,7 @@ that measures.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -34,10 +35,8 @@ def print_plan(console: Console, visit: Visit) -> None:
         blocks = [block for block in plan.blocks if block.benchmark == name]
         table.add_row(name, str(sum(len(b.cases) for b in blocks)), str(len(blocks)),
                       format_seconds(sum(b.seconds(plan.timing) for b in blocks)))
-    console.print(f"[bold]Plan[/] profile {plan.profile}, {plan.cases} cases on {len(visit.topology.allowed_cpus)} CPUs, "
-                  f"{plan.looks[0]}–{plan.looks[-1]} processes each, target ±{plan.target:.1%}" if len(plan.looks) > 1 else
-                  f"[bold]Plan[/] profile {plan.profile}, {plan.cases} cases on {len(visit.topology.allowed_cpus)} CPUs, "
-                  f"{plan.looks[0]} processes each")
+    processes = f"{plan.looks[0]} to {plan.looks[-1]} processes each, target ±{plan.target:.1%}" if len(plan.looks) > 1 else f"{plan.looks[0]} processes each"
+    console.print(f"[bold]Plan[/] profile {plan.profile}, {plan.cases} cases on {len(visit.topology.allowed_cpus)} CPUs, {processes}")
     console.print(table)
     least = plan.seconds(min(LEAST_CONTRASTED, plan.looks[-1]))
     console.print(f"Expected time: about {format_seconds(min(least, plan.budget))}"
@@ -99,7 +98,9 @@ def current_estimate(trial: TrialRecord) -> str:
 def print_summary(console: Console, path: Path, end: EndRecord) -> None:
     cells = end.cells
     overhead = 1 - end.measured / end.elapsed if end.elapsed else 0.0
-    console.print(f"{cells['reached']} of {cells['total']} cells reached the target precision "
-                  f"({ {'complete': 'plan complete', 'budget': 'budget used up', 'interrupted': 'interrupted'}[end.status] }); "
+    status = {"complete": "plan complete", "budget": "budget used up", "interrupted": "interrupted"}[end.status]
+    console.print(f"{cells['reached']} of {cells['total']} cells reached the target precision ({status}); "
                   f"{format_seconds(end.elapsed)}, {overhead:.0%} of it outside measured windows.")
+    for why, count in Counter(cells["why"].values()).most_common():
+        console.print(f"  {count} did not: {why}")
     console.print(f"Run log: {path}", soft_wrap=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes as c
 import os
-from pathlib import Path
 
 from ..errors import MachineError
 from ..model import MemoryProof
@@ -112,41 +111,32 @@ def huge_bytes(address: int) -> int:
 
 def available_bytes(node: int | None = None) -> int | None:
     """Memory that a buffer may take: the least of MemAvailable, the node's free memory and the cgroup's room."""
-    limits = [_meminfo(Path("/proc/meminfo"), "MemAvailable:"), _cgroup_room()]
+    limits = [_meminfo("/proc/meminfo", "MemAvailable:"), _cgroup_room()]
     if node is not None:
-        limits.append(_meminfo(Path(f"/sys/devices/system/node/node{node}/meminfo"), "MemFree:", "Inactive(file):"))
+        limits.append(_meminfo(f"/sys/devices/system/node/node{node}/meminfo", "MemFree:", "Inactive(file):"))
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None
 
 
-def _meminfo(path: Path, *names: str) -> int | None:
-    if not path.exists():
+def _meminfo(path: str, *names: str) -> int | None:
+    if not os.path.exists(path):
         return None
     total = 0
-    for line in path.read_text().splitlines():
-        words = line.split()
-        for name in names:
-            if name in words:
-                total += int(words[words.index(name) + 1]) * 1024
+    with open(path) as file:
+        for words in map(str.split, file):
+            total += sum(int(words[words.index(name) + 1]) * 1024 for name in names if name in words)
     return total
 
 
 def _cgroup_room() -> int | None:
-    """Limit minus use of this process's memory cgroup and its parents (v2), or of its v1 memory controller."""
-    rooms = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines() if Path("/proc/self/cgroup").exists() else ():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, names = Path("/sys/fs/cgroup"), ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            root, names = Path("/sys/fs/cgroup/memory"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
-            continue
-        folder = root / path.lstrip("/")
-        for place in (folder, *folder.parents):
-            limit, use = (place / name for name in names)
-            if limit.exists() and use.exists() and (text := limit.read_text().strip()).isdigit():
-                rooms.append(int(text) - int(use.read_text()))
-            if place == root:
-                break
+    """Limit minus use, the least over this process's memory cgroup and its parents (version 2 or 1)."""
+    from .sysfs import Tree, cgroup_directories
+
+    tree, rooms = Tree("/"), []
+    for directories, version2 in cgroup_directories(tree, "memory"):
+        names = ("memory.max", "memory.current") if version2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        for directory in directories:
+            limit, use = (tree.number(f"{directory}/{name}") for name in names)
+            if limit is not None and use is not None:
+                rooms.append(limit - use)
     return min(rooms) if rooms else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes as c
 import os
-import shutil
 import signal
 from collections.abc import Iterable
 
@@ -20,6 +19,8 @@ def numactl_command(cpus: Iterable[int], node: int | None) -> list[str]:
     """
     if node is None:
         return []
+    import shutil
+
     if not shutil.which("numactl"):
         raise MachineError("numactl is not installed; a worker's heap and page tables could be on any node",
                            "sudo apt-get install numactl")

@@ -17,6 +17,8 @@ from .executor import Executor, Outcome
 from .plan import LEAST_CONTRASTED, Block, Plan, job_cases
 from .protocol import Job
 
+HOPELESS = 4.0  # times the last look: a cell that would need more processes is given up, so that others get its time
+HOPELESS_FROM = 12  # processes that such a judgement needs
 RETRIES = 2  # more processes for what a crashed one had not reached
 TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
 
@@ -137,13 +139,24 @@ class Runner:
         for name, block in list(self.active.items()):
             if processes < self.least(block):
                 continue
-            wanting = {c.group for c in block.cases if not self.reached.get(c.case.hash, float("inf")) <= self.plan.target}
+            wanting = {c.group for c in block.cases if self.worth_measuring(c.case.hash, processes)}
             left = tuple(c for c in block.cases if c.group in wanting)
             if not left:
                 del self.active[name]
             elif len(left) < len(block.cases):
                 self.active[name] = Block(benchmark=block.benchmark, name=name, cases=left)
                 self.costs[name] *= len(left) / len(block.cases)
+
+    def worth_measuring(self, case: str, processes: int) -> bool:
+        """Whether a cell lacks precision that it could still reach."""
+        width = self.reached.get(case, float("inf"))
+        if width <= self.plan.target:
+            return False
+        return processes < HOPELESS_FROM or self.needed(width, processes) <= HOPELESS * self.plan.looks[-1]
+
+    def needed(self, width: float, processes: int) -> float:
+        """Processes that a cell would need: widths shrink with their square root."""
+        return processes * (width / self.plan.target) ** 2
 
     def remaining(self, processes: int) -> float:
         """Expected seconds: every active block up to its next look, within the budget."""
@@ -162,10 +175,22 @@ class Runner:
             self.reached = self.judge(self.trials)
         except NumabenchError:
             self.reached = {}
-        cases = {c.case.hash for block in self.plan.blocks for c in block.cases}
-        precise = {c for c in cases if self.reached.get(c, float("inf")) <= self.plan.target}
-        widths = {c: w for c, w in self.reached.items() if c in cases - precise and w < float("inf")}
+        cases = {c.case.hash: block for block in self.plan.blocks for c in block.cases}
+        wanting = {case: self.reached.get(case, float("inf")) for case in cases if not self.reached.get(case, float("inf")) <= self.plan.target}
+        processes: dict[str, int] = {}
+        for trial in self.trials:
+            for case in {s.case for s in trial.samples if s.valid}:
+                processes[case] = processes.get(case, 0) + 1
         return EndRecord(run=self.run_id, session=self.session, ended=utc_now(), status=status,
                          measured=sum(t.measured for t in self.trials if t.session == self.session), elapsed=self.clock() - self.began,
-                         cells={"total": len(cases), "reached": len(precise), "precision_not_reached": widths,
-                                "unmeasured": sorted(cases - set(self.reached))})
+                         cells={"total": len(cases), "reached": len(cases) - len(wanting),
+                                "precision_not_reached": {case: width for case, width in wanting.items() if width < float("inf")},
+                                "why": {case: self.why(width, processes.get(case, 0)) for case, width in wanting.items()}})
+
+    def why(self, width: float, processes: int) -> str:
+        """Why a cell is not precise, as one of few sentences that can be counted."""
+        if processes < 2:
+            return "no two processes with valid samples"
+        if self.needed(width, processes) <= self.plan.looks[-1]:
+            return "the budget was used up"
+        return f"processes differ too much for {self.plan.looks[-1]} of them"

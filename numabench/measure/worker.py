@@ -12,6 +12,9 @@ import os
 import sys
 import time
 
+# msgspec takes typing_extensions where it finds it and does without it otherwise: it would double this process's start.
+sys.modules.setdefault("typing_extensions", None)
+
 from .. import kernel as abi
 from ..benchmarks import Benchmark, Found, Probes
 from ..errors import NumabenchError
