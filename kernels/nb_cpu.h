@@ -49,8 +49,8 @@ static inline uint64_t nb_work(uint64_t x, uint64_t n)
     return x;
 }
 
-#define NB_TIMES_16(statement)                                                                                                       \
-    statement statement statement statement statement statement statement statement statement statement statement statement         \
-        statement statement statement statement
-#define NB_TIMES_64(statement) NB_TIMES_16(statement) NB_TIMES_16(statement) NB_TIMES_16(statement) NB_TIMES_16(statement)
+#define NB_TIMES_8(statement) statement statement statement statement statement statement statement statement
+#define NB_TIMES_64(statement)                                                                                                       \
+    NB_TIMES_8(statement) NB_TIMES_8(statement) NB_TIMES_8(statement) NB_TIMES_8(statement)                                          \
+    NB_TIMES_8(statement) NB_TIMES_8(statement) NB_TIMES_8(statement) NB_TIMES_8(statement)
 #endif

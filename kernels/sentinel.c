@@ -1,17 +1,20 @@
-/* What the pinned CPUs are like at this moment: their clock rate, how far apart they are, and the price of calibrated
- * work. Runs around every sample, since a hypervisor or a governor changes all three without any sign. */
+/* What the pinned CPUs are like at this moment: their clock rate, how much of a core each has, how far apart they are,
+ * and the price of calibrated work. Runs around every sample, since a hypervisor or a governor changes all of it
+ * without any sign. */
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_window.h"
 
 enum { STATE, WORK };
-#define BATCHES 7 /* of a hop: their median is not moved by an interruption of one or two */
+#define BATCHES 5 /* of a hop: their median is not moved by an interruption of one or two */
 #define ROUND_TRIPS 200
-#define FIRST 2           /* value[2..8]: batches between threads 0 and 1 */
-#define LAST (2 + BATCHES) /* value[9..15]: between thread 0 and the last one, if that is another */
+#define FIRST 2             /* value[2..6]: batches between threads 0 and 1 */
+#define LAST (2 + BATCHES)  /* value[7..11]: between thread 0 and the last one, if that is another */
+#define WIDTH 12            /* value[12]: least ns of WIDTH_TURNS turns of the wide loop */
+#define WIDTH_TURNS 1024
 
 static const struct nb_parameter parameters[] = {
-    {"probe", "state|work", "one-cycle chain and CAS ping-pong, or dependent multiplies", STATE, 0, 1},
+    {"probe", "state|work", "one-cycle chain, wide loop and CAS ping-pong; or dependent multiplies", STATE, 0, 1},
 };
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one step of the chain; values 2 to 15 are batches of hops", NB_LOWER_IS_BETTER},
@@ -26,6 +29,34 @@ static void steps(struct nb_thread *t, uint64_t n)
         NB_TIMES_64(x = nb_step(x, y);)
     }
     t->cursor = x; /* an even number of steps: as it was */
+}
+
+/* 64 operations a turn, eight independent ones at a time: as fast as the core can issue, half as fast if a sibling thread
+ * takes the other half. A function of its own, so that all nine values stay in registers. */
+static __attribute__((noinline)) uint64_t wide(uint64_t turns)
+{
+    uint64_t a = 1, b = 2, c = 3, d = 4, e = 5, f = 6, g = 7, h = 8, y = turns;
+    for (; turns; turns--) {
+        NB_TIMES_8(a = nb_step(a, y); b = nb_step(b, y); c = nb_step(c, y); d = nb_step(d, y); e = nb_step(e, y); f = nb_step(f, y);
+                   g = nb_step(g, y); h = nb_step(h, y);)
+    }
+    return a ^ b ^ c ^ d ^ e ^ f ^ g ^ h;
+}
+
+/* Two siblings of one core may be no closer by compare-and-swap than two cores (seen on Zen 5: 24 and 28 ns); this tells
+ * them apart. The last two batches do not count: a partner may have finished. */
+static void width(struct nb_thread *t)
+{
+    uint64_t least = UINT64_MAX;
+    nb_gate(t);
+    for (int batch = 0; batch < 6; batch++) {
+        uint64_t before = nb_now(), took;
+        t->cursor ^= wide(WIDTH_TURNS); /* used: Python puts the cursor back */
+        took = nb_now() - before;
+        if (batch < 4 && took < least)
+            least = took;
+    }
+    t->value[WIDTH] = least;
 }
 
 static void multiplies(struct nb_thread *t, uint64_t n)
@@ -55,6 +86,8 @@ int nb_run(struct nb_thread *t)
     if (t->shared->phase == NB_PREPARE)
         return NB_OK;
     nb_window(t, t->shared->parameter[0] == WORK ? multiplies : steps);
+    if (t->shared->parameter[0] == STATE)
+        width(t);
     if (t->shared->parameter[0] == STATE && threads > 1) {
         hop(t, 1, FIRST);
         if (threads > 2)

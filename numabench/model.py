@@ -169,6 +169,7 @@ class Sample(Frozen):
     start_skew: float = 0.0
     hop: tuple[float, float] | None = None  # one-way CAS hop of the farthest pair in s, before and after
     frequency: tuple[float, float] | None = None  # Hz of the slowest thread's core, before and after
+    width: tuple[float, float] | None = None  # independent operations per cycle of the widest thread, before and after
     extra: dict[str, float] = {}  # what a kernel reports beside its metrics (achieved delays, check values)
 
 

@@ -25,7 +25,7 @@ def tidy(values: dict, *, metric="latency", unit="ns", polarity="lower", machine
     """Samples of one cell from {(session, process): [values]}."""
     rows = [{"run": s, "machine": machine, "benchmark": "b", "metric": metric, "unit": unit, "session": s, "process": p, "sample": i,
              "value": v, "valid": True, "size": parameter, "case": case or f"case{parameter}", "block": "0", "polarity": polarity,
-             "machine_id": machine, "hop_ns": hop, "frequency_ghz": 3.0, "reasons": "", **columns}
+             "machine_id": machine, "hop_ns": hop, "core_width": float("nan"), "frequency_ghz": 3.0, "reasons": "", **columns}
             for (s, p), taken in values.items() for i, v in enumerate(taken)]
     return pd.DataFrame(rows)
 

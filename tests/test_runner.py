@@ -97,9 +97,11 @@ def test_hopeless_cells_are_given_up_at_a_look(scene):
 
 
 def test_a_number_of_processes_is_obeyed(scene):
-    runner, path = scene(FakeExecutor(sd=0.5), processes=3)
-    runner.run()
-    assert [t.process for t in trials_of(path)] == [0, 1, 2]
+    for sd, processes in ((0.5, 3), (0.0005, 11)):
+        runner, path = scene(FakeExecutor(sd=sd), processes=processes)
+        runner.run()
+        assert [t.process for t in trials_of(path)] == list(range(processes))
+        path.unlink()
 
 
 def test_the_budget_wins(scene):

@@ -54,17 +54,25 @@ def test_order_does_not_matter(values, random):
 
 
 def test_a_disturbed_sample_founds_no_class():
-    frame = pd.DataFrame({"machine_id": "m", "hop_ns": [27.0, 27.2, 52.0, 107.0], "valid": [True, True, False, True]})
+    frame = pd.DataFrame({"machine_id": "m", "core_width": 4.0, "hop_ns": [27.0, 27.2, 52.0, 107.0], "valid": [True, True, False, True]})
     assert list(with_distance(frame)["distance"]) == ["27 ns", "27 ns", "27 ns", "110 ns"]
 
 
 def test_without_valid_samples_all_of_them_define_classes():
-    frame = pd.DataFrame({"machine_id": "m", "hop_ns": [27.0, 107.0], "valid": [False, False]})
+    frame = pd.DataFrame({"machine_id": "m", "core_width": 4.0, "hop_ns": [27.0, 107.0], "valid": [False, False]})
     assert list(with_distance(frame)["distance"]) == ["27 ns", "110 ns"]
 
 
+def test_siblings_of_one_core_are_a_class_of_their_own_at_any_hop():
+    """Two threads with half a core each, at nearly the hop of two cores (24 against 28 ns: seen)."""
+    frame = pd.DataFrame({"machine_id": "m", "hop_ns": [28.0, 28.2, 24.0, 24.2, 28.1], "core_width": [4.7, 4.6, 2.6, 2.7, 3.7], "valid": True})
+    assert list(with_distance(frame).distance) == ["28 ns", "28 ns", "24 ns shared core", "24 ns shared core", "28 ns"]
+    assert label_hop("24 ns shared core") == 24.0
+    assert match_classes({"28 ns": 28.0, "24 ns shared core": 24.0}, {"26 ns": 26.0}) == {"26 ns": "28 ns"}
+
+
 def test_machines_have_their_own_classes():
-    frame = pd.DataFrame({"machine_id": ["a", "b"], "hop_ns": [27.0, 31.0], "valid": True})
+    frame = pd.DataFrame({"machine_id": ["a", "b"], "core_width": 4.0, "hop_ns": [27.0, 31.0], "valid": True})
     assert list(with_distance(frame)["distance"]) == ["27 ns", "31 ns"]
 
 

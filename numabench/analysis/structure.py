@@ -17,6 +17,11 @@ from ..runlog.export import COLUMNS, DETAILS
 #: classes are a factor 2.7 and 4 apart (10, 27, 107 ns on Zen 4), the spread inside one is 1-5 % (METHODOLOGY).
 CLASS_FACTOR = 1.3
 
+#: Threads that issue less than this share of what the machine's cores can do have a sibling on their core: siblings get
+#: about half (0.56 on Zen 5), an unseen neighbour takes up to a quarter.
+SHARED_CORE = 0.7
+SHARED = " shared core"  # suffix of the class of threads that share one core
+
 #: Names that the tables of `analysis` use themselves: no benchmark may have a parameter of such a name.
 RESERVED = frozenset((
     *COLUMNS, *DETAILS, "distance", "distance_new", "main", "log_value", "value_all", "mean_all", "match", "samples", "invalid", "low", "high", "half_width",
@@ -70,17 +75,28 @@ def distance_classes(hops_ns: np.ndarray, learn: np.ndarray | None = None) -> np
 def with_distance(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` (samples) with a column `distance`: classes per machine over all its valid samples, all benchmarks pooled.
 
-    A disturbed sample joins the nearest class: its hop may be halfway between two and must not found a third.
+    A disturbed sample joins the nearest class: its hop may be halfway between two and must not found a third. Threads that
+    share a core are classes of their own, since a hop between siblings can be as long as one between cores.
     """
     if "distance" in frame.columns:
         return frame
     distance = np.full(len(frame), "", dtype=object)
-    hops, valid = frame["hop_ns"].to_numpy(dtype=float), frame["valid"].to_numpy(dtype=bool)
+    hops, widths = (frame[name].to_numpy(dtype=float) for name in ("hop_ns", "core_width"))
+    valid = frame["valid"].to_numpy(dtype=bool)
     machines = pd.factorize(frame["machine_id"], use_na_sentinel=False)[0]
     for machine in range(machines.max(initial=-1) + 1):
         rows = machines == machine
-        distance[rows] = distance_classes(hops[rows], valid[rows])
+        shared = rows & shared_core(widths, rows & valid)
+        for part, suffix in ((rows & ~shared, ""), (shared, SHARED)):
+            labels = distance_classes(hops[part], valid[part])
+            distance[part] = [label and label + suffix for label in labels]
     return frame.assign(distance=distance)
+
+
+def shared_core(widths: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Which samples have threads that share a core: less than SHARED_CORE of the width that a tenth of `reference` has."""
+    known = widths[reference & np.isfinite(widths)]
+    return np.isfinite(widths) & (widths < SHARED_CORE * np.quantile(known, 0.9)) if known.size else np.zeros(widths.shape, dtype=bool)
 
 
 def class_medians(frame: pd.DataFrame) -> dict[str, float]:
@@ -94,6 +110,6 @@ def match_classes(base: dict[str, float], new: dict[str, float]) -> dict[str, st
     candidates = sorted((abs(math.log(hop / other)), label, name) for label, hop in new.items() for name, other in base.items())
     matched: dict[str, str] = {}
     for gap, label, name in candidates:
-        if gap <= math.log(CLASS_FACTOR) and label not in matched and name not in matched.values():
+        if gap <= math.log(CLASS_FACTOR) and label.endswith(SHARED) == name.endswith(SHARED) and label not in matched and name not in matched.values():
             matched[label] = name
     return matched

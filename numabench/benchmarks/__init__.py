@@ -37,15 +37,17 @@ class Placement(Frozen):
 
 
 class Probes(Frozen):
-    """What the sentinels found on the pinned CPUs: Hz of the slowest, seconds per multiply, one-way hop in s."""
+    """What the sentinels found on the pinned CPUs: Hz of the slowest, width of the widest, s per multiply, one-way hop in s."""
 
     frequency: float
     multiply: float = 0.0
     hop: float | None = None
+    width: float = 0.0  # independent operations per cycle
 
     def after(self, before: Probes) -> Probes:
         """These, with the price of a multiply from `before`: it is measured once per case."""
-        return Probes(frequency=self.frequency, multiply=self.multiply or before.multiply, hop=self.hop)
+        return Probes(frequency=self.frequency, multiply=self.multiply or before.multiply, hop=self.hop,
+                      width=self.width)
 
 
 class Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, View
+from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -98,16 +99,16 @@ class MemoryLatency(Chase):
             if share and level == 3:  # neighbours leave a fraction of a shared cache: well above L2, well below the capacity
                 share = max((s for s in sizes if s <= capacity // 8), default=share)
             if share:
-                found.append(self.level(f"L{level} (at {share // KIB} KiB)", share))
+                found.append(self.level(f"within {format_bytes(share)} (L{level} of {format_bytes(capacity)} by the firmware)", share))
         if sizes:
-            found.append(self.level(f"memory (at {sizes[-1] // MIB} MiB)", sizes[-1]))
-            if any(p["order"] == "random" and p["size"] == sizes[-1] for p in cases):
-                found.append(self.level("memory in random order, translation included,", sizes[-1], "random"))
+            found.append(self.level(f"within {format_bytes(sizes[-1])} (memory)", sizes[-1]))
+            if any(p["order"] == "random" and p["page_size"] == "thp" and p["size"] == sizes[-1] for p in cases):
+                found.append(self.level(f"within {format_bytes(sizes[-1])} in random order (memory and address translation)", sizes[-1], "random"))
         return tuple(found)
 
     def level(self, where: str, size: int, order: str = "group") -> Answer:
         return Answer(kind="cell", metric="latency", where={"size": size, "order": order, "page_size": "thp"},
-                      text=f"A dependent load from {where} takes {{value}}")
+                      text=f"A dependent load {where} takes {{value}}")
 
 
 def sizes_per_octave(octaves: list[int], points: int) -> list[int]:

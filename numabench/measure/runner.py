@@ -133,7 +133,7 @@ class Runner:
 
     def look(self, processes: int) -> None:
         """At planned counts: drop the groups whose cells all reached the target."""
-        if processes not in self.plan.looks and processes != LEAST_CONTRASTED:
+        if processes not in self.plan.looks:
             return
         self.reached = self.judge(self.trials)
         for name, block in list(self.active.items()):

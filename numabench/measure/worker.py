@@ -28,6 +28,7 @@ from .protocol import Began, CaseFailed, Done, Event, Job, JobCase, Took, decode
 # Thresholds of a valid sample (METHODOLOGY.md, "Every trial proves itself").
 LEAST_OVERLAP = 0.95
 HOP_CHANGE = 1.25  # between before and after: the CPUs were moved (the classes seen are 2.7 and 4 apart)
+WIDTH_CHANGE = 1.4  # a sibling took half of the core, or went
 FREQUENCY_CHANGE = 1.03  # two probes a millisecond apart differ by over 1 % in a quarter of cases on a virtual machine at rest
 GAP_SHARE = 0.02  # of the window lost in interruptions that the kernel's batches show
 DELAY_SHARE = 0.01  # of the window spent waiting for the CPU: an involuntary switch that costs less does no harm
@@ -36,7 +37,8 @@ DELAY_SHARE_SLEEPING = 0.05  # where threads sleep by design, each wake-up waits
 STATE_WINDOW = 0.0004  # s: some ten batches, of which the fastest counts
 WORK_WINDOW = 0.002
 SENTINEL_BATCH = 40e-6
-HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 7, 400, 2, 9  # as in kernels/sentinel.c: 200 round trips are 400 ways
+HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 5, 400, 2, 7  # as in kernels/sentinel.c: 200 round trips are 400 ways
+WIDTH_SLOT, WIDTH_OPERATIONS = 12, 1024 * 64
 
 
 def emit(event: Event) -> None:
@@ -118,13 +120,17 @@ class Worker:
             self.hop_page = Buffer(4096, "4k", case.node)
 
     def probe(self, members: list[int], work: bool = False) -> Probes:
-        """Clock rate of the slowest core, hop of the farthest pair probed, and the price of a multiply when asked."""
+        """Clock rate of the slowest core, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
+
+        The widest: siblings of one core are all narrow, while an unseen neighbour makes one thread narrow.
+        """
         blocks = self.sentinel_entry("state", STATE_WINDOW, members)
         frequency = 1e9 / max(step_time(block) for block in blocks)
         slots = [HOP_FIRST, HOP_LAST][:min(len(members) - 1, 2)]
         hops = [sorted(blocks[0].value[slot:slot + HOP_BATCHES])[HOP_BATCHES // 2] / HOP_WAYS * 1e-9 for slot in slots]
         multiply = max(map(step_time, self.sentinel_entry("work", WORK_WINDOW, members))) * 1e-9 if work else 0.0
-        return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None))
+        width = WIDTH_OPERATIONS / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
+        return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width)
 
     def sentinel_entry(self, probe: str, window: float, members: list[int]) -> list[abi.ThreadBlock]:
         """What each member's sentinel found; the members' own state is as before."""
@@ -163,7 +169,7 @@ class Worker:
                       reasons=tuple(dict.fromkeys(reasons)), threads=threads, memory=memory, overlap=overlap,
                       start_skew=max(t.begin for t in threads),
                       hop=(before.hop, after.hop) if before.hop and after.hop else None,
-                      frequency=(before.frequency, after.frequency), extra=self.benchmark.extra(arguments, before, found))
+                      frequency=(before.frequency, after.frequency), width=(before.width, after.width), extra=self.benchmark.extra(arguments, before, found))
 
     def thread_reasons(self, threads: tuple[ThreadProof, ...]) -> list[str]:
         reasons = []
@@ -192,7 +198,7 @@ def probe_reasons(before: Probes, after: Probes) -> list[str]:
     reasons = []
     if changed(before.frequency, after.frequency, FREQUENCY_CHANGE):
         reasons.append("frequency_changed")
-    if before.hop and after.hop and changed(before.hop, after.hop, HOP_CHANGE):
+    if before.hop and after.hop and (changed(before.hop, after.hop, HOP_CHANGE) or changed(before.width, after.width, WIDTH_CHANGE)):
         reasons.append("distance_changed")
     return reasons
 

@@ -15,14 +15,15 @@ FORMATS = ("csv", "json", "parquet")
 
 #: The columns that every export starts with; one column per parameter follows, then the rest.
 COLUMNS = ("run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid")
-DETAILS = ("case", "block", "polarity", "machine_id", "hop_ns", "frequency_ghz", "reasons")
+DETAILS = ("case", "block", "polarity", "machine_id", "hop_ns", "core_width", "frequency_ghz", "reasons")
 
 
 def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
     """Tidy samples: `COLUMNS`, then one column per parameter, then `DETAILS`.
 
     `process` numbers a case's processes within its session; `hop_ns` is the one-way CAS hop measured around the
-    sample (mean of before and after; NaN with one thread); `reasons` says why a sample is not `valid`.
+    sample (mean of before and after; NaN with one thread) and `core_width` how many independent operations a cycle the
+    widest thread had; `reasons` says why a sample is not `valid`.
     Parameters that a benchmark does not have are empty (NaN or None).
     """
     import pandas as pd
@@ -44,6 +45,7 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
                 "benchmark": trial.benchmark, "session": trial.session, "block": trial.block, "process": trial.process,
                 "sample": sample.index, "case": sample.case, "valid": sample.valid, "reasons": " ".join(sample.reasons),
                 "hop_ns": sum(sample.hop) / 2 * 1e9 if sample.hop else float("nan"),
+                "core_width": sum(sample.width) / 2 if sample.width else float("nan"),
                 "frequency_ghz": sum(sample.frequency) / 2 / 1e9 if sample.frequency else float("nan"),
                 **sample.parameters,
             }
