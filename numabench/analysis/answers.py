@@ -268,14 +268,28 @@ def _ranking(data: _Data, answer: Answer) -> _Found:
             apart = _resolved(data, answer, rows.iloc[position - 1], row)
             parts.append((" > " if metric.polarity == HIGHER else " < ") if apart else " ≈ ")
             open_pairs += [] if apart else [f"{names[position - 1]} and {names[position]}"]
-        parts.append(f"{names[position]} {format_quantity(row['value'], metric.unit)} [{interval_text(row['low'], row['high'], metric.unit)}]")
+        parts.append((names[position], format_quantity(row["value"], metric.unit), interval_text(row["low"], row["high"], metric.unit)))
     best = rows.iloc[0]
     problem = "" if len(rows) > 1 else f"only {names[0]} has been measured"
     if open_pairs and len(open_pairs) == len(rows) - 1:
         problem = "unresolved: no two neighbours are told apart"
     design = design_text(int(rows["processes"].min()), int(rows["sessions"].min()), distance)
     return _Found(value=float(best["value"]), low=float(best["low"]), high=float(best["high"]), unit=metric.unit, distance=distance,
-                  value_text=names[0], ranking="".join(parts), interval_text=f"95 % intervals in brackets, {design}", problem=problem)
+                  value_text=names[0], ranking=_chain(parts), interval_text=f"95 % intervals in brackets, {design}", problem=problem)
+
+
+def _chain(parts: list[str | tuple[str, str, str]]) -> str:
+    """Signs and (name, value, interval) in a row; a unit that all share is said once, at the end."""
+    units = {text.partition(" ")[2] for part in parts if isinstance(part, tuple) for text in part[1:]}
+    shared = units.pop() if len(units) == 1 else ""
+
+    def say(part: str | tuple[str, str, str]) -> str:
+        if isinstance(part, str):
+            return part
+        name, value, interval = (text.removesuffix(shared).rstrip() for text in part)
+        return f"{name} {value} [{interval}]"
+
+    return f"{''.join(map(say, parts))} {shared}".rstrip()
 
 
 def _resolved(data: _Data, answer: Answer, one: pd.Series, other: pd.Series) -> bool:

@@ -93,6 +93,7 @@ class Benchmark(ABC):
     views: ClassVar[tuple[View, ...]] = ()
     notes: ClassVar[tuple[str, ...]] = ()
     method: ClassVar[dict[str, Value]] = {}
+    rank: ClassVar[int] = 100  # where it stands in lists and reports; equal ones by name
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
@@ -166,7 +167,7 @@ def discover() -> dict[str, Benchmark]:
     modules = [f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     modules += [point.value for point in entry_points(group=ENTRY_POINTS)]
     found = [importlib.import_module(module).BENCHMARK for module in modules]
-    return {benchmark.name: benchmark for benchmark in found}
+    return {benchmark.name: benchmark for benchmark in sorted(found, key=lambda b: (b.rank, b.name))}
 
 
 def find(name: str) -> Benchmark:

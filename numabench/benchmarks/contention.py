@@ -16,6 +16,7 @@ WAIT_MAX_SLOT = 2
 
 class Contention(Benchmark):
     name = kernel = "contention"
+    rank = 2
     title = "Mutex, atomic and what lies between"
     question = "From how many threads, and with what work inside, is a lock better than an atomic update, and which lock is it?"
     expected = ("Alone, an atomic add costs some cycles and a mutex two of them. Together, an atomic update needs the line for "

@@ -51,6 +51,7 @@ class Chase(Benchmark):
 
 class MemoryLatency(Chase):
     name = "memory_latency"
+    rank = 3
     title = "Memory latency by working set"
     question = "How long does a load take that must wait for the one before, from the first cache to memory?"
     expected = ("Plateaus at the latency of each cache level, with steps at their capacities. Order `group` stays within 256 KiB at a "

@@ -9,6 +9,7 @@ from .memory_latency import PAGE_SIZES, Chase, memory_size
 
 class NodeLatency(Chase):
     name = "node_latency"
+    rank = 4
     title = "Latency between NUMA nodes"
     question = "How much farther is the memory of another node?"
     expected = "The diagonal (local memory) is lowest; remote nodes follow the machine's links, which the firmware's distances only hint at."

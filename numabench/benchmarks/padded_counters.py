@@ -13,6 +13,7 @@ OPERATIONS = ("store", "increment", "atomic_add")
 
 class PaddedCounters(Benchmark):
     name = kernel = "padded_counters"
+    rank = 1
     title = "Padded and unpadded counters"
     question = "What does it cost when two threads write to one cache line, and from which distance on is it free?"
     expected = ("Below the line size every access waits for the line to come back from the other core: with enough private work between "
