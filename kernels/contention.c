@@ -7,7 +7,6 @@
 #include "nb.h"
 #include "nb_locks.h"
 #include "nb_window.h"
-#include <string.h>
 
 enum { PRIMITIVE, SECTION, THINK };
 enum { ATOMIC_ADD, ATOMIC_CAS, ATOMIC_ADD_SHARDED, ATOMIC_ADD_PER_NODE, MUTEX, MUTEX_ADAPTIVE, SPIN_TTAS, TICKET, MCS, FUTEX };
@@ -144,9 +143,9 @@ int nb_run(struct nb_thread *t)
     const struct nb_case *c = t->shared;
     if (c->phase == NB_PREPARE)
         return prepare(t);
-    t->value[2] = 0;
-    memset(t->histogram, 0, sizeof t->histogram);
     nb_window(t, quiet[c->parameter[PRIMITIVE]]);
+    t->value[NB_LONGEST] = 0;
+    memset(t->histogram, 0, sizeof t->histogram);
     stamp(t, stamped[c->parameter[PRIMITIVE]]);
     nb_gate(t);
     struct lines *at = (struct lines *)c->buffer;

@@ -16,7 +16,7 @@ static const struct nb_parameter parameters[] = {
     [SEED] = {"seed", NULL, "of the order", 1, 0, INT64_MAX},
 };
 static const struct nb_metric metrics[] = {
-    {"latency", "ns", "time of one dependent load", NB_LOWER_IS_BETTER},
+    {"latency", "ns", "time of one dependent load, in the median batch of a window", NB_LOWER_IS_BETTER},
     {"cycles", "cycle", "the same in cycles of the core, whose clock rate is measured around the sample", NB_LOWER_IS_BETTER},
 };
 NB_DESCRIBE("memory_latency", 1, "pointer chase through a working set", parameters, metrics);

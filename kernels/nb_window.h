@@ -3,6 +3,11 @@
 #ifndef NB_WINDOW_H
 #define NB_WINDOW_H
 #include "nb.h"
+#include <string.h>
+
+/* What a window leaves in value[]: operations in a batch, ns of the shortest batch, ps of the median one (its rate without
+ * the interruptions that every window has), and the longest wait in ns of those recorded. */
+enum { NB_BATCH, NB_SHORTEST, NB_MEDIAN_PS, NB_LONGEST };
 
 /* A batch that takes this long was interrupted. Ten times the shortest: no level of memory is ten times slower than the
  * one before it; 20 us more: a timer tick takes 2 to 5. */
@@ -11,43 +16,60 @@
 /* Executes `n` operations (a multiple of 64). */
 typedef void (*nb_batch)(struct nb_thread *t, uint64_t n);
 
+#define NB_FINE 256 /* bins per duration of a usual batch: the median batch is known to 0.4 % */
+
+/* The middle of the bin that holds the median of all batches, in units of 1/(2 NB_FINE). */
+static inline uint64_t nb_median_bin(const uint32_t *bins, uint64_t batches)
+{
+    uint64_t seen = 0, bin = 0;
+    while (bin < NB_BINS - 1 && (seen += bins[bin]) * 2 < batches)
+        bin++;
+    return 2 * bin + 1;
+}
+
 /* Warm-up with batches doubled until the clock is read every batch_ns, then the window. The threads go on working
  * between the two, so that nobody measures alone. The clock's own 20-60 ns per batch stay below 1 % of 10 us. */
 static inline void nb_window(struct nb_thread *t, nb_batch batch)
 {
     const struct nb_case *c = t->shared;
-    uint64_t n = 64, done = 0, shortest = UINT64_MAX;
+    uint64_t n = 64, done = 0, batches = 0, usual = 1, shortest = UINT64_MAX;
     uint64_t begin = nb_gate(t) + c->warmup_ns, now = nb_now(), next, end;
     for (int enough = 0; now < begin || enough < 2; now = next) { /* twice: one may have been long by an interruption */
         batch(t, n);
         t->executed += n;
         next = nb_now();
+        usual = next - now + 1;
         if (next - now >= c->batch_ns)
             enough++;
         else
             n *= 2, enough = 0;
     }
+    memset(t->histogram, 0, sizeof t->histogram);
+    t->gaps = 0;
+    t->gap_ns = 0;
     t->cpu_begin = sched_getcpu();
     t->begin_ns = now = nb_now();
     end = (now > begin ? now : begin) + c->window_ns;
-    t->gaps = 0;
-    t->gap_ns = done = 0;
     do {
         batch(t, n);
         t->executed += n;
         done += n;
         next = nb_now();
-        if (next - now < shortest)
-            shortest = next - now;
-        else if (next - now > NB_GAP_NS(shortest))
-            t->gaps++, t->gap_ns += next - now - shortest;
+        uint64_t took = next - now, bin = took * NB_FINE / usual;
+        t->histogram[bin < NB_BINS ? bin : NB_BINS - 1]++;
+        batches++;
+        if (took < shortest)
+            shortest = took;
+        else if (took > NB_GAP_NS(shortest))
+            t->gaps++, t->gap_ns += took - shortest;
         now = next;
     } while (now < end);
     t->end_ns = now;
     t->cpu_end = sched_getcpu();
     t->operations = done;
-    t->value[0] = n;        /* operations in a batch, and ns of the shortest: */
-    t->value[1] = shortest; /* the rate without any interruption */
+    t->value[NB_BATCH] = n;
+    t->value[NB_SHORTEST] = shortest;
+    t->value[NB_MEDIAN_PS] = nb_median_bin(t->histogram, batches) * usual * 1000 / (2 * NB_FINE);
 }
 
 /* Counts a wait of `ns` in 16 bins per octave. */
@@ -59,7 +81,7 @@ static inline void nb_record(struct nb_thread *t, uint64_t ns)
         bin = (octave - 3) * 16 + (uint32_t)(ns >> (octave - 4) & 15);
     }
     t->histogram[bin < NB_BINS ? bin : NB_BINS - 1]++;
-    if (ns > t->value[2])
-        t->value[2] = ns;
+    if (ns > t->value[NB_LONGEST])
+        t->value[NB_LONGEST] = ns;
 }
 #endif

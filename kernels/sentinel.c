@@ -8,16 +8,16 @@
 enum { STATE, WORK };
 #define BATCHES 5 /* of a hop: their median is not moved by an interruption of one or two */
 #define ROUND_TRIPS 200
-#define FIRST 2             /* value[2..6]: batches between threads 0 and 1 */
-#define LAST (2 + BATCHES)  /* value[7..11]: between thread 0 and the last one, if that is another */
-#define WIDTH 12            /* value[12]: least ns of WIDTH_TURNS turns of the wide loop */
+#define FIRST 4             /* value[4..8]: batches between threads 0 and 1 */
+#define LAST (4 + BATCHES)  /* value[9..13]: between thread 0 and the last one, if that is another */
+#define WIDTH 14            /* value[14]: least ns of WIDTH_TURNS turns of the wide loop */
 #define WIDTH_TURNS 1024
 
 static const struct nb_parameter parameters[] = {
     {"probe", "state|work", "one-cycle chain, wide loop and CAS ping-pong; or dependent multiplies", STATE, 0, 1},
 };
 static const struct nb_metric metrics[] = {
-    {"time", "ns", "of one step of the chain; values 2 to 15 are batches of hops", NB_LOWER_IS_BETTER},
+    {"time", "ns", "of one step of the chain; values from 4 on are batches of hops and the width", NB_LOWER_IS_BETTER},
 };
 NB_DESCRIBE("sentinel", 1, "clock rate, distance and calibrated work of the pinned CPUs", parameters, metrics);
 

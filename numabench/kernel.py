@@ -22,6 +22,7 @@ FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
 COMPILERS = ("cc", "gcc", "clang")
 VALUES, BINS, PARAMETERS, GATES = 16, 640, 12, 8
 BINS_PER_OCTAVE = 16
+BATCH_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT = 0, 2, 3  # of `value` (kernels/nb_window.h)
 
 
 class _Parameter(c.Structure):
@@ -215,6 +216,11 @@ def object_hash(path: Path) -> str:
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def median_batch(block: ThreadBlock) -> float:
+    """Nanoseconds of one operation in the median batch of a thread's window: what a window costs without its interruptions."""
+    return block.value[MEDIAN_PS_SLOT] / block.value[BATCH_SLOT] / 1000
 
 
 def histogram_quantile(bins: list[int], share: float) -> float:

@@ -143,6 +143,15 @@ def test_a_chain_is_one_cycle_through_all_lines(loaded, group):
     scratch.close()
 
 
+def test_the_median_batch_is_within_the_window_s_own_times(loaded):
+    found = enter(loaded["memory_latency"], {"seed": 1}, size=1 << 14)
+    thread = found.threads[0]
+    mean = (thread.end_ns - thread.begin_ns) / thread.operations
+    shortest = thread.value[1] / thread.value[0]
+    assert shortest * 0.99 <= abi.median_batch(thread) <= max(mean * 1.5, shortest * 2.5)
+    assert sum(thread.histogram) * thread.value[0] == thread.operations
+
+
 def test_a_chain_that_is_not_one_cycle_is_noticed(tmp_path):
     """A shuffle of self pointers walks a random share of its lines (X-Mem and numademo do)."""
     shutil.copytree(abi.source_folder(), tmp_path / "kernels")

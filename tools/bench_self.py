@@ -15,6 +15,7 @@ import time
 import numabench as nb
 from numabench import kernel as abi
 from numabench.analysis.estimate import sign_interval
+from numabench.analysis.structure import with_distance
 from numabench.host.memory import Buffer
 from numabench.measure.crew import Crew
 
@@ -95,10 +96,39 @@ def run_costs(run: nb.Run) -> None:
     print(f"samples: {len(samples)}, disturbed {sum(not s.valid for s in samples) / len(samples):.1%}")
 
 
+def thresholds(run: nb.Run) -> None:
+    """What METHODOLOGY.md section 3 leans on: how far samples deviate from their case's median, with and without switches."""
+    print("\n## Samples by what happened to them")
+    cases: dict[tuple, list] = {}
+    clocks = []
+    for trial in run.log.trials:
+        for sample in trial.samples:
+            cases.setdefault((trial.benchmark, sample.case, trial.process), []).append(sample)
+            clocks.append(max(sample.frequency) / min(sample.frequency))
+    deviations: dict[str, list[float]] = {"no switch": [], "switched, lost under 1 %": [], "lost over 1 %": []}
+    for (benchmark, _, _), samples in cases.items():
+        name = "latency" if benchmark.endswith("latency") else "time_per_operation"
+        median = statistics.median(s.metrics[name] for s in samples)
+        for sample in samples:
+            lost = max(t.run_delay / (t.end - t.begin) for t in sample.threads)
+            switched = any(t.switches for t in sample.threads)
+            kind = "lost over 1 %" if lost > 0.01 else "switched, lost under 1 %" if switched else "no switch"
+            deviations[kind].append(abs(sample.metrics[name] / median - 1))
+    for kind, values in deviations.items():
+        values.sort()
+        if values:
+            print(f"deviation by switches: {kind:26} {len(values):6} samples, median {statistics.median(values):.2%}, "
+                  f"90th percentile {values[int(0.9 * len(values))]:.2%} from their process's median")
+    print(f"clock changes over 1 %: {sum(c > 1.01 for c in clocks) / len(clocks):.1%} of samples, over 3 %: {sum(c > 1.03 for c in clocks) / len(clocks):.1%}")
+
+
 def bands(run: nb.Run) -> None:
     print("\n## Physics bands (METHODOLOGY.md): every one a paired or interleaved ratio of this run")
     frame = run.samples()
     frame = frame[frame.valid]
+    frame = with_distance(frame)
+    main = frame[frame.benchmark == "padded_counters"].distance.replace("", float("nan")).mode()[0]
+    frame = frame[frame.distance.isin(["", main])]  # one distance class
     medians = frame.groupby(["benchmark", "case", "metric"])["value"].median()
     hop = frame[frame.benchmark == "padded_counters"].hop_ns.median()
     cells = {}
@@ -131,7 +161,7 @@ def bands(run: nb.Run) -> None:
         ("MCS, time per acquisition / hop", lock("mcs", "time_per_operation") / 2 / hop, 0.9, float("inf")),
         ("L1 latency, cycles", value("memory_latency", "cycles", size=16 * KIB, order="group", page_size="thp"), 3, 6),
     ]
-    print(f"CAS hop {hop:.1f} ns")
+    print(f"distance class {main}, CAS hop {hop:.1f} ns")
     for name, found, low, high in rows:
         print(f"{name:45} {found:8.3f}   band {low} to {high}   {'holds' if low <= found <= high else 'BROKEN' if found == found else 'not measured'}")
 
@@ -142,6 +172,7 @@ def main() -> None:
     logs = [nb.load(path) for path in sys.argv[1:]]
     run = logs[0] if logs else nb.run(profile="standard")
     run_costs(run)
+    thresholds(run)
     bands(run)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..kernel import BINS, histogram_quantile
+from ..kernel import BINS, LONGEST_SLOT, histogram_quantile
 from ..model import Answer, Axis, Contrast, View
 from . import ALONE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
@@ -11,7 +11,6 @@ PRIMITIVES = ("atomic_add", "atomic_cas", "atomic_add_sharded", "atomic_add_per_
 SECTIONS = (0, 40, 100, 400)  # ns; the uncontended mutex costs 5-10, a hop 10-130
 THINKS = (0, 200)
 OWN, PART = 4096, 512  # layout of the measured buffer, as in kernels/contention.c
-WAIT_MAX_SLOT = 2
 
 
 class Contention(Benchmark):
@@ -96,7 +95,7 @@ class Contention(Benchmark):
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         bins = [sum(column) for column in zip(*(t.histogram[:BINS] for t in found.threads), strict=True)]
         return {"throughput": found.throughput, "time_per_operation": found.time_per_operation, "fairness": found.fairness,
-                "wait_p999": histogram_quantile(bins, 0.999), "wait_max": float(max(t.value[WAIT_MAX_SLOT] for t in found.threads))}
+                "wait_p999": histogram_quantile(bins, 0.999), "wait_max": float(max(t.value[LONGEST_SLOT] for t in found.threads))}
 
     def check(self, p: Parameters, found: Found) -> str:
         total = sum(t.check for t in found.threads)

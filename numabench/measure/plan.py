@@ -19,7 +19,7 @@ from .protocol import JobCase, Timing
 LOOKS = (5, 8, 12, 20, 32)  # planned looks: looking after each process would stop on luck
 LEAST_CONTRASTED = 8  # blocks for a paired interval (6 is the least that gives 95 % by signs)
 TARGET = 0.02  # relative half-width of the 95 % interval
-TRIAL_SECONDS = 3.0  # of measuring in one process: start-up stays below 4 %, and no more is lost to a crash
+TRIAL_SECONDS = 6.0  # of measuring in one process: start-up stays below 2 %, and no more is lost to a crash
 
 # Rough prices for the first estimate; the runner then uses what it measured.
 SAMPLE_OVERHEAD = 0.004
@@ -30,8 +30,8 @@ PROCESS_OVERHEAD = 0.1
 #: Per profile: wall-clock budget in seconds and timing of a sample.
 PROFILES: dict[str, tuple[float, Timing]] = {
     "quick": (40.0, Timing(window=0.008)),
-    "standard": (300.0, Timing(window=0.02)),
-    "full": (3600.0, Timing(window=0.02)),
+    "standard": (300.0, Timing(window=0.025)),
+    "full": (3600.0, Timing(window=0.025)),
 }
 
 

@@ -34,11 +34,11 @@ GAP_SHARE = 0.02  # of the window lost in interruptions that the kernel's batche
 DELAY_SHARE = 0.01  # of the window spent waiting for the CPU: an involuntary switch that costs less does no harm
 DELAY_SHARE_SLEEPING = 0.05  # where threads sleep by design, each wake-up waits a little
 
-STATE_WINDOW = 0.0004  # s: some ten batches, of which the fastest counts
+STATE_WINDOW = 0.0003  # s: some ten batches, whose median counts
 WORK_WINDOW = 0.002
-SENTINEL_BATCH = 40e-6
-HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 5, 400, 2, 7  # as in kernels/sentinel.c: 200 round trips are 400 ways
-WIDTH_SLOT, WIDTH_OPERATIONS = 12, 1024 * 64
+SENTINEL_BATCH = 20e-6
+HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 5, 400, 4, 9  # as in kernels/sentinel.c: 200 round trips are 400 ways
+WIDTH_SLOT, WIDTH_OPERATIONS = 14, 1024 * 64
 
 
 def emit(event: Event) -> None:
@@ -125,10 +125,10 @@ class Worker:
         The widest: siblings of one core are all narrow, while an unseen neighbour makes one thread narrow.
         """
         blocks = self.sentinel_entry("state", STATE_WINDOW, members)
-        frequency = 1e9 / max(step_time(block) for block in blocks)
+        frequency = 1e9 / max(abi.median_batch(block) for block in blocks)
         slots = [HOP_FIRST, HOP_LAST][:min(len(members) - 1, 2)]
         hops = [sorted(blocks[0].value[slot:slot + HOP_BATCHES])[HOP_BATCHES // 2] / HOP_WAYS * 1e-9 for slot in slots]
-        multiply = max(map(step_time, self.sentinel_entry("work", WORK_WINDOW, members))) * 1e-9 if work else 0.0
+        multiply = max(map(abi.median_batch, self.sentinel_entry("work", WORK_WINDOW, members))) * 1e-9 if work else 0.0
         width = WIDTH_OPERATIONS / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
         return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width)
 
@@ -182,11 +182,6 @@ class Worker:
             if t.run_delay > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window:
                 reasons.append("run_delay")
         return reasons
-
-
-def step_time(block: abi.ThreadBlock) -> float:
-    """Nanoseconds of one step in the fastest batch of a sentinel's chain."""
-    return block.value[1] / block.value[0]
 
 
 def memory_reasons(memory: MemoryProof) -> list[str]:
