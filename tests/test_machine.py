@@ -48,7 +48,7 @@ def test_facts_of_a_copy_of_another_machine(tree):
     assert machine.alias == "node-17-a" and machine.flags == ("avx2", "constant_tsc", "ht", "lm")
     assert machine.hardware["packages"] == 2 and machine.hardware["memory_gib"] == 16
     configuration = machine.configuration
-    assert configuration["command_line"] == "ro mitigations=off isolcpus=3"
+    assert configuration["command_line"] == "mitigations=off isolcpus=3"
     assert configuration["governor"] == "performance,powersave" and configuration["turbo"] is False
     assert configuration["thp_enabled"] == "madvise" and configuration["hugepages"] == {"2097152": 12}
     assert configuration["mitigations"] == {"spectre_v1": "Mitigation: barriers"}

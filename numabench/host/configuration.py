@@ -13,8 +13,12 @@ from .topology import Topology
 _CPU = "sys/devices/system/cpu"
 _MM = "sys/kernel/mm"
 _CLOCKS = "sys/devices/system/clocksource/clocksource0"
-# Options of the command line that only say where a system lies: they differ between twins and may name hosts.
-_PLACE_OPTIONS = ("BOOT_IMAGE", "root", "rootflags", "resume", "resume_offset", "initrd", "ip", "nfsroot", "console")
+#: Beginnings of kernel options that move a measurement; all others (root, console, init) say where a machine stands.
+_MOVING_OPTIONS = (
+    "amd_pstate", "audit", "clocksource", "cpuidle", "default_hugepagesz", "hugepages", "idle", "intel_idle", "intel_pstate", "irqaffinity",
+    "isolcpus", "kpti", "l1tf", "maxcpus", "mds", "mitigations", "nmi_watchdog", "no_hz", "nohz", "nopti", "nosmt", "nospec", "nospectre",
+    "nowatchdog", "nr_cpus", "numa", "preempt", "processor.", "pti", "rcu_nocb", "retbleed", "skew_tick", "spec_", "spectre", "threadirqs",
+    "transparent_hugepage", "tsc", "tsx")
 
 
 def read_configuration(tree: Tree, topology: Topology, processor: dict[str, str], compiler: str | None) -> dict:
@@ -50,7 +54,7 @@ def _command_line(tree: Tree) -> str | None:
     if text is None:
         return None
     words = text.partition(" -- ")[0].split()  # after "--" come the arguments of init
-    return " ".join(word for word in words if word.partition("=")[0] not in _PLACE_OPTIONS)
+    return " ".join(word for word in words if word.startswith(_MOVING_OPTIONS))
 
 
 def selected(tree: Tree, path: str) -> str | None:
