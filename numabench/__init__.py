@@ -1,9 +1,9 @@
 """numabench: what a machine's memory system really costs, with proof.
 
-    import numabench as nb
-    run = nb.run("padded_counters", profile="quick")
-    run.samples()                      # a tidy DataFrame
-    nb.compare("results/a", "results/b").cells
+import numabench as nb
+run = nb.run("padded_counters", profile="quick")
+run.samples()                      # a tidy DataFrame
+nb.compare("results/a", "results/b").cells
 """
 
 __version__ = "0.1.0"

@@ -71,8 +71,15 @@ def load(*paths: str | Path) -> Run:
     return Run(load_log(*paths))
 
 
-def run(*names: str, profile: str = "standard", output: str | Path = "results", progress: Progress | None = None,
-        executor: Executor | None = None, settings: dict[str, Value | Iterable[Value]] | None = None, **request) -> Run:
+def run(
+    *names: str,
+    profile: str = "standard",
+    output: str | Path = "results",
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+    settings: dict[str, Value | Iterable[Value]] | None = None,
+    **request,
+) -> Run:
     """Measure benchmarks (all, if none is named) on this machine and return the evidence.
 
     `settings` replaces axis values of the profile ({"stride": [8, 64]}); `request` takes what `measure.visit.Request` has:
@@ -81,7 +88,9 @@ def run(*names: str, profile: str = "standard", output: str | Path = "results", 
     from .host.machine import read_machine
     from .measure.visit import Request, Visit, log_path
 
-    pairs = tuple(f"{k}={','.join(map(str, [v] if isinstance(v, (str, int, float)) else v))}" for k, v in (settings or {}).items())
+    pairs = tuple(
+        f"{k}={','.join(map(str, [v] if isinstance(v, (str, int, float)) else v))}" for k, v in (settings or {}).items()
+    )
     visit = Visit(Request(benchmarks=names, profile=profile, settings=pairs, **request))
     path = log_path(Path(output), read_machine(alias=request.get("alias")).alias)
     end = visit.measure(path, judge, progress, executor)
@@ -93,9 +102,11 @@ def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
     from .analysis.estimate import precision
     from .runlog.export import samples
 
+    paired = frozenset(b.name for b in benchmarks if b.contrasts)
+
     def widths(trials: Iterable[TrialRecord]) -> dict[str, float]:
         pooled = tuple(msgspec.structs.replace(t, session="") for t in trials)
-        return precision(samples(RunLog(paths=(), headers=(), benchmarks=benchmarks, trials=pooled, ends=())))
+        return precision(samples(RunLog(paths=(), headers=(), benchmarks=benchmarks, trials=pooled, ends=())), paired)
 
     return widths
 

@@ -26,8 +26,14 @@ BATCH_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT = 0, 2, 3  # of `value` (kernels/nb_win
 
 
 class _Parameter(c.Structure):
-    _fields_ = [("name", c.c_char_p), ("choices", c.c_char_p), ("summary", c.c_char_p),
-                ("initial", c.c_int64), ("least", c.c_int64), ("most", c.c_int64)]
+    _fields_ = [
+        ("name", c.c_char_p),
+        ("choices", c.c_char_p),
+        ("summary", c.c_char_p),
+        ("initial", c.c_int64),
+        ("least", c.c_int64),
+        ("most", c.c_int64),
+    ]
 
 
 class _Metric(c.Structure):
@@ -35,32 +41,77 @@ class _Metric(c.Structure):
 
 
 class _Descriptor(c.Structure):
-    _fields_ = [("abi", c.c_uint32), ("version", c.c_uint32), ("name", c.c_char_p), ("summary", c.c_char_p),
-                ("parameters", c.POINTER(_Parameter)), ("metrics", c.POINTER(_Metric)),
-                ("n_parameters", c.c_uint32), ("n_metrics", c.c_uint32)]
+    _fields_ = [
+        ("abi", c.c_uint32),
+        ("version", c.c_uint32),
+        ("name", c.c_char_p),
+        ("summary", c.c_char_p),
+        ("parameters", c.POINTER(_Parameter)),
+        ("metrics", c.POINTER(_Metric)),
+        ("n_parameters", c.c_uint32),
+        ("n_metrics", c.c_uint32),
+    ]
 
 
 class CaseBlock(c.Structure):
     """`struct nb_case`: one entry into a kernel, shared by its threads."""
 
-    _fields_ = [("threads", c.c_uint32), ("phase", c.c_uint32), ("warmup_ns", c.c_uint64), ("window_ns", c.c_uint64),
-                ("batch_ns", c.c_uint64), ("buffer", c.c_void_p), ("scratch", c.c_void_p), ("buffer_bytes", c.c_uint64),
-                ("scratch_bytes", c.c_uint64), ("parameter", c.c_int64 * PARAMETERS), ("pad0", c.c_uint8 * 256),
-                ("arrived", c.c_uint32), ("pad1", c.c_uint8 * 252), ("opens", c.c_uint64 * GATES), ("pad2", c.c_uint8 * 192)]
+    _fields_ = [
+        ("threads", c.c_uint32),
+        ("phase", c.c_uint32),
+        ("warmup_ns", c.c_uint64),
+        ("window_ns", c.c_uint64),
+        ("batch_ns", c.c_uint64),
+        ("buffer", c.c_void_p),
+        ("scratch", c.c_void_p),
+        ("buffer_bytes", c.c_uint64),
+        ("scratch_bytes", c.c_uint64),
+        ("parameter", c.c_int64 * PARAMETERS),
+        ("pad0", c.c_uint8 * 256),
+        ("arrived", c.c_uint32),
+        ("pad1", c.c_uint8 * 252),
+        ("opens", c.c_uint64 * GATES),
+        ("pad2", c.c_uint8 * 192),
+    ]
 
 
 class ThreadBlock(c.Structure):
     """`struct nb_thread`: what one thread is told and what it found."""
 
-    _fields_ = [("shared", c.POINTER(CaseBlock)), ("index", c.c_uint32), ("group", c.c_uint32), ("gates", c.c_uint32),
-                ("gaps", c.c_uint32), ("cpu_begin", c.c_int32), ("cpu_end", c.c_int32), ("begin_ns", c.c_uint64),
-                ("end_ns", c.c_uint64), ("operations", c.c_uint64), ("executed", c.c_uint64), ("check", c.c_uint64),
-                ("gap_ns", c.c_uint64), ("cursor", c.c_uint64), ("value", c.c_uint64 * VALUES), ("histogram", c.c_uint32 * BINS)]
+    _fields_ = [
+        ("shared", c.POINTER(CaseBlock)),
+        ("index", c.c_uint32),
+        ("group", c.c_uint32),
+        ("gates", c.c_uint32),
+        ("gaps", c.c_uint32),
+        ("cpu_begin", c.c_int32),
+        ("cpu_end", c.c_int32),
+        ("begin_ns", c.c_uint64),
+        ("end_ns", c.c_uint64),
+        ("operations", c.c_uint64),
+        ("executed", c.c_uint64),
+        ("check", c.c_uint64),
+        ("gap_ns", c.c_uint64),
+        ("cursor", c.c_uint64),
+        ("value", c.c_uint64 * VALUES),
+        ("histogram", c.c_uint32 * BINS),
+    ]
 
 
-_LAYOUT = (c.sizeof(_Parameter), c.sizeof(_Metric), c.sizeof(_Descriptor), c.sizeof(CaseBlock), c.sizeof(ThreadBlock),
-           _Descriptor.n_metrics.offset, CaseBlock.parameter.offset, CaseBlock.arrived.offset, CaseBlock.opens.offset,
-           ThreadBlock.begin_ns.offset, ThreadBlock.value.offset, ThreadBlock.histogram.offset)
+_LAYOUT = (
+    c.sizeof(_Parameter),
+    c.sizeof(_Metric),
+    c.sizeof(_Descriptor),
+    c.sizeof(CaseBlock),
+    c.sizeof(ThreadBlock),
+    _Descriptor.n_metrics.offset,
+    CaseBlock.parameter.offset,
+    CaseBlock.arrived.offset,
+    CaseBlock.opens.offset,
+    ThreadBlock.begin_ns.offset,
+    ThreadBlock.value.offset,
+    ThreadBlock.histogram.offset,
+)
 
 
 class Kernel:
@@ -70,39 +121,55 @@ class Kernel:
         try:
             library = c.CDLL(str(path))
         except OSError as error:
-            raise MachineError(f"cannot load the kernel {path}: {error}", f"rm {path} and run again, which compiles it anew") from error
+            raise MachineError(
+                f"cannot load the kernel {path}: {error}", f"rm {path} and run again, which compiles it anew"
+            ) from error
         try:
             layout = (c.c_uint32 * len(_LAYOUT)).in_dll(library, "nb_layout")
             descriptor = _Descriptor.in_dll(library, "nb_descriptor")
             self.run = library.nb_run
         except ValueError as error:
-            raise MachineError(f"{path} is not a kernel: {error}", "export nb_descriptor, nb_layout and nb_run (see kernels/nb.h)") from error
+            raise MachineError(
+                f"{path} is not a kernel: {error}", "export nb_descriptor, nb_layout and nb_run (see kernels/nb.h)"
+            ) from error
         except AttributeError as error:
             raise MachineError(f"{path} is not a kernel: it has no nb_run", "define nb_run (see kernels/nb.h)") from error
         if descriptor.abi != ABI or tuple(layout) != _LAYOUT:
-            raise MachineError(f"kernel {path} has ABI {descriptor.abi} and layout {list(layout)}; this numabench speaks ABI {ABI} "
-                               f"and {list(_LAYOUT)}", f"rebuild it: rm {path} and run again; for a plug-in, use the nb.h of this version")
+            raise MachineError(
+                f"kernel {path} has ABI {descriptor.abi} and layout {list(layout)}; this numabench speaks ABI {ABI} "
+                f"and {list(_LAYOUT)}",
+                f"rebuild it: rm {path} and run again; for a plug-in, use the nb.h of this version",
+            )
         self.run.argtypes, self.run.restype = [c.POINTER(ThreadBlock)], c.c_int
         self.path = path
         self.name, self.version, self.summary = descriptor.name.decode(), descriptor.version, descriptor.summary.decode()
-        self.parameters = {p.name.decode(): p for p in descriptor.parameters[:descriptor.n_parameters]}
-        self.metrics = {m.name.decode(): Metric(name=m.name.decode(), unit=m.unit.decode(), summary=m.summary.decode(),
-                                                polarity=LOWER if m.polarity < 0 else HIGHER)
-                        for m in descriptor.metrics[:descriptor.n_metrics]}
+        self.parameters = {p.name.decode(): p for p in descriptor.parameters[: descriptor.n_parameters]}
+        self.metrics = {
+            m.name.decode(): Metric(
+                name=m.name.decode(),
+                unit=m.unit.decode(),
+                summary=m.summary.decode(),
+                polarity=LOWER if m.polarity < 0 else HIGHER,
+            )
+            for m in descriptor.metrics[: descriptor.n_metrics]
+        }
 
     def encode(self, arguments: dict[str, str | int]) -> list[int]:
         """Values in the kernel's own order; what is not named keeps its default."""
         unknown = set(arguments) - set(self.parameters)
         if unknown:
-            raise UsageError(f"kernel {self.name} has no parameter {', '.join(sorted(unknown))}",
-                             f"it has {', '.join(self.parameters)}")
+            raise UsageError(
+                f"kernel {self.name} has no parameter {', '.join(sorted(unknown))}", f"it has {', '.join(self.parameters)}"
+            )
         values = []
         for name, parameter in self.parameters.items():
             value = arguments.get(name, parameter.initial)
             if isinstance(value, str):
                 choices = parameter.choices.decode().split("|") if parameter.choices else []
                 if value not in choices:
-                    raise UsageError(f"kernel {self.name} has no {name}={value}", f"choose one of {', '.join(choices) or 'numbers'}")
+                    raise UsageError(
+                        f"kernel {self.name} has no {name}={value}", f"choose one of {', '.join(choices) or 'numbers'}"
+                    )
                 value = choices.index(value)
             if not parameter.least <= value <= parameter.most:
                 raise UsageError(f"kernel {self.name}: {name}={value} is outside {parameter.least} to {parameter.most}")
@@ -131,13 +198,18 @@ def cache_folder() -> Path:
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
         facts = base.stat()
     except OSError as error:
-        raise MachineError(f"cannot use the kernel cache {base}: {error.strerror}", "set XDG_CACHE_HOME to a folder of yours") from error
+        raise MachineError(
+            f"cannot use the kernel cache {base}: {error.strerror}", "set XDG_CACHE_HOME to a folder of yours"
+        ) from error
     if facts.st_uid != os.getuid():
-        raise MachineError(f"the kernel cache {base} belongs to another user; its code is not to be trusted",
-                           "set XDG_CACHE_HOME to a folder of yours")
+        raise MachineError(
+            f"the kernel cache {base} belongs to another user; its code is not to be trusted",
+            "set XDG_CACHE_HOME to a folder of yours",
+        )
     if stat.S_IMODE(facts.st_mode) & 0o022:
-        raise MachineError(f"others may write to the kernel cache {base}; its code is not to be trusted",
-                           f"rm -r {base} && mkdir -m 700 {base}")
+        raise MachineError(
+            f"others may write to the kernel cache {base}; its code is not to be trusted", f"rm -r {base} && mkdir -m 700 {base}"
+        )
     base.chmod(0o700)
     return base
 
@@ -152,9 +224,11 @@ def find_compiler() -> list[str]:
     for command in candidates:
         if shutil.which(command[0]):
             return command
-    raise MachineError(f"no C compiler ({' '.join(wanted) if wanted else ', '.join(COMPILERS)} not found); "
-                       "kernels are compiled on the machine that they measure",
-                       "sudo apt-get install gcc libc6-dev" if not wanted else "unset CC, or set it to a compiler that exists")
+    raise MachineError(
+        f"no C compiler ({' '.join(wanted) if wanted else ', '.join(COMPILERS)} not found); "
+        "kernels are compiled on the machine that they measure",
+        "sudo apt-get install gcc libc6-dev" if not wanted else "unset CC, or set it to a compiler that exists",
+    )
 
 
 def compiler_version(command: list[str]) -> str:
@@ -199,11 +273,15 @@ def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None) ->
     handle, temporary = tempfile.mkstemp(suffix=".so", dir=plan.target.parent)
     os.close(handle)
     try:
-        done = subprocess.run([*plan.command, *plan.flags, "-o", temporary, str(plan.source)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*plan.command, *plan.flags, "-o", temporary, str(plan.source)], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip() or "no message")
-            raise MachineError(f"{plan.command[0]} cannot compile {plan.source}: {complaint}",
-                               "sudo apt-get install gcc libc6-dev, and check CC and CFLAGS")
+            raise MachineError(
+                f"{plan.command[0]} cannot compile {plan.source}: {complaint}",
+                "sudo apt-get install gcc libc6-dev, and check CC and CFLAGS",
+            )
         os.chmod(temporary, 0o700)
         os.replace(temporary, plan.target)
     finally:

@@ -15,9 +15,19 @@ import pytest
 from numabench.runlog.write import Journal
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", "--no-first-run", "--hide-scrollbars")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: chromium is not installed, so pages are NOT tested as a reader sees them "
-                                                            "(apt-get install chromium)")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+)
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="NO BROWSER: chromium is not installed, so pages are NOT tested as a reader sees them (apt-get install chromium)",
+)
 
 
 def write_log(log, path: Path) -> Path:
@@ -29,7 +39,9 @@ def write_log(log, path: Path) -> Path:
 
 def numabench(*arguments: object, **options) -> subprocess.CompletedProcess:
     """The command as a user types it."""
-    return subprocess.run([sys.executable, "-m", "numabench", *map(str, arguments)], capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "numabench", *map(str, arguments)], capture_output=True, text=True, timeout=60, **options
+    )
 
 
 class Page(HTMLParser):
@@ -90,7 +102,9 @@ def check_page(html: str) -> Page:
 
 def browse(path: Path, profile: Path, *flags: str) -> str:
     """Runs the browser on a file; its standard output (the DOM with --dump-dom)."""
-    done = subprocess.run([CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, path.as_uri()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, path.as_uri()], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr[-500:]
     return done.stdout
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from numabench.model import (Answer, Axis, BenchmarkRecord, Case, Contrast, EndRecord, Header, Metric, Sample, TrialRecord,
-                             View)
+from numabench.model import Answer, Axis, BenchmarkRecord, Case, Contrast, EndRecord, Header, Metric, Sample, TrialRecord, View
 from numabench.runlog import SCHEMA
 from numabench.runlog.read import RunLog
 
@@ -16,47 +15,100 @@ STRIDES = (0, 8, 32, 64, 128, 256)
 def counters(run: str) -> BenchmarkRecord:
     """A two-thread benchmark that looks like false sharing: expensive below 64 bytes, free from there on."""
     return BenchmarkRecord(
-        run=run, name="toy_counters", title="Toy counters", question="What does sharing a line cost?",
-        axes=(Axis(name="operation", summary="what is done", values=("increment", "atomic_add")),
-              Axis(name="stride", summary="distance of counters", values=STRIDES, unit="B"),
-              Axis(name="spacing", summary="dependent multiplies", values=(0, 200)),
-              Axis(name="threads", summary="threads", values=(2,)),
-              Axis(name="placement", summary="relation", values=("l3",))),
-        metrics=(Metric(name="time_per_operation", unit="ns", polarity="lower"),
-                 Metric(name="throughput", unit="operation/s", polarity="higher")),
+        run=run,
+        name="toy_counters",
+        title="Toy counters",
+        question="What does sharing a line cost?",
+        axes=(
+            Axis(name="operation", summary="what is done", values=("increment", "atomic_add")),
+            Axis(name="stride", summary="distance of counters", values=STRIDES, unit="B"),
+            Axis(name="spacing", summary="dependent multiplies", values=(0, 200)),
+            Axis(name="threads", summary="threads", values=(2,)),
+            Axis(name="placement", summary="relation", values=("l3",)),
+        ),
+        metrics=(
+            Metric(name="time_per_operation", unit="ns", polarity="lower"),
+            Metric(name="throughput", unit="operation/s", polarity="higher"),
+        ),
         contrasts=(Contrast(axis="stride", control=256, metric="time_per_operation"),),
-        views=(View(title="Time per operation by stride", metric="time_per_operation", kind="line", x="stride", series="operation",
-                    facet="spacing"),
-               View(title="Ratio to padded", metric="time_per_operation", kind="line", x="stride", series="operation",
-                    facet="spacing", ratio_to=256)),
-        answers=(Answer(kind="difference", metric="time_per_operation", where={"operation": "increment", "stride": 8, "spacing": 200},
-                        against={"stride": 256}, text="Sharing a line costs {value} per access ({interval})."),
-                 Answer(kind="threshold", metric="time_per_operation", where={"operation": "increment", "spacing": 200}, axis="stride",
-                        text="Padding is free from {value} on."),
-                 Answer(kind="ranking", metric="throughput", where={"stride": 8, "spacing": 0}, axis="operation",
-                        text="Best first: {ranking}.")),
-        method={"clock": "monotonic"}, expected="A step at the line size.")
+        views=(
+            View(
+                title="Time per operation by stride",
+                metric="time_per_operation",
+                kind="line",
+                x="stride",
+                series="operation",
+                facet="spacing",
+            ),
+            View(
+                title="Ratio to padded",
+                metric="time_per_operation",
+                kind="line",
+                x="stride",
+                series="operation",
+                facet="spacing",
+                ratio_to=256,
+            ),
+        ),
+        answers=(
+            Answer(
+                kind="difference",
+                metric="time_per_operation",
+                where={"operation": "increment", "stride": 8, "spacing": 200},
+                against={"stride": 256},
+                text="Sharing a line costs {value} per access ({interval}).",
+            ),
+            Answer(
+                kind="threshold",
+                metric="time_per_operation",
+                where={"operation": "increment", "spacing": 200},
+                axis="stride",
+                text="Padding is free from {value} on.",
+            ),
+            Answer(
+                kind="ranking",
+                metric="throughput",
+                where={"stride": 8, "spacing": 0},
+                axis="operation",
+                text="Best first: {ranking}.",
+            ),
+        ),
+        method={"clock": "monotonic"},
+        expected="A step at the line size.",
+    )
 
 
 def latency(run: str) -> BenchmarkRecord:
     return BenchmarkRecord(
-        run=run, name="toy_latency", title="Toy latency", question="How far is memory?",
-        axes=(Axis(name="size", summary="working set", values=tuple(2 ** k for k in range(11, 28, 2)), unit="B", log=True),
-              Axis(name="order", summary="visiting order", values=("group", "random"))),
+        run=run,
+        name="toy_latency",
+        title="Toy latency",
+        question="How far is memory?",
+        axes=(
+            Axis(name="size", summary="working set", values=tuple(2**k for k in range(11, 28, 2)), unit="B", log=True),
+            Axis(name="order", summary="visiting order", values=("group", "random")),
+        ),
         metrics=(Metric(name="latency", unit="ns", polarity="lower"),),
         views=(View(title="Latency by working set", metric="latency", kind="line", x="size", series="order"),),
-        answers=(Answer(kind="cell", metric="latency", where={"size": 2 ** 27, "order": "group"}, text="Memory is {value} away."),),
-        method={"clock": "monotonic"})
+        answers=(Answer(kind="cell", metric="latency", where={"size": 2**27, "order": "group"}, text="Memory is {value} away."),),
+        method={"clock": "monotonic"},
+    )
 
 
 def matrix(run: str, nodes: int = 4) -> BenchmarkRecord:
     return BenchmarkRecord(
-        run=run, name="toy_nodes", title="Toy node matrix", question="What does a remote node cost?",
-        axes=(Axis(name="cpu_node", summary="node of the CPU", values=tuple(range(nodes))),
-              Axis(name="memory_node", summary="node of the memory", values=tuple(range(nodes)))),
+        run=run,
+        name="toy_nodes",
+        title="Toy node matrix",
+        question="What does a remote node cost?",
+        axes=(
+            Axis(name="cpu_node", summary="node of the CPU", values=tuple(range(nodes))),
+            Axis(name="memory_node", summary="node of the memory", values=tuple(range(nodes))),
+        ),
         metrics=(Metric(name="latency", unit="ns", polarity="lower"),),
         views=(View(title="Latency between nodes", metric="latency", kind="heatmap", x="memory_node", y="cpu_node"),),
-        method={"clock": "monotonic"})
+        method={"clock": "monotonic"},
+    )
 
 
 def truth(benchmark: str, p: dict) -> float:
@@ -67,43 +119,100 @@ def truth(benchmark: str, p: dict) -> float:
     if benchmark == "toy_nodes":
         return 95.0 if p["cpu_node"] == p["memory_node"] else 150.0
     size = p["size"]
-    base = 1.1 if size <= 2 ** 15 else 3.8 if size <= 2 ** 20 else 11.0 if size <= 2 ** 24 else 98.0
-    return base * (1.6 if p["order"] == "random" and size > 2 ** 20 else 1.0)
+    base = 1.1 if size <= 2**15 else 3.8 if size <= 2**20 else 11.0 if size <= 2**24 else 98.0
+    return base * (1.6 if p["order"] == "random" and size > 2**20 else 1.0)
 
 
-def make_log(alias: str = "toy", sessions: int = 1, processes: int = 8, samples: int = 3, seed: int = 0, *, nodes: int = 4,
-             scale=lambda benchmark, p: 1.0, sd=(0.01, 0.01, 0.005), hop_ns: float = 27.0, disturbed: float = 0.0,
-             benchmarks=(counters, latency, matrix), machine: dict | None = None) -> RunLog:
+def make_log(
+    alias: str = "toy",
+    sessions: int = 1,
+    processes: int = 8,
+    samples: int = 3,
+    seed: int = 0,
+    *,
+    nodes: int = 4,
+    scale=lambda benchmark, p: 1.0,
+    sd=(0.01, 0.01, 0.005),
+    hop_ns: float = 27.0,
+    disturbed: float = 0.0,
+    benchmarks=(counters, latency, matrix),
+    machine: dict | None = None,
+) -> RunLog:
     """Logs of `sessions` visits to machine `alias`; `scale(benchmark, parameters)` multiplies the truth of a cell,
     `sd` are the standard deviations of session, process and sample in logs."""
     rng = random.Random(f"{alias}/{seed}")
-    facts = {"id": f"id-{alias}", "alias": alias, "hardware_key": "toyhw", "configuration_key": f"conf-{alias}",
-             "brand": "Toy CPU", "configuration": {"kernel": "6.1"}, "hardware": {}, "topology": {"cpus": "0-1"}} | (machine or {})
+    facts = {
+        "id": f"id-{alias}",
+        "alias": alias,
+        "hardware_key": "toyhw",
+        "configuration_key": f"conf-{alias}",
+        "brand": "Toy CPU",
+        "configuration": {"kernel": "6.1"},
+        "hardware": {},
+        "topology": {"cpus": "0-1"},
+    } | (machine or {})
     headers, records, trials, ends = [], [], [], []
     for s in range(sessions):
         run = session = f"{alias}-{seed}-{s}"
         started = f"2026-01-{s + 1:02d}T00:00:00Z"
-        headers.append(Header(schema=SCHEMA, run=run, session=session, started=started, numabench="0.1", machine=facts,
-                              plan={"profile": "standard", "target": 0.02}))
+        headers.append(
+            Header(
+                schema=SCHEMA,
+                run=run,
+                session=session,
+                started=started,
+                numabench="0.1",
+                machine=facts,
+                plan={"profile": "standard", "target": 0.02},
+            )
+        )
         descriptors = [make(run, nodes) if make is matrix else make(run) for make in benchmarks]
         records += descriptors
         for d in descriptors:
             names = [a.name for a in d.axes]
-            cases = [Case(benchmark=d.name, parameters=dict(zip(names, point, strict=True)))
-                     for point in itertools.product(*(a.values for a in d.axes))]
+            cases = [
+                Case(benchmark=d.name, parameters=dict(zip(names, point, strict=True)))
+                for point in itertools.product(*(a.values for a in d.axes))
+            ]
             session_effect = {c.hash: rng.gauss(0, sd[0]) for c in cases}
             for process in range(processes):
                 taken = []
                 for c in cases:
                     level = session_effect[c.hash] + rng.gauss(0, sd[1])
                     for index in range(samples):
-                        ns = truth(d.name, c.parameters) * scale(d.name, c.parameters) * 2.718281828 ** (level + rng.gauss(0, sd[2]))
+                        ns = (
+                            truth(d.name, c.parameters)
+                            * scale(d.name, c.parameters)
+                            * 2.718281828 ** (level + rng.gauss(0, sd[2]))
+                        )
                         values = {"time_per_operation": ns, "throughput": 2e9 / ns, "latency": ns}
                         bad = rng.random() < disturbed
-                        taken.append(Sample(case=c.hash, index=index, parameters=c.parameters, valid=not bad,
-                                            reasons=("switched",) if bad else (), hop=(hop_ns * 1e-9,) * 2 if d.name == "toy_counters" else None,
-                                            metrics={m.name: values[m.name] for m in d.metrics}))
-                trials.append(TrialRecord(run=run, session=session, benchmark=d.name, block="0", process=process, started=started,
-                                          duration=1.0, startup=0.05, status="ok", samples=tuple(taken)))
+                        taken.append(
+                            Sample(
+                                case=c.hash,
+                                index=index,
+                                parameters=c.parameters,
+                                valid=not bad,
+                                reasons=("switched",) if bad else (),
+                                hop=(hop_ns * 1e-9,) * 2 if d.name == "toy_counters" else None,
+                                metrics={m.name: values[m.name] for m in d.metrics},
+                            )
+                        )
+                trials.append(
+                    TrialRecord(
+                        run=run,
+                        session=session,
+                        benchmark=d.name,
+                        block="0",
+                        process=process,
+                        started=started,
+                        duration=1.0,
+                        startup=0.05,
+                        status="ok",
+                        samples=tuple(taken),
+                    )
+                )
         ends.append(EndRecord(run=run, session=session, ended=started, status="complete", measured=1.0, elapsed=2.0))
-    return RunLog(paths=(f"{alias}.jsonl",), headers=tuple(headers), benchmarks=tuple(records), trials=tuple(trials), ends=tuple(ends))
+    return RunLog(
+        paths=(f"{alias}.jsonl",), headers=tuple(headers), benchmarks=tuple(records), trials=tuple(trials), ends=tuple(ends)
+    )

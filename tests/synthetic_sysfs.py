@@ -25,8 +25,21 @@ def as_mask(cpus) -> str:
 class SyntheticTree:
     """A tree under `root`; `write` and `remove` make it odd. CPU numbers run over all cores, then over siblings."""
 
-    def __init__(self, root: Path, packages=1, nodes=1, l3s=1, cores=2, smt=1, numbers=None, offline=(), l2_cores=1,
-                 node_ids=None, memory_gib=4, distance=None):
+    def __init__(
+        self,
+        root: Path,
+        packages=1,
+        nodes=1,
+        l3s=1,
+        cores=2,
+        smt=1,
+        numbers=None,
+        offline=(),
+        l2_cores=1,
+        node_ids=None,
+        memory_gib=4,
+        distance=None,
+    ):
         """`nodes` per package, `l3s` per node, `cores` per L3, `l2_cores` per L2; `numbers` maps CPU numbers."""
         self.root = root
         self.offline = frozenset(offline)
@@ -41,11 +54,16 @@ class SyntheticTree:
         self.node_ids = list(range(len(self.nodes))) if node_ids is None else list(node_ids)
         self._write_cpus()
         self._write_nodes(memory_gib, distance or (lambda a, b: 10 if a == b else 21))
-        self.write("proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\n"
-                   "model name\t: Synthetic CPU @ 2.00GHz\nstepping\t: 4\nmicrocode\t: 0x2006e05\n"
-                   "flags\t\t: lm ht avx2 constant_tsc\n\nprocessor\t: 1\n")
-        self.write("proc/meminfo", f"MemTotal: {memory_gib * GIB_KB * len(self.nodes)} kB\nMemAvailable: 99999999 kB\n"
-                   "SwapTotal: 0 kB\nSwapFree: 0 kB\n")
+        self.write(
+            "proc/cpuinfo",
+            "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\n"
+            "model name\t: Synthetic CPU @ 2.00GHz\nstepping\t: 4\nmicrocode\t: 0x2006e05\n"
+            "flags\t\t: lm ht avx2 constant_tsc\n\nprocessor\t: 1\n",
+        )
+        self.write(
+            "proc/meminfo",
+            f"MemTotal: {memory_gib * GIB_KB * len(self.nodes)} kB\nMemAvailable: 99999999 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n",
+        )
 
     @staticmethod
     def _joined(sets, count):
@@ -88,10 +106,14 @@ class SyntheticTree:
         self.write(f"{path}/topology/core_id", 0)  # as on Magny-Cours: worthless as a key
         self._set(f"{path}/topology", "core_cpus", own(self.cores))
         self._set(f"{path}/topology", "thread_siblings", own(self.cores))
-        for index, (level, kind, size, line, sets) in enumerate((
-            (1, "Data", "32K", 64, self.cores), (1, "Instruction", "32K", 64, self.cores),
-            (2, "Unified", "1024K", 64, self.l2), (3, "Unified", "16M", 128, self.l3),
-        )):
+        for index, (level, kind, size, line, sets) in enumerate(
+            (
+                (1, "Data", "32K", 64, self.cores),
+                (1, "Instruction", "32K", 64, self.cores),
+                (2, "Unified", "1024K", 64, self.l2),
+                (3, "Unified", "16M", 128, self.l3),
+            )
+        ):
             cache = f"{path}/cache/index{index}"
             for name, value in (("level", level), ("type", kind), ("size", size), ("coherency_line_size", line)):
                 self.write(f"{cache}/{name}", value)

@@ -36,7 +36,11 @@ def scaled(by):
 def test_every_declared_answer_is_given_with_its_design():
     found = answers(make_log(**QUIET))
     assert [(a.benchmark, a.kind, a.ok) for a in found] == [
-        ("toy_counters", "difference", True), ("toy_counters", "threshold", True), ("toy_counters", "ranking", True), ("toy_latency", "cell", True)]
+        ("toy_counters", "difference", True),
+        ("toy_counters", "threshold", True),
+        ("toy_counters", "ranking", True),
+        ("toy_latency", "cell", True),
+    ]
     assert all("20 processes, 1 session" in a.text and a.machine == "toy" and a.headline for a in found)
     assert all("hop 27 ns" in a.text for a in found[:3]) and "hop" not in found[3].text
     assert not any("{" in a.text or "nan" in a.text for a in found)
@@ -45,16 +49,19 @@ def test_every_declared_answer_is_given_with_its_design():
 def test_cell_is_the_estimate():
     log = make_log()
     found = answers(log)[-1]
-    row = estimate_cells(samples(log)).query("benchmark == 'toy_latency' and order == 'group'").set_index("size").loc[2 ** 27]
+    row = estimate_cells(samples(log)).query("benchmark == 'toy_latency' and order == 'group'").set_index("size").loc[2**27]
     assert (found.value, found.low, found.high, found.unit) == (row["value"], row["low"], row["high"], "ns")
-    assert found.text == f"Memory is {row['value']:.1f} ns away ({interval_text(row['low'], row['high'], 'ns')}, 8 processes, 1 session)."
+    assert (
+        found.text
+        == f"Memory is {row['value']:.1f} ns away ({interval_text(row['low'], row['high'], 'ns')}, 8 processes, 1 session)."
+    )
 
 
 @pytest.mark.parametrize("kind", ["difference", "ratio"])
 def test_pairs_are_the_contrasts(kind):
     log = make_log(**QUIET)
     where = {"operation": "atomic_add", "spacing": 0, "stride": 8}
-    found, = asked(log, question(kind, where=where, against={"stride": 256}))
+    (found,) = asked(log, question(kind, where=where, against={"stride": 256}))
     table = contrast_cells(samples(log), log.benchmarks)
     row = table[(table["operation"] == "atomic_add") & (table["spacing"] == 0) & (table["stride"] == 8)].iloc[0]
     assert (found.value, found.low, found.high) == (row[kind], row[f"{kind}_low"], row[f"{kind}_high"])
@@ -64,53 +71,66 @@ def test_pairs_are_the_contrasts(kind):
 
 def test_no_difference_is_unresolved_and_says_so():
     where = {"operation": "increment", "spacing": 0, "stride": 128}
-    found, = asked(make_log(), question("difference", where=where, against={"stride": 256}))
+    (found,) = asked(make_log(), question("difference", where=where, against={"stride": 256}))
     assert not found.ok and found.low <= 0 <= found.high and "no difference" in found.text and " to " in found.text
 
 
 def test_few_pairs_are_unresolved():
     where = {"operation": "increment", "spacing": 0, "stride": 8}
-    found, = asked(make_log(processes=5), question("ratio", where=where, against={"stride": 256}))
+    (found,) = asked(make_log(processes=5), question("ratio", where=where, against={"stride": 256}))
     assert not found.ok and math.isnan(found.low) and "5 pairs, at least 6" in found.text
 
 
 def test_pairs_of_different_distances_are_missing():
     log = make_log()
-    trials = tuple(msgspec.structs.replace(t, samples=tuple(
-        msgspec.structs.replace(s, hop=(1e-7, 1e-7)) if s.parameters.get("stride") == 8 else s for s in t.samples)) for t in log.trials)
-    found, = asked(msgspec.structs.replace(log, trials=trials), question(
-        "ratio", where={"operation": "increment", "spacing": 0, "stride": 8}, against={"stride": 256}))
+    trials = tuple(
+        msgspec.structs.replace(
+            t,
+            samples=tuple(
+                msgspec.structs.replace(s, hop=(1e-7, 1e-7)) if s.parameters.get("stride") == 8 else s for s in t.samples
+            ),
+        )
+        for t in log.trials
+    )
+    (found,) = asked(
+        msgspec.structs.replace(log, trials=trials),
+        question("ratio", where={"operation": "increment", "spacing": 0, "stride": 8}, against={"stride": 256}),
+    )
     assert not found.ok and math.isnan(found.value) and "at one distance" in found.text
 
 
 @pytest.mark.parametrize("kind", ["cell", "difference", "ratio", "threshold", "ranking"])
 def test_missing_data_is_named(kind):
-    found, = asked(make_log(processes=2), question(kind, where={"operation": "store"}, against={"stride": 256}, axis="stride"))
+    (found,) = asked(make_log(processes=2), question(kind, where={"operation": "store"}, against={"stride": 256}, axis="stride"))
     assert not found.ok and "operation=store" in found.text and "time_per_operation" in found.text and math.isnan(found.value)
 
 
 def test_an_unknown_kind_is_no_crash():
-    found, = asked(make_log(processes=2), question("poem"))
+    (found,) = asked(make_log(processes=2), question("poem"))
     assert not found.ok and "poem" in found.text
 
 
 def threshold(log, **more):
-    found, = asked(log, question("threshold", axis="stride", text="Free from {value} on.", **more))
+    (found,) = asked(log, question("threshold", axis="stride", text="Free from {value} on.", **more))
     return found
 
 
 def test_threshold_is_the_smallest_free_value():
     found = threshold(scaled({}))
-    assert (found.value, found.unit, found.ok) == (64, "B", True) and found.text.startswith("Free from 64 B on (at 64 B the ratio to 256 B is 1.00")
+    assert (found.value, found.unit, found.ok) == (64, "B", True) and found.text.startswith(
+        "Free from 64 B on (at 64 B the ratio to 256 B is 1.00"
+    )
 
 
 def test_threshold_needs_every_larger_value_free():
     found = threshold(scaled({128: 1.2}))
-    assert not found.ok and "no value below the control is free" in found.text and "128 B" in found.text and math.isnan(found.value)
+    assert (
+        not found.ok and "no value below the control is free" in found.text and "128 B" in found.text and math.isnan(found.value)
+    )
 
 
 def test_threshold_never_takes_one_counter_for_all():
-    found = threshold(scaled({s: 1.2 / 28.2 for s in (0, 8, 32)}))
+    found = threshold(scaled(dict.fromkeys((0, 8, 32), 1.2 / 28.2)))
     assert (found.value, found.ok) == (8, True)
 
 
@@ -133,26 +153,35 @@ def test_threshold_knows_polarity():
 
 @pytest.mark.parametrize(("metric", "sign"), [("throughput", ">"), ("time_per_operation", "<")])
 def test_ranking_is_best_first(metric, sign):
-    found, = asked(make_log(**QUIET), question("ranking", metric, "Best first: {ranking}.", where={"stride": 8, "spacing": 0}, axis="operation"))
+    (found,) = asked(
+        make_log(**QUIET),
+        question("ranking", metric, "Best first: {ranking}.", where={"stride": 8, "spacing": 0}, axis="operation"),
+    )
     assert found.ok and f"] {sign} atomic_add " in found.text and found.text.index("increment") < found.text.index("atomic_add")
 
 
 def test_ranking_joins_what_is_not_resolved():
-    found, = asked(make_log(**QUIET), question("ranking", text="Fast: {ranking}.", axis="stride"))
+    (found,) = asked(make_log(**QUIET), question("ranking", text="Fast: {ranking}.", axis="stride"))
     ranked = found.text.split(" (95 %")[0]
     assert ranked.count("≈") == 4 and ranked.count(" < ") == 1 and found.ok
     assert {part.split()[0] for part in ranked.removeprefix("Fast: ").split(" < ")[0].split(" ≈ ")} == {"64", "128", "256"}
 
 
 def test_axes_left_open_are_held_at_their_first_value():
-    found, = asked(make_log(**QUIET), question("cell", LATENCY, where={"size": 2 ** 27}), benchmark="toy_latency")
+    (found,) = asked(make_log(**QUIET), question("cell", LATENCY, where={"size": 2**27}), benchmark="toy_latency")
     assert found.value == pytest.approx(98, rel=0.02)
 
 
 def test_placeholders():
     text = "At {size}: {value} | {interval} | {distance} | {unheard_of}."
-    found, = asked(make_log(**QUIET), question("cell", LATENCY, text, where={"size": 2 ** 27, "order": "group"}), benchmark="toy_latency")
-    assert found.text.startswith("At 134217728: 98.") and found.text.endswith("| no distance | {unheard_of}.") and "(" not in found.text
+    (found,) = asked(
+        make_log(**QUIET), question("cell", LATENCY, text, where={"size": 2**27, "order": "group"}), benchmark="toy_latency"
+    )
+    assert (
+        found.text.startswith("At 134217728: 98.")
+        and found.text.endswith("| no distance | {unheard_of}.")
+        and "(" not in found.text
+    )
 
 
 def test_disturbed_cells_are_unresolved():
@@ -160,10 +189,20 @@ def test_disturbed_cells_are_unresolved():
     assert not found[0].ok and "disturbed" in found[0].text
 
 
-@pytest.mark.parametrize(("low", "high", "unit", "text"), [
-    (26.8, 27.4, "ns", "26.8–27.4 ns"), (-0.2, 0.3, "ns", "-0.200 to 0.300 ns"), (71.3e6, 72.5e6, "operation/s", "71.3–72.5 M operation/s"),
-    (0.9e6, 1.1e6, "operation/s", "900 k operation/s–1.10 M operation/s"), (1.021, 1.049, "×", "1.02–1.05×"),
-    (27.121, 27.123, "ns", "27.121–27.123 ns"), (9.9962, 10.0041, "ns", "9.996–10.00 ns"), (float("nan"), 1, "ns", "no interval"), (0.99, 0.995, "", "0.990–0.995")])
+@pytest.mark.parametrize(
+    ("low", "high", "unit", "text"),
+    [
+        (26.8, 27.4, "ns", "26.8–27.4 ns"),
+        (-0.2, 0.3, "ns", "-0.200 to 0.300 ns"),
+        (71.3e6, 72.5e6, "operation/s", "71.3–72.5 M operation/s"),
+        (0.9e6, 1.1e6, "operation/s", "900 k operation/s–1.10 M operation/s"),
+        (1.021, 1.049, "×", "1.02–1.05×"),
+        (27.121, 27.123, "ns", "27.121–27.123 ns"),
+        (9.9962, 10.0041, "ns", "9.996–10.00 ns"),
+        (float("nan"), 1, "ns", "no interval"),
+        (0.99, 0.995, "", "0.990–0.995"),
+    ],
+)
 def test_interval_text(low, high, unit, text):
     assert interval_text(low, high, unit) == text
 

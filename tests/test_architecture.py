@@ -16,13 +16,20 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"model", "errors", "units", "__version__", ""}
 #: What a part may import of the package, beside itself.
 MAY_IMPORT = {
-    "model": {"errors", "units"}, "errors": set(), "units": {"errors"},
-    "runlog": BASE, "analysis": BASE | {"runlog"}, "report": BASE | {"runlog", "analysis"},
-    "host": BASE, "kernel": BASE | {"host"}, "benchmarks": BASE | {"host", "kernel"},
+    "model": {"errors", "units"},
+    "errors": set(),
+    "units": {"errors"},
+    "runlog": BASE,
+    "analysis": BASE | {"runlog"},
+    "report": BASE | {"runlog", "analysis"},
+    "host": BASE,
+    "kernel": BASE | {"host"},
+    "benchmarks": BASE | {"host", "kernel"},
     "measure": BASE | {"host", "kernel", "benchmarks", "runlog"},
     "api": BASE | {"runlog", "analysis", "report", "host", "benchmarks", "measure"},
     "cli": BASE | {"runlog", "analysis", "report", "host", "kernel", "benchmarks", "measure", "api"},
-    "__main__": {"cli"}, "__init__": {"api"},
+    "__main__": {"cli"},
+    "__init__": {"api"},
 }
 
 
@@ -36,7 +43,7 @@ def imported_parts(path: Path) -> set[str]:
     package = ["numabench", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else []
+            base = package[: len(package) - node.level + 1] if node.level else []
             full = [*base, *(node.module.split(".") if node.module else [])]
             if full[:1] == ["numabench"]:
                 parts |= {full[1]} if len(full) > 1 else {alias.name for alias in node.names}
@@ -63,7 +70,11 @@ def test_only_the_command_prints_or_exits(path):
 def test_only_host_reads_proc_and_sys(path):
     if part_of(path) == "host":
         return
-    strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    strings = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     assert not [s for s in strings if s.startswith(("/proc/", "/sys/"))]
 
 

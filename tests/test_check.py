@@ -58,44 +58,52 @@ def test_a_good_machine(tree):
     assert {"compiler", "numactl", "libnuma", "cpus", "load", "governor", "clocksource"} <= set(found)
 
 
-@pytest.mark.parametrize(("path", "text", "name", "severity"), [
-    (f"{CPU}/cpufreq/policy0/scaling_governor", "powersave", "governor", "warn"),
-    (f"{CPU}/intel_pstate/no_turbo", "0", "turbo", "note"),
-    (f"{CPU}/cpufreq/boost", "1", "turbo", "note"),
-    ("proc/sys/kernel/numa_balancing", "1", "numa_balancing", "warn"),
-    (f"{MM}/transparent_hugepage/enabled", "[always] madvise never", "thp", "note"),
-    (f"{MM}/transparent_hugepage/khugepaged/defrag", "1", "khugepaged", "note"),
-    (f"{MM}/ksm/run", "1", "ksm", "warn"),
-    (f"{MM}/damon/admin/kdamonds/0/state", "on", "damon", "warn"),
-    ("sys/module/damon_reclaim/parameters/enabled", "Y", "damon", "warn"),
-    ("proc/meminfo", "SwapTotal: 9000000 kB\nSwapFree: 1000000 kB", "swap", "warn"),
-    ("proc/meminfo", "MemAvailable: 50000 kB", "memory", "warn"),
-    ("proc/sys/vm/overcommit_memory", "2", "overcommit", "note"),
-    ("proc/self/limits", "Max locked memory  65536  65536  bytes", "memlock", "note"),
-    ("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet", "clocksource", "warn"),
-    ("sys/devices/system/clocksource/clocksource0/current_clocksource", "kvm-clock", "clocksource", "note"),
-    ("proc/4711/comm", "irqbalance", "irqbalance", "note"),
-    (f"{CPU}/isolated", "", "isolation", "note"),
-    (f"{CPU}/vulnerabilities/spectre_v2", "Mitigation: Retpolines", "mitigations", "note"),
-    ("proc/cpuinfo", "processor : 0\nflags : lm\nmicrocode : 0xffffffff", "microcode", "note"),
-    ("proc/cpuinfo", "processor : 0\nflags : lm hypervisor", "hypervisor", "note"),
-    ("proc/cpuinfo", "processor : 0\nmodel name : QEMU TCG CPU version 2.5+", "emulation", "fatal"),
-    ("proc/sys/kernel/perf_event_paranoid", "3", "perf", "note"),
-    ("proc/self/status", "Cpus_allowed_list: 1", "cpus", "warn"),
-    ("proc/self/status", "Cpus_allowed_list: 0-2", "cpus", "note"),
-    ("proc/self/status", "Cpus_allowed_list: 99", "cpus", "fatal"),
-    ("proc/loadavg", "3.5 1 1 1/1 1", "load", "note"),
-    ("sys/devices/cpu_core/cpus", "0-1", "hybrid", None),
-])
+@pytest.mark.parametrize(
+    ("path", "text", "name", "severity"),
+    [
+        (f"{CPU}/cpufreq/policy0/scaling_governor", "powersave", "governor", "warn"),
+        (f"{CPU}/intel_pstate/no_turbo", "0", "turbo", "note"),
+        (f"{CPU}/cpufreq/boost", "1", "turbo", "note"),
+        ("proc/sys/kernel/numa_balancing", "1", "numa_balancing", "warn"),
+        (f"{MM}/transparent_hugepage/enabled", "[always] madvise never", "thp", "note"),
+        (f"{MM}/transparent_hugepage/khugepaged/defrag", "1", "khugepaged", "note"),
+        (f"{MM}/ksm/run", "1", "ksm", "warn"),
+        (f"{MM}/damon/admin/kdamonds/0/state", "on", "damon", "warn"),
+        ("sys/module/damon_reclaim/parameters/enabled", "Y", "damon", "warn"),
+        ("proc/meminfo", "SwapTotal: 9000000 kB\nSwapFree: 1000000 kB", "swap", "warn"),
+        ("proc/meminfo", "MemAvailable: 50000 kB", "memory", "warn"),
+        ("proc/sys/vm/overcommit_memory", "2", "overcommit", "note"),
+        ("proc/self/limits", "Max locked memory  65536  65536  bytes", "memlock", "note"),
+        ("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet", "clocksource", "warn"),
+        ("sys/devices/system/clocksource/clocksource0/current_clocksource", "kvm-clock", "clocksource", "note"),
+        ("proc/4711/comm", "irqbalance", "irqbalance", "note"),
+        (f"{CPU}/isolated", "", "isolation", "note"),
+        (f"{CPU}/vulnerabilities/spectre_v2", "Mitigation: Retpolines", "mitigations", "note"),
+        ("proc/cpuinfo", "processor : 0\nflags : lm\nmicrocode : 0xffffffff", "microcode", "note"),
+        ("proc/cpuinfo", "processor : 0\nflags : lm hypervisor", "hypervisor", "note"),
+        ("proc/cpuinfo", "processor : 0\nmodel name : QEMU TCG CPU version 2.5+", "emulation", "fatal"),
+        ("proc/sys/kernel/perf_event_paranoid", "3", "perf", "note"),
+        ("proc/self/status", "Cpus_allowed_list: 1", "cpus", "warn"),
+        ("proc/self/status", "Cpus_allowed_list: 0-2", "cpus", "note"),
+        ("proc/self/status", "Cpus_allowed_list: 99", "cpus", "fatal"),
+        ("proc/loadavg", "3.5 1 1 1/1 1", "load", "note"),
+        ("sys/devices/cpu_core/cpus", "0-1", "hybrid", None),
+    ],
+)
 def test_one_thing_wrong(tree, path, text, name, severity):
     tree.write(path, text)
     found = run(tree)
     assert (found[name].severity if name in found else None) == severity
 
 
-@pytest.mark.parametrize(("missing", "name"), [
-    ("usr/bin/gcc", "compiler"), ("usr/bin/numactl", "numactl"), ("usr/lib/x86_64-linux-gnu/libnuma.so.1", "libnuma"),
-])
+@pytest.mark.parametrize(
+    ("missing", "name"),
+    [
+        ("usr/bin/gcc", "compiler"),
+        ("usr/bin/numactl", "numactl"),
+        ("usr/lib/x86_64-linux-gnu/libnuma.so.1", "libnuma"),
+    ],
+)
 def test_missing_tools_are_fatal_and_mended(tree, missing, name):
     tree.remove(missing)
     finding = run(tree)[name]
@@ -137,16 +145,22 @@ def test_without_proc_stat_nothing_is_said_and_nobody_waits(tree):
 V2 = "none /sys/fs/cgroup cgroup2 rw 0 0"
 
 
-@pytest.mark.parametrize(("mount", "own", "files", "severity"), [
-    (V2, "0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, "warn"),
-    (V2, "0::/a/b", {"a/cpu.max": "800000 100000", "a/b/cpu.max": "150000 100000"}, "warn"),
-    (V2, "0::/a", {"a/cpu.max": "800000 100000"}, "note"),
-    (V2, "0::/a", {"a/cpu.max": "max 100000"}, None),
-    ("none /sys/fs/cgroup cgroup rw,cpu,cpuacct 0 0", "3:cpu,cpuacct:/a",
-     {"a/cpu.cfs_quota_us": "50000", "a/cpu.cfs_period_us": "100000"}, "warn"),
-    ("none /sys/fs/cgroup cgroup rw,cpu 0 0", "3:cpu:/",
-     {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, None),
-])
+@pytest.mark.parametrize(
+    ("mount", "own", "files", "severity"),
+    [
+        (V2, "0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, "warn"),
+        (V2, "0::/a/b", {"a/cpu.max": "800000 100000", "a/b/cpu.max": "150000 100000"}, "warn"),
+        (V2, "0::/a", {"a/cpu.max": "800000 100000"}, "note"),
+        (V2, "0::/a", {"a/cpu.max": "max 100000"}, None),
+        (
+            "none /sys/fs/cgroup cgroup rw,cpu,cpuacct 0 0",
+            "3:cpu,cpuacct:/a",
+            {"a/cpu.cfs_quota_us": "50000", "a/cpu.cfs_period_us": "100000"},
+            "warn",
+        ),
+        ("none /sys/fs/cgroup cgroup rw,cpu 0 0", "3:cpu:/", {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, None),
+    ],
+)
 def test_quota(tree, mount, own, files, severity):
     tree.write("proc/mounts", mount)
     tree.write("proc/self/cgroup", own)
@@ -162,6 +176,7 @@ def test_odd_topology_is_a_note(tree):
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
+
 
 def command_with(monkeypatch, findings, *arguments):
     monkeypatch.setattr(health, "check", lambda: findings)
@@ -179,7 +194,12 @@ def test_exit_code_says_whether_measuring_makes_sense(monkeypatch):
     document = json.loads(result.output)
     assert result.exit_code == 3 and document["fatal"] is True
     assert document["findings"][0]["check"] == "numactl" and set(document["findings"][0]) == {
-        "check", "severity", "found", "why", "fix"}
+        "check",
+        "severity",
+        "found",
+        "why",
+        "fix",
+    }
 
 
 def test_text_has_reason_and_a_command_on_one_line(monkeypatch):

@@ -14,8 +14,14 @@ TINY = ("--processes", "2", "--samples", "1", "--window", "1ms")
 
 
 def numabench(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, "-m", "numabench", *arguments], capture_output=True, text=True, timeout=300,
-                          env=os.environ | {"COLUMNS": "120"} | environment, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-m", "numabench", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"COLUMNS": "120"} | environment,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == code, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done
@@ -46,27 +52,34 @@ def test_list_shows_all_and_one():
     assert "mutex_adaptive" in text and "critical_section" in text
 
 
-@pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["runn"], 2, "did you mean run"),
-    (["list", "padded_counter"], 2, "did you mean padded_counters"),
-    (["run", "memory_latncy"], 2, "did you mean memory_latency"),
-    (["run", "--profile", "quik"], 2, "did you mean quick"),
-    (["run", "padded_counters", "--set", "strid=8"], 2, "did you mean stride"),
-    (["run", "padded_counters", "--set", "operation=stor"], 2, "did you mean store"),
-    (["run", "--target", "much"], 2, "write it as 2%"),
-    (["run", "--budget", "long"], 2, "write it as 10ms, 90s or 5m"),
-    (["run", "--cpus", "4000"], 2, "CPU 4000 cannot be used"),
-    (["run", "--cpus", "a-b"], 2, "write it as 0-3,8"),
-    (["run", "--no-such-option"], 2, "No such option"),
-    (["run", "memory_latency", "--set", "size=64T"], 3, "of memory"),
-    (["run", "padded_counters", "--set", "placement=cross_package", "--set", "threads=4000"], 3, "nothing is left to measure"),
-    (["run", "--resume", "nowhere.jsonl"], 2, "no such run log"),
-    (["report", "nowhere.jsonl"], 2, "no such run log"),
-    (["compare", "nowhere.jsonl", "nowhere.jsonl"], 2, "no such run log"),
-    (["export", "nowhere.jsonl"], 2, "no such run log"),
-    (["report", str(ROOT / "Makefile")], 2, "is not a run log record"),
-    (["machine", "--root", "/nonexistent"], 2, "/nonexistent"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["runn"], 2, "did you mean run"),
+        (["list", "padded_counter"], 2, "did you mean padded_counters"),
+        (["run", "memory_latncy"], 2, "did you mean memory_latency"),
+        (["run", "--profile", "quik"], 2, "did you mean quick"),
+        (["run", "padded_counters", "--set", "strid=8"], 2, "did you mean stride"),
+        (["run", "padded_counters", "--set", "operation=stor"], 2, "did you mean store"),
+        (["run", "--target", "much"], 2, "write it as 2%"),
+        (["run", "--budget", "long"], 2, "write it as 10ms, 90s or 5m"),
+        (["run", "--cpus", "4000"], 2, "CPU 4000 cannot be used"),
+        (["run", "--cpus", "a-b"], 2, "write it as 0-3,8"),
+        (["run", "--no-such-option"], 2, "No such option"),
+        (["run", "memory_latency", "--set", "size=64T"], 3, "of memory"),
+        (
+            ["run", "padded_counters", "--set", "placement=cross_package", "--set", "threads=4000"],
+            3,
+            "nothing is left to measure",
+        ),
+        (["run", "--resume", "nowhere.jsonl"], 2, "no such run log"),
+        (["report", "nowhere.jsonl"], 2, "no such run log"),
+        (["compare", "nowhere.jsonl", "nowhere.jsonl"], 2, "no such run log"),
+        (["export", "nowhere.jsonl"], 2, "no such run log"),
+        (["report", str(ROOT / "Makefile")], 2, "is not a run log record"),
+        (["machine", "--root", "/nonexistent"], 2, "/nonexistent"),
+    ],
+)
 def test_bad_input_is_one_line_with_its_exit_code(arguments, code, words):
     assert words in complaint(numabench(*arguments, code=code))
 
@@ -101,7 +114,9 @@ def test_run_report_export_compare(tmp_path):
     """The whole path on this machine, with as little measuring as possible."""
     settings = ("--set", "stride=8,256", "--set", "spacing=0", "--set", "operation=increment")
     for side in ("base", "new"):
-        done = numabench("run", "padded_counters", "--profile", "quick", *settings, *TINY, "-o", str(tmp_path / side), "--alias", side)
+        done = numabench(
+            "run", "padded_counters", "--profile", "quick", *settings, *TINY, "-o", str(tmp_path / side), "--alias", side
+        )
         assert "Run log: " in done.stdout and "Plan" in done.stdout
     log = next((tmp_path / "base" / "base").glob("*.jsonl"))
     shown = numabench("report", str(log), "-o", str(tmp_path / "report.html")).stdout
@@ -109,13 +124,32 @@ def test_run_report_export_compare(tmp_path):
     rows = numabench("export", str(log), "-b", "padded_counters", "--format", "csv").stdout.splitlines()
     assert rows[0].startswith("run,machine,benchmark,metric,unit,session,process,sample,value,valid,operation,stride,spacing")
     assert len(rows) > 6
-    done = subprocess.run([sys.executable, "-m", "numabench", "compare", str(tmp_path / "base"), str(tmp_path / "new")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "numabench", "compare", str(tmp_path / "base"), str(tmp_path / "new")],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode in (0, 1, 4) and "Traceback" not in done.stderr and "compar" in done.stdout
 
 
 def test_precision_can_be_required(tmp_path):
-    numabench("run", "padded_counters", "--profile", "quick", "--set", "stride=256", "--set", "spacing=0", *TINY, "--target", "0.0001%",
-              "--require-precision", "-o", str(tmp_path), code=5)
+    numabench(
+        "run",
+        "padded_counters",
+        "--profile",
+        "quick",
+        "--set",
+        "stride=256",
+        "--set",
+        "spacing=0",
+        *TINY,
+        "--target",
+        "0.0001%",
+        "--require-precision",
+        "-o",
+        str(tmp_path),
+        code=5,
+    )
 
 
 def test_make_compare_without_sides_says_how():

@@ -34,13 +34,20 @@ def with_kernel(log: RunLog, **changes) -> RunLog:
 
 
 def merged(*logs: RunLog) -> RunLog:
-    return RunLog(paths=(), **{name: tuple(itertools.chain.from_iterable(getattr(log, name) for log in logs))
-                               for name in ("headers", "benchmarks", "trials", "ends")})
+    return RunLog(
+        paths=(),
+        **{
+            name: tuple(itertools.chain.from_iterable(getattr(log, name) for log in logs))
+            for name in ("headers", "benchmarks", "trials", "ends")
+        },
+    )
 
 
 def with_samples(log: RunLog, change) -> RunLog:
     """`change(sample, process)` gives the sample to keep, or None to drop it."""
-    trials = [msgspec.structs.replace(t, samples=tuple(filter(None, (change(s, t.process) for s in t.samples)))) for t in log.trials]
+    trials = [
+        msgspec.structs.replace(t, samples=tuple(filter(None, (change(s, t.process) for s in t.samples)))) for t in log.trials
+    ]
     return msgspec.structs.replace(log, trials=tuple(trials))
 
 
@@ -56,9 +63,14 @@ def test_welch_is_scipys():
         interval = expected.confidence_interval(0.95)
         zero = (np.zeros(1), np.zeros(1))
         got = welch(
-            (np.array([x.mean()]), np.array([y.mean()])), (np.array([x.var(ddof=1) / a]), np.array([y.var(ddof=1) / b])),
-            (np.array([a - 1]), np.array([b - 1])), zero)
-        assert tuple(float(g[0]) for g in got) == pytest.approx((y.mean() - x.mean(), interval.low, interval.high, expected.pvalue))
+            (np.array([x.mean()]), np.array([y.mean()])),
+            (np.array([x.var(ddof=1) / a]), np.array([y.var(ddof=1) / b])),
+            (np.array([a - 1]), np.array([b - 1])),
+            zero,
+        )
+        assert tuple(float(g[0]) for g in got) == pytest.approx(
+            (y.mean() - x.mean(), interval.low, interval.high, expected.pvalue)
+        )
 
 
 def test_welch_without_any_spread():
@@ -82,7 +94,9 @@ def test_cells_of_sessions_are_welch_on_session_means():
     expected = stats.ttest_ind(logs[1], logs[0], equal_var=False)
     interval = expected.confidence_interval(0.95)
     assert row["p"] == pytest.approx(expected.pvalue)
-    assert (row["ratio"], row["low"], row["high"]) == pytest.approx(tuple(np.exp([logs[1].mean() - logs[0].mean(), interval.low, interval.high])))
+    assert (row["ratio"], row["low"], row["high"]) == pytest.approx(
+        tuple(np.exp([logs[1].mean() - logs[0].mean(), interval.low, interval.high]))
+    )
     np.testing.assert_allclose(result.cells["p_adjusted"], stats.false_discovery_control(result.cells["p"]))
     assert row["reasons"] == ("these_machines",) and result.comparisons == len(result.cells) == 18
 
@@ -134,7 +148,7 @@ OPPOSITE = {"faster": "slower", "slower": "faster"}
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10 ** 6), st.floats(0.8, 1.25), st.integers(1, 4), st.integers(1, 4))
+@given(st.integers(0, 10**6), st.floats(0.8, 1.25), st.integers(1, 4), st.integers(1, 4))
 def test_swapping_the_sides_inverts(seed, factor, one, other):
     a = small("a", one, 4, seed)
     b = small("b", other, 4, seed, factor=factor)
@@ -162,9 +176,13 @@ def test_order_of_records_and_scale_change_nothing(random, factor):
         return with_samples(log, lambda s, p: msgspec.structs.replace(s, metrics={k: v * factor for k, v in s.metrics.items()}))
 
     got = compare(changed(base), changed(new)).cells.set_index("case").sort_index()
-    np.testing.assert_allclose(got[["ratio", "low", "high", "p"]].astype(float), expected[["ratio", "low", "high", "p"]].astype(float), rtol=1e-6)
+    np.testing.assert_allclose(
+        got[["ratio", "low", "high", "p"]].astype(float), expected[["ratio", "low", "high", "p"]].astype(float), rtol=1e-6
+    )
     np.testing.assert_allclose(got["base"], expected["base"] * factor)
-    assert ((got["low"] <= got["ratio"]) & (got["ratio"] <= got["high"])).all() and list(got["verdict"]) == list(expected["verdict"])
+    assert ((got["low"] <= got["ratio"]) & (got["ratio"] <= got["high"])).all() and list(got["verdict"]) == list(
+        expected["verdict"]
+    )
 
 
 def test_a_against_itself_is_exactly_one():
@@ -198,7 +216,7 @@ def test_single_sessions_stay_honest_where_the_assumption_holds():
     rng = np.random.default_rng(6)
     x = rng.normal(0, 0.01, (2, 10_000, 1)) + rng.normal(0, 0.01, (2, 10_000, 12))
     variance, df = x.var(axis=2, ddof=1) / 12, np.full(10_000, 11.0)
-    known = np.full(10_000, ASSUMED_SESSION_SD ** 2)
+    known = np.full(10_000, ASSUMED_SESSION_SD**2)
     args = tuple(x.mean(axis=2)), tuple(variance), (df, df)
     assert 0.03 <= np.mean(welch(*args, (known, known))[3] < 0.05) <= 0.08
     assert np.mean(welch(*args, (known * 0, known * 0))[3] < 0.05) > 0.3
@@ -207,9 +225,22 @@ def test_single_sessions_stay_honest_where_the_assumption_holds():
 REFUSED_ALWAYS = [
     ("kernel_version", lambda log: with_kernel(log, version=2)),
     ("method", lambda log: with_records(with_kernel(log), method={"clock": "monotonic", "order": "random"})),
-    ("unit", lambda log: with_records(with_kernel(log), metrics=tuple(msgspec.structs.replace(m, unit="us") for m in log.benchmarks[0].metrics))),
-    ("polarity", lambda log: with_records(with_kernel(log), metrics=tuple(msgspec.structs.replace(m, polarity="higher") for m in log.benchmarks[0].metrics))),
-    ("parameter_set", lambda log: with_records(with_kernel(log), axes=(*log.benchmarks[0].axes, Axis(name="more", summary="", values=(1,))))),
+    (
+        "unit",
+        lambda log: with_records(
+            with_kernel(log), metrics=tuple(msgspec.structs.replace(m, unit="us") for m in log.benchmarks[0].metrics)
+        ),
+    ),
+    (
+        "polarity",
+        lambda log: with_records(
+            with_kernel(log), metrics=tuple(msgspec.structs.replace(m, polarity="higher") for m in log.benchmarks[0].metrics)
+        ),
+    ),
+    (
+        "parameter_set",
+        lambda log: with_records(with_kernel(log), axes=(*log.benchmarks[0].axes, Axis(name="more", summary="", values=(1,)))),
+    ),
 ]
 
 
@@ -218,7 +249,7 @@ REFUSED_ALWAYS = [
 def test_another_quantity_is_refused(alias, code, change):
     result = compare(with_kernel(small()), change(small(alias, seed=1)))
     assert result.exit_code == 4 and result.comparisons == 0 and result.means.empty
-    (name, reason), = result.refused
+    ((name, reason),) = result.refused
     assert name == "toy_latency" and reason_codes(reason) == [code] and " against " in reason
     assert set(result.cells["verdict"]) == {"incomparable"} and set(result.cells["reasons"]) == {(code,)}
     assert result.cells["ratio"].isna().all() and result.cells["base"].notna().all()
@@ -253,8 +284,13 @@ def test_a_side_that_mixes_versions_is_refused():
 def test_one_refused_benchmark_leaves_the_others():
     base = small(benchmarks=(latency, matrix))
     new = small(seed=1, benchmarks=(latency, matrix))
-    new = msgspec.structs.replace(new, benchmarks=tuple(
-        msgspec.structs.replace(b, method={"clock": "monotonic", "order": "x"}) if b.name == "toy_nodes" else b for b in new.benchmarks))
+    new = msgspec.structs.replace(
+        new,
+        benchmarks=tuple(
+            msgspec.structs.replace(b, method={"clock": "monotonic", "order": "x"}) if b.name == "toy_nodes" else b
+            for b in new.benchmarks
+        ),
+    )
     result = compare(base, new)
     assert [name for name, _ in result.refused] == ["toy_nodes"] and result.exit_code == 0
     assert set(result.cells.query("benchmark == 'toy_nodes'")["verdict"]) == {"incomparable"} and result.comparisons == 18
@@ -262,8 +298,14 @@ def test_one_refused_benchmark_leaves_the_others():
 
 
 def test_what_else_differs_is_listed_and_jitter_is_not():
-    new = small("b", machine={"configuration": {"kernel": "6.2", "mitigations": {"mds": "off"}}, "uptime": 5, "load": 3, "brand": "Toy 2"})
-    assert sorted(compare(small(), new).differs) == [("brand", "Toy CPU", "Toy 2"), ("kernel", "6.1", "6.2"), ("mitigations.mds", "–", "off")]
+    new = small(
+        "b", machine={"configuration": {"kernel": "6.2", "mitigations": {"mds": "off"}}, "uptime": 5, "load": 3, "brand": "Toy 2"}
+    )
+    assert sorted(compare(small(), new).differs) == [
+        ("brand", "Toy CPU", "Toy 2"),
+        ("kernel", "6.1", "6.2"),
+        ("mitigations.mds", "–", "off"),
+    ]
 
 
 def test_cells_of_one_side_only_are_incomparable():
@@ -278,8 +320,18 @@ def test_cells_of_one_side_only_are_incomparable():
 
 def test_failed_trials_make_missing_cells_failed():
     base, new = small(), small(seed=1)
-    failed = TrialRecord(run=new.trials[0].run, session=new.trials[0].session, benchmark="toy_latency", block="0", process=9, started="",
-                         duration=1.0, startup=0.1, status="failed", reasons=("crashed",))
+    failed = TrialRecord(
+        run=new.trials[0].run,
+        session=new.trials[0].session,
+        benchmark="toy_latency",
+        block="0",
+        process=9,
+        started="",
+        duration=1.0,
+        startup=0.1,
+        status="failed",
+        reasons=("crashed",),
+    )
     new = with_samples(new, lambda s, p: None if s.parameters["order"] == "random" else s)
     result = compare(base, msgspec.structs.replace(new, trials=(*new.trials, failed)))
     assert set(result.cells[result.cells["order"] == "random"]["verdict"]) == {"failed"} and result.summary["failed"] == 9
@@ -314,15 +366,15 @@ def test_a_verdict_that_hangs_on_the_disturbed_samples_is_none():
 
 
 def memory_of(huge: int) -> MemoryProof:
-    return MemoryProof(bytes=2 ** 21, page_size="thp", node=0, pages={"0": 512}, huge_bytes=huge, page_bytes=4096)
+    return MemoryProof(bytes=2**21, page_size="thp", node=0, pages={"0": 512}, huge_bytes=huge, page_bytes=4096)
 
 
 def test_pages_really_obtained_are_part_of_the_method():
     def paged(log, huge):
         return with_samples(log, lambda s, p: msgspec.structs.replace(s, memory=memory_of(huge)))
 
-    assert compare(paged(small(), 2 ** 21), paged(small(seed=1), 2 ** 21)).exit_code == 0
-    result = compare(paged(small(), 2 ** 21), paged(small("other", seed=1), 0))
+    assert compare(paged(small(), 2**21), paged(small(seed=1), 2**21)).exit_code == 0
+    result = compare(paged(small(), 2**21), paged(small("other", seed=1), 0))
     assert result.exit_code == 4 and set(result.cells["reasons"]) == {("page_size",)}
 
 
@@ -377,10 +429,10 @@ def test_two_machines_are_these_machines():
     variances = []
     for log, n in ((group("ab"), 2), (group("cde"), 3)):
         means = cell_means(process_medians(samples(log)))
-        own = means[means["case"] == row["case"]]["variance"].to_numpy() / n ** 2
-        variances.append((own.sum(), (own ** 2 / 2).sum()))
+        own = means[means["case"] == row["case"]]["variance"].to_numpy() / n**2
+        variances.append((own.sum(), (own**2 / 2).sum()))
     total, fourth = map(sum, zip(*variances, strict=True))
-    half = stats.t.ppf(0.975, total ** 2 / fourth) * np.sqrt(total)
+    half = stats.t.ppf(0.975, total**2 / fourth) * np.sqrt(total)
     assert np.log(row["high"] / row["ratio"]) == pytest.approx(half)
 
 

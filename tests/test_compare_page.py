@@ -27,7 +27,9 @@ def slower(benchmark, parameters):
 @pytest.fixture(scope="module")
 def sides():
     quiet = (0.001, 0.001, 0.001)
-    return make_log("alpha", sd=quiet), make_log("beta", seed=1, sd=quiet, scale=slower, machine={"configuration": {"kernel": "6.5"}})
+    return make_log("alpha", sd=quiet), make_log(
+        "beta", seed=1, sd=quiet, scale=slower, machine={"configuration": {"kernel": "6.5"}}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +82,16 @@ def test_slowdowns_name_their_cells(comparison):
     assert "KiB" in str(versus.worst_rows(latencies.cells, {"toy_latency": latency("r")}))
 
 
-@pytest.mark.parametrize("counts, words", [
-    ({"slower": 2, "same": 1}, "New is slower somewhere"), ({"slower": 1, "faster": 1}, "faster in some cells and slower in others"),
-    ({"faster": 3}, "nowhere found slower"), ({"unresolved": 3, "same": 1}, "No cell is found faster or slower"),
-    ({"same": 3}, "Every cell is the same")])
+@pytest.mark.parametrize(
+    "counts, words",
+    [
+        ({"slower": 2, "same": 1}, "New is slower somewhere"),
+        ({"slower": 1, "faster": 1}, "faster in some cells and slower in others"),
+        ({"faster": 3}, "nowhere found slower"),
+        ({"unresolved": 3, "same": 1}, "No cell is found faster or slower"),
+        ({"same": 3}, "Every cell is the same"),
+    ],
+)
 def test_summary_sentences(comparison, counts, words):
     import dataclasses
 
@@ -92,8 +100,13 @@ def test_summary_sentences(comparison, counts, words):
 
 
 def test_refusals_are_shown_and_not_drawn(sides):
-    other = msgspec.structs.replace(sides[1], benchmarks=tuple(msgspec.structs.replace(b, method={"clock": "monotonic", "order": "x"})
-                                                               if b.name == "toy_latency" else b for b in sides[1].benchmarks))
+    other = msgspec.structs.replace(
+        sides[1],
+        benchmarks=tuple(
+            msgspec.structs.replace(b, method={"clock": "monotonic", "order": "x"}) if b.name == "toy_latency" else b
+            for b in sides[1].benchmarks
+        ),
+    )
     found = compare(sides[0], other)
     page = render_comparison(found, sides[0], other)
     check_page(page)
@@ -111,8 +124,9 @@ def test_curves_share_axes_and_maps_one_colour_scale(sides, monkeypatch):
     scales, frames = [], []
     draw_map, draw_line = heatmaps.heatmap_panel, figures.panels.line_panel
     monkeypatch.setattr(heatmaps, "heatmap_panel", lambda *a: scales.append(a[5]) or draw_map(*a))
-    monkeypatch.setattr(figures.panels, "line_panel",
-                        lambda frame, curves, *a: frames.append((frame, curves)) or draw_line(frame, curves, *a))
+    monkeypatch.setattr(
+        figures.panels, "line_panel", lambda frame, curves, *a: frames.append((frame, curves)) or draw_line(frame, curves, *a)
+    )
     estimates = versus._side_estimates(*sides)
     maps = versus.overlays(matrix("r"), estimates, "x")
     assert len(scales) == 2 and scales[0] is scales[1] and [p.title for p in maps[0].panels] == ["base (alpha)", "new (beta)"]
@@ -123,7 +137,9 @@ def test_curves_share_axes_and_maps_one_colour_scale(sides, monkeypatch):
 
 
 def test_ratio_figure_has_the_band(comparison):
-    drawn = ratios.ratio_figure(comparison.cells[comparison.cells["benchmark"] == "toy_counters"], counters("r"), "time_per_operation", 0.03, "p")
+    drawn = ratios.ratio_figure(
+        comparison.cells[comparison.cells["benchmark"] == "toy_counters"], counters("r"), "time_per_operation", 0.03, "p"
+    )
     names = [name for name, _ in drawn.legend]
     assert "slower" in names and names[-1] == "band of practical equality, ±3 %"
     assert "left of 1 is better" in drawn.caption
@@ -139,7 +155,10 @@ def test_many_cells_become_a_cloud():
 
 
 def test_groups_of_machines():
-    base, new = (merged(*(make_log(f"{side}{n}", processes=3, samples=1, benchmarks=(latency,), seed=n) for n in range(3))) for side in "ab")
+    base, new = (
+        merged(*(make_log(f"{side}{n}", processes=3, samples=1, benchmarks=(latency,), seed=n) for n in range(3)))
+        for side in "ab"
+    )
     page = render_comparison(compare(base, new), base, new)
     check_page(page)
     assert "groups of 3 and 3 machines" in page and "base (a0)" in page and "new (b2)" in page
@@ -153,6 +172,7 @@ def test_page_in_a_browser(html, tmp_path, width):
 
 
 # ---- the verb ---------------------------------------------------------------------------------------------------------
+
 
 def test_compare_as_a_user_types_it(files, tmp_path):
     done = numabench("compare", *files, "-o", tmp_path / "page.html", env={"PATH": "/usr/bin:/bin", "COLUMNS": "120"})

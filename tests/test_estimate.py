@@ -10,23 +10,55 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from synthetic import counters, latency, make_log, matrix, truth
 
-from numabench.analysis.estimate import (cell_means, contrast_cells, estimate_cells, precision, process_medians, sign_interval,
-                                         sign_rank, t_half_width, t_interval)
+from numabench.analysis.estimate import (
+    cell_means,
+    contrast_cells,
+    estimate_cells,
+    precision,
+    process_medians,
+    sign_interval,
+    sign_rank,
+    t_half_width,
+    t_interval,
+)
 from numabench.analysis.segments import moments
 from numabench.runlog.export import samples
-
-from synthetic import latency, make_log, matrix, truth
 
 finite = st.floats(-50, 50)
 
 
-def tidy(values: dict, *, metric="latency", unit="ns", polarity="lower", machine="m", hop=np.nan, parameter=1, case=None, **columns):
+def tidy(
+    values: dict, *, metric="latency", unit="ns", polarity="lower", machine="m", hop=np.nan, parameter=1, case=None, **columns
+):
     """Samples of one cell from {(session, process): [values]}."""
-    rows = [{"run": s, "machine": machine, "benchmark": "b", "metric": metric, "unit": unit, "session": s, "process": p, "sample": i,
-             "value": v, "valid": True, "size": parameter, "case": case or f"case{parameter}", "block": "0", "polarity": polarity,
-             "machine_id": machine, "hop_ns": hop, "core_width": float("nan"), "frequency_ghz": 3.0, "reasons": "", **columns}
-            for (s, p), taken in values.items() for i, v in enumerate(taken)]
+    rows = [
+        {
+            "run": s,
+            "machine": machine,
+            "benchmark": "b",
+            "metric": metric,
+            "unit": unit,
+            "session": s,
+            "process": p,
+            "sample": i,
+            "value": v,
+            "valid": True,
+            "size": parameter,
+            "case": case or f"case{parameter}",
+            "block": "0",
+            "polarity": polarity,
+            "machine_id": machine,
+            "hop_ns": hop,
+            "core_width": float("nan"),
+            "frequency_ghz": 3.0,
+            "reasons": "",
+            **columns,
+        }
+        for (s, p), taken in values.items()
+        for i, v in enumerate(taken)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -74,7 +106,7 @@ def test_sign_interval_is_the_exact_binomial_test_turned_round(values):
 def test_sign_interval_needs_six(n):
     low, high, achieved = sign_interval(list(range(n)))
     assert np.isnan([low, high]).all() and achieved == 0
-    assert sign_interval(range(6)) == (0.0, 5.0, 1 - 2 / 2 ** 6)
+    assert sign_interval(range(6)) == (0.0, 5.0, 1 - 2 / 2**6)
 
 
 def test_sign_interval_covers_the_median_of_a_skewed_distribution():
@@ -174,7 +206,7 @@ def test_distances_are_never_averaged():
 @settings(max_examples=30, deadline=None)
 @given(st.floats(1e-3, 1e6), st.randoms(use_true_random=False))
 def test_estimates_scale_and_do_not_depend_on_order(factor, random):
-    frame = FRAME.assign(value=FRAME["value"] * factor).sample(frac=1, random_state=random.randrange(2 ** 32))
+    frame = FRAME.assign(value=FRAME["value"] * factor).sample(frac=1, random_state=random.randrange(2**32))
     key = ["benchmark", "case", "metric"]
     old, new = (estimate_cells(f).set_index(key).sort_index() for f in (FRAME, frame))
     for column in ("value", "low", "high"):
@@ -196,9 +228,13 @@ def test_contrasts_are_medians_of_pairs():
     cell = frame[(frame["metric"] == "time_per_operation") & (frame["operation"] == "increment") & (frame["spacing"] == 0)]
     medians = cell.groupby(["stride", "process"])["value"].median()
     ratios = np.log((medians[8] / medians[256]).to_numpy())
-    assert (row["ratio"], row["ratio_low"], row["ratio_high"]) == pytest.approx(tuple(np.exp([np.median(ratios), *sign_interval(ratios)[:2]])))
+    assert (row["ratio"], row["ratio_low"], row["ratio_high"]) == pytest.approx(
+        tuple(np.exp([np.median(ratios), *sign_interval(ratios)[:2]]))
+    )
     gaps = (medians[8] - medians[256]).to_numpy()
-    assert (row["difference"], row["difference_low"], row["difference_high"]) == pytest.approx((np.median(gaps), *sign_interval(gaps)[:2]))
+    assert (row["difference"], row["difference_low"], row["difference_high"]) == pytest.approx(
+        (np.median(gaps), *sign_interval(gaps)[:2])
+    )
     assert (row["blocks"], row["sessions"], row["unit"]) == (8, 1, "ns") and row["main"]
 
 
@@ -232,8 +268,16 @@ def test_contrast_cancels_what_a_process_shares():
     level = np.exp(rng.normal(0, 0.5, 12))
     parts = [tidy({("s", p): [base * level[p]] for p in range(12)}, parameter=size) for size, base in ((1, 1.0), (2, 1.25))]
     log = make_log(processes=1)
-    record = log.benchmarks[0].__class__(run="r", name="b", title="", question="", axes=(), metrics=(), method={}, contrasts=(
-        log.benchmarks[0].contrasts[0].__class__(axis="size", control=1, metric="latency"),))
+    record = log.benchmarks[0].__class__(
+        run="r",
+        name="b",
+        title="",
+        question="",
+        axes=(),
+        metrics=(),
+        method={},
+        contrasts=(log.benchmarks[0].contrasts[0].__class__(axis="size", control=1, metric="latency"),),
+    )
     row = one(contrast_cells(pd.concat(parts, ignore_index=True), [record]))
     assert (row["ratio"], row["ratio_low"], row["ratio_high"]) == pytest.approx((1.25,) * 3)
 
@@ -243,6 +287,17 @@ def test_precision_is_the_main_rows_half_width_of_the_first_metric():
     cells = estimate_cells(frame[frame["metric"].isin(["time_per_operation", "latency"])])
     assert precision(frame) == pytest.approx(cells.set_index("case")["half_width"].to_dict())
     assert set(precision(samples(make_log(processes=1))).values()) == {np.inf}
+
+
+def test_contrasted_cells_are_unknown_until_enough_processes_are_at_one_distance():
+    frame = samples(make_log(processes=9, benchmarks=(counters, latency)))
+    names = frame.drop_duplicates("case").set_index("case")["benchmark"]
+    assert all(np.isfinite(list(precision(frame, frozenset({"toy_counters"})).values())))
+    few = frame[frame["process"] < 7]
+    for case, width in precision(few, frozenset({"toy_counters"})).items():
+        assert np.isinf(width) == (names[case] == "toy_counters")
+    frame.loc[(frame["process"] % 2 == 0) & (frame["benchmark"] == "toy_counters"), "hop_ns"] = 107.0
+    assert all(np.isinf(w) for c, w in precision(frame, frozenset({"toy_counters"})).items() if names[c] == "toy_counters")
 
 
 def test_empty_frames_give_empty_tables():

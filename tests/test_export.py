@@ -17,8 +17,11 @@ from numabench.cli.export import command
 from numabench.errors import MachineError, UsageError
 from numabench.runlog.export import COLUMNS, DETAILS
 
-PARAMETERS = {"toy_counters": ["operation", "stride", "spacing", "threads", "placement"], "toy_latency": ["size", "order"],
-              "toy_nodes": ["cpu_node", "memory_node"]}
+PARAMETERS = {
+    "toy_counters": ["operation", "stride", "spacing", "threads", "placement"],
+    "toy_latency": ["size", "order"],
+    "toy_nodes": ["cpu_node", "memory_node"],
+}
 
 
 @pytest.fixture(scope="module")

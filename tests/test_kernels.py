@@ -56,8 +56,10 @@ def test_every_benchmark_has_its_kernel_and_speaks_its_metrics(loaded):
         assert used <= set(kernel.metrics), benchmark.name
 
 
-@pytest.mark.parametrize(("operation", "stride", "spacing", "threads"),
-                         [*itertools.product(("store", "increment", "atomic_add"), (0, 8, 64), (0, 20), (2,)), ("increment", 256, 0, 1)])
+@pytest.mark.parametrize(
+    ("operation", "stride", "spacing", "threads"),
+    [*itertools.product(("store", "increment", "atomic_add"), (0, 8, 64), (0, 20), (2,)), ("increment", 256, 0, 1)],
+)
 def test_padded_counters_count_what_they_did(loaded, operation, stride, spacing, threads):
     parameters = {"operation": operation, "stride": stride, "spacing": spacing, "threads": threads}
     benchmark = discover()["padded_counters"]
@@ -192,17 +194,21 @@ def test_kernels_compile_with_other_flags(name, flags, monkeypatch):
 
 
 RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benchmark's check needs
-    "padded_counters": [(2, 4096, (op, 64, spacing), {"operation": name, "stride": 64, "spacing": spacing})
-                        for (op, name), spacing in itertools.product(enumerate(("store", "increment", "atomic_add")), (0, 20))],
+    "padded_counters": [
+        (2, 4096, (op, 64, spacing), {"operation": name, "stride": 64, "spacing": spacing})
+        for (op, name), spacing in itertools.product(enumerate(("store", "increment", "atomic_add")), (0, 20))
+    ],
     "contention": [(2, 8192, (i, 5, 5), {"primitive": name}) for i, name in enumerate(discover()["contention"].axes[0].values)],
     "memory_latency": [(1, 1 << 16, (64, group, 5), {"size": 1 << 16}) for group in (0, 4096, 1 << 40)],
 }
 
 
 def toolchains() -> list:
-    return [pytest.param(["aarch64-linux-gnu-gcc"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64"),
-            pytest.param(["aarch64-linux-gnu-gcc", "-march=armv8.1-a"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64-lse"),
-            pytest.param(["gcc", "-DNB_PORTABLE"], [], id="portable")]
+    return [
+        pytest.param(["aarch64-linux-gnu-gcc"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64"),
+        pytest.param(["aarch64-linux-gnu-gcc", "-march=armv8.1-a"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64-lse"),
+        pytest.param(["gcc", "-DNB_PORTABLE"], [], id="portable"),
+    ]
 
 
 @pytest.mark.parametrize(("compiler", "emulators"), toolchains())
@@ -210,15 +216,33 @@ def toolchains() -> list:
 def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, name):
     emulator = next((e for e in emulators if shutil.which(e)), None)
     if shutil.which(compiler[0]) is None or (emulators and emulator is None):
-        pytest.skip(f"{compiler[0]} or {' / '.join(emulators)} is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user")
+        pytest.skip(
+            f"{compiler[0]} or {' / '.join(emulators)} is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+        )
     program, folder = tmp_path / "driver", abi.source_folder()
-    subprocess.run([*compiler, *(f for f in abi.FLAGS if f not in ("-shared", "-fPIC")), "-static", f"-I{folder}", "-o", str(program),
-                    f"{os.path.dirname(__file__)}/driver.c", str(folder / f"{name}.c")], check=True)
+    subprocess.run(
+        [
+            *compiler,
+            *(f for f in abi.FLAGS if f not in ("-shared", "-fPIC")),
+            "-static",
+            f"-I{folder}",
+            "-o",
+            str(program),
+            f"{os.path.dirname(__file__)}/driver.c",
+            str(folder / f"{name}.c"),
+        ],
+        check=True,
+    )
     benchmark = discover()[name]
     for threads, size, parameters, what in RUNS[name]:
         command = [emulator] if emulator else []
-        done = subprocess.run([*command, str(program), str(threads), str(size), *map(str, parameters)], capture_output=True, text=True,
-                              timeout=120, check=True)
+        done = subprocess.run(
+            [*command, str(program), str(threads), str(size), *map(str, parameters)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
         first, *rows = done.stdout.splitlines()
         assert first == name
         names = ("executed", "operations", "check", "begin_ns", "end_ns")

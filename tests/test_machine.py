@@ -71,8 +71,7 @@ def test_keys_ignore_what_changes_by_itself(tree):
     tree.write("proc/meminfo", f"MemTotal: {16 * (1 << 20) - 9999} kB\nMemFree: 1 kB\nSwapTotal: 0 kB")
     tree.write(f"{NODE}/node0/meminfo", "Node 0 MemTotal: 777 kB")
     after = read(tree)
-    assert (after.id, after.hardware_key, after.configuration_key) == (
-        before.id, before.hardware_key, before.configuration_key)
+    assert (after.id, after.hardware_key, after.configuration_key) == (before.id, before.hardware_key, before.configuration_key)
 
 
 def test_configuration_changes_one_key_and_hardware_the_others(tree):
@@ -89,23 +88,35 @@ def test_configuration_changes_one_key_and_hardware_the_others(tree):
     assert read(tree).hardware_key != before.hardware_key
 
 
-@pytest.mark.parametrize(("cpuinfo", "brand", "arch"), [
-    ("processor : 0\ncpu : POWER7 (architected)\n", "POWER7 (architected)", "ppc64"),
-    ("processor : 0\nCPU implementer : 0x41\nCPU architecture: 8\nCPU part : 0xd0c\n",
-     "Arm implementer 0x41 part 0xd0c", "aarch64"),
-    ("vendor_id : IBM/S390\nprocessor 1: version = 00, machine = 2817\n", "IBM/S390 machine 2817", "s390x"),
-    ("processor : 0\nmodel name : \n", None, None), ("", None, None),
-])
+@pytest.mark.parametrize(
+    ("cpuinfo", "brand", "arch"),
+    [
+        ("processor : 0\ncpu : POWER7 (architected)\n", "POWER7 (architected)", "ppc64"),
+        (
+            "processor : 0\nCPU implementer : 0x41\nCPU architecture: 8\nCPU part : 0xd0c\n",
+            "Arm implementer 0x41 part 0xd0c",
+            "aarch64",
+        ),
+        ("vendor_id : IBM/S390\nprocessor 1: version = 00, machine = 2817\n", "IBM/S390 machine 2817", "s390x"),
+        ("processor : 0\nmodel name : \n", None, None),
+        ("", None, None),
+    ],
+)
 def test_brand_of_other_architectures(tree, cpuinfo, brand, arch):
     tree.write("proc/cpuinfo", cpuinfo)
     machine = read(tree)
     assert (machine.brand, machine.arch) == (brand, arch)
 
 
-@pytest.mark.parametrize(("flags", "clocks", "name"), [
-    ("lm", "tsc hpet", "none"), ("lm hypervisor", "tsc kvm-clock", "kvm"), ("lm hypervisor", "tsc", "unnamed"),
-    ("", "tsc", None),
-])
+@pytest.mark.parametrize(
+    ("flags", "clocks", "name"),
+    [
+        ("lm", "tsc hpet", "none"),
+        ("lm hypervisor", "tsc kvm-clock", "kvm"),
+        ("lm hypervisor", "tsc", "unnamed"),
+        ("", "tsc", None),
+    ],
+)
 def test_hypervisor(tree, flags, clocks, name):
     tree.write("proc/cpuinfo", f"processor : 0\nflags : {flags}")
     tree.write("sys/devices/system/clocksource/clocksource0/available_clocksource", clocks)
@@ -167,6 +178,7 @@ def test_without_facts_no_program_is_asked(monkeypatch):
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
+
 
 def run(*arguments):
     return CliRunner(env={"COLUMNS": "80"}).invoke(command, arguments)

@@ -24,14 +24,38 @@ HAS_NUMA = Path("/sys/devices/system/node/node0").exists()
 NODE = 0 if HAS_NUMA else None
 
 
-def job(benchmark: str, parameters: dict, *, cpus: tuple = CPUS[:1], size: int = 4096, scratch: int = 0, page_size: str = "4k",
-        samples: int = 2, node: int | None = NODE) -> Job:
+def job(
+    benchmark: str,
+    parameters: dict,
+    *,
+    cpus: tuple = CPUS[:1],
+    size: int = 4096,
+    scratch: int = 0,
+    page_size: str = "4k",
+    samples: int = 2,
+    node: int | None = NODE,
+) -> Job:
     kernel = nb.list_benchmarks()[benchmark].kernel
-    case = JobCase(case="c1", parameters=parameters, cpus=cpus, groups=(0,) * len(cpus), node=node, size=size, scratch=scratch,
-                   page_size=page_size, seed=1)
-    return Job(benchmark=f"numabench.benchmarks.{benchmark}", kernel=str(abi.build(kernel).target), cases=(case,), parent=os.getpid(),
-               sentinel=str(abi.build("sentinel").target), timing=Timing(window=0.002, samples=samples),
-               spawned=time.clock_gettime(time.CLOCK_MONOTONIC))
+    case = JobCase(
+        case="c1",
+        parameters=parameters,
+        cpus=cpus,
+        groups=(0,) * len(cpus),
+        node=node,
+        size=size,
+        scratch=scratch,
+        page_size=page_size,
+        seed=1,
+    )
+    return Job(
+        benchmark=f"numabench.benchmarks.{benchmark}",
+        kernel=str(abi.build(kernel).target),
+        cases=(case,),
+        parent=os.getpid(),
+        sentinel=str(abi.build("sentinel").target),
+        timing=Timing(window=0.002, samples=samples),
+        spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
+    )
 
 
 def execute(work: Job, timeout: float = 60.0, command: list[str] | None = None) -> Outcome:
@@ -39,14 +63,23 @@ def execute(work: Job, timeout: float = 60.0, command: list[str] | None = None) 
 
 
 def test_a_sample_proves_its_placement():
-    outcome = execute(job("memory_latency", {"size": 1 << 22, "order": "group", "page_size": "thp"}, size=1 << 22, scratch=1 << 18,
-                          page_size="thp"))
+    outcome = execute(
+        job(
+            "memory_latency",
+            {"size": 1 << 22, "order": "group", "page_size": "thp"},
+            size=1 << 22,
+            scratch=1 << 18,
+            page_size="thp",
+        )
+    )
     assert outcome.failure == "" and len(outcome.samples) == 2
     for sample in outcome.samples:
         assert [t.cpu for t in sample.threads] == [t.cpu_begin for t in sample.threads] == [CPUS[0]]
         assert sample.memory.bytes == 1 << 22 and sample.frequency[0] > 1e8
         if HAS_NUMA:
-            assert set(sample.memory.pages) == {"0"} and sum(sample.memory.pages.values()) == (1 << 22) // sample.memory.page_bytes
+            assert (
+                set(sample.memory.pages) == {"0"} and sum(sample.memory.pages.values()) == (1 << 22) // sample.memory.page_bytes
+            )
         assert not any(r.startswith(("check", "physics", "pages", "cpu_moved")) for r in sample.reasons)
         assert sample.metrics["cycles"] >= 3
     assert outcome.done.startup > 0 and outcome.done.measured > 0
@@ -54,8 +87,14 @@ def test_a_sample_proves_its_placement():
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: two threads cannot run at the same time")
 def test_two_threads_overlap_and_know_their_distance():
-    outcome = execute(job("padded_counters", {"operation": "atomic_add", "stride": 8, "spacing": 20, "threads": 2, "placement": "any"},
-                          cpus=CPUS[:2], samples=5))
+    outcome = execute(
+        job(
+            "padded_counters",
+            {"operation": "atomic_add", "stride": 8, "spacing": 20, "threads": 2, "placement": "any"},
+            cpus=CPUS[:2],
+            samples=5,
+        )
+    )
     assert outcome.failure == ""
     best = max(outcome.samples, key=lambda s: s.overlap)
     assert best.overlap > 0.5 and best.hop[0] > 1e-9 and len(best.threads) == 2
@@ -63,11 +102,18 @@ def test_two_threads_overlap_and_know_their_distance():
 
 
 def test_achieved_delays_are_recorded():
-    outcome = execute(job("contention", {"primitive": "mutex", "critical_section": 100, "think_time": 50, "threads": 1, "placement": "alone"},
-                          size=8192))
+    outcome = execute(
+        job(
+            "contention",
+            {"primitive": "mutex", "critical_section": 100, "think_time": 50, "threads": 1, "placement": "alone"},
+            size=8192,
+        )
+    )
     assert outcome.failure == ""
     for sample in outcome.samples:
-        assert sample.extra["section_ns"] == pytest.approx(100, rel=0.1) and sample.extra["think_ns"] == pytest.approx(50, rel=0.1)
+        assert sample.extra["section_ns"] == pytest.approx(100, rel=0.1) and sample.extra["think_ns"] == pytest.approx(
+            50, rel=0.1
+        )
 
 
 @pytest.mark.skipif(not HAS_NUMA, reason="a kernel without NUMA binds nothing")
@@ -91,14 +137,18 @@ def test_huge_pages_are_proven_not_assumed():
 
 
 def test_a_cpu_that_is_gone_fails_its_case_in_words():
-    outcome = ProcessExecutor().execute(job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0}, cpus=(4095,), node=None), 60)
+    outcome = ProcessExecutor().execute(
+        job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0}, cpus=(4095,), node=None), 60
+    )
     assert "cannot run on CPU 4095" in outcome.failed_cases["c1"]
 
 
 def test_a_worker_that_crashes_is_a_reason():
     outcome = execute(job("padded_counters", {"operation": "store"}), command=[sys.executable, "-c", "import os; os.abort()"])
     assert outcome.failure == "crashed: killed by SIGABRT"
-    outcome = execute(job("padded_counters", {"operation": "store"}), command=[sys.executable, "-c", "raise ValueError('no luck')"])
+    outcome = execute(
+        job("padded_counters", {"operation": "store"}), command=[sys.executable, "-c", "raise ValueError('no luck')"]
+    )
     assert "exit code 1: ValueError: no luck" in outcome.failure
 
 
@@ -121,11 +171,15 @@ def test_a_kernel_that_crashes_takes_only_its_process(tmp_path):
 
     shutil.copytree(abi.source_folder(), tmp_path / "kernels")
     source = tmp_path / "kernels" / "padded_counters.c"
-    source.write_text(source.read_text().replace("nb_window(t, (c->parameter", "*(volatile int *)8 = 1;\n    nb_window(t, (c->parameter"))
+    source.write_text(
+        source.read_text().replace("nb_window(t, (c->parameter", "*(volatile int *)8 = 1;\n    nb_window(t, (c->parameter")
+    )
     import msgspec
 
-    work = msgspec.structs.replace(job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0}),
-                                   kernel=str(abi.build("padded_counters", folder=tmp_path / "kernels").target))
+    work = msgspec.structs.replace(
+        job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0}),
+        kernel=str(abi.build("padded_counters", folder=tmp_path / "kernels").target),
+    )
     outcome = execute(work)
     assert outcome.failure == "crashed: killed by SIGSEGV" and outcome.in_flight == "c1"
 
@@ -144,7 +198,19 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_child_outlives_its_parent_and_the_log_is_good(tmp_path, how):
-    command = [sys.executable, "-m", "numabench", "run", "padded_counters", "--profile", "quick", "--processes", "50", "-o", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "numabench",
+        "run",
+        "padded_counters",
+        "--profile",
+        "quick",
+        "--processes",
+        "50",
+        "-o",
+        str(tmp_path),
+    ]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -172,17 +238,37 @@ def test_an_interrupted_run_is_resumed(tmp_path):
     lines = path.read_bytes().splitlines(keepends=True)
     cut = [line for line in lines if json.loads(line)["record"] != "end"][:-1]
     path.write_bytes(b"".join(cut))
-    done = subprocess.run([sys.executable, "-m", "numabench", "run", "--resume", str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "numabench", "run", "--resume", str(path)], capture_output=True, text=True, check=True
+    )
     log = nb.load(path).log
     assert sorted(t.process for t in log.trials) == [0, 1] and len({t.run for t in log.trials}) == 1, done.stdout
     assert log.ends and "Run log" in done.stdout
 
 
 def test_the_api_returns_tidy_samples(tmp_path):
-    run = nb.run("padded_counters", profile="quick", processes=2, samples=2, window=0.002, output=tmp_path,
-                 settings={"stride": [8, 256], "spacing": [0], "operation": "increment"})
+    run = nb.run(
+        "padded_counters",
+        profile="quick",
+        processes=2,
+        samples=2,
+        window=0.002,
+        output=tmp_path,
+        settings={"stride": [8, 256], "spacing": [0], "operation": "increment"},
+    )
     frame = run.samples()
-    assert list(frame.columns[:10]) == ["run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid"]
+    assert list(frame.columns[:10]) == [
+        "run",
+        "machine",
+        "benchmark",
+        "metric",
+        "unit",
+        "session",
+        "process",
+        "sample",
+        "value",
+        "valid",
+    ]
     assert {"operation", "stride", "spacing", "threads", "placement"} <= set(frame.columns)
     assert set(frame.metric) == {"time_per_operation", "throughput", "fairness"} and (frame.value > 0).all()
     assert set(frame.process) == {0, 1} and set(frame["sample"]) == {0, 1}

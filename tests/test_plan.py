@@ -94,7 +94,10 @@ def test_contrasts_stay_in_one_process(two_sockets):
     assert all(len(blocks) == 1 for blocks in homes.values())
     padded = [c for b in plan.blocks for c in b.cases if b.benchmark == "padded_counters" and c.case.parameters["threads"] == 2]
     for planned in padded:  # the control of each case is in its group
-        assert any(other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": 256} for other in padded)
+        assert any(
+            other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": 256}
+            for other in padded
+        )
 
 
 def test_each_case_has_each_position_once_per_turn(two_cpus):
@@ -125,10 +128,19 @@ def test_a_selection_replaces_the_profiles_values(two_cpus):
     assert [p["stride"] for p in points] == [8, 4096] and {p["spacing"] for p in points} == {200}
 
 
-@pytest.mark.parametrize(("setting", "message"), [
-    ("stride", "write it as"), ("strid=8", "did you mean stride"), ("operation=inkrement", "did you mean increment"),
-    ("stride=12", "steps of 8"), ("stride=9000", "0 to 4096"), ("threads=zero", "whole numbers"), ("placement=l4", "did you mean l3"),
-    ("stride=x", "not a size")])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stride", "write it as"),
+        ("strid=8", "did you mean stride"),
+        ("operation=inkrement", "did you mean increment"),
+        ("stride=12", "steps of 8"),
+        ("stride=9000", "0 to 4096"),
+        ("threads=zero", "whole numbers"),
+        ("placement=l4", "did you mean l3"),
+        ("stride=x", "not a size"),
+    ],
+)
 def test_a_wrong_setting_names_the_nearest_right_one(setting, message):
     with pytest.raises(UsageError, match=message):
         parse_selection([find("padded_counters")], [setting])

@@ -28,8 +28,12 @@ def sparse_log(**options):
     log = make_log(processes=9, disturbed=0.05, **options)
 
     def change(trial):
-        kept = [s for s in trial.samples if not (s.parameters.get("stride") == 8 and s.parameters.get("spacing") == 0)
-                and (s.parameters.get("cpu_node"), s.parameters.get("memory_node")) != (1, 2)]
+        kept = [
+            s
+            for s in trial.samples
+            if not (s.parameters.get("stride") == 8 and s.parameters.get("spacing") == 0)
+            and (s.parameters.get("cpu_node"), s.parameters.get("memory_node")) != (1, 2)
+        ]
         if trial.process % 3 == 2:
             kept = [msgspec.structs.replace(s, hop=(107e-9, 107e-9)) if s.hop else s for s in kept]
         return msgspec.structs.replace(trial, samples=tuple(kept))
@@ -65,7 +69,7 @@ def test_page_is_deterministic(log, html):
 def test_answers_come_first(html):
     page = check_page(html)
     assert page.headings[:4] == ["toy", "The answers", "The machine", "What was asked, and how far it was reached"]
-    head = html[html.index('id="answers"'):html.index('id="machine"')]
+    head = html[html.index('id="answers"') : html.index('id="machine"')]
     assert "Sharing a line costs" in head and "processes" in head
 
 
@@ -81,16 +85,32 @@ def test_table_holds_the_estimates(html, tidy):
     estimates = tidy[0]
     row = estimates[(estimates["metric"] == "latency") & (estimates["benchmark"] == "toy_latency")].iloc[0]
     quantity, interval = tables.interval_text(row["value"], row["low"], row["high"], "ns")
-    assert f"{quantity} <span class=\"ci\">({interval})</span>" in html
+    assert f'{quantity} <span class="ci">({interval})</span>' in html
 
 
 def test_hostile_words_are_escaped():
-    hostile = make_log(HOSTILE, processes=2, samples=1, benchmarks=(latency,), machine={
-        "brand": HOSTILE, "warnings": [HOSTILE], "configuration": {"kernel": HOSTILE, HOSTILE: HOSTILE},
-        "topology": {"cpus": HOSTILE, "nodes": [{"id": HOSTILE}]}})
+    hostile = make_log(
+        HOSTILE,
+        processes=2,
+        samples=1,
+        benchmarks=(latency,),
+        machine={
+            "brand": HOSTILE,
+            "warnings": [HOSTILE],
+            "configuration": {"kernel": HOSTILE, HOSTILE: HOSTILE},
+            "topology": {"cpus": HOSTILE, "nodes": [{"id": HOSTILE}]},
+        },
+    )
     views = tuple(msgspec.structs.replace(v, title=HOSTILE) for v in hostile.benchmarks[0].views)
-    evil = msgspec.structs.replace(hostile.benchmarks[0], title=HOSTILE, question=HOSTILE, expected=HOSTILE, notes=(HOSTILE,),
-                                   method={HOSTILE: HOSTILE}, views=views)
+    evil = msgspec.structs.replace(
+        hostile.benchmarks[0],
+        title=HOSTILE,
+        question=HOSTILE,
+        expected=HOSTILE,
+        notes=(HOSTILE,),
+        method={HOSTILE: HOSTILE},
+        views=views,
+    )
     page = render_report(msgspec.structs.replace(hostile, benchmarks=(evil,), warnings=(HOSTILE,)))
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
     check_page(page)
@@ -118,8 +138,13 @@ def test_sessions_and_design(html):
 
 
 def test_two_machines_on_one_page():
-    one, other = make_log("alpha", processes=2, samples=1, benchmarks=(matrix,)), make_log("beta", processes=2, samples=1, benchmarks=(matrix,))
-    both = msgspec.structs.replace(one, **{f: getattr(one, f) + getattr(other, f) for f in ("paths", "headers", "benchmarks", "trials", "ends")})
+    one, other = (
+        make_log("alpha", processes=2, samples=1, benchmarks=(matrix,)),
+        make_log("beta", processes=2, samples=1, benchmarks=(matrix,)),
+    )
+    both = msgspec.structs.replace(
+        one, **{f: getattr(one, f) + getattr(other, f) for f in ("paths", "headers", "benchmarks", "trials", "ends")}
+    )
     page = render_report(both)
     check_page(page)
     assert page.count("<h3>alpha</h3>") == page.count("<h3>beta</h3>") == 2
@@ -133,6 +158,7 @@ def test_runs_of_other_values_are_merged():
 
 
 # ---- figures ----------------------------------------------------------------------------------------------------------
+
 
 def texts(svg) -> list[str]:
     return ["".join(e.itertext()).strip() for e in svg.iter("{http://www.w3.org/2000/svg}text")]
@@ -200,8 +226,23 @@ def test_view_of_nothing_is_none(tidy):
 @pytest.mark.parametrize("nodes, annotated", [(1, True), (16, True), (17, False), (64, False)])
 def test_heat_maps_of_every_size(nodes, annotated):
     descriptor = matrix("r", nodes)
-    grid = pd.DataFrame([{"benchmark": "toy_nodes", "metric": "latency", "cpu_node": i, "memory_node": j, "distance": "", "main": True,
-                          "value": 95.0 + (i != j) * 40.25, "low": 90.0, "high": 150.0} for i in range(nodes) for j in range(nodes)])
+    grid = pd.DataFrame(
+        [
+            {
+                "benchmark": "toy_nodes",
+                "metric": "latency",
+                "cpu_node": i,
+                "memory_node": j,
+                "distance": "",
+                "main": True,
+                "value": 95.0 + (i != j) * 40.25,
+                "low": 90.0,
+                "high": 150.0,
+            }
+            for i in range(nodes)
+            for j in range(nodes)
+        ]
+    )
     drawn = figure(descriptor.views[0], descriptor, grid)
     svg = svgs(drawn.panels[0].svg)[0]
     assert ("95.0" in texts(svg)) == annotated
@@ -228,12 +269,16 @@ def test_scales_of_panels():
     assert 0 < low < 100 and high - low > 5  # noise stays small
 
 
-@pytest.mark.parametrize("axis, values, kind", [
-    (Axis(name="stride", summary="", values=(), unit="B"), [0, 8, 16, 256], "category"),
-    (Axis(name="size", summary="", values=(), unit="B", log=True), [2 ** k for k in range(11, 28)], "log2"),
-    (Axis(name="threads", summary="", values=()), [1, 2, 3], "linear"),
-    (Axis(name="order", summary="", values=()), ["group", "random"], "category"),
-    (Axis(name="size", summary="", values=(), unit="B", log=True), [4096], "category")])
+@pytest.mark.parametrize(
+    "axis, values, kind",
+    [
+        (Axis(name="stride", summary="", values=(), unit="B"), [0, 8, 16, 256], "category"),
+        (Axis(name="size", summary="", values=(), unit="B", log=True), [2**k for k in range(11, 28)], "log2"),
+        (Axis(name="threads", summary="", values=()), [1, 2, 3], "linear"),
+        (Axis(name="order", summary="", values=()), ["group", "random"], "category"),
+        (Axis(name="size", summary="", values=(), unit="B", log=True), [4096], "category"),
+    ],
+)
 def test_axis_kinds(axis, values, kind):
     assert scales.axis_kind(axis, values) == kind
 
@@ -246,7 +291,7 @@ def test_no_two_series_look_alike():
 @pytest.mark.parametrize("colours, paper", [(theme.SERIES_LIGHT, theme.LIGHT["paper"]), (theme.SERIES_DARK, theme.DARK["paper"])])
 def test_series_stand_out_from_the_paper(colours, paper):
     def luminance(colour):
-        rgb = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)]) / 255
+        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
         return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
 
     for colour in colours:
@@ -256,14 +301,19 @@ def test_series_stand_out_from_the_paper(colours, paper):
 
 # ---- words ------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("given, expected", [
-    ((27.1, 26.8, 27.4, "ns"), ("27.1 ns", "26.8–27.4")),
-    ((27.123, 27.1, 27.15, "ns"), ("27.12 ns", "27.10–27.15")),
-    ((7.1e7, 7.0e7, 7.2e7, "operation/s"), ("71.0 M operation/s", "70.0–72.0")),
-    ((1.0512, 1.01, 1.09, "×"), ("1.051×", "1.010–1.090")),
-    ((-0.0009, -0.03, 0.0008, "ns"), ("−0.001 ns", "−0.030 to 0.001")),
-    ((98.0, float("nan"), float("nan"), "ns"), ("98.0 ns", "no interval")),
-    ((float("nan"), float("nan"), float("nan"), "ns"), ("not measured", "no interval"))])
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ((27.1, 26.8, 27.4, "ns"), ("27.1 ns", "26.8–27.4")),
+        ((27.123, 27.1, 27.15, "ns"), ("27.12 ns", "27.10–27.15")),
+        ((7.1e7, 7.0e7, 7.2e7, "operation/s"), ("71.0 M operation/s", "70.0–72.0")),
+        ((1.0512, 1.01, 1.09, "×"), ("1.051×", "1.010–1.090")),
+        ((-0.0009, -0.03, 0.0008, "ns"), ("−0.001 ns", "−0.030 to 0.001")),
+        ((98.0, float("nan"), float("nan"), "ns"), ("98.0 ns", "no interval")),
+        ((float("nan"), float("nan"), float("nan"), "ns"), ("not measured", "no interval")),
+    ],
+)
 def test_interval_text(given, expected):
     assert tables.interval_text(*given) == expected
 
@@ -274,11 +324,25 @@ def test_reasons_are_words():
 
 
 def test_machine_facts_survive_anything():
-    for topology in ({}, {"cpus": "0-127", "caches": [{}, None], "nodes": [{"id": 1, "memory_bytes": 0, "cpus": ""}], "smt": None}, {"cpus": None}):
+    for topology in (
+        {},
+        {"cpus": "0-127", "caches": [{}, None], "nodes": [{"id": 1, "memory_bytes": 0, "cpus": ""}], "smt": None},
+        {"cpus": None},
+    ):
         found = facts.machine_facts({"topology": topology})
         assert found["alias"] == "unknown" and isinstance(found["topology"], list)
-    rows = dict(facts.topology_rows({"cpus": "0-3", "cores": ["0,2", "1,3"], "packages": [{}], "smt": 2,
-                                     "nodes": [{"id": 0, "memory_bytes": 0, "cpus": "0-3"}]}, {}))
+    rows = dict(
+        facts.topology_rows(
+            {
+                "cpus": "0-3",
+                "cores": ["0,2", "1,3"],
+                "packages": [{}],
+                "smt": 2,
+                "nodes": [{"id": 0, "memory_bytes": 0, "cpus": "0-3"}],
+            },
+            {},
+        )
+    )
     assert rows["processors"] == "1 package, 2 cores, 4 CPUs, 2 hardware threads per core" and "no memory" in rows["NUMA nodes"]
 
 
@@ -287,6 +351,7 @@ def test_unknown_names_in_templates_are_errors():
 
 
 # ---- in a browser -----------------------------------------------------------------------------------------------------
+
 
 @needs_browser
 def test_page_looks_right_in_a_browser(html, tmp_path):
@@ -310,14 +375,28 @@ def test_nothing_overflows(html, tmp_path, width):
 @needs_browser
 def test_long_names_fit(tmp_path):
     wordy = make_log(processes=2, samples=1, benchmarks=(counters,))
-    axes = tuple(msgspec.structs.replace(a, values=("atomic_add_per_node_and_shard", "a_mutex_that_spins_adaptively")) if a.name == "operation" else a
-                 for a in wordy.benchmarks[0].axes)
+    axes = tuple(
+        msgspec.structs.replace(a, values=("atomic_add_per_node_and_shard", "a_mutex_that_spins_adaptively"))
+        if a.name == "operation"
+        else a
+        for a in wordy.benchmarks[0].axes
+    )
     rename = dict(zip(("increment", "atomic_add"), axes[0].values, strict=True))
-    views = (View(title="Bars", metric="throughput", kind="bar", x="operation", where={"spacing": 0, "stride": 8}),
-             View(title="Lines", metric="throughput", kind="line", x="operation", series="stride"),
-             View(title="Map", metric="throughput", kind="heatmap", x="operation", y="stride"))
-    trials = tuple(msgspec.structs.replace(t, samples=tuple(msgspec.structs.replace(s, parameters=s.parameters | {
-        "operation": rename[s.parameters["operation"]]}) for s in t.samples)) for t in wordy.trials)
+    views = (
+        View(title="Bars", metric="throughput", kind="bar", x="operation", where={"spacing": 0, "stride": 8}),
+        View(title="Lines", metric="throughput", kind="line", x="operation", series="stride"),
+        View(title="Map", metric="throughput", kind="heatmap", x="operation", y="stride"),
+    )
+    trials = tuple(
+        msgspec.structs.replace(
+            t,
+            samples=tuple(
+                msgspec.structs.replace(s, parameters=s.parameters | {"operation": rename[s.parameters["operation"]]})
+                for s in t.samples
+            ),
+        )
+        for t in wordy.trials
+    )
     record = msgspec.structs.replace(wordy.benchmarks[0], axes=axes, views=views)
     page = render_report(msgspec.structs.replace(wordy, benchmarks=(record,), trials=trials))
     assert not measure(page, 1200, tmp_path)["clipped"]
@@ -333,12 +412,15 @@ def test_page_prints_with_its_tables(html, tmp_path):
 
 # ---- the verb ---------------------------------------------------------------------------------------------------------
 
+
 def test_report_as_a_user_types_it(log, tmp_path):
     path = write_log(log, tmp_path / "results" / "toy" / "one.jsonl")
     done = numabench("report", path, env={"PATH": "/usr/bin:/bin", "COLUMNS": "120"})
     assert done.returncode == 0 and "Traceback" not in done.stderr
     target = path.parent / "report.html"
-    assert str(target) in done.stdout.replace("\n", "") and "95 % interval" in done.stdout and "Sharing a line costs" in done.stdout
+    assert (
+        str(target) in done.stdout.replace("\n", "") and "95 % interval" in done.stdout and "Sharing a line costs" in done.stdout
+    )
     check_page(target.read_text())
 
 
@@ -370,5 +452,5 @@ def test_unwritable_target_is_one_line(log, tmp_path):
 
 def report_root():
     import numabench as package
-    return package.__path__[0].rsplit("/", 1)[0]
 
+    return package.__path__[0].rsplit("/", 1)[0]

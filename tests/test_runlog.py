@@ -33,13 +33,18 @@ def recorded(tmp_path) -> Path:
 
 def test_what_is_written_is_read(recorded):
     log, again = make_log(processes=3), load(recorded)
-    assert again.headers == log.headers and again.benchmarks == log.benchmarks and again.trials == log.trials and again.ends == log.ends
+    assert (
+        again.headers == log.headers
+        and again.benchmarks == log.benchmarks
+        and again.trials == log.trials
+        and again.ends == log.ends
+    )
 
 
 @pytest.mark.parametrize("share", [0.999, 0.9, 0.6])
 def test_a_log_cut_anywhere_is_a_shorter_log(recorded, share):
     data = recorded.read_bytes()
-    recorded.write_bytes(data[:int(len(data) * share)])
+    recorded.write_bytes(data[: int(len(data) * share)])
     log = load(recorded)
     assert log.headers and 0 < len(log.trials) <= 9
     assert any("cut short" in w for w in log.warnings)
@@ -71,9 +76,16 @@ def test_folders_are_searched(tmp_path, recorded):
         load(empty)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "no run log header"), ("hello\n", "line 1 is not a run log record"), ('{"a": 1}\n', "line 1 is not a run log record"),
-    ('{"record": "header", "schema": 99, "x": 1}\n', "schema 99.*reads up to"), ("\x00\x01\n", "is not a run log record")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no run log header"),
+        ("hello\n", "line 1 is not a run log record"),
+        ('{"a": 1}\n', "line 1 is not a run log record"),
+        ('{"record": "header", "schema": 99, "x": 1}\n', "schema 99.*reads up to"),
+        ("\x00\x01\n", "is not a run log record"),
+    ],
+)
 def test_what_is_no_run_log_is_said_in_one_line(tmp_path, text, message):
     path = tmp_path / "bad.jsonl"
     path.write_text(text)

@@ -44,8 +44,17 @@ class FakeExecutor:
             level = self.rng.gauss(0, self.sd)
             for index in range(job.timing.samples):
                 value = 10 * math.exp(level + self.rng.gauss(0, self.sd / 3))
-                events.append(Took(sample=Sample(case=case.case, index=index, parameters=case.parameters, valid=True,
-                                                 metrics=dict(zip(METRICS, (value, 1e9 / value, 1.0), strict=True)))))
+                events.append(
+                    Took(
+                        sample=Sample(
+                            case=case.case,
+                            index=index,
+                            parameters=case.parameters,
+                            valid=True,
+                            metrics=dict(zip(METRICS, (value, 1e9 / value, 1.0), strict=True)),
+                        )
+                    )
+                )
         return Outcome([*events, Done(startup=0.05, measured=0.5, interference={"steal": 0.0})])
 
 
@@ -54,16 +63,35 @@ def scene(tmp_path):
     """A runner on a synthetic machine; keyword arguments change plan and executor."""
     topology = read_topology(str(SyntheticTree(tmp_path / "tree", cores=2).root))
     benchmark = find("padded_counters")
-    record = BenchmarkRecord(run="r", name=benchmark.name, title="", question="", axes=benchmark.axes, method={}, contrasts=benchmark.contrasts,
-                             metrics=tuple(Metric(name=n, unit="ns", polarity="lower") for n in METRICS))
+    record = BenchmarkRecord(
+        run="r",
+        name=benchmark.name,
+        title="",
+        question="",
+        axes=benchmark.axes,
+        method={},
+        contrasts=benchmark.contrasts,
+        metrics=tuple(Metric(name=n, unit="ns", polarity="lower") for n in METRICS),
+    )
 
     def make(executor, trials=(), clock=None, selection=None, **plan):
         made = make_plan([benchmark], topology, profile="quick", selection=selection or {"spacing": (0,)}, **plan)
         journal = Journal(tmp_path / "log.jsonl")
         kernels = {benchmark.name: build(benchmark.kernel), "sentinel": build("sentinel")}
         options = {"clock": clock} if clock else {}
-        return Runner(made, topology, kernels, {benchmark.name: type(benchmark).__module__}, executor, journal, judge((record,)), "r", "s",
-                      trials=trials, **options), tmp_path / "log.jsonl"
+        return Runner(
+            made,
+            topology,
+            kernels,
+            {benchmark.name: type(benchmark).__module__},
+            executor,
+            journal,
+            judge((record,)),
+            "r",
+            "s",
+            trials=trials,
+            **options,
+        ), tmp_path / "log.jsonl"
 
     return make
 
@@ -125,11 +153,11 @@ def test_a_crash_costs_its_case_and_no_other(scene):
 
 
 def test_crash_after_crash_is_given_up(scene):
-    executor = FakeExecutor(faults={n: "timeout: no end within 30 s" for n in (1, 2, 3)})
+    executor = FakeExecutor(faults=dict.fromkeys((1, 2, 3), "timeout: no end within 30 s"))
     runner, path = scene(executor, processes=1)
     end = runner.run()
     assert len(executor.jobs) == 3 and trials_of(path)[0].status == "failed"
-    assert "no two processes with valid samples" in end.cells["why"].values()
+    assert "too few processes with valid samples at one distance" in end.cells["why"].values()
 
 
 def test_ctrl_c_keeps_all_but_the_trial_in_flight(scene):
@@ -154,8 +182,12 @@ def test_disturbed_samples_are_marked_and_kept(scene):
             import msgspec
 
             outcome = super().execute(job, timeout)
-            outcome.events = [msgspec.structs.replace(e, sample=msgspec.structs.replace(e.sample, valid=False, reasons=("switched",)))
-                              if isinstance(e, Took) and e.sample.index == 0 else e for e in outcome.events]
+            outcome.events = [
+                msgspec.structs.replace(e, sample=msgspec.structs.replace(e.sample, valid=False, reasons=("switched",)))
+                if isinstance(e, Took) and e.sample.index == 0
+                else e
+                for e in outcome.events
+            ]
             return outcome
 
     runner, path = scene(Disturbing(), processes=2)

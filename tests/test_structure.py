@@ -7,13 +7,19 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import make_log
 
 from numabench.analysis.segments import Ordered, group_codes, moments
-from numabench.analysis.structure import (CLASS_FACTOR, class_medians, distance_classes, label_hop, match_classes, parameter_columns,
-                                          with_distance)
+from numabench.analysis.structure import (
+    CLASS_FACTOR,
+    class_medians,
+    distance_classes,
+    label_hop,
+    match_classes,
+    parameter_columns,
+    with_distance,
+)
 from numabench.runlog.export import samples
-
-from synthetic import make_log
 
 hops = st.lists(st.floats(1.0, 1000.0), min_size=1, max_size=40)
 
@@ -54,7 +60,9 @@ def test_order_does_not_matter(values, random):
 
 
 def test_a_disturbed_sample_founds_no_class():
-    frame = pd.DataFrame({"machine_id": "m", "core_width": 4.0, "hop_ns": [27.0, 27.2, 52.0, 107.0], "valid": [True, True, False, True]})
+    frame = pd.DataFrame(
+        {"machine_id": "m", "core_width": 4.0, "hop_ns": [27.0, 27.2, 52.0, 107.0], "valid": [True, True, False, True]}
+    )
     assert list(with_distance(frame)["distance"]) == ["27 ns", "27 ns", "27 ns", "110 ns"]
 
 
@@ -65,7 +73,9 @@ def test_without_valid_samples_all_of_them_define_classes():
 
 def test_siblings_of_one_core_are_a_class_of_their_own_at_any_hop():
     """Two threads with half a core each, at nearly the hop of two cores (24 against 28 ns: seen)."""
-    frame = pd.DataFrame({"machine_id": "m", "hop_ns": [28.0, 28.2, 24.0, 24.2, 28.1], "core_width": [4.7, 4.6, 2.6, 2.7, 3.7], "valid": True})
+    frame = pd.DataFrame(
+        {"machine_id": "m", "hop_ns": [28.0, 28.2, 24.0, 24.2, 28.1], "core_width": [4.7, 4.6, 2.6, 2.7, 3.7], "valid": True}
+    )
     assert list(with_distance(frame).distance) == ["28 ns", "28 ns", "24 ns shared core", "24 ns shared core", "28 ns"]
     assert label_hop("24 ns shared core") == 24.0
     assert match_classes({"28 ns": 28.0, "24 ns shared core": 24.0}, {"26 ns": 26.0}) == {"26 ns": "28 ns"}
@@ -90,8 +100,17 @@ def test_match_takes_the_nearest_within_the_factor():
 
 def test_parameters_are_what_nothing_else_claims():
     frame = samples(make_log(processes=1))
-    assert parameter_columns(with_distance(frame)) == ["operation", "stride", "spacing", "threads", "placement", "size", "order",
-                                                       "cpu_node", "memory_node"]
+    assert parameter_columns(with_distance(frame)) == [
+        "operation",
+        "stride",
+        "spacing",
+        "threads",
+        "placement",
+        "size",
+        "order",
+        "cpu_node",
+        "memory_node",
+    ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(-1e6, 1e6)), min_size=1, max_size=40))

@@ -27,15 +27,23 @@ GIB = 1 << 30
 
 # --- sets -----------------------------------------------------------------------------------------------------------
 
+
 @given(st.frozensets(st.integers(0, 400)))
 def test_sets_survive_every_notation(cpus):
     assert parse_list(format_list(cpus)) == cpus
     assert parse_mask(as_mask(cpus)) == cpus
 
 
-@pytest.mark.parametrize(("text", "cpus"), [
-    ("", set()), ("(null)", set()), ("0-3,8", {0, 1, 2, 3, 8}), ("7", {7}), ("0-1,0", {0, 1}),
-])
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("", set()),
+        ("(null)", set()),
+        ("0-3,8", {0, 1, 2, 3, 8}),
+        ("7", {7}),
+        ("0-1,0", {0, 1}),
+    ],
+)
 def test_list_notation(text, cpus):
     assert parse_list(text) == cpus
 
@@ -57,6 +65,7 @@ def test_sizes():
 
 
 # --- regular machines -----------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def epyc(tmp_path):
@@ -120,10 +129,16 @@ def test_impossible_choices(epyc):
         topology.choose_cpus("l3", 0)
 
 
-@pytest.mark.parametrize("shape", [
-    {"packages": 2, "nodes": 2, "l3s": 2, "cores": 2, "smt": 2}, {"cores": 8, "l2_cores": 4},
-    {"packages": 4, "cores": 3}, {"nodes": 3, "l3s": 1, "cores": 2, "smt": 4}, {"packages": 2, "l3s": 3, "cores": 1},
-])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"packages": 2, "nodes": 2, "l3s": 2, "cores": 2, "smt": 2},
+        {"cores": 8, "l2_cores": 4},
+        {"packages": 4, "cores": 3},
+        {"nodes": 3, "l3s": 1, "cores": 2, "smt": 4},
+        {"packages": 2, "l3s": 3, "cores": 1},
+    ],
+)
 def test_choices_keep_their_promise(tmp_path, shape):
     topology = read(SyntheticTree(tmp_path, **shape))
     for relation in topology.relations():
@@ -195,6 +210,7 @@ def test_sizes_and_lines(epyc):
 
 # --- numbers with holes ---------------------------------------------------------------------------------------------
 
+
 def test_sparse_and_offline_cpus(tmp_path):
     tree = SyntheticTree(tmp_path, packages=2, cores=2, smt=2, numbers=[6, 7, 10, 11, 14, 15, 40, 41], offline=(6, 40))
     topology = read(tree)
@@ -234,6 +250,7 @@ def test_quirks_of_text(tmp_path):
 
 
 # --- packages and cores ---------------------------------------------------------------------------------------------
+
 
 def test_unknown_packages_are_not_counted(tmp_path):
     tree = SyntheticTree(tmp_path, nodes=2, cores=2)
@@ -280,6 +297,7 @@ def test_compute_units_are_reported(tmp_path):
 
 
 # --- caches ---------------------------------------------------------------------------------------------------------
+
 
 def test_mask_wins_over_list(tmp_path):
     tree = SyntheticTree(tmp_path, cores=4)
@@ -328,6 +346,7 @@ def test_no_caches_at_all(tmp_path):
 
 
 # --- NUMA -----------------------------------------------------------------------------------------------------------
+
 
 def test_node_without_cpus_and_node_without_memory(tmp_path):
     tree = SyntheticTree(tmp_path, packages=2, cores=2, node_ids=[0, 8])
@@ -401,8 +420,7 @@ def test_access_class_for_cpus(tmp_path):
     write_access(tree, 5, "access0", [0], read_latency=0, write_latency=0, read_bandwidth=0, write_bandwidth=0)
     _, _, far, unknown = read(tree).nodes
     access = far.access_for_cpus()
-    assert (far.cpu_access, access.initiators, access.read_latency_ns, access.write_latency_ns) == (
-        "access1", (1,), 120, None)
+    assert (far.cpu_access, access.initiators, access.read_latency_ns, access.write_latency_ns) == ("access1", (1,), 120, None)
     assert access.read_bandwidth_mb_per_s == 200
     assert unknown.cpu_access == "access0" and unknown.access_for_cpus().read_latency_ns is None
     assert read(tree).nearest_cpu_nodes(2) == (1,)
@@ -425,6 +443,7 @@ def test_memory_side_cache_is_not_a_cpu_cache(tmp_path):
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
+
 
 def limit_v1(tree):
     tree.write("proc/mounts", "cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0")
@@ -479,6 +498,7 @@ def test_limits_that_leave_nothing(tmp_path):
 
 # --- hybrid ---------------------------------------------------------------------------------------------------------
 
+
 def test_kinds_from_performance_monitors(tmp_path):
     tree = SyntheticTree(tmp_path, cores=4)
     tree.write("sys/devices/cpu_core/cpus", "0-1")
@@ -491,8 +511,7 @@ def test_part_numbers_beat_binned_capacities(tmp_path):
     for cpu in range(4):
         tree.write(f"{CPU}/cpu{cpu}/cpu_capacity", 700 + cpu)
     assert len(read(tree).kinds) == 4
-    parts = "\n".join(f"processor : {cpu}\nCPU implementer : 0x41\nCPU part : {hex(0xd85 + cpu // 2)}\n"
-                      for cpu in range(4))
+    parts = "\n".join(f"processor : {cpu}\nCPU implementer : 0x41\nCPU part : {hex(0xD85 + cpu // 2)}\n" for cpu in range(4))
     tree.write("proc/cpuinfo", parts)
     assert [kind.cpus for kind in read(tree).kinds] == [(0, 1), (2, 3)]
 
@@ -510,6 +529,7 @@ def test_kinds_from_caches_need_both_signs(tmp_path):
 
 # --- errors and imports ---------------------------------------------------------------------------------------------
 
+
 def test_root_without_machine(tmp_path):
     with pytest.raises(UsageError, match="no CPU below"):
         read_topology(str(tmp_path))
@@ -523,13 +543,16 @@ def test_files_that_cannot_be_read_are_warnings(tmp_path):
 
 
 def test_worker_does_not_pay_for_heavy_modules():
-    code = ("import sys, numabench.host.topology; "
-            "print([name for name in ('numpy', 'pandas', 'rich', 'cpuinfo') if name in sys.modules])")
+    code = (
+        "import sys, numabench.host.topology; "
+        "print([name for name in ('numpy', 'pandas', 'rich', 'cpuinfo') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert done.stdout.strip() == "[]"
 
 
 # --- snapshots of real machines -------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="session")
 def snapshot(tmp_path_factory):
@@ -548,8 +571,10 @@ def snapshot(tmp_path_factory):
 
 def test_snapshots_are_there():
     if not TRUTHS:
-        pytest.skip(f"no snapshots of real machines: {SNAPSHOTS}/*.truth.json is missing (NUMABENCH_SHARED names "
-                    "the directory above topologies)")
+        pytest.skip(
+            f"no snapshots of real machines: {SNAPSHOTS}/*.truth.json is missing (NUMABENCH_SHARED names "
+            "the directory above topologies)"
+        )
 
 
 @pytest.mark.parametrize("path", TRUTHS, ids=lambda path: path.name.removesuffix(".truth.json"))
@@ -562,7 +587,8 @@ def test_snapshot(path, snapshot):
     assert form["allowed_cpus"] == hwloc["allowed_cpus"]
     known = [package for package in kernel["packages"] if package["ids"] != ["-1"]]
     assert [{"ids": [str(each["id"])], "cpus": each["cpus"]} for each in form["packages"]] == sorted(
-        known, key=lambda each: int(each["ids"][0]))
+        known, key=lambda each: int(each["ids"][0])
+    )
     assert (form["cores"], form["dies"], form["clusters"]) == (kernel["cores"], kernel["dies"], kernel["clusters"])
     assert form["smt"] == max(len(parse_list(core)) for core in kernel["cores"])
     if not any("cores:" in each for each in disagreements):
@@ -582,8 +608,7 @@ def check_nodes(form, kernel, topology):
         return
     ids = [node["os_index"] for node in kernel["nodes"]]
     expected = [
-        (node["os_index"], node["cpus"], node["memory_bytes"],
-         dict(zip(map(str, ids), node["distance"] or (), strict=False)))
+        (node["os_index"], node["cpus"], node["memory_bytes"], dict(zip(map(str, ids), node["distance"] or (), strict=False)))
         for node in kernel["nodes"]
     ]
     assert [(node["id"], node["cpus"], node["memory_bytes"], node["distances"]) for node in form["nodes"]] == expected
@@ -597,10 +622,16 @@ def check_nodes(form, kernel, topology):
 
 def check_caches(form, kernel):
     letters = {"Data": "d", "Instruction": "i", "Unified": ""}
-    mine = [(f"L{each['level']}{letters[each['type']]}", each["size_bytes"], each["line_bytes"], each["cpus"])
-            for each in form["caches"]]
-    theirs = [(each["cache"], each["size"], each["line_size"], cpus)
-              for each in kernel["caches"] for cpus in each["cpusets"] if not cpus.endswith(":empty")]
+    mine = [
+        (f"L{each['level']}{letters[each['type']]}", each["size_bytes"], each["line_bytes"], each["cpus"])
+        for each in form["caches"]
+    ]
+    theirs = [
+        (each["cache"], each["size"], each["line_size"], cpus)
+        for each in kernel["caches"]
+        for cpus in each["cpusets"]
+        if not cpus.endswith(":empty")
+    ]
     assert set(theirs) <= set(mine)
     if not any(cpus.endswith(":empty") for each in kernel["caches"] for cpus in each["cpusets"]):
         assert sorted(map(str, theirs)) == sorted(map(str, mine))

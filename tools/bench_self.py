@@ -23,10 +23,15 @@ PAIRS = 25
 KIB = 1024
 #: kernel, threads, bytes, arguments
 CELLS = (
-    ("padded_counters", 1, 4096, {"operation": "store"}), ("padded_counters", 1, 4096, {"operation": "increment"}),
-    ("padded_counters", 1, 4096, {"operation": "atomic_add"}), ("padded_counters", 1, 4096, {"operation": "atomic_add", "spacing": 20}),
-    ("memory_latency", 1, 16 * KIB, {}), ("memory_latency", 1, 256 * KIB, {}), ("memory_latency", 1, 32 * KIB * KIB, {}),
-    ("contention", 1, 8192, {"primitive": "atomic_add"}), ("contention", 1, 8192, {"primitive": "mutex"}),
+    ("padded_counters", 1, 4096, {"operation": "store"}),
+    ("padded_counters", 1, 4096, {"operation": "increment"}),
+    ("padded_counters", 1, 4096, {"operation": "atomic_add"}),
+    ("padded_counters", 1, 4096, {"operation": "atomic_add", "spacing": 20}),
+    ("memory_latency", 1, 16 * KIB, {}),
+    ("memory_latency", 1, 256 * KIB, {}),
+    ("memory_latency", 1, 32 * KIB * KIB, {}),
+    ("contention", 1, 8192, {"primitive": "atomic_add"}),
+    ("contention", 1, 8192, {"primitive": "mutex"}),
     ("contention", 1, 8192, {"primitive": "mcs"}),
 )
 
@@ -39,7 +44,9 @@ def command_times() -> None:
             start = time.perf_counter()
             subprocess.run([sys.executable, "-m", "numabench", *arguments], capture_output=True, check=True)
             times.append(time.perf_counter() - start)
-        print(f"numabench {arguments[0]:10} {statistics.median(times[1:]) * 1e3:6.0f} ms (least {min(times) * 1e3:.0f}, most {max(times[1:]) * 1e3:.0f})")
+        print(
+            f"numabench {arguments[0]:10} {statistics.median(times[1:]) * 1e3:6.0f} ms (least {min(times) * 1e3:.0f}, most {max(times[1:]) * 1e3:.0f})"
+        )
 
 
 def time_of(crew: Crew, kernel: abi.Kernel, threads: int, batch: float) -> float:
@@ -67,7 +74,7 @@ def controls() -> None:
         loops, clocks, values = [], [], []
         for turn in range(PAIRS):
             pair = [(plain, 10e-6), (unrolled, 10e-6), (plain, 100e-6)]
-            order = pair[turn % 3:] + pair[:turn % 3]
+            order = pair[turn % 3 :] + pair[: turn % 3]
             found = {(kernel is plain, batch): time_of(crew, kernel, threads, batch) for kernel, batch in order}
             values.append(found[True, 10e-6])
             loops.append(found[True, 10e-6] / found[False, 10e-6])
@@ -87,11 +94,15 @@ def run_costs(run: nb.Run) -> None:
     trials = run.log.trials
     startups = [t.startup * 1e3 for t in trials if t.status != "failed"]
     print(f"\n## A recorded run: {run.log.paths[-1]}")
-    print(f"worker start to first measurement: median {statistics.median(startups):.0f} ms, 95th percentile "
-          f"{sorted(startups)[int(0.95 * len(startups))]:.0f} ms over {len(startups)} processes")
+    print(
+        f"worker start to first measurement: median {statistics.median(startups):.0f} ms, 95th percentile "
+        f"{sorted(startups)[int(0.95 * len(startups))]:.0f} ms over {len(startups)} processes"
+    )
     for end in run.log.ends:
-        print(f"{end.status}: {end.elapsed:.0f} s, {1 - end.measured / end.elapsed:.1%} outside measured windows, "
-              f"{end.cells['reached']} of {end.cells['total']} cells within the target")
+        print(
+            f"{end.status}: {end.elapsed:.0f} s, {1 - end.measured / end.elapsed:.1%} outside measured windows, "
+            f"{end.cells['reached']} of {end.cells['total']} cells within the target"
+        )
     samples = [s for t in trials for s in t.samples]
     print(f"samples: {len(samples)}, disturbed {sum(not s.valid for s in samples) / len(samples):.1%}")
 
@@ -117,9 +128,13 @@ def thresholds(run: nb.Run) -> None:
     for kind, values in deviations.items():
         values.sort()
         if values:
-            print(f"deviation by switches: {kind:26} {len(values):6} samples, median {statistics.median(values):.2%}, "
-                  f"90th percentile {values[int(0.9 * len(values))]:.2%} from their process's median")
-    print(f"clock changes over 1 %: {sum(c > 1.01 for c in clocks) / len(clocks):.1%} of samples, over 3 %: {sum(c > 1.03 for c in clocks) / len(clocks):.1%}")
+            print(
+                f"deviation by switches: {kind:26} {len(values):6} samples, median {statistics.median(values):.2%}, "
+                f"90th percentile {values[int(0.9 * len(values))]:.2%} from their process's median"
+            )
+    print(
+        f"clock changes over 1 %: {sum(c > 1.01 for c in clocks) / len(clocks):.1%} of samples, over 3 %: {sum(c > 1.03 for c in clocks) / len(clocks):.1%}"
+    )
 
 
 def bands(run: nb.Run) -> None:
@@ -143,7 +158,9 @@ def bands(run: nb.Run) -> None:
         return float("nan")
 
     def padded(operation: str, stride: int, spacing: int, threads: int = 2) -> float:
-        return value("padded_counters", "time_per_operation", operation=operation, stride=stride, spacing=spacing, threads=threads)
+        return value(
+            "padded_counters", "time_per_operation", operation=operation, stride=stride, spacing=spacing, threads=threads
+        )
 
     def lock(primitive: str, metric: str, threads: int = 2) -> float:
         return value("contention", metric, primitive=primitive, critical_section=0, think_time=0, threads=threads)
@@ -153,7 +170,12 @@ def bands(run: nb.Run) -> None:
         ("spaced penalty / CAS hop, atomic add", (padded("atomic_add", 8, 200) - padded("atomic_add", 256, 200)) / hop, 0.8, 1.5),
         ("padded, 2 threads / 1", padded("atomic_add", 256, 200) / padded("atomic_add", 256, 200, 1), 0.9, 1.1),
         ("stride 64 / 128", padded("atomic_add", 64, 200) / padded("atomic_add", 128, 200), 0.9, 1.15),
-        ("atomic add, shared / padded, back to back", padded("atomic_add", 8, 0) / padded("atomic_add", 256, 0), 2.5, float("inf")),
+        (
+            "atomic add, shared / padded, back to back",
+            padded("atomic_add", 8, 0) / padded("atomic_add", 256, 0),
+            2.5,
+            float("inf"),
+        ),
         ("mutex / atomic add", lock("mutex", "time_per_operation") / lock("atomic_add", "time_per_operation"), 2, 20),
         ("ticket, Jain index", lock("ticket", "fairness"), 0.95, 1.0001),
         ("MCS, Jain index", lock("mcs", "fairness"), 0.95, 1.0001),
@@ -163,7 +185,9 @@ def bands(run: nb.Run) -> None:
     ]
     print(f"distance class {main}, CAS hop {hop:.1f} ns")
     for name, found, low, high in rows:
-        print(f"{name:45} {found:8.3f}   band {low} to {high}   {'holds' if low <= found <= high else 'BROKEN' if found == found else 'not measured'}")
+        print(
+            f"{name:45} {found:8.3f}   band {low} to {high}   {'holds' if low <= found <= high else 'BROKEN' if found == found else 'not measured'}"
+        )
 
 
 def main() -> None:

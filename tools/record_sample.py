@@ -21,7 +21,9 @@ def main() -> None:
         path = Path(run.log.paths[0])
         FOLDER.mkdir(parents=True, exist_ok=True)
         path.rename(FOLDER / f"{name}.jsonl")
-        print(f"{FOLDER / name}.jsonl: {run.end.cells['reached']} of {run.end.cells['total']} cells precise, {run.end.elapsed:.0f} s")
+        print(
+            f"{FOLDER / name}.jsonl: {run.end.cells['reached']} of {run.end.cells['total']} cells precise, {run.end.elapsed:.0f} s"
+        )
 
 
 if __name__ == "__main__":

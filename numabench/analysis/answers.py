@@ -71,8 +71,13 @@ def answers(log: RunLog) -> list[Answered]:
     records = {(machines.get(b.run, ("unknown", "unknown")), b.name): b for b in log.benchmarks}  # the last visit's words
     found = []
     for ((identity, alias), name), record in records.items():
-        data = _Data(record=record, **{key: t[(t["machine_id"] == identity) & (t["benchmark"] == name)]
-                                       for key, t in (("medians", medians), ("estimates", estimates), ("contrasts", contrasts))})
+        data = _Data(
+            record=record,
+            **{
+                key: t[(t["machine_id"] == identity) & (t["benchmark"] == name)]
+                for key, t in (("medians", medians), ("estimates", estimates), ("contrasts", contrasts))
+            },
+        )
         found += [_answer(data, alias, answer) for answer in record.answers]
     return found
 
@@ -81,8 +86,18 @@ def _answer(data: _Data, machine: str, answer: Answer) -> Answered:
     finders = {"cell": _cell, "difference": _pairwise, "ratio": _pairwise, "threshold": _threshold, "ranking": _ranking}
     finder = finders.get(answer.kind)
     found = finder(data, answer) if finder else _Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
-    return Answered(machine=machine, benchmark=data.record.name, kind=answer.kind, text=_sentence(data, answer, found), value=found.value,
-                    low=found.low, high=found.high, unit=found.unit, ok=not found.problem, headline=answer.headline)
+    return Answered(
+        machine=machine,
+        benchmark=data.record.name,
+        kind=answer.kind,
+        text=_sentence(data, answer, found),
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        unit=found.unit,
+        ok=not found.problem,
+        headline=answer.headline,
+    )
 
 
 class _Blanks(dict):
@@ -96,11 +111,20 @@ def _sentence(data: _Data, answer: Answer, found: _Found) -> str:
     """The template filled, the interval appended where it has no place for it, and the problem said."""
     if not found.usable:
         return f"{data.record.title}: {found.problem}."
-    blanks = _Blanks({**{k: text_of(v) for k, v in answer.where.items()}, "value": found.value_text, "interval": found.interval_text,
-                      "ranking": found.ranking, "distance": found.distance or "no distance"})
+    blanks = _Blanks(
+        {
+            **{k: text_of(v) for k, v in answer.where.items()},
+            "value": found.value_text,
+            "interval": found.interval_text,
+            "ranking": found.ranking,
+            "distance": found.distance or "no distance",
+        }
+    )
     text = answer.text.format_map(blanks).rstrip()
     if "{interval}" not in answer.text and found.interval_text:
-        text = f"{text.rstrip('.')} ({found.interval_text})" + ("." if text.endswith(".") or not text.endswith(("!", "?")) else "")
+        text = f"{text.rstrip('.')} ({found.interval_text})" + (
+            "." if text.endswith(".") or not text.endswith(("!", "?")) else ""
+        )
     return f"{text} {found.problem[0].upper()}{found.problem[1:]}." if found.problem else text
 
 
@@ -155,19 +179,28 @@ def interval_text(low: float, high: float, unit: str) -> str:
 
 
 def _cell(data: _Data, answer: Answer) -> _Found:
-    rows = _select(data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]], answer.where, data.record)
+    rows = _select(
+        data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]], answer.where, data.record
+    )
     rows = rows[rows["value"].notna()]
     if rows.empty:
         return _Found(problem=f"no valid samples of {answer.metric} at {_point(answer.where)}", usable=False)
     row = rows.iloc[0]
     unit = data.metric(answer.metric).unit
     design = design_text(row["processes"], row["sessions"], row["distance"])
-    problem = ("" if math.isfinite(row["low"]) else "unresolved: too few processes for an interval")
+    problem = "" if math.isfinite(row["low"]) else "unresolved: too few processes for an interval"
     if "disturbed" in row["reasons"]:
         problem = f"unresolved: {row['disturbed']:.0%} of the samples were disturbed"
-    return _Found(value=float(row["value"]), low=float(row["low"]), high=float(row["high"]), unit=unit, distance=row["distance"],
-                  value_text=format_quantity(row["value"], unit), interval_text=f"{interval_text(row['low'], row['high'], unit)}, {design}",
-                  problem=problem)
+    return _Found(
+        value=float(row["value"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        unit=unit,
+        distance=row["distance"],
+        value_text=format_quantity(row["value"], unit),
+        interval_text=f"{interval_text(row['low'], row['high'], unit)}, {design}",
+        problem=problem,
+    )
 
 
 def _pairwise(data: _Data, answer: Answer) -> _Found:
@@ -182,8 +215,11 @@ def _pairwise(data: _Data, answer: Answer) -> _Found:
     table = summarise_pairs(paired(values, controls, shared))
     row = table[table["main"]].iloc[0]
     if not row["blocks"]:
-        return _Found(problem=f"nothing at {_point(answer.where)} was measured in one process and at one distance with "
-                              f"{_point(answer.against)}", usable=False)
+        return _Found(
+            problem=f"nothing at {_point(answer.where)} was measured in one process and at one distance with "
+            f"{_point(answer.against)}",
+            usable=False,
+        )
     unit = "×" if answer.kind == "ratio" else data.metric(answer.metric).unit
     value, low, high = (float(row[f"{answer.kind}{end}"]) for end in ("", "_low", "_high"))
     nothing = 1.0 if answer.kind == "ratio" else 0.0
@@ -196,8 +232,16 @@ def _pairwise(data: _Data, answer: Answer) -> _Found:
         problem = "unresolved: the interval includes no difference at all"
     text = f"{format_number(value)}×" if unit == "×" else format_quantity(value, unit)
     design = design_text(row["blocks"], row["sessions"], row["distance"])
-    return _Found(value=value, low=low, high=high, unit=unit, distance=row["distance"], value_text=text,
-                  interval_text=f"{interval_text(low, high, unit)}, {design}", problem=problem)
+    return _Found(
+        value=value,
+        low=low,
+        high=high,
+        unit=unit,
+        distance=row["distance"],
+        value_text=text,
+        interval_text=f"{interval_text(low, high, unit)}, {design}",
+        problem=problem,
+    )
 
 
 def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[bool, bool]:
@@ -233,8 +277,18 @@ def _threshold(data: _Data, answer: Answer) -> _Found:
     return _threshold_found(answer, axis.unit, contrast.control, last, blocker, distance)
 
 
-def _threshold_found(answer: Answer, unit: str, control: object, last: pd.Series | None, blocker: tuple[pd.Series, bool] | None,
-                     distance: str) -> _Found:
+def _why(row: pd.Series | None) -> str:
+    """What keeps a contrast from being resolved, where it is not the width of its interval."""
+    if row is None:
+        return ""
+    if "few_blocks" in row["reasons"]:
+        return f" ({row['blocks']} pairs, at least {FEW_BLOCKS} are needed)"
+    return " (more than a fifth of the samples were disturbed)" if "disturbed" in row["reasons"] else ""
+
+
+def _threshold_found(
+    answer: Answer, unit: str, control: object, last: pd.Series | None, blocker: tuple[pd.Series, bool] | None, distance: str
+) -> _Found:
     def size(value: object) -> str:
         return f"{text_of(value)} {unit}".rstrip()
 
@@ -244,12 +298,20 @@ def _threshold_found(answer: Answer, unit: str, control: object, last: pd.Series
     if last is None:
         row, costly = blocker if blocker else (None, False)
         said = f": {ratio(row)}" if row is not None else ""
-        verdict = "no value below the control is free" if costly else "unresolved"
+        verdict = "no value below the control is free" if costly else f"unresolved{_why(row)}"
         return _Found(unit=unit, distance=distance, problem=f"{verdict}{said}", usable=False)
     design = design_text(last["blocks"], last["sessions"], distance)
-    problem = "" if blocker is None or blocker[1] else f"it may be less, which is unresolved: {ratio(blocker[0])}"
-    return _Found(value=float(last[answer.axis]), unit=unit, distance=distance, value_text=size(last[answer.axis]),
-                  interval_text=f"{ratio(last)}, {design}", problem=problem)
+    problem = (
+        "" if blocker is None or blocker[1] else f"it may be less, which is unresolved{_why(blocker[0])}: {ratio(blocker[0])}"
+    )
+    return _Found(
+        value=float(last[answer.axis]),
+        unit=unit,
+        distance=distance,
+        value_text=size(last[answer.axis]),
+        interval_text=f"{ratio(last)}, {design}",
+        problem=problem,
+    )
 
 
 def _ranking(data: _Data, answer: Answer) -> _Found:
@@ -268,14 +330,25 @@ def _ranking(data: _Data, answer: Answer) -> _Found:
             apart = _resolved(data, answer, rows.iloc[position - 1], row)
             parts.append((" > " if metric.polarity == HIGHER else " < ") if apart else " ≈ ")
             open_pairs += [] if apart else [f"{names[position - 1]} and {names[position]}"]
-        parts.append((names[position], format_quantity(row["value"], metric.unit), interval_text(row["low"], row["high"], metric.unit)))
+        parts.append(
+            (names[position], format_quantity(row["value"], metric.unit), interval_text(row["low"], row["high"], metric.unit))
+        )
     best = rows.iloc[0]
     problem = "" if len(rows) > 1 else f"only {names[0]} has been measured"
     if open_pairs and len(open_pairs) == len(rows) - 1:
         problem = "unresolved: no two neighbours are told apart"
     design = design_text(int(rows["processes"].min()), int(rows["sessions"].min()), distance)
-    return _Found(value=float(best["value"]), low=float(best["low"]), high=float(best["high"]), unit=metric.unit, distance=distance,
-                  value_text=names[0], ranking=_chain(parts), interval_text=f"95 % intervals in brackets, {design}", problem=problem)
+    return _Found(
+        value=float(best["value"]),
+        low=float(best["low"]),
+        high=float(best["high"]),
+        unit=metric.unit,
+        distance=distance,
+        value_text=names[0],
+        ranking=_chain(parts),
+        interval_text=f"95 % intervals in brackets, {design}",
+        problem=problem,
+    )
 
 
 def _chain(parts: list[str | tuple[str, str, str]]) -> str:
@@ -295,8 +368,11 @@ def _chain(parts: list[str | tuple[str, str, str]]) -> str:
 def _resolved(data: _Data, answer: Answer, one: pd.Series, other: pd.Series) -> bool:
     """Whether two neighbours differ: on pairs of one process where there are enough, else by their own intervals."""
     rows = data.medians[(data.medians["metric"] == answer.metric) & (data.medians["distance"] == one["distance"])]
-    pairs = paired(rows[rows["case"] == one["case"]], rows[rows["case"] == other["case"]],
-                   [p for p in parameter_columns(rows) if p != answer.axis])
+    pairs = paired(
+        rows[rows["case"] == one["case"]],
+        rows[rows["case"] == other["case"]],
+        [p for p in parameter_columns(rows) if p != answer.axis],
+    )
     if np.isfinite(pairs["gap"]).sum() >= FEW_BLOCKS:
         row = summarise_pairs(pairs).iloc[0]
         return not row["difference_low"] <= 0 <= row["difference_high"]

@@ -32,8 +32,9 @@ OUTLIER_Z, MAD_TO_SD, OUTLIER_MACHINES = 3.5, 1.4826, 5
 VERDICTS = ("faster", "slower", "same", "unresolved", "incomparable", "failed")
 COMPARABLE = VERDICTS[:4]
 KEY = ("benchmark", "case", "metric")
-SIDE = frozenset(("distance", "mean", "mean_all", "variance", "df", "assumed", "machines", "linear", "single", "main", "group",
-                  "disturbed"))  # what `side_means` says of a side
+SIDE = frozenset(
+    ("distance", "mean", "mean_all", "variance", "df", "assumed", "machines", "linear", "single", "main", "group", "disturbed")
+)  # what `side_means` says of a side
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,22 @@ def compare(base: RunLog, new: RunLog, same: float = 0.03, q: float = 0.05) -> C
     cells = _cell_table(judge(both, _obstacles(both, base, new, refused, one_machine), one_machine, same, q))
     found = Counter(cells["verdict"])
     return Comparison(
-        base_machines=identity.machines(base), new_machines=identity.machines(new), same_machine=one_machine, cells=cells,
-        means=geometric_means(cells), differs=identity.other_differences(base, new), refused=refused,
-        outliers=pd.concat([outliers(m, same).assign(side=s) for m, s in zip(means, ("base", "new"), strict=True)], ignore_index=True),
-        summary={verdict: found[verdict] for verdict in VERDICTS}, comparisons=int(cells["p"].notna().sum()),
-        exit_code=1 if found["slower"] else 0 if any(found[v] for v in COMPARABLE) else 4, same=same, q=q)
+        base_machines=identity.machines(base),
+        new_machines=identity.machines(new),
+        same_machine=one_machine,
+        cells=cells,
+        means=geometric_means(cells),
+        differs=identity.other_differences(base, new),
+        refused=refused,
+        outliers=pd.concat(
+            [outliers(m, same).assign(side=s) for m, s in zip(means, ("base", "new"), strict=True)], ignore_index=True
+        ),
+        summary={verdict: found[verdict] for verdict in VERDICTS},
+        comparisons=int(cells["p"].notna().sum()),
+        exit_code=1 if found["slower"] else 0 if any(found[v] for v in COMPARABLE) else 4,
+        same=same,
+        q=q,
+    )
 
 
 def _matched(means: list[pd.DataFrame], frames: list[pd.DataFrame], one_machine: bool) -> list[pd.DataFrame]:
@@ -85,8 +97,10 @@ def _matched(means: list[pd.DataFrame], frames: list[pd.DataFrame], one_machine:
         return [m[m["main"]].assign(match="") for m in means]
     same_class = match_classes(*(class_medians(frame) for frame in frames))
     strangers = {label: f"{label} in new" for label in means[1]["distance"] if label}
-    return [means[0].assign(match=means[0]["distance"]),
-            means[1].assign(match=means[1]["distance"].map(lambda label: same_class.get(label, strangers.get(label, ""))))]
+    return [
+        means[0].assign(match=means[0]["distance"]),
+        means[1].assign(match=means[1]["distance"].map(lambda label: same_class.get(label, strangers.get(label, "")))),
+    ]
 
 
 def side_means(means: pd.DataFrame, grouped: np.ndarray) -> pd.DataFrame:
@@ -104,16 +118,29 @@ def side_means(means: pd.DataFrame, grouped: np.ndarray) -> pd.DataFrame:
     single = rows["sessions"].to_numpy() < 2
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_all = counts(at, size, rows["mean_all"].to_numpy(dtype=float)) / n
-        within = counts(at, size, own) / n ** 2
-        fourth = counts(at, size, own ** 2 / df) / n ** 4
-        within_df = np.where(fourth > 0, within ** 2 / fourth, counts(at, size, df))
-        assumed = counts(at, size, single * ASSUMED_SESSION_SD ** 2) / n ** 2
+        within = counts(at, size, own) / n**2
+        fourth = counts(at, size, own**2 / df) / n**4
+        within_df = np.where(fourth > 0, within**2 / fourth, counts(at, size, df))
+        assumed = counts(at, size, single * ASSUMED_SESSION_SD**2) / n**2
         variance = np.where(group, among / n, within)
-    return means.iloc[first][[*KEY, "match", "distance"]].reset_index(drop=True).assign(
-        mean=mean, mean_all=mean_all, variance=variance, df=np.where(group, n - 1.0, within_df), assumed=np.where(group, 0.0, assumed),
-        machines=n, linear=counts(codes, size, means["linear"]) > 0, single=counts(at, size, single) > 0,
-        main=counts(codes, size, means["main"]) > 0, group=group,
-        disturbed=counts(codes, size, means["invalid"]) / np.maximum(1, counts(codes, size, means["invalid"] + means["samples"])))
+    return (
+        means.iloc[first][[*KEY, "match", "distance"]]
+        .reset_index(drop=True)
+        .assign(
+            mean=mean,
+            mean_all=mean_all,
+            variance=variance,
+            df=np.where(group, n - 1.0, within_df),
+            assumed=np.where(group, 0.0, assumed),
+            machines=n,
+            linear=counts(codes, size, means["linear"]) > 0,
+            single=counts(at, size, single) > 0,
+            main=counts(codes, size, means["main"]) > 0,
+            group=group,
+            disturbed=counts(codes, size, means["invalid"])
+            / np.maximum(1, counts(codes, size, means["invalid"] + means["samples"])),
+        )
+    )
 
 
 def side_by_side(means: list[pd.DataFrame]) -> pd.DataFrame:
@@ -122,8 +149,10 @@ def side_by_side(means: list[pd.DataFrame]) -> pd.DataFrame:
     machines = [m[np.isfinite(m["mean"])].drop_duplicates([*KEY, "machine_id"]).value_counts(list(KEY)) for m in means]
     groups = [m.index[m >= GROUP_MACHINES] for m in machines]
     of_groups = groups[0].intersection(groups[1])
-    sides = [side_means(m, pd.MultiIndex.from_frame(m[list(KEY)]).isin(of_groups) if len(of_groups) else np.zeros(len(m), dtype=bool))
-             for m in means]
+    sides = [
+        side_means(m, pd.MultiIndex.from_frame(m[list(KEY)]).isin(of_groups) if len(of_groups) else np.zeros(len(m), dtype=bool))
+        for m in means
+    ]
     both = sides[0].merge(sides[1], on=[*KEY, "match"], how="outer", suffixes=("_base", "_new"), sort=False)
     known = pd.concat(means, ignore_index=True)
     names = [*dict.fromkeys([*parameter_columns(means[0]), *parameter_columns(means[1])])]
@@ -131,15 +160,25 @@ def side_by_side(means: list[pd.DataFrame]) -> pd.DataFrame:
     return in_order.merge(both, on=list(KEY), how="inner")
 
 
-def _obstacles(both: pd.DataFrame, base: RunLog, new: RunLog, refused: list[tuple[str, str]], one_machine: bool
-               ) -> list[tuple[str, str, np.ndarray]]:
+def _obstacles(
+    both: pd.DataFrame, base: RunLog, new: RunLog, refused: list[tuple[str, str]], one_machine: bool
+) -> list[tuple[str, str, np.ndarray]]:
     """(verdict, reason code, mask) for every reason not to judge a cell, the strongest first."""
-    found = [("incomparable", code, (both["benchmark"] == name).to_numpy())
-             for name, reason in refused for code in identity.reason_codes(reason)]
+    found = [
+        ("incomparable", code, (both["benchmark"] == name).to_numpy())
+        for name, reason in refused
+        for code in identity.reason_codes(reason)
+    ]
     kinds = [identity.page_kinds(log) for log in (base, new)]
     others = {key for key in kinds[0].keys() & kinds[1].keys() if kinds[0][key] != kinds[1][key]}
     if others:
-        found.append(("incomparable", "page_size", np.fromiter((key in others for key in zip(both["benchmark"], both["case"], strict=True)), bool, len(both))))
+        found.append(
+            (
+                "incomparable",
+                "page_size",
+                np.fromiter((key in others for key in zip(both["benchmark"], both["case"], strict=True)), bool, len(both)),
+            )
+        )
     there = [np.isfinite(both[f"mean_{side}"].to_numpy(dtype=float)) for side in ("base", "new")]
     listed = [both[f"distance_{side}"].notna().to_numpy() for side in ("base", "new")]
     cell, first = group_codes(both, KEY)
@@ -153,7 +192,7 @@ def _obstacles(both: pd.DataFrame, base: RunLog, new: RunLog, refused: list[tupl
         found.append(("incomparable", "only_new" if side == "base" else "only_base", ~row & ~elsewhere & ~failed))
     for name in ("linear_base", "linear_new"):
         found.append(("incomparable", "not_positive", both[name].fillna(False).to_numpy(dtype=bool)))
-    return found + [("incomparable", "polarity_unknown", ~both["polarity"].isin((LOWER, HIGHER)).to_numpy())]
+    return [*found, ("incomparable", "polarity_unknown", ~both["polarity"].isin((LOWER, HIGHER)).to_numpy())]
 
 
 def _column(both: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -162,8 +201,13 @@ def _column(both: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
     return base, new
 
 
-def welch(means: tuple[np.ndarray, np.ndarray], variances: tuple[np.ndarray, np.ndarray], dfs: tuple[np.ndarray, np.ndarray],
-          assumed: tuple[np.ndarray, np.ndarray], confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def welch(
+    means: tuple[np.ndarray, np.ndarray],
+    variances: tuple[np.ndarray, np.ndarray],
+    dfs: tuple[np.ndarray, np.ndarray],
+    assumed: tuple[np.ndarray, np.ndarray],
+    confidence: float = 0.95,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(shift, low, high, p) of the second mean against the first; variances are those of the means.
 
     `assumed` variances are known, not estimated: they widen the interval and raise the degrees of freedom (Satterthwaite).
@@ -172,18 +216,22 @@ def welch(means: tuple[np.ndarray, np.ndarray], variances: tuple[np.ndarray, np.
     shift = means[1] - means[0]
     total = sum(variances) + sum(assumed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        estimated = sum(v ** 2 / np.where(d > 0, d, np.nan) for v, d in zip(variances, dfs, strict=True))
-        df = np.where(estimated > 0, total ** 2 / estimated, np.where(np.isfinite(estimated), np.inf, np.nan))
+        estimated = sum(v**2 / np.where(d > 0, d, np.nan) for v, d in zip(variances, dfs, strict=True))
+        df = np.where(estimated > 0, total**2 / estimated, np.where(np.isfinite(estimated), np.inf, np.nan))
         half = stats.t.ppf((1 + confidence) / 2, df) * np.sqrt(total)
         p = 2 * stats.t.sf(np.abs(shift) / np.sqrt(total), df)
     p = np.where(total == 0, np.where(np.isnan(df), np.nan, np.where(shift == 0, 1.0, 0.0)), p)
     return shift, shift - half, shift + half, p
 
 
-def judge(both: pd.DataFrame, obstacles: list[tuple[str, str, np.ndarray]], one_machine: bool, same: float, q: float) -> pd.DataFrame:
+def judge(
+    both: pd.DataFrame, obstacles: list[tuple[str, str, np.ndarray]], one_machine: bool, same: float, q: float
+) -> pd.DataFrame:
     """`side_by_side` with ratio, low, high, p, p_adjusted, verdict, reasons."""
     blocked = np.logical_or.reduce([mask for _, _, mask in obstacles])
-    tested = (np.where(blocked, np.nan, x) for x in welch(*(_column(both, name) for name in ("mean", "variance", "df", "assumed"))))
+    tested = (
+        np.where(blocked, np.nan, x) for x in welch(*(_column(both, name) for name in ("mean", "variance", "df", "assumed")))
+    )
     shift, low, high, p = tested
     finite = np.isfinite(p)
     adjusted = np.full(len(both), np.nan)
@@ -195,16 +243,32 @@ def judge(both: pd.DataFrame, obstacles: list[tuple[str, str, np.ndarray]], one_
     claimed = finite & ~is_same & ((low > 0) | (high < 0)) & (adjusted <= q)
     better = np.where(both["polarity"] == LOWER, shift < 0, shift > 0)
     disturbed = _disturbed(both, shift, is_same, claimed, band) & ~blocked
-    verdict = np.select([disturbed, is_same, claimed & better, claimed], ["unresolved", "same", "faster", "slower"], "unresolved").astype(object)
+    verdict = np.select(
+        [disturbed, is_same, claimed & better, claimed], ["unresolved", "same", "faster", "slower"], "unresolved"
+    ).astype(object)
     for kind, _, mask in reversed(obstacles):
         verdict[mask] = kind
     group = (_column(both, "group")[0] > 0) & (_column(both, "group")[1] > 0)
     single = np.logical_or.reduce([s > 0 for s in _column(both, "single")])
-    reasons = reason_tuples((
-        *((code, mask) for _, code, mask in obstacles), ("disturbed", disturbed), ("few_processes", ~blocked & ~finite),
-        ("one_session", ~blocked & ~group & single), ("these_machines", ~blocked & ~group & (not one_machine))), len(both))
-    return both.assign(ratio=np.exp(shift), low=np.exp(low), high=np.exp(high), p=p, p_adjusted=adjusted, verdict=verdict,
-                       reasons=pd.Series(reasons, dtype=object, index=both.index))
+    reasons = reason_tuples(
+        (
+            *((code, mask) for _, code, mask in obstacles),
+            ("disturbed", disturbed),
+            ("few_processes", ~blocked & ~finite),
+            ("one_session", ~blocked & ~group & single),
+            ("these_machines", ~blocked & ~group & (not one_machine)),
+        ),
+        len(both),
+    )
+    return both.assign(
+        ratio=np.exp(shift),
+        low=np.exp(low),
+        high=np.exp(high),
+        p=p,
+        p_adjusted=adjusted,
+        verdict=verdict,
+        reasons=pd.Series(reasons, dtype=object, index=both.index),
+    )
 
 
 def _disturbed(both: pd.DataFrame, shift: np.ndarray, is_same: np.ndarray, claimed: np.ndarray, band: float) -> np.ndarray:
@@ -230,9 +294,27 @@ def _cell_table(judged: pd.DataFrame) -> pd.DataFrame:
     known = set(KEY) | {"match", "group_base", "group_new"}
     suffixed = {name for name in judged.columns if name.endswith(("_base", "_new")) and name.rsplit("_", 1)[0] in SIDE}
     parameters = [name for name in parameter_columns(judged) if name not in known | suffixed]
-    return judged[["benchmark", "case", *parameters, "metric", "unit", "polarity", "distance", "distance_new", "main",
-                   *(f"{side}{end}" for side in ("base", "new") for end in ("", "_low", "_high")),
-                   "ratio", "low", "high", "p", "p_adjusted", "verdict", "reasons"]]
+    return judged[
+        [
+            "benchmark",
+            "case",
+            *parameters,
+            "metric",
+            "unit",
+            "polarity",
+            "distance",
+            "distance_new",
+            "main",
+            *(f"{side}{end}" for side in ("base", "new") for end in ("", "_low", "_high")),
+            "ratio",
+            "low",
+            "high",
+            "p",
+            "p_adjusted",
+            "verdict",
+            "reasons",
+        ]
+    ]
 
 
 def geometric_means(cells: pd.DataFrame) -> pd.DataFrame:
@@ -240,7 +322,9 @@ def geometric_means(cells: pd.DataFrame) -> pd.DataFrame:
     rows = cells[cells["main"] & cells["ratio"].notna()]
     codes, first = group_codes(rows, ("benchmark", "metric", "unit"))
     n, mean, _ = moments(np.log(rows["ratio"].to_numpy(dtype=float)), codes, len(first))
-    return rows.iloc[first][["benchmark", "metric", "unit", "polarity"]].reset_index(drop=True).assign(ratio=np.exp(mean), cells=n)
+    return (
+        rows.iloc[first][["benchmark", "metric", "unit", "polarity"]].reset_index(drop=True).assign(ratio=np.exp(mean), cells=n)
+    )
 
 
 def outliers(means: pd.DataFrame, practical: float = 0.03) -> pd.DataFrame:
@@ -258,6 +342,7 @@ def outliers(means: pd.DataFrame, practical: float = 0.03) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         z = away / deviation
     out = (counts(codes, len(first))[codes] >= OUTLIER_MACHINES) & (z > OUTLIER_Z) & (away > np.log1p(practical))
-    table = rows[[*KEY, "machine", "machine_id", "unit"]].assign(value=np.exp(logs), median=np.exp(median), z=z,
-                                                                 size_ratio=np.exp(logs - median))
+    table = rows[[*KEY, "machine", "machine_id", "unit"]].assign(
+        value=np.exp(logs), median=np.exp(median), z=z, size_ratio=np.exp(logs - median)
+    )
     return table[out].reset_index(drop=True)

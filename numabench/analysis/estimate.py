@@ -17,6 +17,7 @@ from .segments import Ordered, counts, group_codes, moments, reason_tuples
 from .structure import label_hop, parameter_columns, with_distance
 
 CONFIDENCE = 0.95
+LEAST_PAIRS = 8  # processes before a contrast may stop: the sign test needs 6, and some are disturbed
 #: Fewer processes than the first planned look (METHODOLOGY: looks at 5, 8, 12, 20, 32) say little about their spread.
 FEW_PROCESSES = 5
 #: Share of disturbed samples above which a cell resolves nothing (METHODOLOGY: every trial proves itself).
@@ -78,10 +79,25 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
     valid = counts(codes[usable], size)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where(median > 0, np.log(median), np.nan)
-    identity = ["machine", "machine_id", "benchmark", "case", "metric", "unit", "polarity", "distance", *parameter_columns(frame),
-                "session", "block", "process"]
-    return frame.iloc[first][identity].reset_index(drop=True).assign(
-        value=median, log_value=logs, value_all=with_disturbed, samples=valid, invalid=counts(codes, size) - valid)
+    identity = [
+        "machine",
+        "machine_id",
+        "benchmark",
+        "case",
+        "metric",
+        "unit",
+        "polarity",
+        "distance",
+        *parameter_columns(frame),
+        "session",
+        "block",
+        "process",
+    ]
+    return (
+        frame.iloc[first][identity]
+        .reset_index(drop=True)
+        .assign(value=median, log_value=logs, value_all=with_disturbed, samples=valid, invalid=counts(codes, size) - valid)
+    )
 
 
 def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
@@ -104,11 +120,27 @@ def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
     n, mean, variance = (np.where(among[0] >= 2, a, w) for a, w in zip(among, within, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = variance / n
-    identity = [c for c in medians.columns if c not in ("session", "block", "process", "value", "log_value", "value_all", "samples", "invalid")]
-    return medians.iloc[first][identity].reset_index(drop=True).assign(
-        mean=mean, mean_all=_mean_all(medians, cells, linear), variance=variance, df=n - 1.0, linear=linear, sessions=among[0], processes=within[0],
-        samples=counts(cells, size, medians["samples"]).astype(np.int64),
-        invalid=counts(cells, size, medians["invalid"]).astype(np.int64)).pipe(_mark_main)
+    identity = [
+        c
+        for c in medians.columns
+        if c not in ("session", "block", "process", "value", "log_value", "value_all", "samples", "invalid")
+    ]
+    return (
+        medians.iloc[first][identity]
+        .reset_index(drop=True)
+        .assign(
+            mean=mean,
+            mean_all=_mean_all(medians, cells, linear),
+            variance=variance,
+            df=n - 1.0,
+            linear=linear,
+            sessions=among[0],
+            processes=within[0],
+            samples=counts(cells, size, medians["samples"]).astype(np.int64),
+            invalid=counts(cells, size, medians["invalid"]).astype(np.int64),
+        )
+        .pipe(_mark_main)
+    )
 
 
 def _mean_all(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> np.ndarray:
@@ -153,27 +185,65 @@ def estimate_cells(frame: pd.DataFrame, target: float = 0.02) -> pd.DataFrame:
         disturbed = (cells["invalid"] / (cells["invalid"] + cells["samples"])).to_numpy(dtype=float)
     group = group_codes(cells, CELL)[0]
     classes = counts(group, len(cells), cells["processes"].to_numpy() > 0)[group] if len(cells) else group
-    reasons = reason_tuples((
-        ("one_session", cells["sessions"].to_numpy() == 1), ("few_processes", cells["processes"].to_numpy() < FEW_PROCESSES),
-        ("disturbed", disturbed > DISTURBED_SHARE), ("precision_not_reached", ~(width <= target)),
-        ("other_distances", classes > 1), ("not_positive", linear)), len(cells))
+    reasons = reason_tuples(
+        (
+            ("one_session", cells["sessions"].to_numpy() == 1),
+            ("few_processes", cells["processes"].to_numpy() < FEW_PROCESSES),
+            ("disturbed", disturbed > DISTURBED_SHARE),
+            ("precision_not_reached", ~(width <= target)),
+            ("other_distances", classes > 1),
+            ("not_positive", linear),
+        ),
+        len(cells),
+    )
     scope = np.where(cells["sessions"] >= 2, "machine", "session")
-    table = cells.assign(value=value, low=natural(mean - half, linear), high=natural(mean + half, linear), half_width=width,
-                         disturbed=disturbed, scope=scope, reasons=pd.Series(reasons, dtype=object, index=cells.index))
-    return table[["machine", "machine_id", "benchmark", "case", "metric", "unit", "polarity", "distance", *parameter_columns(cells),
-                  "value", "low", "high", "half_width", "sessions", "processes", "samples", "disturbed", "scope", "reasons", "main"]]
+    table = cells.assign(
+        value=value,
+        low=natural(mean - half, linear),
+        high=natural(mean + half, linear),
+        half_width=width,
+        disturbed=disturbed,
+        scope=scope,
+        reasons=pd.Series(reasons, dtype=object, index=cells.index),
+    )
+    return table[
+        [
+            "machine",
+            "machine_id",
+            "benchmark",
+            "case",
+            "metric",
+            "unit",
+            "polarity",
+            "distance",
+            *parameter_columns(cells),
+            "value",
+            "low",
+            "high",
+            "half_width",
+            "sessions",
+            "processes",
+            "samples",
+            "disturbed",
+            "scope",
+            "reasons",
+            "main",
+        ]
+    ]
 
 
-def precision(frame: pd.DataFrame) -> dict[str, float]:
+def precision(frame: pd.DataFrame, paired: frozenset[str] = frozenset()) -> dict[str, float]:
     """Case -> relative 95 % half-width of its first metric (infinite while unknown), for the adaptive stop.
 
-    The worst over machines, each in its main distance class.
+    The worst over machines, each in its main distance class. Cases of the benchmarks `paired` stay unknown until that
+    class has LEAST_PAIRS processes: pairs of other classes do not help its contrasts.
     """
     first_metric = frame.drop_duplicates("case")[["case", "metric"]]
     rows = with_distance(frame.merge(first_metric, on=["case", "metric"]))
     cells = estimate_cells(rows)
     cells = cells[cells["main"]]
-    width = cells["half_width"].fillna(np.inf)
+    enough = ~cells["benchmark"].isin(paired) | (cells["processes"] >= LEAST_PAIRS)
+    width = cells["half_width"].fillna(np.inf).where(enough, np.inf)
     return {str(case): float(worst) for case, worst in width.groupby(cells["case"]).max().items()}
 
 
@@ -191,10 +261,13 @@ def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) 
     return pairs.assign(
         distance=np.where(own == "", other, own),
         log_ratio=np.where(fits, pairs["log_value"] - pairs["log_value_control"], np.nan),
-        gap=np.where(fits, pairs["value"] - pairs["value_control"], np.nan))
+        gap=np.where(fits, pairs["value"] - pairs["value_control"], np.nan),
+    )
 
 
-def _median_and_interval(values: np.ndarray, codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _median_and_interval(
+    values: np.ndarray, codes: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(count, median, low, high) per group of the finite `values`, by the sign test."""
     finite = np.isfinite(values)
     ordered = Ordered(values[finite], codes[finite], size)
@@ -211,7 +284,7 @@ def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     blocks, difference, difference_low, difference_high = _median_and_interval(pairs["gap"].to_numpy(dtype=float), codes, size)
     ratio, ratio_low, ratio_high = _median_and_interval(pairs["log_ratio"].to_numpy(dtype=float), codes, size)[1:]
     used = np.isfinite(pairs["gap"].to_numpy(dtype=float))
-    session, begin = group_codes(pairs.assign(cell=codes)[used], ("cell", "session"))
+    _, begin = group_codes(pairs.assign(cell=codes)[used], ("cell", "session"))
     sessions = counts(codes[used][begin], size)
     valid, invalid = counts(codes, size, pairs["samples"]), counts(codes, size, pairs["invalid"])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -221,16 +294,38 @@ def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     drop = {*identity, "log_ratio", "gap", "value_control", "log_value_control", "distance_control"}
     parameters = [name for name in parameter_columns(pairs) if name not in drop]
     table = pairs.iloc[first][[*identity, *parameters]].reset_index(drop=True)
-    return table.assign(
-        ratio=np.exp(ratio), ratio_low=np.exp(ratio_low), ratio_high=np.exp(ratio_high), difference=difference,
-        difference_low=difference_low, difference_high=difference_high, blocks=blocks, sessions=sessions,
-        reasons=pd.Series(reasons, dtype=object, index=table.index),
-        processes=blocks, samples=valid).pipe(_mark_main).drop(columns=["processes", "samples"])
+    return (
+        table.assign(
+            ratio=np.exp(ratio),
+            ratio_low=np.exp(ratio_low),
+            ratio_high=np.exp(ratio_high),
+            difference=difference,
+            difference_low=difference_low,
+            difference_high=difference_high,
+            blocks=blocks,
+            sessions=sessions,
+            reasons=pd.Series(reasons, dtype=object, index=table.index),
+            processes=blocks,
+            samples=valid,
+        )
+        .pipe(_mark_main)
+        .drop(columns=["processes", "samples"])
+    )
 
 
 CONTRAST_COLUMNS = ("machine", "machine_id", "benchmark", "axis", "control", "metric", "unit", "polarity", "case", "distance")
-CONTRAST_VALUES = ("ratio", "ratio_low", "ratio_high", "difference", "difference_low", "difference_high", "blocks", "sessions",
-                   "reasons", "main")
+CONTRAST_VALUES = (
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "blocks",
+    "sessions",
+    "reasons",
+    "main",
+)
 
 
 def contrast_cells(frame: pd.DataFrame, benchmarks: Iterable[BenchmarkRecord]) -> pd.DataFrame:

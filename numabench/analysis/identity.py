@@ -20,8 +20,25 @@ Difference = tuple[str, str, str]  # what, in base, in new
 MACHINE_BOUND_METHOD = frozenset(("clock", "clock_source", "clocksource"))
 MACHINE_BOUND_FACTS = MACHINE_BOUND_METHOD
 #: Facts of a machine that never say what it is: names, digests of facts shown one by one, and what changes by itself.
-NOT_IDENTITY = frozenset(("id", "alias", "hostname", "hardware_key", "configuration_key", "topology", "warnings", "uptime", "load",
-                          "load_average", "clock_jitter", "time", "memory_available", "memory_free", "free_memory"))
+NOT_IDENTITY = frozenset(
+    (
+        "id",
+        "alias",
+        "hostname",
+        "hardware_key",
+        "configuration_key",
+        "topology",
+        "warnings",
+        "uptime",
+        "load",
+        "load_average",
+        "clock_jitter",
+        "time",
+        "memory_available",
+        "memory_free",
+        "free_memory",
+    )
+)
 HUGE_SHARE = 0.95  # of the bytes, as for every proof of placement (METHODOLOGY: below 95 % a trial is not valid)
 
 
@@ -52,8 +69,16 @@ def machines(log: RunLog) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for header in log.headers:
         name = str(header.machine.get("id", "unknown"))
-        entry = found.setdefault(name, {"id": name, "alias": header.machine.get("alias", "unknown"),
-                                        "brand": header.machine.get("brand", ""), "sessions": [], "runs": []})
+        entry = found.setdefault(
+            name,
+            {
+                "id": name,
+                "alias": header.machine.get("alias", "unknown"),
+                "brand": header.machine.get("brand", ""),
+                "sessions": [],
+                "runs": [],
+            },
+        )
         entry["sessions"] = [*dict.fromkeys([*entry["sessions"], header.session])]
         entry["runs"] = [*dict.fromkeys([*entry["runs"], header.run])]
     return list(found.values())
@@ -72,7 +97,9 @@ def other_differences(base: RunLog, new: RunLog) -> list[Difference]:
             for name, value in {**_kernel_facts(benchmark.kernel), **_bound_method(benchmark)}.items():
                 facts.setdefault(f"{benchmark.name} {name}", set()).add(_text([value]))
         sides.append(facts)
-    rows = [(name, _text(sides[0].get(name, ())), _text(sides[1].get(name, ()))) for name in dict.fromkeys([*sides[0], *sides[1]])]
+    rows = [
+        (name, _text(sides[0].get(name, ())), _text(sides[1].get(name, ()))) for name in dict.fromkeys([*sides[0], *sides[1]])
+    ]
     return [row for row in rows if row[1] != row[2]]
 
 
@@ -89,7 +116,8 @@ def _quantity(benchmark: BenchmarkRecord) -> dict[str, Any]:
     return {
         "kernel version": None if benchmark.kernel is None else (benchmark.kernel.name, benchmark.kernel.version),
         "parameter set": tuple(sorted(a.name for a in benchmark.axes)),
-        "method": {k: v for k, v in benchmark.method.items() if k not in MACHINE_BOUND_METHOD}}
+        "method": {k: v for k, v in benchmark.method.items() if k not in MACHINE_BOUND_METHOD},
+    }
 
 
 def _say(value: Any) -> str:
@@ -116,14 +144,21 @@ def refusals(base: RunLog, new: RunLog) -> list[tuple[str, str]]:
         left, right = ([b for b in log.benchmarks if b.name == name] for log in (base, new))
         if not right:
             continue
-        found = [_disagreement(key, [_quantity(b)[key] for b in left], [_quantity(b)[key] for b in right]) for key in _quantity(left[0])]
+        found = [
+            _disagreement(key, [_quantity(b)[key] for b in left], [_quantity(b)[key] for b in right])
+            for key in _quantity(left[0])
+        ]
         found += _metric_disagreements(left, right)
         for machine in sorted(shared_machines):
-            bound = [[_bound_facts(log, b) for b in side if _machine_of(log, b) == machine]
-                     for log, side in ((base, left), (new, right))]
+            bound = [
+                [_bound_facts(log, b) for b in side if _machine_of(log, b) == machine]
+                for log, side in ((base, left), (new, right))
+            ]
             if all(bound):
-                found += [_disagreement(f"{key} on the same machine", [f.get(key) for f in bound[0]], [f.get(key) for f in bound[1]])
-                          for key in dict.fromkeys(k for side in bound for f in side for k in f)]
+                found += [
+                    _disagreement(f"{key} on the same machine", [f.get(key) for f in bound[0]], [f.get(key) for f in bound[1]])
+                    for key in dict.fromkeys(k for side in bound for f in side for k in f)
+                ]
         reasons = [*dict.fromkeys(filter(None, found))]
         if reasons:
             refused.append((name, "; ".join(reasons)))

@@ -23,11 +23,59 @@ SHARED_CORE = 0.7
 SHARED = " shared core"  # suffix of the class of threads that share one core
 
 #: Names that the tables of `analysis` use themselves: no benchmark may have a parameter of such a name.
-RESERVED = frozenset((
-    *COLUMNS, *DETAILS, "distance", "distance_new", "main", "log_value", "value_all", "mean_all", "match", "samples", "invalid", "low", "high", "half_width",
-    "sessions", "processes", "disturbed", "scope", "axis", "control", "log_ratio", "gap", "value_control", "log_value_control", "distance_control", "ratio", "ratio_low", "ratio_high", "difference",
-    "difference_low", "difference_high", "blocks", "machines", "base", "base_low", "base_high", "new", "new_low", "new_high",
-    "p", "p_adjusted", "verdict", "mean", "variance", "df", "linear", "median", "z", "size_ratio"))
+RESERVED = frozenset(
+    (
+        *COLUMNS,
+        *DETAILS,
+        "distance",
+        "distance_new",
+        "main",
+        "log_value",
+        "value_all",
+        "mean_all",
+        "match",
+        "samples",
+        "invalid",
+        "low",
+        "high",
+        "half_width",
+        "sessions",
+        "processes",
+        "disturbed",
+        "scope",
+        "axis",
+        "control",
+        "log_ratio",
+        "gap",
+        "value_control",
+        "log_value_control",
+        "distance_control",
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "blocks",
+        "machines",
+        "base",
+        "base_low",
+        "base_high",
+        "new",
+        "new_low",
+        "new_high",
+        "p",
+        "p_adjusted",
+        "verdict",
+        "mean",
+        "variance",
+        "df",
+        "linear",
+        "median",
+        "z",
+        "size_ratio",
+    )
+)
 
 
 def parameter_columns(frame: pd.DataFrame) -> list[str]:
@@ -96,7 +144,11 @@ def with_distance(frame: pd.DataFrame) -> pd.DataFrame:
 def shared_core(widths: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Which samples have threads that share a core: less than SHARED_CORE of the width that a tenth of `reference` has."""
     known = widths[reference & np.isfinite(widths)]
-    return np.isfinite(widths) & (widths < SHARED_CORE * np.quantile(known, 0.9)) if known.size else np.zeros(widths.shape, dtype=bool)
+    return (
+        np.isfinite(widths) & (widths < SHARED_CORE * np.quantile(known, 0.9))
+        if known.size
+        else np.zeros(widths.shape, dtype=bool)
+    )
 
 
 def class_medians(frame: pd.DataFrame) -> dict[str, float]:
@@ -110,6 +162,11 @@ def match_classes(base: dict[str, float], new: dict[str, float]) -> dict[str, st
     candidates = sorted((abs(math.log(hop / other)), label, name) for label, hop in new.items() for name, other in base.items())
     matched: dict[str, str] = {}
     for gap, label, name in candidates:
-        if gap <= math.log(CLASS_FACTOR) and label.endswith(SHARED) == name.endswith(SHARED) and label not in matched and name not in matched.values():
+        if (
+            gap <= math.log(CLASS_FACTOR)
+            and label.endswith(SHARED) == name.endswith(SHARED)
+            and label not in matched
+            and name not in matched.values()
+        ):
             matched[label] = name
     return matched

@@ -22,6 +22,16 @@ ENTRY_POINTS = "numabench.benchmarks"
 PROFILES = ("quick", "standard", "full")
 ALONE = "alone"  # placement of a single thread
 
+#: Relations of CPUs as the report's sentences say them.
+RELATION_WORDS = {
+    "smt": "siblings of one core",
+    "cluster": "CPUs that share an L2",
+    "l3": "CPUs that share an L3",
+    "node": "CPUs of one node",
+    "package": "CPUs of one package",
+    "cross_package": "CPUs of two packages",
+}
+
 Parameters = dict[str, Value]
 Sweep = dict[str, Sequence[Value]]
 
@@ -46,8 +56,7 @@ class Probes(Frozen):
 
     def after(self, before: Probes) -> Probes:
         """These, with the price of a multiply from `before`: it is measured once per case."""
-        return Probes(frequency=self.frequency, multiply=self.multiply or before.multiply, hop=self.hop,
-                      width=self.width)
+        return Probes(frequency=self.frequency, multiply=self.multiply or before.multiply, hop=self.hop, width=self.width)
 
 
 class Found:
@@ -178,5 +187,7 @@ def find(name: str) -> Benchmark:
     if name in known:
         return known[name]
     near = get_close_matches(name, known, 3, 0.4)
-    raise UsageError(f"there is no benchmark {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}",
-                     f"numabench list shows them: {', '.join(sorted(known))}")
+    raise UsageError(
+        f"there is no benchmark {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}",
+        f"numabench list shows them: {', '.join(sorted(known))}",
+    )

@@ -26,8 +26,12 @@ class Chase(Benchmark):
     """What every pointer chase shares."""
 
     kernel = "memory_latency"
-    method = {"chain": "one cycle, one pointer per line at a varying word", "loads": "64 register-indirect in a row",
-              "warm": "walked once, at most 2^18 lines", "sample": "median batch of about 10 us"}
+    method = {
+        "chain": "one cycle, one pointer per line at a varying word",
+        "loads": "64 register-indirect in a row",
+        "warm": "walked once, at most 2^18 lines",
+        "sample": "median batch of about 10 us",
+    }
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"group_bytes": ORDERS[p["order"]]}
@@ -55,17 +59,36 @@ class MemoryLatency(Chase):
     rank = 3
     title = "Memory latency by working set"
     question = "How long does a load take that must wait for the one before, from the first cache to memory?"
-    expected = ("Plateaus at the latency of each cache level, with steps at their capacities. Order `group` stays within 256 KiB at a "
-                "time and shows memory without address translation; `random` adds translation; `page` and `sequential` let prefetchers help.")
+    expected = (
+        "Plateaus at the latency of each cache level, with steps at their capacities. Order `group` stays within 256 KiB at a "
+        "time and shows memory without address translation; `random` adds translation; `page` and `sequential` let prefetchers help."
+    )
     axes = (
         Axis(name="size", summary="working set", values=(), unit="B", log=True, least=1 * KIB, step=256),
-        Axis(name="order", summary="lines are shuffled within: group 256 KiB, random everything, page 4 KiB, sequential not at all",
-             values=tuple(ORDERS)),
+        Axis(
+            name="order",
+            summary="lines are shuffled within: group 256 KiB, random everything, page 4 KiB, sequential not at all",
+            values=tuple(ORDERS),
+        ),
         Axis(name="page_size", summary="what the kernel is asked for: 4 KiB pages or transparent huge pages", values=PAGE_SIZES),
     )
     views = (
-        View(title="Latency by working set (huge pages)", metric="latency", kind="line", x="size", series="order", where={"page_size": "thp"}),
-        View(title="Latency by working set (4 KiB pages)", metric="latency", kind="line", x="size", series="order", where={"page_size": "4k"}),
+        View(
+            title="Latency by working set (huge pages)",
+            metric="latency",
+            kind="line",
+            x="size",
+            series="order",
+            where={"page_size": "thp"},
+        ),
+        View(
+            title="Latency by working set (4 KiB pages)",
+            metric="latency",
+            kind="line",
+            x="size",
+            series="order",
+            where={"page_size": "4k"},
+        ),
         View(title="Cycles by working set", metric="cycles", kind="line", x="size", series="order", where={"page_size": "thp"}),
     )
     notes = (
@@ -78,39 +101,65 @@ class MemoryLatency(Chase):
         largest = memory_size(topology)
         octaves = [1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())]
         if profile == "quick":
-            return [{"size": octaves[1::2], "order": ("group",), "page_size": ("thp",)},
-                    {"size": octaves[-1:], "order": ("random",), "page_size": ("thp",)}]
+            return [
+                {"size": octaves[1::2], "order": ("group",), "page_size": ("thp",)},
+                {"size": octaves[-1:], "order": ("random",), "page_size": ("thp",)},
+            ]
         if profile == "full":
             return [{"size": sizes_per_octave(octaves, 4), "order": tuple(ORDERS), "page_size": PAGE_SIZES}]
-        others = [{"size": octaves[::-3][::-1], "order": orders, "page_size": (page,)}
-                  for orders, page in ((("random", "page", "sequential"), "thp"), (("group", "random"), "4k"))]
+        others = [
+            {"size": octaves[::-3][::-1], "order": orders, "page_size": (page,)}
+            for orders, page in ((("random", "page", "sequential"), "thp"), (("group", "random"), "4k"))
+        ]
         return [{"size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}, *others]
 
     def place(self, p: Parameters, topology) -> Placement:
         cpu = topology.order_cpus()[0]
-        return Placement(cpus=(cpu,), node=memory_node(topology, topology.node_of(cpu)), size=p["size"], scratch=p["size"] // 16, page_size=p["page_size"])
+        return Placement(
+            cpus=(cpu,),
+            node=memory_node(topology, topology.node_of(cpu)),
+            size=p["size"],
+            scratch=p["size"] // 16,
+            page_size=p["page_size"],
+        )
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         cpu = topology.order_cpus()[0]
         sizes = sorted({p["size"] for p in cases if p["order"] == "group" and p["page_size"] == "thp"})
         found = []
         for level in (1, 2, 3):
-            capacity = min((c.size_bytes for c in topology.caches if c.level == level and c.type != "Instruction" and cpu in c.cpus
-                            and c.size_bytes), default=None)
+            capacity = min(
+                (
+                    c.size_bytes
+                    for c in topology.caches
+                    if c.level == level and c.type != "Instruction" and cpu in c.cpus and c.size_bytes
+                ),
+                default=None,
+            )
             share = capacity and max((s for s in sizes if s <= capacity // 2), default=None)
             if share and level == 3:  # neighbours leave a fraction of a shared cache: well above L2, well below the capacity
                 share = max((s for s in sizes if s <= capacity // 8), default=share)
             if share:
-                found.append(self.level(f"within {format_bytes(share)} (L{level} of {format_bytes(capacity)} by the firmware)", share))
+                found.append(
+                    self.level(f"within {format_bytes(share)} (L{level} of {format_bytes(capacity)} by the firmware)", share)
+                )
         if sizes:
             found.append(self.level(f"within {format_bytes(sizes[-1])} (memory)", sizes[-1]))
             if any(p["order"] == "random" and p["page_size"] == "thp" and p["size"] == sizes[-1] for p in cases):
-                found.append(self.level(f"within {format_bytes(sizes[-1])} in random order (memory and address translation)", sizes[-1], "random"))
+                found.append(
+                    self.level(
+                        f"within {format_bytes(sizes[-1])} in random order (memory and address translation)", sizes[-1], "random"
+                    )
+                )
         return tuple(found)
 
     def level(self, where: str, size: int, order: str = "group") -> Answer:
-        return Answer(kind="cell", metric="latency", where={"size": size, "order": order, "page_size": "thp"},
-                      text=f"A dependent load {where} takes {{value}}")
+        return Answer(
+            kind="cell",
+            metric="latency",
+            where={"size": size, "order": order, "page_size": "thp"},
+            text=f"A dependent load {where} takes {{value}}",
+        )
 
 
 def sizes_per_octave(octaves: list[int], points: int) -> list[int]:

@@ -24,8 +24,15 @@ class NodeLatency(Chase):
     notes = ("Nodes without CPUs (expanders, high-bandwidth memory) are columns, nodes without memory are rows.",)
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
-        return [{"cpu_node": topology.cpu_nodes(), "memory_node": topology.memory_nodes(), "order": ("group",), "page_size": ("thp",),
-                 "size": (memory_size(topology),)}]
+        return [
+            {
+                "cpu_node": topology.cpu_nodes(),
+                "memory_node": topology.memory_nodes(),
+                "order": ("group",),
+                "page_size": ("thp",),
+                "size": (memory_size(topology),),
+            }
+        ]
 
     def group(self, p: Parameters) -> tuple:
         return (p["cpu_node"],)  # a row: local and remote in one process
@@ -34,7 +41,13 @@ class NodeLatency(Chase):
         cpu = next((c for c in topology.order_cpus() if topology.node_of(c) == p["cpu_node"]), None)
         if cpu is None:
             return None
-        return Placement(cpus=(cpu,), node=memory_node(topology, p["memory_node"]), size=p["size"], scratch=p["size"] // 16, page_size=p["page_size"])
+        return Placement(
+            cpus=(cpu,),
+            node=memory_node(topology, p["memory_node"]),
+            size=p["size"],
+            scratch=p["size"] // 16,
+            page_size=p["page_size"],
+        )
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found = []
@@ -43,10 +56,21 @@ class NodeLatency(Chase):
             local = next((p for p in row if p["memory_node"] == node), None)
             if local:
                 alone = ", the only one" if len({(p["cpu_node"], p["memory_node"]) for p in cases}) == 1 else ""
-                found.append(Answer(kind="cell", metric="latency", where=local, text=f"Node {node}{alone}: local memory takes {{value}}"))
-            found += [Answer(kind="ratio", metric="latency", where=p, against={"memory_node": node}, headline=len(cases) <= 16,
-                             text=f"From node {node}, memory of node {p['memory_node']} takes {{value}} as long as local memory")
-                      for p in row if local and p is not local]
+                found.append(
+                    Answer(kind="cell", metric="latency", where=local, text=f"Node {node}{alone}: local memory takes {{value}}")
+                )
+            found += [
+                Answer(
+                    kind="ratio",
+                    metric="latency",
+                    where=p,
+                    against={"memory_node": node},
+                    headline=len(cases) <= 16,
+                    text=f"From node {node}, memory of node {p['memory_node']} takes {{value}} as long as local memory",
+                )
+                for p in row
+                if local and p is not local
+            ]
         return tuple(found)
 
 

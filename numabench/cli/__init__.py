@@ -36,7 +36,9 @@ class Verbs(click.Group):
 
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             near = get_close_matches(args[0], VERBS, 2, 0.4)
-            raise click.UsageError(f"there is no command {args[0]!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}")
+            raise click.UsageError(
+                f"there is no command {args[0]!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}"
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

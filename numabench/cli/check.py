@@ -9,8 +9,14 @@ _MAX_WIDTH = 100  # longer lines are hard to read; the terminal may be narrower
 
 
 @click.command("check")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              help="Text for a person, or one JSON object.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for a person, or one JSON object.",
+)
 @click.pass_context
 def command(context: click.Context, form: str) -> None:
     """Look for what will disturb a measurement on this machine. Changes nothing.
@@ -44,8 +50,7 @@ def _print_text(findings) -> None:
     for finding in findings:
         if finding.severity == "ok":
             continue
-        head = Text.assemble((f"{finding.severity:<6}", _STYLES[finding.severity]), (f"{finding.check}: ", "bold"),
-                             finding.found)
+        head = Text.assemble((f"{finding.severity:<6}", _STYLES[finding.severity]), (f"{finding.check}: ", "bold"), finding.found)
         console.print(head)
         if finding.why:
             console.print(Padding(Text.assemble(("why:  ", "dim"), finding.why), (0, 0, 0, 6), expand=False))

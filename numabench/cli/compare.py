@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-STYLES = {"faster": "green", "slower": "bold red", "same": "cyan", "unresolved": "yellow", "incomparable": "magenta", "failed": "bold magenta"}
+STYLES = {
+    "faster": "green",
+    "slower": "bold red",
+    "same": "cyan",
+    "unresolved": "yellow",
+    "incomparable": "magenta",
+    "failed": "bold magenta",
+}
 EPILOG = """\b
 Examples:
   numabench compare results/old results/new            two folders of logs
@@ -81,7 +88,7 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
 
 
 def _short(text: str, longest: int = 60) -> str:
-    return text if len(text) <= longest else text[:longest - 1] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def cell_table(name: str, cells: Any, descriptor: Any, metric: str) -> Any:
@@ -93,15 +100,28 @@ def cell_table(name: str, cells: Any, descriptor: Any, metric: str) -> Any:
     source = verdict_table(cells, descriptor, metric)
     headings = [heading.removesuffix(" (95 % interval)") for heading, _ in source.columns]
     notes, hidden = [source.note], set()
-    for name_, texts in (("distance", [row[-2].text for row in source.rows]), ("reasons", [row[-1].detail for row in source.rows])):
+    for name_, texts in (
+        ("distance", [row[-2].text for row in source.rows]),
+        ("reasons", [row[-1].detail for row in source.rows]),
+    ):
         if len(set(texts)) == 1:  # said once below the table instead of in every row
             hidden.add(name_)
             notes += [f"{name_.capitalize()}: {texts[0]}."] if texts[0] not in ("", "–") else []
-    table = Table(title=f"{name}: {source.caption}", title_justify="left", title_style="bold", caption_justify="left", pad_edge=False,
-                  box=None, caption=" ".join(filter(None, [*notes, "In parentheses: 95 % intervals."])), padding=(0, 1, 0, 0))
+    table = Table(
+        title=f"{name}: {source.caption}",
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        pad_edge=False,
+        box=None,
+        caption=" ".join(filter(None, [*notes, "In parentheses: 95 % intervals."])),
+        padding=(0, 1, 0, 0),
+    )
     shown = [i for i, heading in enumerate(headings) if heading not in hidden]
     for i in shown:
-        table.add_column(headings[i], justify="right" if source.columns[i][1] else "left", overflow="fold", no_wrap=headings[i] == "verdict")
+        table.add_column(
+            headings[i], justify="right" if source.columns[i][1] else "left", overflow="fold", no_wrap=headings[i] == "verdict"
+        )
     for row in source.rows:
         table.add_row(*(_cell(row[i]) for i in shown))
     return table
@@ -124,13 +144,24 @@ def as_json(comparison: Any) -> str:
     def records(frame: Any) -> list[dict[str, Any]]:
         return json.loads(frame.to_json(orient="records", double_precision=12))
 
-    return json.dumps({
-        "exit_code": comparison.exit_code, "summary": comparison.summary, "comparisons": comparison.comparisons,
-        "same": comparison.same, "q": comparison.q, "same_machine": comparison.same_machine,
-        "base": comparison.base_machines, "new": comparison.new_machines,
-        "differs": [dict(zip(("what", "base", "new"), row, strict=True)) for row in comparison.differs],
-        "refused": [dict(zip(("benchmark", "reason"), row, strict=True)) for row in comparison.refused],
-        "means": records(comparison.means), "outliers": records(comparison.outliers), "cells": records(comparison.cells)}, indent=1)
+    return json.dumps(
+        {
+            "exit_code": comparison.exit_code,
+            "summary": comparison.summary,
+            "comparisons": comparison.comparisons,
+            "same": comparison.same,
+            "q": comparison.q,
+            "same_machine": comparison.same_machine,
+            "base": comparison.base_machines,
+            "new": comparison.new_machines,
+            "differs": [dict(zip(("what", "base", "new"), row, strict=True)) for row in comparison.differs],
+            "refused": [dict(zip(("benchmark", "reason"), row, strict=True)) for row in comparison.refused],
+            "means": records(comparison.means),
+            "outliers": records(comparison.outliers),
+            "cells": records(comparison.cells),
+        },
+        indent=1,
+    )
 
 
 def exit_code(comparison: Any, require_precision: bool) -> int:
@@ -145,13 +176,29 @@ def exit_code(comparison: Any, require_precision: bool) -> int:
 @click.command("compare", epilog=EPILOG, short_help="Is NEW faster, slower or the same as BASE?")
 @click.argument("base")
 @click.argument("new")
-@click.option("--format", "form", type=click.Choice(("text", "json", "html")), default="text", show_default=True,
-              help="What to print; html and json go to -o when that is given.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there; with --format text, the page with figures.")
-@click.option("--same", type=Share(), default="3%", show_default=True, metavar="SHARE", help="Ratios this close to 1 are the same.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "html")),
+    default="text",
+    show_default=True,
+    help="What to print; html and json go to -o when that is given.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write there; with --format text, the page with figures.",
+)
+@click.option(
+    "--same", type=Share(), default="3%", show_default=True, metavar="SHARE", help="Ratios this close to 1 are the same."
+)
 @click.option("--require-precision", is_flag=True, help="Exit with 5 while any verdict is unresolved.")
 @click.pass_context
-def command(ctx: click.Context, base: str, new: str, form: str, output: Path | None, same: float, require_precision: bool) -> None:
+def command(
+    ctx: click.Context, base: str, new: str, form: str, output: Path | None, same: float, require_precision: bool
+) -> None:
     """Compare NEW against BASE, each a run log or a folder of logs.
 
     Every cell gets a ratio with its 95 % interval and a verdict: faster, slower, same, unresolved, incomparable or failed.
@@ -164,11 +211,13 @@ def command(ctx: click.Context, base: str, new: str, form: str, output: Path | N
     comparison = compare(left, right, same=same)
     if form == "html" or (output and form == "text"):
         from ..report.page import render_comparison
+
         page = render_comparison(comparison, left, right)
     if form == "text":
         from rich.console import Console
 
         from ..report.page import merge_descriptors
+
         descriptors = {d.name: d for d in merge_descriptors([*left.benchmarks, *right.benchmarks])}
         try:
             print_comparison(patient(Console), comparison, descriptors)
@@ -177,6 +226,7 @@ def command(ctx: click.Context, base: str, new: str, form: str, output: Path | N
     body = as_json(comparison) if form == "json" else page if form == "html" or output else None
     if output:
         from .report import write_page
+
         write_page(body, output)
         click.echo(f"{'json' if form == 'json' else 'page'}: {output}", err=form != "text")
     elif form != "text":

@@ -31,16 +31,26 @@ def check_benchmark(log: RunLog, name: str) -> None:
     known = sorted({b.name for b in log.benchmarks} | {t.benchmark for t in log.trials})
     if name not in known:
         near = get_close_matches(name, known, n=3, cutoff=0.4)
-        raise UsageError(f"no benchmark {name!r} in these logs",
-                         f"choose {' or '.join(near)}" if near else f"choose one of {', '.join(known) or 'none: the logs hold no benchmark'}")
+        raise UsageError(
+            f"no benchmark {name!r} in these logs",
+            f"choose {' or '.join(near)}" if near else f"choose one of {', '.join(known) or 'none: the logs hold no benchmark'}",
+        )
 
 
 @click.command("export", epilog=EPILOG, short_help="Samples as csv, json or parquet.")
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...")
 @click.option("-b", "--benchmark", metavar="NAME", help="Only this benchmark, with only its parameters as columns.")
-@click.option("--format", "form", type=click.Choice(("csv", "json", "parquet")), default="csv", show_default=True,
-              help="parquet needs pyarrow (pip install 'numabench[fleet]').")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there instead of to standard output.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("csv", "json", "parquet")),
+    default="csv",
+    show_default=True,
+    help="parquet needs pyarrow (pip install 'numabench[fleet]').",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there instead of to standard output."
+)
 def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Path | None) -> None:
     """Write one row per sample and metric of LOG..., files or folders."""
     from ..errors import UsageError

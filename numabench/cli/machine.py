@@ -8,10 +8,21 @@ _MAX_WIDTH = 100  # longer lines are hard to read; the terminal may be narrower
 
 
 @click.command("machine")
-@click.option("--root", default="/", show_default=True, metavar="DIR",
-              help="Directory (or .tar.gz of one) that holds sys/ and proc/ of a machine.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              help="A drawing for a person, or one JSON object.")
+@click.option(
+    "--root",
+    default="/",
+    show_default=True,
+    metavar="DIR",
+    help="Directory (or .tar.gz of one) that holds sys/ and proc/ of a machine.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="A drawing for a person, or one JSON object.",
+)
 def command(root: str, form: str) -> None:
     """Show packages, NUMA nodes, caches and cores, and what this process may use of them."""
     import msgspec

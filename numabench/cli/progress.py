@@ -33,14 +33,30 @@ def print_plan(console: Console, visit: Visit) -> None:
         table.add_column(title, justify="right")
     for name in dict.fromkeys(block.benchmark for block in plan.blocks):
         blocks = [block for block in plan.blocks if block.benchmark == name]
-        table.add_row(name, str(sum(len(b.cases) for b in blocks)), str(len(blocks)),
-                      format_seconds(sum(b.seconds(plan.timing) for b in blocks)))
-    processes = f"{plan.looks[0]} to {plan.looks[-1]} processes each, target ±{plan.target:.1%}" if len(plan.looks) > 1 else f"{plan.looks[0]} processes each"
-    console.print(f"[bold]Plan[/] profile {plan.profile}, {plan.cases} cases on {len(visit.topology.allowed_cpus)} CPUs, {processes}")
+        table.add_row(
+            name,
+            str(sum(len(b.cases) for b in blocks)),
+            str(len(blocks)),
+            format_seconds(sum(b.seconds(plan.timing) for b in blocks)),
+        )
+    processes = (
+        f"{plan.looks[0]} to {plan.looks[-1]} processes each, target ±{plan.target:.1%}"
+        if len(plan.looks) > 1
+        else f"{plan.looks[0]} processes each"
+    )
+    console.print(
+        f"[bold]Plan[/] profile {plan.profile}, {plan.cases} cases on {len(visit.topology.allowed_cpus)} CPUs, {processes}"
+    )
     console.print(table)
     least = plan.seconds(min(LEAST_CONTRASTED, plan.looks[-1]))
-    console.print(f"Expected time: about {format_seconds(min(least, plan.budget))}"
-                  + (f" to {format_seconds(min(plan.budget, plan.seconds(plan.looks[-1])))}" if least < plan.budget else " (all of the budget)"))
+    console.print(
+        f"Expected time: about {format_seconds(min(least, plan.budget))}"
+        + (
+            f" to {format_seconds(min(plan.budget, plan.seconds(plan.looks[-1])))}"
+            if least < plan.budget
+            else " (all of the budget)"
+        )
+    )
     for note in plan.skipped[:5]:
         console.print(f"left out: {note}", style="yellow")
     if len(plan.skipped) > 5:
@@ -70,8 +86,10 @@ class RunDisplay(Progress):
         if trial.status == "failed":
             self.show_line(f"{block.name}: process {trial.process} failed: {trial.reasons[0]}", keep=True)
         share = self.disturbed / self.samples if self.samples else 0.0
-        self.show_line(f"{format_seconds(remaining):>12} left  {trial.benchmark} round {trial.process + 1}  "
-                       f"{current_estimate(trial)}  disturbed {share:.0%}")
+        self.show_line(
+            f"{format_seconds(remaining):>12} left  {trial.benchmark} round {trial.process + 1}  "
+            f"{current_estimate(trial)}  disturbed {share:.0%}"
+        )
 
     def show_line(self, text: str, keep: bool = False) -> None:
         if self.quiet:
@@ -99,8 +117,10 @@ def print_summary(console: Console, path: Path, end: EndRecord) -> None:
     cells = end.cells
     overhead = 1 - end.measured / end.elapsed if end.elapsed else 0.0
     status = {"complete": "plan complete", "budget": "budget used up", "interrupted": "interrupted"}[end.status]
-    console.print(f"{cells['reached']} of {cells['total']} cells reached the target precision ({status}); "
-                  f"{format_seconds(end.elapsed)}, {overhead:.0%} of it outside measured windows.")
+    console.print(
+        f"{cells['reached']} of {cells['total']} cells reached the target precision ({status}); "
+        f"{format_seconds(end.elapsed)}, {overhead:.0%} of it outside measured windows."
+    )
     for why, count in Counter(cells["why"].values()).most_common():
         console.print(f"  {count} did not: {why}")
     console.print(f"Run log: {path}", soft_wrap=True)

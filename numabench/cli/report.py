@@ -26,7 +26,9 @@ def default_folder() -> Path:
 
     folder = Path("results") / read_machine().alias
     if not folder.is_dir():
-        raise UsageError(f"this machine has no runs yet: there is no folder {folder}", "numabench run --profile quick, or name logs to read")
+        raise UsageError(
+            f"this machine has no runs yet: there is no folder {folder}", "numabench run --profile quick, or name logs to read"
+        )
     return folder
 
 
@@ -57,16 +59,23 @@ def print_answers(log: RunLog, title: str | None = None) -> None:
 
     found = [a for a in answers(log) if a.headline]
     many = len({a.machine for a in found}) > 1
-    table = Table(title=title, title_justify="left", title_style="bold", show_lines=False, pad_edge=False, box=None, padding=(0, 2, 1, 0))
-    for name, options in ((("machine", {"overflow": "fold"}),) if many else ()) + (
-            ("benchmark", {"overflow": "fold"}), ("answer", {"ratio": 1, "overflow": "fold"}), ("value", {"justify": "right", "no_wrap": True}),
-            ("95 % interval", {"no_wrap": True})):
-        table.add_column(name, **options)
+    titles = {b.name: b.title for b in log.benchmarks}
+    console = Console(highlight=False)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", pad_edge=False, box=None, padding=(0, 2, 0, 0), header_style="dim"
+    )
+    table.add_column("answer", ratio=1, overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    last = None
     for answer in found:
+        heading = f"{titles.get(answer.benchmark, answer.benchmark)}{f' on {answer.machine}' if many else ''}"
+        if heading != last:
+            table.add_row(Text(f"\n{heading}", style="bold"))
+        last = heading
         value, interval = format_answer(answer)
         text = Text(answer.text) if answer.ok else Text.assemble(("not fully resolved: ", "yellow"), answer.text)
-        table.add_row(*([Text(answer.machine)] if many else []), Text(answer.benchmark), text, value, interval)
-    console = Console(highlight=False)
+        table.add_row(Text.assemble("• ", text), value, interval)
     if found:
         console.print(table)
     else:
@@ -75,7 +84,13 @@ def print_answers(log: RunLog, title: str | None = None) -> None:
 
 @click.command("report", epilog=EPILOG, short_help="The answers, and a page with figures and tables.")
 @click.argument("paths", nargs=-1, metavar="[LOG|FOLDER]...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The page to write [default: report.html beside the logs].")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The page to write [default: report.html beside the logs].",
+)
 def command(paths: tuple[str, ...], output: Path | None) -> None:
     """Answer what was asked, and write one self-contained HTML page.
 

@@ -12,24 +12,49 @@ from ..errors import IMPRECISE, INTERRUPTED
 
 @click.command("run")
 @click.argument("benchmarks", nargs=-1, metavar="[BENCHMARK]...")
-@click.option("--profile", default="standard", show_default=True, help="quick (under a minute), standard (about 6 minutes) or full.")
-@click.option("--set", "settings", multiple=True, metavar="PARAMETER=VALUE,...", help="Measure these values instead of the profile's. Repeatable.")
+@click.option(
+    "--profile", default="standard", show_default=True, help="quick (under a minute), standard (about 6 minutes) or full."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PARAMETER=VALUE,...",
+    help="Measure these values instead of the profile's. Repeatable.",
+)
 @click.option("--cpus", default="", metavar="LIST", help="Use only these CPUs, such as 0-3,8.")
 @click.option("--budget", metavar="TIME", help="Wall-clock limit such as 90s or 5m; the profile has its own.")
-@click.option("--target", default="2%", show_default=True, help="Precision at which a cell is done: half-width of the 95 % interval.")
-@click.option("--processes", type=click.IntRange(1), metavar="N", help="Exactly N processes per case, instead of 5 to 32 by precision.")
+@click.option(
+    "--target", default="2%", show_default=True, help="Precision at which a cell is done: half-width of the 95 % interval."
+)
+@click.option(
+    "--processes", type=click.IntRange(1), metavar="N", help="Exactly N processes per case, instead of 5 to 32 by precision."
+)
 @click.option("--samples", type=click.IntRange(1), metavar="N", help="Samples of a case in one process (3).")
 @click.option("--window", metavar="TIME", help="Measured time of one sample, such as 15ms.")
 @click.option("--seed", default=1, show_default=True, help="Of the order of cases and of the chains.")
 @click.option("--alias", metavar="NAME", help="This machine's name in results and reports (its host name).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for run logs.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for run logs."
+)
 @click.option("--resume", type=click.Path(path_type=Path), metavar="LOG", help="Go on with an interrupted run log.")
 @click.option("--plan-only", is_flag=True, help="Print the plan and its expected time, measure nothing.")
-@click.option("--root", default="/", metavar="DIR", help="With --plan-only: plan for another machine's snapshot (DIR/sys, DIR/proc).")
+@click.option(
+    "--root", default="/", metavar="DIR", help="With --plan-only: plan for another machine's snapshot (DIR/sys, DIR/proc)."
+)
 @click.option("--require-precision", is_flag=True, help="Exit with 5 unless every cell reached the target.")
 @click.option("--report/--no-report", "with_report", default=False, help="Render the report beside the log as well.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress display.")
-def command(resume: Path | None, output: Path, plan_only: bool, root: str, require_precision: bool, with_report: bool, quiet: bool, **options) -> int:
+def command(
+    resume: Path | None,
+    output: Path,
+    plan_only: bool,
+    root: str,
+    require_precision: bool,
+    with_report: bool,
+    quiet: bool,
+    **options,
+) -> int:
     """Measure this machine and write a run log.
 
     Each case is measured by several processes, each of which proves where its threads and pages were. Measuring goes on until
@@ -90,5 +115,11 @@ def make_request(benchmarks, budget, target, window, settings, **plain):
         share = float(target.rstrip("%")) / (100 if target.endswith("%") else 1)
     except ValueError as error:
         raise UsageError(f"{target!r} is not a precision", "write it as 2% or 0.02") from error
-    return Request(benchmarks=benchmarks, settings=settings, target=share, budget=parse_seconds(budget) if budget else None,
-                   window=parse_seconds(window) if window else None, **plain)
+    return Request(
+        benchmarks=benchmarks,
+        settings=settings,
+        target=share,
+        budget=parse_seconds(budget) if budget else None,
+        window=parse_seconds(window) if window else None,
+        **plain,
+    )

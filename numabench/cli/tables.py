@@ -72,7 +72,9 @@ def node_table(topology: Topology) -> Table | None:
     table.add_column("CPUs")
     for node in nodes:
         sizes = (format_bytes(cache.size_bytes) if cache.size_bytes else "?" for cache in node.memory_side_caches)
-        table.add_row(str(node.id), memory_text(node.memory_bytes), *([", ".join(sizes)] if cached else []), brief(node.cpus) or "–")
+        table.add_row(
+            str(node.id), memory_text(node.memory_bytes), *([", ".join(sizes)] if cached else []), brief(node.cpus) or "–"
+        )
     return table
 
 
@@ -99,8 +101,15 @@ def access_table(topology: Topology) -> Table | None:
     rows = [(node, access) for node, access in rows if access and any(access.promises)]
     if not rows:
         return None
-    table = _table("node", "from node", "read ns", "write ns", "read MB/s", "write MB/s",
-                   caption="promised by the firmware (HMAT), not measured")
+    table = _table(
+        "node",
+        "from node",
+        "read ns",
+        "write ns",
+        "read MB/s",
+        "write MB/s",
+        caption="promised by the firmware (HMAT), not measured",
+    )
     for node, access in rows[:_MAX_ROWS]:
         values = ("–" if value is None else str(value) for value in access.promises)
         table.add_row(str(node.id), ",".join(map(str, access.initiators)) or "–", *values)

@@ -15,10 +15,45 @@ _MM = "sys/kernel/mm"
 _CLOCKS = "sys/devices/system/clocksource/clocksource0"
 #: Beginnings of kernel options that move a measurement; all others (root, console, init) say where a machine stands.
 _MOVING_OPTIONS = (
-    "amd_pstate", "audit", "clocksource", "cpuidle", "default_hugepagesz", "hugepages", "idle", "intel_idle", "intel_pstate", "irqaffinity",
-    "isolcpus", "kpti", "l1tf", "maxcpus", "mds", "mitigations", "nmi_watchdog", "no_hz", "nohz", "nopti", "nosmt", "nospec", "nospectre",
-    "nowatchdog", "nr_cpus", "numa", "preempt", "processor.", "pti", "rcu_nocb", "retbleed", "skew_tick", "spec_", "spectre", "threadirqs",
-    "transparent_hugepage", "tsc", "tsx")
+    "amd_pstate",
+    "audit",
+    "clocksource",
+    "cpuidle",
+    "default_hugepagesz",
+    "hugepages",
+    "idle",
+    "intel_idle",
+    "intel_pstate",
+    "irqaffinity",
+    "isolcpus",
+    "kpti",
+    "l1tf",
+    "maxcpus",
+    "mds",
+    "mitigations",
+    "nmi_watchdog",
+    "no_hz",
+    "nohz",
+    "nopti",
+    "nosmt",
+    "nospec",
+    "nospectre",
+    "nowatchdog",
+    "nr_cpus",
+    "numa",
+    "preempt",
+    "processor.",
+    "pti",
+    "rcu_nocb",
+    "retbleed",
+    "skew_tick",
+    "spec_",
+    "spectre",
+    "threadirqs",
+    "transparent_hugepage",
+    "tsc",
+    "tsx",
+)
 
 
 def read_configuration(tree: Tree, topology: Topology, processor: dict[str, str], compiler: str | None) -> dict:
@@ -92,11 +127,22 @@ def hypervisor(tree: Tree, processor: dict[str, str]) -> str | None:
     if kind := tree.read("sys/hypervisor/type"):
         return kind
     flags = flags_of(processor)
-    sources = (tree.read(f"{_CLOCKS}/available_clocksource") or "",
-               tree.read("sys/class/dmi/id/sys_vendor") or "", tree.read("sys/class/dmi/id/product_name") or "")
+    sources = (
+        tree.read(f"{_CLOCKS}/available_clocksource") or "",
+        tree.read("sys/class/dmi/id/sys_vendor") or "",
+        tree.read("sys/class/dmi/id/product_name") or "",
+    )
     text = " ".join((*sources, brand_of(processor) or "")).lower()
-    names = (("kvm", "kvm"), ("vmware", "vmware"), ("hyperv", "hyperv"), ("virtualbox", "virtualbox"),
-             ("bochs", "qemu"), ("qemu", "qemu"), ("amazon ec2", "nitro"), ("google", "google"))
+    names = (
+        ("kvm", "kvm"),
+        ("vmware", "vmware"),
+        ("hyperv", "hyperv"),
+        ("virtualbox", "virtualbox"),
+        ("bochs", "qemu"),
+        ("qemu", "qemu"),
+        ("amazon ec2", "nitro"),
+        ("google", "google"),
+    )
     if "hypervisor" in flags:
         return next((name for sign, name in names if sign in text), "unnamed")
     if "vcpu" in text or "qemu" in text:

@@ -97,9 +97,7 @@ def read_caches(tree: Tree, directories: dict[int, str], online: CpuSet, cores) 
     return tuple(caches)
 
 
-def warn_of_odd_sharing(
-    tree: Tree, packages: tuple[Package, ...], cores: tuple[Cpus, ...], caches: tuple[Cache, ...]
-) -> None:
+def warn_of_odd_sharing(tree: Tree, packages: tuple[Package, ...], cores: tuple[Cpus, ...], caches: tuple[Cache, ...]) -> None:
     _warn_compute_units(tree, cores, caches)
     _warn_wide_caches(tree, packages, caches)
 

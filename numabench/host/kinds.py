@@ -8,9 +8,7 @@ from .parts import Cache, CoreKind, ascending
 from .sysfs import CpuSet, Tree
 
 
-def read_kinds(
-    tree: Tree, directories: dict[int, str], online: CpuSet, caches: tuple[Cache, ...]
-) -> tuple[CoreKind, ...]:
+def read_kinds(tree: Tree, directories: dict[int, str], online: CpuSet, caches: tuple[Cache, ...]) -> tuple[CoreKind, ...]:
     """Kinds of core, from the first source that tells at least two apart; empty when all are alike or unknown."""
     for source, found in (
         ("sys/devices/cpu_*/cpus", lambda: _kinds_from_pmus(tree)),
@@ -65,10 +63,12 @@ def _kinds_from_caches(tree: Tree, directories: dict[int, str], caches: tuple[Ca
         return {}
     sets = [dict(each) for each in signatures]
     telling = [name for name in sorted(*names, reverse=True) if len({each[name] for each in sets}) > 1]
-    enough = next(telling[:count] for count in range(1, len(telling) + 1)
-                  if len({tuple(each[name] for name in telling[:count]) for each in sets}) == len(sets))
-    return _group((", ".join(f"{name} {each[name]} KiB" for name in enough), cpu)
-                  for cpu, each in sorted(sizes.items()))
+    enough = next(
+        telling[:count]
+        for count in range(1, len(telling) + 1)
+        if len({tuple(each[name] for name in telling[:count]) for each in sets}) == len(sets)
+    )
+    return _group((", ".join(f"{name} {each[name]} KiB" for name in enough), cpu) for cpu, each in sorted(sizes.items()))
 
 
 def _group(pairs: Iterable[tuple[str, int]]) -> dict[str, list[int]]:

@@ -20,12 +20,46 @@ from .topology import Topology, read_topology, to_json_dict
 
 _GIB = 1 << 30
 # Instruction-set and clock features that decide which kernels run or how memory is timed.
-_RELEVANT_FLAGS = frozenset((
-    "constant_tsc", "nonstop_tsc", "tsc_known_freq", "rdtscp", "ht", "hypervisor", "lm", "la57", "pdpe1gb", "pcid",
-    "invpcid", "cx16", "clflush", "clflushopt", "clwb", "clzero", "cldemote", "movdiri", "movdir64b", "waitpkg",
-    "erms", "fsrm", "sse2", "avx", "avx2", "avx512f", "rtm", "atomics", "lrcpc", "sve", "sve2", "dcpop", "dcpodp",
-    "uscat", "ilrcpc", "mte",
-))
+_RELEVANT_FLAGS = frozenset(
+    (
+        "constant_tsc",
+        "nonstop_tsc",
+        "tsc_known_freq",
+        "rdtscp",
+        "ht",
+        "hypervisor",
+        "lm",
+        "la57",
+        "pdpe1gb",
+        "pcid",
+        "invpcid",
+        "cx16",
+        "clflush",
+        "clflushopt",
+        "clwb",
+        "clzero",
+        "cldemote",
+        "movdiri",
+        "movdir64b",
+        "waitpkg",
+        "erms",
+        "fsrm",
+        "sse2",
+        "avx",
+        "avx2",
+        "avx512f",
+        "rtm",
+        "atomics",
+        "lrcpc",
+        "sve",
+        "sve2",
+        "dcpop",
+        "dcpodp",
+        "uscat",
+        "ilrcpc",
+        "mte",
+    )
+)
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,9 +79,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def read_machine(
-    root: str = "/", alias: str | None = None, facts: bool = True, topology: Topology | None = None
-) -> Machine:
+def read_machine(root: str = "/", alias: str | None = None, facts: bool = True, topology: Topology | None = None) -> Machine:
     """Errors as `read_topology`. `facts=False` leaves out what needs another program (py-cpuinfo, the compiler): the
     id and the hardware key stay the same, the configuration key does not."""
     topology = topology or read_topology(root)

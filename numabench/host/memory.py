@@ -31,8 +31,10 @@ def _libnuma() -> c.CDLL:
     try:
         library = c.CDLL("libnuma.so.1", use_errno=True)
     except OSError as error:
-        raise MachineError("libnuma.so.1 is missing; memory could neither be bound to a node nor be proven to be there",
-                           "sudo apt-get install numactl") from error
+        raise MachineError(
+            "libnuma.so.1 is missing; memory could neither be bound to a node nor be proven to be there",
+            "sudo apt-get install numactl",
+        ) from error
     library.mbind.argtypes = [c.c_void_p, c.c_ulong, c.c_int, c.c_void_p, c.c_ulong, c.c_uint]
     library.move_pages.argtypes = [c.c_int, c.c_ulong, c.c_void_p, c.c_void_p, c.c_void_p, c.c_int]
     library.mbind.restype = library.move_pages.restype = c.c_long
@@ -68,7 +70,9 @@ class Buffer:
         if _libnuma().mbind(self.address, self.size, _MPOL_BIND, mask, words * 64 + 1, _MPOL_MF_STRICT):
             reason = os.strerror(c.get_errno())
             self.close()
-            raise MachineError(f"cannot bind {self.size} bytes to node {node}: {reason}", "numactl --hardware shows the nodes allowed")
+            raise MachineError(
+                f"cannot bind {self.size} bytes to node {node}: {reason}", "numactl --hardware shows the nodes allowed"
+            )
 
     def prove(self) -> MemoryProof:
         """Where the touched pages are now."""
@@ -81,13 +85,21 @@ class Buffer:
         pages: dict[str, int] = {}
         if self.node is not None:
             if _libnuma().move_pages(0, count, (c.c_void_p * count)(*addresses), None, status, 0):
-                raise MachineError(f"cannot ask where pages are: {os.strerror(c.get_errno())}",
-                                   "allow the system call move_pages (containers: --cap-add SYS_NICE)")
+                raise MachineError(
+                    f"cannot ask where pages are: {os.strerror(c.get_errno())}",
+                    "allow the system call move_pages (containers: --cap-add SYS_NICE)",
+                )
             for where in status:
                 name = str(where) if where >= 0 else os.strerror(-where)
                 pages[name] = pages.get(name, 0) + 1
-        return MemoryProof(bytes=self.size, page_size=self.page_size, node=self.node, pages=pages, page_bytes=page,
-                           huge_bytes=huge_bytes(self.address) if self.size >= ALIGN else 0)
+        return MemoryProof(
+            bytes=self.size,
+            page_size=self.page_size,
+            node=self.node,
+            pages=pages,
+            page_bytes=page,
+            huge_bytes=huge_bytes(self.address) if self.size >= ALIGN else 0,
+        )
 
     def close(self) -> None:
         if self._base:

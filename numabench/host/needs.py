@@ -25,15 +25,21 @@ def compiler(host: Host) -> Finding:
     path = compiler_path() if host.tree.live else next(filter(None, map(host.program, names)), None)
     if path:
         return Finding("compiler", "ok", path)
-    return Finding("compiler", "fatal", "no C compiler ($CC, cc, gcc, clang)", "kernels are compiled on this machine",
-                   "sudo apt-get install gcc libc6-dev")
+    return Finding(
+        "compiler",
+        "fatal",
+        "no C compiler ($CC, cc, gcc, clang)",
+        "kernels are compiled on this machine",
+        "sudo apt-get install gcc libc6-dev",
+    )
 
 
 def numactl(host: Host) -> Finding:
     if path := host.program("numactl"):
         return Finding("numactl", "ok", path)
-    return Finding("numactl", "fatal", "no numactl", "measuring processes are started and placed by it",
-                   "sudo apt-get install numactl")
+    return Finding(
+        "numactl", "fatal", "no numactl", "measuring processes are started and placed by it", "sudo apt-get install numactl"
+    )
 
 
 def libnuma(host: Host) -> Finding:
@@ -49,15 +55,25 @@ def libnuma(host: Host) -> Finding:
         present = any(name in host.tree.names(place) for place in (*_LIBNUMA_PLACES, *triplets))
     if present:
         return Finding("libnuma", "ok", name)
-    return Finding("libnuma", "fatal", f"no {name}", "memory cannot be bound to nodes, nor its place be proven",
-                   "sudo apt-get install libnuma1")
+    return Finding(
+        "libnuma",
+        "fatal",
+        f"no {name}",
+        "memory cannot be bound to nodes, nor its place be proven",
+        "sudo apt-get install libnuma1",
+    )
 
 
 def emulated(host: Host) -> Finding | None:
     brand = brand_of(host.processor) or ""
     if "TCG" in brand:
-        return Finding("emulation", "fatal", f"the CPU is emulated in software: {brand}",
-                       "its caches and latencies are those of a program, not of a machine", "run on hardware or KVM")
+        return Finding(
+            "emulation",
+            "fatal",
+            f"the CPU is emulated in software: {brand}",
+            "its caches and latencies are those of a program, not of a machine",
+            "run on hardware or KVM",
+        )
     return None
 
 
@@ -65,8 +81,13 @@ def allowed(host: Host) -> Finding:
     allowed, online = host.topology.allowed_cpus, host.topology.cpus
     text = f"CPUs {format_list(allowed)} of {format_list(online)} may be used"
     if not allowed:
-        return Finding("cpus", "fatal", "no online CPU may be used", "cgroup and affinity masks do not meet",
-                       "leave the cpuset, or start with taskset -c 0")
+        return Finding(
+            "cpus",
+            "fatal",
+            "no online CPU may be used",
+            "cgroup and affinity masks do not meet",
+            "leave the cpuset, or start with taskset -c 0",
+        )
     if len(allowed) == 1:
         return Finding("cpus", "warn", text, "nothing between two CPUs can be measured", "widen the cpuset or taskset")
     if allowed != online:
@@ -106,9 +127,13 @@ def quota(host: Host) -> Finding | None:
     if not quotas:
         return None
     severity = "warn" if min(quotas) < len(host.topology.allowed_cpus) else "note"
-    return Finding("quota", severity, f"the cgroup may use {min(quotas):.3g} CPUs' worth of time",
-                   "threads above it are stopped for milliseconds in the middle of a sample",
-                   "systemd-run --scope -p CPUQuota= …, or start the container without --cpus")
+    return Finding(
+        "quota",
+        severity,
+        f"the cgroup may use {min(quotas):.3g} CPUs' worth of time",
+        "threads above it are stopped for milliseconds in the middle of a sample",
+        "systemd-run --scope -p CPUQuota= …, or start the container without --cpus",
+    )
 
 
 def hypervisor(host: Host) -> Finding | None:
@@ -116,12 +141,22 @@ def hypervisor(host: Host) -> Finding | None:
     steal = sum(ticks[7] for ticks in host.ticks.values())
     share = steal / sum(map(sum, host.ticks.values())) if host.ticks else 0.0
     if share > STEAL:
-        return Finding("steal", "warn", f"other guests took {share:.0%} of the CPU time just now",
-                       "stolen time lengthens single samples", "use a host of your own, or measure at a quiet hour")
+        return Finding(
+            "steal",
+            "warn",
+            f"other guests took {share:.0%} of the CPU time just now",
+            "stolen time lengthens single samples",
+            "use a host of your own, or measure at a quiet hour",
+        )
     if name in (None, "none"):
         return Finding("hypervisor", "ok", "no hypervisor seen") if name else None
-    return Finding("hypervisor", "note", f"runs under a hypervisor ({name})",
-                   "it may invent topology, move virtual CPUs and hide nodes", "pin virtual CPUs on the host")
+    return Finding(
+        "hypervisor",
+        "note",
+        f"runs under a hypervisor ({name})",
+        "it may invent topology, move virtual CPUs and hide nodes",
+        "pin virtual CPUs on the host",
+    )
 
 
 def swap(host: Host) -> Finding | None:
@@ -130,8 +165,9 @@ def swap(host: Host) -> Finding | None:
         return None
     if total - free <= SWAP_USED_BYTES:
         return Finding("swap", "ok", f"{format_bytes(total - free)} in use")
-    return Finding("swap", "warn", f"{format_bytes(total - free)} of swap in use", "a page fault costs milliseconds",
-                   "sudo swapoff -a")
+    return Finding(
+        "swap", "warn", f"{format_bytes(total - free)} of swap in use", "a page fault costs milliseconds", "sudo swapoff -a"
+    )
 
 
 def memory(host: Host) -> Finding | None:
@@ -140,15 +176,25 @@ def memory(host: Host) -> Finding | None:
         return None
     if available >= LLC_FACTOR * llc:
         return Finding("memory", "ok", f"{format_bytes(available)} available")
-    return Finding("memory", "warn", f"only {format_bytes(available)} available with {format_bytes(llc)} of last-level "
-                   "cache", f"main memory needs buffers of {LLC_FACTOR} times the cache", "stop what fills memory")
+    return Finding(
+        "memory",
+        "warn",
+        f"only {format_bytes(available)} available with {format_bytes(llc)} of last-level cache",
+        f"main memory needs buffers of {LLC_FACTOR} times the cache",
+        "stop what fills memory",
+    )
 
 
 def overcommit(host: Host) -> Finding | None:
     if host.tree.number("proc/sys/vm/overcommit_memory") != 2:
         return None
-    return Finding("overcommit", "note", "strict overcommit (vm.overcommit_memory=2)", "large buffers may be refused",
-                   "sudo sysctl vm.overcommit_memory=0")
+    return Finding(
+        "overcommit",
+        "note",
+        "strict overcommit (vm.overcommit_memory=2)",
+        "large buffers may be refused",
+        "sudo sysctl vm.overcommit_memory=0",
+    )
 
 
 def memlock(host: Host) -> Finding | None:
@@ -156,5 +202,10 @@ def memlock(host: Host) -> Finding | None:
     llc = host.topology.llc_bytes_total()
     if not match or not match[1].isdigit() or llc is None or int(match[1]) >= LLC_FACTOR * llc:
         return None
-    return Finding("memlock", "note", f"only {format_bytes(int(match[1]))} can be locked",
-                   "buffers cannot be held in memory by mlock", "ulimit -l unlimited")
+    return Finding(
+        "memlock",
+        "note",
+        f"only {format_bytes(int(match[1]))} can be locked",
+        "buffers cannot be held in memory by mlock",
+        "ulimit -l unlimited",
+    )

@@ -31,8 +31,7 @@ def read_nodes(tree: Tree, online: CpuSet) -> tuple[tuple[Node, ...], bool]:
     if online - set(counts):
         tree.warn(f"CPUs {format_list(online - set(counts))} are in no NUMA node")
     with_cpus = {number for number, members in cpus.items() if members}
-    nodes = [_read_node(tree, number, path, cpus[number], directories, with_cpus)
-             for number, path in directories.items()]
+    nodes = [_read_node(tree, number, path, cpus[number], directories, with_cpus) for number, path in directories.items()]
     _warn_memory(tree, [node.memory_bytes for node in nodes])
     return tuple(nodes), True
 
@@ -58,9 +57,7 @@ def _read_node_cpus(tree: Tree, number: int, path: str) -> CpuSet:
     return frozenset(tree.numbered(path, "cpu"))
 
 
-def _read_node(
-    tree: Tree, number: int, path: str, members: CpuSet, directories: dict[int, str], with_cpus: set[int]
-) -> Node:
+def _read_node(tree: Tree, number: int, path: str, members: CpuSet, directories: dict[int, str], with_cpus: set[int]) -> Node:
     names = tree.names(path)
     access = tuple(_read_access(tree, f"{path}/{name}", name) for name in names if re.fullmatch(r"access\d+", name))
     caches = tree.numbered(f"{path}/memory_side_cache", "index") if "memory_side_cache" in names else {}

@@ -47,8 +47,7 @@ class AccessClass(msgspec.Struct, frozen=True):
 
     @property
     def promises(self) -> tuple[int | None, ...]:
-        return (self.read_latency_ns, self.write_latency_ns,
-                self.read_bandwidth_mb_per_s, self.write_bandwidth_mb_per_s)
+        return (self.read_latency_ns, self.write_latency_ns, self.read_bandwidth_mb_per_s, self.write_bandwidth_mb_per_s)
 
 
 class MemorySideCache(msgspec.Struct, frozen=True):

@@ -22,8 +22,9 @@ def numactl_command(cpus: Iterable[int], node: int | None) -> list[str]:
     import shutil
 
     if not shutil.which("numactl"):
-        raise MachineError("numactl is not installed; a worker's heap and page tables could be on any node",
-                           "sudo apt-get install numactl")
+        raise MachineError(
+            "numactl is not installed; a worker's heap and page tables could be on any node", "sudo apt-get install numactl"
+        )
     return ["numactl", f"--physcpubind={','.join(map(str, sorted(cpus)))}", f"--preferred={node}", "--"]
 
 
@@ -39,5 +40,7 @@ def pin_thread(cpu: int) -> None:
     try:
         os.sched_setaffinity(0, {cpu})
     except OSError as error:
-        raise MachineError(f"cannot run on CPU {cpu}: {error.strerror}; it is offline or not allowed here",
-                           "see allowed_cpus in: numabench machine --format json") from error
+        raise MachineError(
+            f"cannot run on CPU {cpu}: {error.strerror}; it is offline or not allowed here",
+            "see allowed_cpus in: numabench machine --format json",
+        ) from error

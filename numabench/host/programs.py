@@ -82,9 +82,7 @@ def _ask_compiler(tree: Tree, compiler: str | None) -> str | None:
     if compiler is None:
         return None
     try:
-        done = subprocess.run(
-            [compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
-        )
+        done = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         tree.warn(f"{compiler} --version failed: {error}")
         return None

@@ -21,8 +21,13 @@ def governor(host: Host) -> Finding | None:
         return None
     if name == "performance":
         return Finding("governor", "ok", name)
-    return Finding("governor", "warn", f"frequency governor {name}", "the clock ramps during the first samples",
-                   "sudo cpupower frequency-set -g performance")
+    return Finding(
+        "governor",
+        "warn",
+        f"frequency governor {name}",
+        "the clock ramps during the first samples",
+        "sudo cpupower frequency-set -g performance",
+    )
 
 
 def turbo(host: Host) -> Finding | None:
@@ -32,9 +37,15 @@ def turbo(host: Host) -> Finding | None:
     if not state:
         return Finding("turbo", "ok", "off")
     intel = host.tree.read("sys/devices/system/cpu/intel_pstate/no_turbo") is not None
-    return Finding("turbo", "note", "on", "the clock depends on how many cores work and how warm they are",
-                   "echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo" if intel
-                   else "echo 0 | sudo tee /sys/devices/system/cpu/cpufreq/boost")
+    return Finding(
+        "turbo",
+        "note",
+        "on",
+        "the clock depends on how many cores work and how warm they are",
+        "echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo"
+        if intel
+        else "echo 0 | sudo tee /sys/devices/system/cpu/cpufreq/boost",
+    )
 
 
 def smt(host: Host) -> Finding | None:
@@ -43,8 +54,13 @@ def smt(host: Host) -> Finding | None:
         return None
     if width == 1:
         return Finding("smt", "ok", "one thread per core")
-    return Finding("smt", "note", f"{width} threads per core", "work on a sibling takes half of a core; the suite uses "
-                   "one thread per core first", "echo off | sudo tee /sys/devices/system/cpu/smt/control")
+    return Finding(
+        "smt",
+        "note",
+        f"{width} threads per core",
+        "work on a sibling takes half of a core; the suite uses one thread per core first",
+        "echo off | sudo tee /sys/devices/system/cpu/smt/control",
+    )
 
 
 def kinds(host: Host) -> Finding | None:
@@ -52,8 +68,13 @@ def kinds(host: Host) -> Finding | None:
     if not kinds:
         return None
     text = "; ".join(f"{kind.name}: {format_list(kind.cpus)}" for kind in kinds)
-    return Finding("hybrid", "note", f"{len(kinds)} kinds of core ({text})", "results differ by kind of core",
-                   "measure one kind at a time: taskset -c <its CPUs> numabench …")
+    return Finding(
+        "hybrid",
+        "note",
+        f"{len(kinds)} kinds of core ({text})",
+        "results differ by kind of core",
+        "measure one kind at a time: taskset -c <its CPUs> numabench …",
+    )
 
 
 def numa_balancing(host: Host) -> Finding | None:
@@ -62,9 +83,13 @@ def numa_balancing(host: Host) -> Finding | None:
         return None
     if state == 0:
         return Finding("numa_balancing", "ok", "off")
-    return Finding("numa_balancing", "warn", f"automatic NUMA balancing is on ({state})",
-                   "the kernel unmaps pages to see who uses them, and moves them",
-                   "echo 0 | sudo tee /proc/sys/kernel/numa_balancing")
+    return Finding(
+        "numa_balancing",
+        "warn",
+        f"automatic NUMA balancing is on ({state})",
+        "the kernel unmaps pages to see who uses them, and moves them",
+        "echo 0 | sudo tee /proc/sys/kernel/numa_balancing",
+    )
 
 
 def thp(host: Host) -> Finding | None:
@@ -73,17 +98,26 @@ def thp(host: Host) -> Finding | None:
         return None
     if state != "always":
         return Finding("thp", "ok", f"transparent huge pages: {state}")
-    return Finding("thp", "note", "transparent huge pages: always", "page size depends on how fragmented memory is",
-                   "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled")
+    return Finding(
+        "thp",
+        "note",
+        "transparent huge pages: always",
+        "page size depends on how fragmented memory is",
+        "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+    )
 
 
 def khugepaged(host: Host) -> Finding | None:
     thp = configuration.selected(host.tree, f"{_MM}/transparent_hugepage/enabled")
     if thp in (None, "never") or host.tree.number(f"{_MM}/transparent_hugepage/khugepaged/defrag") != 1:
         return None
-    return Finding("khugepaged", "note", "khugepaged merges pages in the background",
-                   "pages move under a running measurement",
-                   "echo 0 | sudo tee /sys/kernel/mm/transparent_hugepage/khugepaged/defrag")
+    return Finding(
+        "khugepaged",
+        "note",
+        "khugepaged merges pages in the background",
+        "pages move under a running measurement",
+        "echo 0 | sudo tee /sys/kernel/mm/transparent_hugepage/khugepaged/defrag",
+    )
 
 
 def ksm(host: Host) -> Finding | None:
@@ -92,8 +126,13 @@ def ksm(host: Host) -> Finding | None:
         return None
     if state != 1:
         return Finding("ksm", "ok", "off")
-    return Finding("ksm", "warn", "KSM merges equal pages", "it scans memory and write-protects what it merges",
-                   "echo 2 | sudo tee /sys/kernel/mm/ksm/run")
+    return Finding(
+        "ksm",
+        "warn",
+        "KSM merges equal pages",
+        "it scans memory and write-protects what it merges",
+        "echo 2 | sudo tee /sys/kernel/mm/ksm/run",
+    )
 
 
 def damon(host: Host) -> Finding | None:
@@ -102,8 +141,13 @@ def damon(host: Host) -> Finding | None:
     states = [host.tree.read(f"{kdamonds}/{name}/state") for name in host.tree.names(kdamonds) if name.isdigit()]
     if "on" not in states and not any(host.tree.read(path) == "Y" for path in modules):
         return None
-    return Finding("damon", "warn", "DAMON watches memory accesses", "it clears accessed bits and reclaims pages",
-                   "echo off | sudo tee /sys/kernel/mm/damon/admin/kdamonds/*/state")
+    return Finding(
+        "damon",
+        "warn",
+        "DAMON watches memory accesses",
+        "it clears accessed bits and reclaims pages",
+        "echo off | sudo tee /sys/kernel/mm/damon/admin/kdamonds/*/state",
+    )
 
 
 def clocksource(host: Host) -> Finding | None:
@@ -113,27 +157,39 @@ def clocksource(host: Host) -> Finding | None:
     if name in _GOOD_CLOCKS:
         return Finding("clocksource", "ok", name)
     mild = name in ("kvm-clock", "hyperv_clocksource_tsc_page", "xen")
-    return Finding("clocksource", "note" if mild else "warn", f"clock source {name}",
-                   "reading it costs more and steps more coarsely than the CPU's own counter",
-                   "boot with clocksource=tsc tsc=reliable if the counter is sound")
+    return Finding(
+        "clocksource",
+        "note" if mild else "warn",
+        f"clock source {name}",
+        "reading it costs more and steps more coarsely than the CPU's own counter",
+        "boot with clocksource=tsc tsc=reliable if the counter is sound",
+    )
 
 
 def irqbalance(host: Host) -> Finding | None:
     tasks = (name for name in host.tree.names("proc") if name.isdigit())
     if not any(host.tree.read(f"proc/{task}/comm") == "irqbalance" for task in tasks):
         return None
-    return Finding("irqbalance", "note", "irqbalance is running", "it moves interrupts onto measured CPUs",
-                   "sudo systemctl stop irqbalance")
+    return Finding(
+        "irqbalance", "note", "irqbalance is running", "it moves interrupts onto measured CPUs", "sudo systemctl stop irqbalance"
+    )
 
 
 def isolation(host: Host) -> Finding:
     topology = host.topology
     if topology.isolated or topology.nohz_full:
-        return Finding("isolation", "ok", f"isolated: {format_list(topology.isolated) or 'none'}, "
-                       f"without tick: {format_list(topology.nohz_full) or 'none'}")
-    return Finding("isolation", "note", "no CPU is isolated or without tick",
-                   "the scheduler's tick interrupts every CPU 100 to 1000 times a second",
-                   "boot with isolcpus=… nohz_full=… for the last per cent")
+        return Finding(
+            "isolation",
+            "ok",
+            f"isolated: {format_list(topology.isolated) or 'none'}, without tick: {format_list(topology.nohz_full) or 'none'}",
+        )
+    return Finding(
+        "isolation",
+        "note",
+        "no CPU is isolated or without tick",
+        "the scheduler's tick interrupts every CPU 100 to 1000 times a second",
+        "boot with isolcpus=… nohz_full=… for the last per cent",
+    )
 
 
 def mitigations(host: Host) -> Finding | None:
@@ -143,9 +199,13 @@ def mitigations(host: Host) -> Finding | None:
         return None
     if not active:
         return Finding("mitigations", "ok", "none active")
-    return Finding("mitigations", "note", f"active against {', '.join(active)}",
-                   "system calls and context switches cost more; compare only machines set up alike",
-                   "none: it is recorded as part of the configuration")
+    return Finding(
+        "mitigations",
+        "note",
+        f"active against {', '.join(active)}",
+        "system calls and context switches cost more; compare only machines set up alike",
+        "none: it is recorded as part of the configuration",
+    )
 
 
 def microcode(host: Host) -> Finding | None:
@@ -154,21 +214,36 @@ def microcode(host: Host) -> Finding | None:
     version = host.processor.get("microcode")
     if version and re.fullmatch(r"0x[0-9a-f]+", version) and int(version, 16) not in (0, 0xFFFFFFFF):
         return Finding("microcode", "ok", version)
-    return Finding("microcode", "note", "microcode version is unknown", "two runs may differ by it without a trace",
-                   "none: a hypervisor hides it")
+    return Finding(
+        "microcode",
+        "note",
+        "microcode version is unknown",
+        "two runs may differ by it without a trace",
+        "none: a hypervisor hides it",
+    )
 
 
 def perf(host: Host) -> Finding | None:
     level = host.tree.number("proc/sys/kernel/perf_event_paranoid")
     if level is None or level <= SELF_PROFILING_PARANOID:
         return None
-    return Finding("perf", "note", f"perf_event_paranoid is {level}", "hardware counters cannot confirm a result",
-                   f"sudo sysctl kernel.perf_event_paranoid={SELF_PROFILING_PARANOID}")
+    return Finding(
+        "perf",
+        "note",
+        f"perf_event_paranoid is {level}",
+        "hardware counters cannot confirm a result",
+        f"sudo sysctl kernel.perf_event_paranoid={SELF_PROFILING_PARANOID}",
+    )
 
 
 def topology_warnings(host: Host) -> Finding | None:
     warnings = host.topology.warnings
     if not warnings:
         return None
-    return Finding("topology", "note", f"odd files: {'; '.join(warnings)}",
-                   "placement follows what the files say", "numabench machine shows what was understood")
+    return Finding(
+        "topology",
+        "note",
+        f"odd files: {'; '.join(warnings)}",
+        "placement follows what the files say",
+        "numabench machine shows what was understood",
+    )

@@ -111,5 +111,11 @@ class Crew:
         before = [run_delay(self._threads[m]) for m in members] if counted else []
         self._together(members)
         entries = [self._entries[member] for member in members]
-        return [msgspec.structs.replace(entry, run_delay=run_delay(self._threads[m]) - delay)
-                for m, entry, delay in zip(members, entries, before, strict=True)] if counted else entries
+        return (
+            [
+                msgspec.structs.replace(entry, run_delay=run_delay(self._threads[m]) - delay)
+                for m, entry, delay in zip(members, entries, before, strict=True)
+            ]
+            if counted
+            else entries
+        )

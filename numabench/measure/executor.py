@@ -18,7 +18,13 @@ from .protocol import Began, CaseFailed, Done, Event, Job, Took, decode_event, e
 WORKER = "numabench.measure.worker"
 #: One thread in any library that a plug-in benchmark might load; the same string hashes in every process; and byte code
 #: is kept, since compiling these modules in every process would double its start.
-QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": ""}
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "",
+}
 
 
 class Outcome(msgspec.Struct):
@@ -67,8 +73,14 @@ class ProcessExecutor:
         with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as outbox, tempfile.TemporaryFile() as errors:
             inbox.write(encode(job))
             inbox.seek(0)
-            child = subprocess.Popen([*numactl_command(cpus, node), *self.command], stdin=inbox, stdout=outbox, stderr=errors,
-                                     start_new_session=True, env=os.environ | QUIET)
+            child = subprocess.Popen(
+                [*numactl_command(cpus, node), *self.command],
+                stdin=inbox,
+                stdout=outbox,
+                stderr=errors,
+                start_new_session=True,
+                env=os.environ | QUIET,
+            )
             try:
                 in_time = wait_quietly(child, timeout)
             finally:

@@ -73,8 +73,11 @@ class Plan(Frozen):
 
 
 def case_seconds(planned: PlannedCase, timing: Timing) -> float:
-    return (timing.samples * (timing.window * planned.windows + timing.warmup + SAMPLE_OVERHEAD) + CASE_OVERHEAD
-            + planned.placement.size * BYTE_OVERHEAD)
+    return (
+        timing.samples * (timing.window * planned.windows + timing.warmup + SAMPLE_OVERHEAD)
+        + CASE_OVERHEAD
+        + planned.placement.size * BYTE_OVERHEAD
+    )
 
 
 def parse_selection(benchmarks: Sequence[Benchmark], settings: Iterable[str]) -> dict[str, tuple[Value, ...]]:
@@ -86,7 +89,9 @@ def parse_selection(benchmarks: Sequence[Benchmark], settings: Iterable[str]) ->
         if not separator or not text:
             raise UsageError(f"{setting!r} is not a parameter setting", "write it as --set stride=8,64")
         if name not in axes:
-            raise UsageError(f"no benchmark chosen here has a parameter {name!r}{near(name, axes)}", f"choose among {', '.join(axes)}")
+            raise UsageError(
+                f"no benchmark chosen here has a parameter {name!r}{near(name, axes)}", f"choose among {', '.join(axes)}"
+            )
         values = [parse_value(axes[name], word.strip()) for word in text.split(",") if word.strip()]
         chosen[name] = tuple(dict.fromkeys([*chosen.get(name, ()), *values]))
     return chosen
@@ -102,11 +107,16 @@ def parse_value(axis: Axis, word: str) -> Value:
     try:
         value = parse_bytes(word) if axis.unit == "B" else int(word)
     except ValueError as error:
-        raise UsageError(f"{axis.name} takes whole numbers, not {word!r}", f"for example --set {axis.name}={axis.values[0] if axis.values else 1}") from error
+        raise UsageError(
+            f"{axis.name} takes whole numbers, not {word!r}",
+            f"for example --set {axis.name}={axis.values[0] if axis.values else 1}",
+        ) from error
     low, high = axis.least if axis.least is not None else 0, axis.most
     if value < low or (high is not None and value > high) or value % axis.step:
         rule = f"{low} to {high}" if high is not None else f"{low} and more"
-        raise UsageError(f"{axis.name}={word} is not possible", f"choose {rule}" + (f" in steps of {axis.step}" if axis.step > 1 else ""))
+        raise UsageError(
+            f"{axis.name}={word} is not possible", f"choose {rule}" + (f" in steps of {axis.step}" if axis.step > 1 else "")
+        )
     return value
 
 
@@ -128,9 +138,19 @@ def expand(benchmark: Benchmark, topology: Topology, profile: str, selection: di
     return list(points.values())
 
 
-def make_plan(benchmarks: Sequence[Benchmark], topology: Topology, *, profile: str = "standard", selection: dict | None = None,
-              seed: int = 1, budget: float | None = None, target: float = TARGET, processes: int | None = None,
-              memory: int | None = None, **timing_changes) -> Plan:
+def make_plan(
+    benchmarks: Sequence[Benchmark],
+    topology: Topology,
+    *,
+    profile: str = "standard",
+    selection: dict | None = None,
+    seed: int = 1,
+    budget: float | None = None,
+    target: float = TARGET,
+    processes: int | None = None,
+    memory: int | None = None,
+    **timing_changes,
+) -> Plan:
     """Plan `benchmarks` on a machine. `memory` bytes are what a buffer may take: cases beyond are skipped and named, and
     an error if their size was asked for. `timing_changes` replace the profile's (see `Timing`)."""
     if profile not in PROFILES:
@@ -146,19 +166,32 @@ def make_plan(benchmarks: Sequence[Benchmark], topology: Topology, *, profile: s
             if placement is None:
                 skipped.append(f"{benchmark.name} {case.label()}: this machine has no such CPUs")
             elif memory is not None and placement.size + placement.scratch > memory:
-                skipped.append(f"{benchmark.name} {case.label()}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
-                               f"{format_bytes(memory)} may be used here")
+                skipped.append(
+                    f"{benchmark.name} {case.label()}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
+                    f"{format_bytes(memory)} may be used here"
+                )
                 if "size" in selection:
                     raise MachineError(skipped[-1], "choose a smaller --set size=..., or free memory")
             else:
-                planned.append(PlannedCase(case=case, placement=placement, group=benchmark.group(parameters),
-                                           windows=benchmark.windows))
+                planned.append(
+                    PlannedCase(case=case, placement=placement, group=benchmark.group(parameters), windows=benchmark.windows)
+                )
         blocks += make_blocks(benchmark.name, planned, timing)
     if not blocks:
-        raise MachineError(f"nothing is left to measure: {skipped[0] if skipped else 'no case fits this machine'}",
-                           "numabench list NAME shows the parameters, numabench machine what is here")
-    return Plan(blocks=tuple(blocks), profile=profile, timing=timing, budget=default_budget if budget is None else budget, target=target,
-                looks=(processes,) if processes else LOOKS, seed=seed, skipped=tuple(skipped))
+        raise MachineError(
+            f"nothing is left to measure: {skipped[0] if skipped else 'no case fits this machine'}",
+            "numabench list NAME shows the parameters, numabench machine what is here",
+        )
+    return Plan(
+        blocks=tuple(blocks),
+        profile=profile,
+        timing=timing,
+        budget=default_budget if budget is None else budget,
+        target=target,
+        looks=(processes,) if processes else LOOKS,
+        seed=seed,
+        skipped=tuple(skipped),
+    )
 
 
 def make_blocks(benchmark: str, planned: list[PlannedCase], timing: Timing) -> list[Block]:
@@ -197,8 +230,17 @@ def job_cases(block: Block, process: int, seed: int, topology: Topology) -> tupl
         where = planned.placement
         nodes = [topology.node_of(cpu) for cpu in where.cpus]
         used = sorted({n for n in nodes if n is not None})
-        cases.append(JobCase(case=planned.case.hash, parameters=planned.case.parameters, cpus=where.cpus,
-                             groups=tuple(used.index(n) if n is not None else 0 for n in nodes), node=where.node, size=where.size,
-                             scratch=where.scratch, page_size=where.page_size,
-                             seed=random.Random(f"{seed}/{planned.case.hash}/{process}").getrandbits(62)))
+        cases.append(
+            JobCase(
+                case=planned.case.hash,
+                parameters=planned.case.parameters,
+                cpus=where.cpus,
+                groups=tuple(used.index(n) if n is not None else 0 for n in nodes),
+                node=where.node,
+                size=where.size,
+                scratch=where.scratch,
+                page_size=where.page_size,
+                seed=random.Random(f"{seed}/{planned.case.hash}/{process}").getrandbits(62),
+            )
+        )
     return tuple(cases)

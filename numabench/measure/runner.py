@@ -41,9 +41,21 @@ def utc_now() -> str:
 class Runner:
     """One visit to a machine. `trials` holds what the session has, including what a resumed log already had."""
 
-    def __init__(self, plan: Plan, topology: Topology, kernels: dict[str, abi.Build], modules: dict[str, str], executor: Executor,
-                 journal: Journal, judge: Judge, run: str, session: str, progress: Progress | None = None,
-                 trials: Iterable[TrialRecord] = (), clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        plan: Plan,
+        topology: Topology,
+        kernels: dict[str, abi.Build],
+        modules: dict[str, str],
+        executor: Executor,
+        journal: Journal,
+        judge: Judge,
+        run: str,
+        session: str,
+        progress: Progress | None = None,
+        trials: Iterable[TrialRecord] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.plan, self.topology, self.kernels, self.modules = plan, topology, kernels, modules
         self.executor, self.journal, self.judge = executor, journal, judge
         self.run_id, self.session, self.progress, self.clock = run, session, progress or Progress(), clock
@@ -105,12 +117,20 @@ class Runner:
         self.progress.finished(block, trial, self.remaining(process + 1))
 
     def execute(self, block: Block, cases: tuple) -> Outcome:
-        job = Job(benchmark=self.modules[block.benchmark], kernel=str(self.kernels[block.benchmark].target),
-                  sentinel=str(self.kernels["sentinel"].target), cases=cases, timing=self.plan.timing, parent=os.getpid(),
-                  spawned=time.clock_gettime(time.CLOCK_MONOTONIC))
+        job = Job(
+            benchmark=self.modules[block.benchmark],
+            kernel=str(self.kernels[block.benchmark].target),
+            sentinel=str(self.kernels["sentinel"].target),
+            cases=cases,
+            timing=self.plan.timing,
+            parent=os.getpid(),
+            spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
+        )
         return self.executor.execute(job, max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds(self.plan.timing)))
 
-    def record(self, block: Block, process: int, started: str, duration: float, outcomes: list[Outcome], failures: list[str]) -> TrialRecord:
+    def record(
+        self, block: Block, process: int, started: str, duration: float, outcomes: list[Outcome], failures: list[str]
+    ) -> TrialRecord:
         samples = tuple(s for outcome in outcomes for s in outcome.samples)
         dones = [outcome.done for outcome in outcomes if outcome.done]
         reasons = sorted({reason for s in samples for reason in s.reasons})
@@ -119,10 +139,21 @@ class Runner:
         for done in dones:
             for name, value in done.interference.items():
                 interference[name] = interference.get(name, 0.0) + value
-        return TrialRecord(run=self.run_id, session=self.session, benchmark=block.benchmark, block=block.name, process=process,
-                           started=started, duration=duration, startup=sum(d.startup for d in dones), status=status,
-                           reasons=(*failures, *reasons), samples=samples, interference=interference,
-                           measured=sum(d.measured for d in dones))
+        return TrialRecord(
+            run=self.run_id,
+            session=self.session,
+            benchmark=block.benchmark,
+            block=block.name,
+            process=process,
+            started=started,
+            duration=duration,
+            startup=sum(d.startup for d in dones),
+            status=status,
+            reasons=(*failures, *reasons),
+            samples=samples,
+            interference=interference,
+            measured=sum(d.measured for d in dones),
+        )
 
     # -- precision --------------------------------------------------------------------------------------------------
 
@@ -152,7 +183,8 @@ class Runner:
         width = self.reached.get(case, float("inf"))
         if width <= self.plan.target:
             return False
-        return processes < HOPELESS_FROM or self.needed(width, processes) <= HOPELESS * self.plan.looks[-1]
+        unknown = width == float("inf")
+        return unknown or processes < HOPELESS_FROM or self.needed(width, processes) <= HOPELESS * self.plan.looks[-1]
 
     def needed(self, width: float, processes: int) -> float:
         """Processes that a cell would need: widths shrink with their square root."""
@@ -176,21 +208,34 @@ class Runner:
         except NumabenchError:
             self.reached = {}
         cases = {c.case.hash: block for block in self.plan.blocks for c in block.cases}
-        wanting = {case: self.reached.get(case, float("inf")) for case in cases if not self.reached.get(case, float("inf")) <= self.plan.target}
+        wanting = {
+            case: self.reached.get(case, float("inf"))
+            for case in cases
+            if not self.reached.get(case, float("inf")) <= self.plan.target
+        }
         processes: dict[str, int] = {}
         for trial in self.trials:
             for case in {s.case for s in trial.samples if s.valid}:
                 processes[case] = processes.get(case, 0) + 1
-        return EndRecord(run=self.run_id, session=self.session, ended=utc_now(), status=status,
-                         measured=sum(t.measured for t in self.trials if t.session == self.session), elapsed=self.clock() - self.began,
-                         cells={"total": len(cases), "reached": len(cases) - len(wanting),
-                                "precision_not_reached": {case: width for case, width in wanting.items() if width < float("inf")},
-                                "why": {case: self.why(width, processes.get(case, 0)) for case, width in wanting.items()}})
+        return EndRecord(
+            run=self.run_id,
+            session=self.session,
+            ended=utc_now(),
+            status=status,
+            measured=sum(t.measured for t in self.trials if t.session == self.session),
+            elapsed=self.clock() - self.began,
+            cells={
+                "total": len(cases),
+                "reached": len(cases) - len(wanting),
+                "precision_not_reached": {case: width for case, width in wanting.items() if width < float("inf")},
+                "why": {case: self.why(width, processes.get(case, 0)) for case, width in wanting.items()},
+            },
+        )
 
     def why(self, width: float, processes: int) -> str:
         """Why a cell is not precise, as one of few sentences that can be counted."""
-        if processes < 2:
-            return "no two processes with valid samples"
+        if width == float("inf"):
+            return "too few processes with valid samples at one distance"
         if self.needed(width, processes) <= self.plan.looks[-1]:
             return "the budget was used up"
         return f"processes differ too much for {self.plan.looks[-1]} of them"

@@ -100,8 +100,15 @@ class Worker:
             buffer.close()
             scratch.close()
 
-    def load(self, buffer: Buffer, scratch: Buffer | None, arguments: dict, window: float, batch: float,
-             kernel: abi.Kernel | None = None) -> None:
+    def load(
+        self,
+        buffer: Buffer,
+        scratch: Buffer | None,
+        arguments: dict,
+        window: float,
+        batch: float,
+        kernel: abi.Kernel | None = None,
+    ) -> None:
         """Fill in the case block for the next entry."""
         block = self.crew.case
         block.buffer, block.buffer_bytes = buffer.address, buffer.size
@@ -126,8 +133,8 @@ class Worker:
         """
         blocks = self.sentinel_entry("state", STATE_WINDOW, members)
         frequency = 1e9 / max(abi.median_batch(block) for block in blocks)
-        slots = [HOP_FIRST, HOP_LAST][:min(len(members) - 1, 2)]
-        hops = [sorted(blocks[0].value[slot:slot + HOP_BATCHES])[HOP_BATCHES // 2] / HOP_WAYS * 1e-9 for slot in slots]
+        slots = [HOP_FIRST, HOP_LAST][: min(len(members) - 1, 2)]
+        hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / HOP_WAYS * 1e-9 for slot in slots]
         multiply = max(map(abi.median_batch, self.sentinel_entry("work", WORK_WINDOW, members))) * 1e-9 if work else 0.0
         width = WIDTH_OPERATIONS / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
         return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width)
@@ -145,14 +152,34 @@ class Worker:
 
     # -- judging one sample -----------------------------------------------------------------------------------------
 
-    def judge(self, case: JobCase, index: int, arguments: dict, found: Found, entries: list[Entry], memory: MemoryProof,
-              before: Probes, after: Probes) -> Sample:
+    def judge(
+        self,
+        case: JobCase,
+        index: int,
+        arguments: dict,
+        found: Found,
+        entries: list[Entry],
+        memory: MemoryProof,
+        before: Probes,
+        after: Probes,
+    ) -> Sample:
         start = min(block.begin_ns for block in found.threads)
         threads = tuple(
-            ThreadProof(cpu=cpu, cpu_begin=b.cpu_begin, cpu_end=b.cpu_end, begin=(b.begin_ns - start) * 1e-9,
-                        end=(b.end_ns - start) * 1e-9, operations=b.operations, switches=e.switches, faults=e.faults,
-                        run_delay=e.run_delay, gaps=b.gaps, gap_time=b.gap_ns * 1e-9)
-            for cpu, b, e in zip(case.cpus, found.threads, entries, strict=True))
+            ThreadProof(
+                cpu=cpu,
+                cpu_begin=b.cpu_begin,
+                cpu_end=b.cpu_end,
+                begin=(b.begin_ns - start) * 1e-9,
+                end=(b.end_ns - start) * 1e-9,
+                operations=b.operations,
+                switches=e.switches,
+                faults=e.faults,
+                run_delay=e.run_delay,
+                gaps=b.gaps,
+                gap_time=b.gap_ns * 1e-9,
+            )
+            for cpu, b, e in zip(case.cpus, found.threads, entries, strict=True)
+        )
         overlap = (min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         reasons = [*self.thread_reasons(threads), *memory_reasons(memory), *probe_reasons(before, after)]
@@ -165,11 +192,22 @@ class Worker:
             raise AssertionError(f"{case.case}: metrics {sorted(metrics)} differ from the kernel's {sorted(self.kernel.metrics)}")
         if complaint := self.benchmark.physics(case.parameters, metrics):
             reasons.append(f"physics:{complaint}")
-        return Sample(case=case.case, index=index, parameters=case.parameters, metrics=metrics, valid=not reasons,
-                      reasons=tuple(dict.fromkeys(reasons)), threads=threads, memory=memory, overlap=overlap,
-                      start_skew=max(t.begin for t in threads),
-                      hop=(before.hop, after.hop) if before.hop and after.hop else None,
-                      frequency=(before.frequency, after.frequency), width=(before.width, after.width), extra=self.benchmark.extra(arguments, before, found))
+        return Sample(
+            case=case.case,
+            index=index,
+            parameters=case.parameters,
+            metrics=metrics,
+            valid=not reasons,
+            reasons=tuple(dict.fromkeys(reasons)),
+            threads=threads,
+            memory=memory,
+            overlap=overlap,
+            start_skew=max(t.begin for t in threads),
+            hop=(before.hop, after.hop) if before.hop and after.hop else None,
+            frequency=(before.frequency, after.frequency),
+            width=(before.width, after.width),
+            extra=self.benchmark.extra(arguments, before, found),
+        )
 
     def thread_reasons(self, threads: tuple[ThreadProof, ...]) -> list[str]:
         reasons = []
@@ -193,7 +231,11 @@ def probe_reasons(before: Probes, after: Probes) -> list[str]:
     reasons = []
     if changed(before.frequency, after.frequency, FREQUENCY_CHANGE):
         reasons.append("frequency_changed")
-    if before.hop and after.hop and (changed(before.hop, after.hop, HOP_CHANGE) or changed(before.width, after.width, WIDTH_CHANGE)):
+    if (
+        before.hop
+        and after.hop
+        and (changed(before.hop, after.hop, HOP_CHANGE) or changed(before.width, after.width, WIDTH_CHANGE))
+    ):
         reasons.append("distance_changed")
     return reasons
 

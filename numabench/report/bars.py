@@ -22,7 +22,9 @@ BAR_ROOM = 0.18  # of the value axis kept free beyond the longest bar for its fi
 def bar_panel(frame: Frame, curves: Sequence[Curve], prefix: str, alt: str) -> Markup:
     """Horizontal bars, so that names are legible, with value and interval. On a log axis dots: a bar would need a zero."""
     shown = sorted((c for c in curves if any(c.points) or any(c.missing)), key=lambda c: (c.style, c.lighter))
-    rows = [(x, c, c.points[n]) for n, x in enumerate(frame.positions) for c in shown if c.points[n] or (c.missing and c.missing[n])]
+    rows = [
+        (x, c, c.points[n]) for n, x in enumerate(frame.positions) for c in shown if c.points[n] or (c.missing and c.missing[n])
+    ]
     single = len({c.style for c in shown}) == len(shown) == 1
     texts = [format_value(x, frame.axis.unit) for x in frame.positions]
     low = frame.low if frame.log else min(0.0, frame.low)
@@ -52,18 +54,52 @@ def _bar(ax, y: float, curve: Curve, point: tuple[float, float, float] | None, f
     style = curve_style(curve)
     alpha = LIGHTER if curve.lighter else 1.0
     if point is None:
-        ax.annotate("not measured", (0, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-                    va="center", color=theme.MUTED, fontsize=theme.FONT_SIZE - 2)
+        ax.annotate(
+            "not measured",
+            (0, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=theme.MUTED,
+            fontsize=theme.FONT_SIZE - 2,
+        )
         return
     value, low, high = (v / factor for v in point)
     if frame.log or frame.ratio:
-        ax.plot([value], [y], marker=style["marker"], color=style["color"], alpha=alpha, linestyle="none", clip_on=False, zorder=3,
-                markerfacecolor=theme.PAPER if curve.lighter or curve.dashed else style["color"])
+        ax.plot(
+            [value],
+            [y],
+            marker=style["marker"],
+            color=style["color"],
+            alpha=alpha,
+            linestyle="none",
+            clip_on=False,
+            zorder=3,
+            markerfacecolor=theme.PAPER if curve.lighter or curve.dashed else style["color"],
+        )
     else:
         ax.barh(y, value, height=0.72, color=style["color"], alpha=(0.35 if curve.lighter or curve.dashed else 0.8))
     if math.isfinite(low) and math.isfinite(high):
-        ax.errorbar([value], [y], xerr=[[max(0, value - low)], [max(0, high - value)]], fmt="none",
-                    ecolor=style["color"] if frame.log or frame.ratio else theme.INK, elinewidth=1.2, capsize=3, alpha=alpha, zorder=4)
+        ax.errorbar(
+            [value],
+            [y],
+            xerr=[[max(0, value - low)], [max(0, high - value)]],
+            fmt="none",
+            ecolor=style["color"] if frame.log or frame.ratio else theme.INK,
+            elinewidth=1.2,
+            capsize=3,
+            alpha=alpha,
+            zorder=4,
+        )
     text = f"{value:.3g}×" if frame.unit == "×" else format_number(value)
-    ax.annotate(text, (high if math.isfinite(high) else value, y), xytext=(7, 0), textcoords="offset points", va="center", ha="left",
-                fontsize=theme.FONT_SIZE - 2, zorder=5)
+    ax.annotate(
+        text,
+        (high if math.isfinite(high) else value, y),
+        xytext=(7, 0),
+        textcoords="offset points",
+        va="center",
+        ha="left",
+        fontsize=theme.FONT_SIZE - 2,
+        zorder=5,
+    )

@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 #: Configuration that moves memory figures, with what a newcomer should know; shown first, in this order.
 TELLING = {
     "hypervisor": "a virtual machine shares its cores and caches with others and does not see where it runs",
-    "kernel": "", "governor": "anything but “performance” lets the clock ramp", "turbo": "",
+    "kernel": "",
+    "governor": "anything but “performance” lets the clock ramp",
+    "turbo": "",
     "thp_enabled": "transparent huge pages change what address translation costs",
-    "numa_balancing": "1 moves pages between nodes while they are measured", "smt_control": "",
-    "nodes_per_package": "NPS or SNC mode", "microcode": "", "mitigations": "", "clocksource": "", "compiler": "",
+    "numa_balancing": "1 moves pages between nodes while they are measured",
+    "smt_control": "",
+    "nodes_per_package": "NPS or SNC mode",
+    "microcode": "",
+    "mitigations": "",
+    "clocksource": "",
+    "compiler": "",
 }
 LONGEST = 160  # characters of a fact that are shown
 
@@ -47,15 +54,30 @@ def fact_text(value: Any) -> str:
 def machine_facts(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Rows for one machine: summary, the configuration that matters, the rest, warnings. Survives facts it does not know."""
     configuration = dict(machine.get("configuration") or {})
-    telling = [(words(k), fact_text(configuration[k]), note) for k, note in TELLING.items() if configuration.get(k) not in (None, "", {})]
-    rest = [(words(k), fact_text(v)) for k, v in configuration.items() if k not in dict(TELLING) or (configuration.get(k) in (None, "", {}))]
+    telling = [
+        (words(k), fact_text(configuration[k]), note) for k, note in TELLING.items() if configuration.get(k) not in (None, "", {})
+    ]
+    rest = [
+        (words(k), fact_text(v))
+        for k, v in configuration.items()
+        if k not in dict(TELLING) or (configuration.get(k) in (None, "", {}))
+    ]
     topology = machine.get("topology") or {}
-    warnings = [*(machine.get("warnings") or ()), *(topology.get("warnings") or () if isinstance(topology, Mapping) else ()),
-                *(machine.get("health") or ())]
-    return {"alias": str(machine.get("alias", "unknown")), "id": str(machine.get("id", "unknown")),
-            "brand": str(machine.get("brand") or "unknown processor"), "topology": topology_rows(topology, machine.get("hardware") or {}),
-            "telling": telling, "rest": rest, "digests": (machine.get("hardware_key"), machine.get("configuration_key")),
-            "warnings": list(dict.fromkeys(_warning(w) for w in warnings if _matters(w)))}
+    warnings = [
+        *(machine.get("warnings") or ()),
+        *(topology.get("warnings") or () if isinstance(topology, Mapping) else ()),
+        *(machine.get("health") or ()),
+    ]
+    return {
+        "alias": str(machine.get("alias", "unknown")),
+        "id": str(machine.get("id", "unknown")),
+        "brand": str(machine.get("brand") or "unknown processor"),
+        "topology": topology_rows(topology, machine.get("hardware") or {}),
+        "telling": telling,
+        "rest": rest,
+        "digests": (machine.get("hardware_key"), machine.get("configuration_key")),
+        "warnings": list(dict.fromkeys(_warning(w) for w in warnings if _matters(w))),
+    }
 
 
 def _matters(finding: Any) -> bool:
@@ -81,18 +103,29 @@ def topology_rows(topology: Mapping[str, Any], hardware: Mapping[str, Any]) -> l
     rows = []
     cpus = _count(topology.get("cpus", ""))
     counts = [(len(topology.get(k) or ()), one) for k, one in (("packages", "package"), ("cores", "core"))]
-    parts = [f"{n} {one}{'s' if n != 1 else ''}" for n, one in counts if n] + ([f"{cpus} CPU{'s' if cpus != 1 else ''}"] if cpus else [])
+    parts = [f"{n} {one}{'s' if n != 1 else ''}" for n, one in counts if n] + (
+        [f"{cpus} CPU{'s' if cpus != 1 else ''}"] if cpus else []
+    )
     smt = topology.get("smt")
-    parts += [f"{smt} hardware threads per core" if smt > 1 else "one hardware thread per core"] if isinstance(smt, int) and smt else []
+    parts += (
+        [f"{smt} hardware threads per core" if smt > 1 else "one hardware thread per core"]
+        if isinstance(smt, int) and smt
+        else []
+    )
     if parts:
         rows.append(("processors", ", ".join(parts)))
     allowed = topology.get("allowed_cpus")
     if allowed and allowed != topology.get("cpus"):
         rows.append(("CPUs allowed", f"{allowed} (of {topology.get('cpus')})"))
-    caches = Counter((c.get("level"), c.get("type"), c.get("size_bytes"), c.get("line_bytes"), _count(c.get("cpus", "")))
-                     for c in topology.get("caches") or () if isinstance(c, Mapping))
+    caches = Counter(
+        (c.get("level"), c.get("type"), c.get("size_bytes"), c.get("line_bytes"), _count(c.get("cpus", "")))
+        for c in topology.get("caches") or ()
+        if isinstance(c, Mapping)
+    )
     if caches:
-        rows.append(("caches", "; ".join(_cache(*key, number) for key, number in sorted(caches.items(), key=lambda i: str(i[0])))))
+        rows.append(
+            ("caches", "; ".join(_cache(*key, number) for key, number in sorted(caches.items(), key=lambda i: str(i[0]))))
+        )
     nodes = [n for n in topology.get("nodes") or () if isinstance(n, Mapping)]
     if nodes:
         rows.append(("NUMA nodes", f"{len(nodes)}: " + "; ".join(map(_node, nodes[:8])) + (" …" if len(nodes) > 8 else "")))
@@ -109,8 +142,11 @@ def _node(node: Mapping[str, Any]) -> str:
 
 def _cache(level: Any, kind: Any, size: Any, line: Any, shared: int | None, number: int) -> str:
     name = f"L{level}{' ' + str(kind).lower() if kind and str(kind).lower() != 'unified' else ''}"
-    return (f"{number} × {name} {format_bytes(size) if size else 'of unknown size'}"
-            + (f", lines of {line} B" if line else "") + (f", shared by {shared} CPUs" if shared and shared > 1 else ""))
+    return (
+        f"{number} × {name} {format_bytes(size) if size else 'of unknown size'}"
+        + (f", lines of {line} B" if line else "")
+        + (f", shared by {shared} CPUs" if shared and shared > 1 else "")
+    )
 
 
 def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: float) -> dict[str, Any]:
@@ -121,9 +157,13 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
     reached = cells["half_width"] <= target
     why: Counter[str] = Counter()
     for reasons in cells.loc[~reached, "reasons"]:
-        why["more than 20 % of the samples were disturbed" if "disturbed" in reasons else
-            "fewer than five processes were run" if "few_processes" in reasons else
-            "the processes differ too much for so few of them"] += 1
+        why[
+            "more than 20 % of the samples were disturbed"
+            if "disturbed" in reasons
+            else "fewer than five processes were run"
+            if "few_processes" in reasons
+            else "the processes differ too much for so few of them"
+        ] += 1
     samples = frame.drop_duplicates(["run", "session", "benchmark", "block", "process", "case", "sample"])
     invalid = samples.loc[~samples["valid"].astype(bool), "reasons"]
     failed = [t for t in log.trials if t.status == "failed"]
@@ -131,16 +171,35 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
     visits = []
     for header in sorted(log.headers, key=lambda h: h.started):
         end, trials = ends.get((header.run, header.session)), [t for t in log.trials if t.run == header.run]
-        visits.append({"header": header, "alias": header.machine.get("alias", "unknown"), "profile": header.plan.get("profile", "–"),
-                       "budget": _budget(header.plan), "trials": len(trials), "status": end.status if end else "cut short (no end record)",
-                       "elapsed": format_seconds(end.elapsed) if end else format_seconds(sum(t.duration for t in trials)),
-                       "measured": format_seconds(end.measured if end else sum(t.measured for t in trials))})
+        visits.append(
+            {
+                "header": header,
+                "alias": header.machine.get("alias", "unknown"),
+                "profile": header.plan.get("profile", "–"),
+                "budget": _budget(header.plan),
+                "trials": len(trials),
+                "status": end.status if end else "cut short (no end record)",
+                "elapsed": format_seconds(end.elapsed) if end else format_seconds(sum(t.duration for t in trials)),
+                "measured": format_seconds(end.measured if end else sum(t.measured for t in trials)),
+            }
+        )
     counts = sorted(set(cells["processes"].astype(int)))
-    return {"cells": len(cells), "reached": int(reached.sum()), "target": target, "why": why.most_common(), "visits": visits,
-            "sessions": len({(h.run, h.session) for h in log.headers}), "processes": _range(counts), "samples": len(samples),
-            "trials": len(log.trials), "disturbed": len(invalid) / len(samples) if len(samples) else 0.0, "invalid": len(invalid),
-            "disturbances": Counter(r for text in invalid for r in (str(text).split() or ["no reason recorded"])).most_common(6),
-            "failed": len(failed), "failures": Counter(r for t in failed for r in t.reasons or ("no reason recorded",)).most_common(6)}
+    return {
+        "cells": len(cells),
+        "reached": int(reached.sum()),
+        "target": target,
+        "why": why.most_common(),
+        "visits": visits,
+        "sessions": len({(h.run, h.session) for h in log.headers}),
+        "processes": _range(counts),
+        "samples": len(samples),
+        "trials": len(log.trials),
+        "disturbed": len(invalid) / len(samples) if len(samples) else 0.0,
+        "invalid": len(invalid),
+        "disturbances": Counter(r for text in invalid for r in (str(text).split() or ["no reason recorded"])).most_common(6),
+        "failed": len(failed),
+        "failures": Counter(r for t in failed for r in t.reasons or ("no reason recorded",)).most_common(6),
+    }
 
 
 def _range(values: list[int]) -> str:
@@ -160,10 +219,14 @@ def footer(log: RunLog) -> dict[str, Any]:
         installed = version("numabench")
     except PackageNotFoundError:
         installed = "not installed as a package"
-    return {"measured_with": sorted({h.numabench for h in log.headers}), "rendered_with": installed,
-            "runs": sorted({h.run for h in log.headers}), "paths": log.paths,
-            "commands": list(dict.fromkeys(run_command(h.arguments, h.plan) for h in log.headers)),
-            "render": "numabench report " + " ".join(map(shlex.quote, log.paths))}
+    return {
+        "measured_with": sorted({h.numabench for h in log.headers}),
+        "rendered_with": installed,
+        "runs": sorted({h.run for h in log.headers}),
+        "paths": log.paths,
+        "commands": list(dict.fromkeys(run_command(h.arguments, h.plan) for h in log.headers)),
+        "render": "numabench report " + " ".join(map(shlex.quote, log.paths)),
+    }
 
 
 def run_command(arguments: Mapping[str, Any], plan: Mapping[str, Any]) -> str:

@@ -20,13 +20,28 @@ from . import panels
 from .bars import bar_panel
 from .heatmaps import draw_heatmap
 from .scales import axis_kind, format_value, limits, plain
-from .selection import DASH, Figure, Panel, Selection, Source, caption, facet_points, matching, select, usual_distances, value_label, view_rows
+from .selection import (
+    DASH,
+    Figure,
+    Panel,
+    Selection,
+    Source,
+    caption,
+    facet_points,
+    matching,
+    select,
+    usual_distances,
+    value_label,
+    view_rows,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FLAT = 0.2  # a panel that fills less than this share of the common scale ...
 TELLING = 1.1  # ... though its values differ by more than this factor gets a scale of its own
+
+
 def _points(rows: pd.DataFrame, x: str) -> dict[Value, tuple[float, float, float]]:
     """Position -> (value, low, high) of what was measured; a cell's main class wins over another of the same curve."""
     if "main" in rows:
@@ -50,16 +65,29 @@ def _curves(selection: Selection, point: dict[str, Value], overlay: bool) -> lis
             measured = set(_points(mine, view.x))
             for distance in ["", *sorted(set(mine["distance"].dropna()) - usual)]:
                 at = _points(mine[mine["distance"] == distance] if distance else mine[mine["distance"].isin(usual)], view.x)
-                curves.append(panels.Curve(
-                    label=format_value(series, selection.axes[view.series].unit) if series is not None else "",
-                    style=source.style if source.style is not None else number, points=tuple(at.get(x) for x in positions),
-                    missing=tuple(not distance and bool(measured) and x not in measured for x in positions),
-                    lighter=source.lighter or bool(distance), distance=distance, side=source.label, dashed=source.style == 0 and overlay))
+                curves.append(
+                    panels.Curve(
+                        label=format_value(series, selection.axes[view.series].unit) if series is not None else "",
+                        style=source.style if source.style is not None else number,
+                        points=tuple(at.get(x) for x in positions),
+                        missing=tuple(not distance and bool(measured) and x not in measured for x in positions),
+                        lighter=source.lighter or bool(distance),
+                        distance=distance,
+                        side=source.label,
+                        dashed=source.style == 0 and overlay,
+                    )
+                )
     return sorted(curves, key=lambda c: not c.lighter)
 
 
-def figure(view: View, descriptor: BenchmarkRecord, estimates: pd.DataFrame, contrasts: pd.DataFrame | None = None, *,
-           prefix: str = "fig") -> Figure | None:
+def figure(
+    view: View,
+    descriptor: BenchmarkRecord,
+    estimates: pd.DataFrame,
+    contrasts: pd.DataFrame | None = None,
+    *,
+    prefix: str = "fig",
+) -> Figure | None:
     """The figure of one view of one machine; None when no cell of it was measured. `prefix` makes ids unique in a page."""
     rows = view_rows(view, descriptor, estimates, contrasts)
     return draw(select(view, descriptor, [Source(rows)]), prefix)
@@ -85,21 +113,34 @@ def draw(selection: Selection | None, prefix: str) -> Figure | None:
     drawn = []
     for number, ((point, curves), (low, high, log)) in enumerate(zip(panels_of, scales, strict=True)):
         title = DASH.join(selection.name(n, v) for n, v in point.items())
-        frame = panels.Frame(axis=axis, positions=positions, kind=axis_kind(axis, positions), unit=selection.unit,
-                             label=value_label(selection), low=low, high=high, log=log, ratio=selection.ratio,
-                             all_values=selection.finite())
+        frame = panels.Frame(
+            axis=axis,
+            positions=positions,
+            kind=axis_kind(axis, positions),
+            unit=selection.unit,
+            label=value_label(selection),
+            low=low,
+            high=high,
+            log=log,
+            ratio=selection.ratio,
+            all_values=selection.finite(),
+        )
         alt = f"{selection.view.title}{', ' + title if title else ''}. " + describe(selection, curves, positions)
         bars = view.kind == "bar"
         drawn.append(Panel(title, (bar_panel if bars else panels.line_panel)(frame, curves, f"{prefix}-{number}", alt)))
     shape = "line" if view.kind != "bar" else "dot" if selection.ratio or any(log for _, _, log in scales) else "bar"
     keys = panels.legend([c for _, curves in panels_of for c in curves], shape, overlay, prefix)
     said = caption(selection, common) + (" Each panel has its own vertical scale." if own else "")
-    return Figure(view.title, tuple(drawn), keys, said, f"{len(drawn)} panel{'s' if len(drawn) != 1 else ''}", wide=len(drawn) > 1)
+    return Figure(
+        view.title, tuple(drawn), keys, said, f"{len(drawn)} panel{'s' if len(drawn) != 1 else ''}", wide=len(drawn) > 1
+    )
 
 
 def value_scales(groups: Sequence[Sequence[panels.Curve]], ratio: bool) -> tuple[list[tuple[float, float, bool]], bool]:
     """(low, high, logarithmic) of each panel: one scale for all, unless it would flatten a panel with something to show."""
-    spans = [[v for c in curves for p in c.points if p for v in p if math.isfinite(v)] + ([1.0] if ratio else []) for curves in groups]
+    spans = [
+        [v for c in curves for p in c.points if p for v in p if math.isfinite(v)] + ([1.0] if ratio else []) for curves in groups
+    ]
     common = limits([v for span in spans for v in span])
 
     def share(span: list[float]) -> float:
@@ -119,5 +160,8 @@ def describe(selection: Selection, curves: Sequence[panels.Curve], positions: Se
         present = [(x, p[0]) for x, p in zip(positions, curve.points, strict=True) if p]
         name = " ".join(filter(None, (curve.side, curve.label, curve.distance and f"at distance {curve.distance}")))
         ends = [present[0], present[-1]] if len(present) > 1 else present
-        said.append((f"{name}: " if name else "") + ", ".join(f"{format_quantity(v, selection.unit)} at {format_value(x, unit)}" for x, v in ends))
+        said.append(
+            (f"{name}: " if name else "")
+            + ", ".join(f"{format_quantity(v, selection.unit)} at {format_value(x, unit)}" for x, v in ends)
+        )
     return "; ".join(said) + "."

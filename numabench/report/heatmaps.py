@@ -45,14 +45,28 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
                 grid = matrix(part, view.x, view.y, columns, rows) / factor
                 if not np.isfinite(grid).any():
                     continue
-                title = DASH.join(filter(None, (source.label, *(selection.name(n, v) for n, v in point.items()),
-                                                f"at another distance: {distance}" if distance else "")))
-                alt = f"{view.title}{', ' + title if title else ''}. " + describe(grid, rows, columns, view, selection.unit, factor)
-                drawn.append(Panel(title, heatmap_panel(grid, rows, columns, selection, label, scale, f"{prefix}-{len(drawn)}", alt)))
+                title = DASH.join(
+                    filter(
+                        None,
+                        (
+                            source.label,
+                            *(selection.name(n, v) for n, v in point.items()),
+                            f"at another distance: {distance}" if distance else "",
+                        ),
+                    )
+                )
+                alt = f"{view.title}{', ' + title if title else ''}. " + describe(
+                    grid, rows, columns, view, selection.unit, factor
+                )
+                drawn.append(
+                    Panel(title, heatmap_panel(grid, rows, columns, selection, label, scale, f"{prefix}-{len(drawn)}", alt))
+                )
     expected = len(rows) * len(columns) * max(1, len(drawn))
     note = " Hatched: not measured." if drawn and expected > len(finite) else ""
     single = " One node: the matrix is a single cell." if len(rows) == len(columns) == 1 and "node" in view.x else ""
-    said = caption(selection, common).replace("Bars and bands are 95 % intervals.", "95 % intervals of each cell are in the table.")
+    said = caption(selection, common).replace(
+        "Bars and bands are 95 % intervals.", "95 % intervals of each cell are in the table."
+    )
     return Figure(view.title, tuple(drawn), (), said + note + single, f"{len(drawn)} heat map(s)", wide=len(drawn) > 1)
 
 
@@ -89,12 +103,22 @@ def colour_scale(values: Sequence[float], ratio: bool) -> Normalize:
 
 def describe(grid: np.ndarray, rows, columns, view, unit: str, factor: float) -> str:
     low, high = np.nanmin(grid) * factor, np.nanmax(grid) * factor
-    return (f"Heat map of {len(rows)} by {len(columns)} cells, {view.y.replace('_', ' ')} down and {view.x.replace('_', ' ')} across: "
-            f"{format_quantity(low, unit)} to {format_quantity(high, unit)}.")
+    return (
+        f"Heat map of {len(rows)} by {len(columns)} cells, {view.y.replace('_', ' ')} down and {view.x.replace('_', ' ')} across: "
+        f"{format_quantity(low, unit)} to {format_quantity(high, unit)}."
+    )
 
 
-def heatmap_panel(grid: np.ndarray, rows: Sequence[Value], columns: Sequence[Value], selection: Selection, label: str, scale: Normalize,
-                  prefix: str, alt: str) -> Markup:
+def heatmap_panel(
+    grid: np.ndarray,
+    rows: Sequence[Value],
+    columns: Sequence[Value],
+    selection: Selection,
+    label: str,
+    scale: Normalize,
+    prefix: str,
+    alt: str,
+) -> Markup:
     """One map. Up to 16 × 16 every cell says its value; missing cells are hatched at every size."""
     view, axes = selection.view, selection.axes
     height, width = grid.shape
@@ -108,11 +132,17 @@ def heatmap_panel(grid: np.ndarray, rows: Sequence[Value], columns: Sequence[Val
     with matplotlib.rc_context(theme.RC):
         figure, ax = blank(*size)
         colours = matplotlib.colormaps[RATIO_COLOURS if selection.ratio else COLOURS].with_extremes(bad=(0, 0, 0, 0))
-        ax.add_patch(Rectangle((-0.5, -0.5), width, height, facecolor=theme.PAPER, edgecolor=theme.EDGE, hatch="////", linewidth=0.8, zorder=0))
+        ax.add_patch(
+            Rectangle(
+                (-0.5, -0.5), width, height, facecolor=theme.PAPER, edgecolor=theme.EDGE, hatch="////", linewidth=0.8, zorder=0
+            )
+        )
         image = ax.imshow(np.ma.masked_invalid(grid), cmap=colours, norm=scale, aspect="equal", interpolation="none", zorder=1)
         _ticks(ax.set_xticks, columns, axes.get(view.x), width, rotate=True)
         _ticks(ax.set_yticks, rows, axes.get(view.y), height, rotate=False)
-        ax.set(xlabel=view.x.replace("_", " "), ylabel=view.y.replace("_", " "), xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        ax.set(
+            xlabel=view.x.replace("_", " "), ylabel=view.y.replace("_", " "), xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5)
+        )
         ax.tick_params(length=0)
         for spine in ax.spines.values():
             spine.set_visible(False)
@@ -139,7 +169,16 @@ def _annotate(ax, grid: np.ndarray, image, side: float) -> None:
         rgb = np.array(image.cmap(image.norm(value))[:3])
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         bright = float(linear @ (0.2126, 0.7152, 0.0722)) > 0.18
-        ax.text(column, line, format_number(value), ha="center", va="center", fontsize=size, color="#000000" if bright else "#ffffff", zorder=2)
+        ax.text(
+            column,
+            line,
+            format_number(value),
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="#000000" if bright else "#ffffff",
+            zorder=2,
+        )
 
 
 def _colour_bar(figure, ax, image, label: str) -> None:

@@ -27,8 +27,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 @lru_cache(maxsize=1)
 def environment() -> jinja2.Environment:
     """Templates with everything escaped that is not marked as safe; an unknown name is an error."""
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     made.globals.update(style=page_style, script=Markup((TEMPLATES / "page.js").read_text()), words=facts.words)
     return made
 
@@ -83,15 +88,32 @@ def render_report(log: RunLog, target: float | None = None) -> str:
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
     many = len(machines) > 1
     sections = [_section(number, d, headers, estimates, contrasts, said, many) for number, d in enumerate(descriptors)]
-    return environment().get_template("report.html.j2").render(
-        title="numabench: " + ", ".join(m["alias"] for m in machines), machines=machines, many=many,
-        headlines=[(d, a) for d in descriptors for a in said if a.benchmark == d.name and a.headline],
-        design=facts.design(log, frame, estimates, target), sections=sections, warnings=log.warnings,
-        footer=facts.footer(log), reasons=tables.REASONS)
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title="numabench: " + ", ".join(m["alias"] for m in machines),
+            machines=machines,
+            many=many,
+            headlines=[(d, a) for d in descriptors for a in said if a.benchmark == d.name and a.headline],
+            design=facts.design(log, frame, estimates, target),
+            sections=sections,
+            warnings=log.warnings,
+            footer=facts.footer(log),
+            reasons=tables.REASONS,
+        )
+    )
 
 
-def _section(number: int, descriptor: BenchmarkRecord, headers: dict[str, list[Header]], estimates: pd.DataFrame,
-             contrasts: pd.DataFrame, said: Sequence[Any], many: bool) -> dict[str, Any]:
+def _section(
+    number: int,
+    descriptor: BenchmarkRecord,
+    headers: dict[str, list[Header]],
+    estimates: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    said: Sequence[Any],
+    many: bool,
+) -> dict[str, Any]:
     """One benchmark: its answers, and per machine its figures and tables."""
     results = []
     for position, (machine, own) in enumerate(headers.items()):
@@ -99,14 +121,27 @@ def _section(number: int, descriptor: BenchmarkRecord, headers: dict[str, list[H
         if mine.empty:
             continue
         pairs = contrasts[contrasts["machine_id"] == machine] if len(contrasts) and "machine_id" in contrasts else contrasts
-        drawn = [figures.figure(view, descriptor, mine, pairs, prefix=f"f{number}-{position}-{n}") for n, view in enumerate(descriptor.views)]
+        drawn = [
+            figures.figure(view, descriptor, mine, pairs, prefix=f"f{number}-{position}-{n}")
+            for n, view in enumerate(descriptor.views)
+        ]
         undrawn = [view.title for view, figure in zip(descriptor.views, drawn, strict=True) if figure is None]
-        results.append({
-            "alias": own[-1].machine.get("alias", "unknown"), "figures": [f for f in drawn if f], "undrawn": undrawn,
-            "tables": [t for m in descriptor.metrics if (t := tables.estimate_table(mine, descriptor, m.name))],
-            "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c))]})
-    return {"id": f"b{number}", "descriptor": descriptor, "results": results, "many": many,
-            "answers": [a for a in said if a.benchmark == descriptor.name]}
+        results.append(
+            {
+                "alias": own[-1].machine.get("alias", "unknown"),
+                "figures": [f for f in drawn if f],
+                "undrawn": undrawn,
+                "tables": [t for m in descriptor.metrics if (t := tables.estimate_table(mine, descriptor, m.name))],
+                "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c))],
+            }
+        )
+    return {
+        "id": f"b{number}",
+        "descriptor": descriptor,
+        "results": results,
+        "many": many,
+        "answers": [a for a in said if a.benchmark == descriptor.name],
+    }
 
 
 def render_comparison(comparison: Any, base: RunLog | None = None, new: RunLog | None = None) -> str:

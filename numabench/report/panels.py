@@ -109,8 +109,13 @@ def parameter_axis(frame: Frame, ax) -> np.ndarray:
     if frame.kind == "category":
         texts, every, tight = category_labels(frame)
         at = np.arange(len(texts), dtype=float)
-        ax.set_xticks(at[::every], texts[::every], rotation=38 if tight else 0, ha="right" if tight else "center",
-                      rotation_mode="anchor" if tight else "default")
+        ax.set_xticks(
+            at[::every],
+            texts[::every],
+            rotation=38 if tight else 0,
+            ha="right" if tight else "center",
+            rotation_mode="anchor" if tight else "default",
+        )
         ax.set_xlim(-0.5, len(texts) - 0.5)
         return at
     at = np.array(frame.positions, dtype=float)
@@ -143,11 +148,29 @@ def draw_curve(ax, at: np.ndarray, curve: Curve, factor: float, joined: bool) ->
         ax.fill_between(at, low, high, color=style["color"], alpha=0.22 * alpha, linewidth=0)
     else:
         known = np.isfinite(low) & np.isfinite(high)
-        ax.errorbar(at[known], value[known], yerr=np.maximum(0, [value[known] - low[known], high[known] - value[known]]), fmt="none",
-                    ecolor=style["color"], elinewidth=1.2, capsize=3, alpha=alpha)
-    ax.plot(at, value, color=style["color"], linestyle=style["linestyle"] if joined else "none", marker=style["marker"],
-            markersize=5.5 if len(at) < 40 else 2.5, markerfacecolor=theme.PAPER if hollow else style["color"],
-            alpha=alpha, linewidth=1.1 if curve.lighter else 1.7, clip_on=False, zorder=3)
+        ax.errorbar(
+            at[known],
+            value[known],
+            yerr=np.maximum(0, [value[known] - low[known], high[known] - value[known]]),
+            fmt="none",
+            ecolor=style["color"],
+            elinewidth=1.2,
+            capsize=3,
+            alpha=alpha,
+        )
+    ax.plot(
+        at,
+        value,
+        color=style["color"],
+        linestyle=style["linestyle"] if joined else "none",
+        marker=style["marker"],
+        markersize=5.5 if len(at) < 40 else 2.5,
+        markerfacecolor=theme.PAPER if hollow else style["color"],
+        alpha=alpha,
+        linewidth=1.1 if curve.lighter else 1.7,
+        clip_on=False,
+        zorder=3,
+    )
 
 
 def line_panel(frame: Frame, curves: Sequence[Curve], prefix: str, alt: str) -> Markup:
@@ -168,8 +191,16 @@ def line_panel(frame: Frame, curves: Sequence[Curve], prefix: str, alt: str) -> 
         for curve in shown:
             draw_curve(ax, at + (styles.index(curve.style) - (len(styles) - 1) / 2) * width, curve, factor, not words)
         gaps = at[[any(c.missing and c.missing[i] for c in shown) for i in range(len(at))]]
-        ax.plot(gaps, np.full(len(gaps), frame.low / factor), linestyle="none", marker="x", markersize=6, color=theme.MUTED,
-                clip_on=False, zorder=4)
+        ax.plot(
+            gaps,
+            np.full(len(gaps), frame.low / factor),
+            linestyle="none",
+            marker="x",
+            markersize=6,
+            color=theme.MUTED,
+            clip_on=False,
+            zorder=4,
+        )
         return to_svg(figure, prefix, alt)
 
 
@@ -184,8 +215,16 @@ def key(colour: str, marker: str, filled: bool, prefix: str, linestyle: object =
         if marker == "band":
             ax.axvspan(0.1, 0.9, color=colour, alpha=alpha, linewidth=0)
         else:
-            ax.plot([0.04, 0.5, 0.96], [0.5] * 3, markevery=[1], color=colour, marker=marker, linestyle=linestyle, alpha=alpha,
-                    markerfacecolor=colour if filled else theme.PAPER)
+            ax.plot(
+                [0.04, 0.5, 0.96],
+                [0.5] * 3,
+                markevery=[1],
+                color=colour,
+                marker=marker,
+                linestyle=linestyle,
+                alpha=alpha,
+                markerfacecolor=colour if filled else theme.PAPER,
+            )
         svg = to_svg(figure, prefix, "")
     decorative = 'class="key" width="34" height="12" aria-hidden="true"'
     return Markup(re.sub(r'style="max-width[^"]*" class="plot" role="img" aria-label=""', decorative, svg, count=1))
@@ -196,8 +235,14 @@ def swatch(curve: Curve, shape: str, prefix: str) -> Markup:
     style, alpha = curve_style(curve), LIGHTER if curve.lighter else 1.0
     if shape == "bar":
         return key(style["color"], "band", True, prefix, alpha=0.35 if curve.lighter or curve.dashed else 0.8)
-    return key(style["color"], style["marker"], not (curve.dashed or curve.lighter), prefix,
-               style["linestyle"] if shape == "line" else "none", alpha)
+    return key(
+        style["color"],
+        style["marker"],
+        not (curve.dashed or curve.lighter),
+        prefix,
+        style["linestyle"] if shape == "line" else "none",
+        alpha,
+    )
 
 
 def curve_style(curve: Curve) -> dict:

@@ -35,15 +35,23 @@ def ratio_figure(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metric
     rows = sorted_rows(rows, axes)
     names = [cell_label(row, axes) for _, row in rows.iterrows()]
     counts = rows["verdict"].value_counts()
-    alt = (f"Ratio new to base of {metric.replace('_', ' ')} for {len(rows)} cells: " + ", ".join(f"{n} {v}" for v, n in counts.items())
-           + f"; from {rows['ratio'].min():.3g} to {rows['ratio'].max():.3g}.")
+    alt = (
+        f"Ratio new to base of {metric.replace('_', ' ')} for {len(rows)} cells: "
+        + ", ".join(f"{n} {v}" for v, n in counts.items())
+        + f"; from {rows['ratio'].min():.3g} to {rows['ratio'].max():.3g}."
+    )
     named = len(rows) <= LABELLED
     svg = _draw(rows, names, same, named, prefix, alt)
     polarity = rows["polarity"].iloc[0]
     better = "left of 1 is better" if polarity == "lower" else "right of 1 is better"
     note = "" if named else " Cells are in the order of the table, from top to bottom."
-    return Figure(f"{metric.replace('_', ' ')}: new ÷ base", (Panel("", svg),), _legend(counts.index, same, prefix),
-                  f"{metric.replace('_', ' ')}: {better}. {fixed} Bars are 95 % intervals.{note}".replace("  ", " "), alt)
+    return Figure(
+        f"{metric.replace('_', ' ')}: new ÷ base",
+        (Panel("", svg),),
+        _legend(counts.index, same, prefix),
+        f"{metric.replace('_', ' ')}: {better}. {fixed} Bars are 95 % intervals.{note}".replace("  ", " "),
+        alt,
+    )
 
 
 def cell_label(row: pd.Series, axes: Sequence[Axis]) -> str:
@@ -70,10 +78,26 @@ def _draw(rows: pd.DataFrame, names: list[str], same: float, named: bool, prefix
             at = np.flatnonzero((rows["verdict"] == verdict).to_numpy())
             colour, marker, filled = look(verdict)
             known = at[np.isfinite(low[at])]
-            ax.errorbar(ratio[known], known, xerr=np.maximum(0, [ratio[known] - low[known], high[known] - ratio[known]]), fmt="none",
-                        ecolor=colour, elinewidth=1.2 if named else 0.7, capsize=2.5 if named else 0, alpha=1.0 if named else 0.6)
-            ax.plot(ratio[at], at, linestyle="none", marker=marker, color=colour, markerfacecolor=colour if filled else theme.PAPER,
-                    markersize=5.5 if named else 3, zorder=3)
+            ax.errorbar(
+                ratio[known],
+                known,
+                xerr=np.maximum(0, [ratio[known] - low[known], high[known] - ratio[known]]),
+                fmt="none",
+                ecolor=colour,
+                elinewidth=1.2 if named else 0.7,
+                capsize=2.5 if named else 0,
+                alpha=1.0 if named else 0.6,
+            )
+            ax.plot(
+                ratio[at],
+                at,
+                linestyle="none",
+                marker=marker,
+                color=colour,
+                markerfacecolor=colour if filled else theme.PAPER,
+                markersize=5.5 if named else 3,
+                zorder=3,
+            )
         ax.set_xlim(left, right)
         ax.xaxis.set_major_locator(FixedLocator(ratio_ticks(left, right)))
         ax.xaxis.set_minor_locator(NullLocator())
@@ -103,4 +127,7 @@ def _legend(verdicts, same: float, prefix: str):
     from .panels import key
 
     entries = [(v, key(*look(v), f"{prefix}-k{n}")) for n, v in enumerate(v for v in LOOKS if v in set(verdicts))]
-    return (*entries, (f"band of practical equality, ±{same * 100:g} %", key(theme.SAME, "band", True, f"{prefix}-kb", alpha=0.3)))
+    return (
+        *entries,
+        (f"band of practical equality, ±{same * 100:g} %", key(theme.SAME, "band", True, f"{prefix}-kb", alpha=0.3)),
+    )

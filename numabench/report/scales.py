@@ -37,7 +37,7 @@ def format_value(value: object, unit: str = "") -> str:
 
 def shorten(text: str) -> str:
     """A name that fits under a column; the table has it in full."""
-    return text if len(text) <= LONGEST_NAME else text[:LONGEST_NAME - 1] + "…"
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
 
 def axis_kind(axis: Axis, values: Sequence[Value]) -> str:
@@ -66,7 +66,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Ticks of the 1-2-5 series inside [low, high], thinned to at most seven."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1, 3), (1,)):
-        ticks = [m * 10.0 ** d for d in decades for m in steps if low <= m * 10.0 ** d <= high]
+        ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
         if len(ticks) <= 7:
             return ticks
     return ticks[:: math.ceil(len(ticks) / 7)]
@@ -76,7 +76,7 @@ def byte_ticks(low: float, high: float) -> list[float]:
     """Powers of two inside [low, high], at most `MAX_TICKS` of them."""
     exponents = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
     step = max(1, math.ceil(len(exponents) / MAX_TICKS))
-    return [2.0 ** e for e in exponents[::step]]
+    return [2.0**e for e in exponents[::step]]
 
 
 def limits(values: Sequence[float]) -> tuple[float, float, bool]:

@@ -43,7 +43,9 @@ class Figure:
     def _repr_html_(self) -> str:
         """Shown by notebooks as it is."""
         keys = "".join(f"<span style='margin-right:1em'>{svg} {Markup.escape(label)}</span>" for label, svg in self.legend)
-        parts = "".join(f"<div style='flex:1 1 340px;max-width:560px'><b>{Markup.escape(p.title)}</b>{p.svg}</div>" for p in self.panels)
+        parts = "".join(
+            f"<div style='flex:1 1 340px;max-width:560px'><b>{Markup.escape(p.title)}</b>{p.svg}</div>" for p in self.panels
+        )
         return f"<figure><figcaption>{Markup.escape(self.title)}</figcaption>{keys}<div style='display:flex;flex-wrap:wrap'>{parts}</div></figure>"
 
 
@@ -105,8 +107,12 @@ def view_rows(view: View, descriptor: BenchmarkRecord, estimates: pd.DataFrame, 
     elif contrast is None or contrasts is None or not len(contrasts):
         return estimates.iloc[0:0]
     else:
-        rows = contrasts[(contrasts["benchmark"] == descriptor.name) & (contrasts["metric"] == view.metric)
-                         & (contrasts["axis"] == contrast.axis) & (contrasts["control"].map(plain) == view.ratio_to)]
+        rows = contrasts[
+            (contrasts["benchmark"] == descriptor.name)
+            & (contrasts["metric"] == view.metric)
+            & (contrasts["axis"] == contrast.axis)
+            & (contrasts["control"].map(plain) == view.ratio_to)
+        ]
         rows = rows.assign(value=rows["ratio"], low=rows["ratio_low"], high=rows["ratio_high"])
     return matching(rows, dict(view.where))
 
@@ -118,14 +124,24 @@ def select(view: View, descriptor: BenchmarkRecord, sources: Sequence[Source]) -
     if metric is None or not sources:
         return None
     ratio = view.ratio_to is not None
-    return Selection(view, descriptor, metric, "×" if ratio else metric.unit, sources, ratio,
-                     {a.name: a for a in descriptor.axes}, dict(view.where))
+    return Selection(
+        view,
+        descriptor,
+        metric,
+        "×" if ratio else metric.unit,
+        sources,
+        ratio,
+        {a.name: a for a in descriptor.axes},
+        dict(view.where),
+    )
 
 
 def facet_points(selection: Selection, used: set[str]) -> tuple[list[dict[str, Value]], dict[str, Value]]:
     """Panels as points of the view's facet and of every axis that the view leaves free; and what is the same everywhere."""
     free, common = [], {}
-    for name in ([selection.view.facet] if selection.view.facet else []) + [a for a in selection.axes if a != selection.view.facet]:
+    for name in ([selection.view.facet] if selection.view.facet else []) + [
+        a for a in selection.axes if a != selection.view.facet
+    ]:
         if name in used or name in selection.fixed:
             continue
         values = selection.values(name)

@@ -29,9 +29,12 @@ REASONS = {
     "these_machines": "about these machines, not about their models",
     "page_size": "the sides got pages of different size",
     "distance": "no common distance of the CPUs",
-    "only_base": "measured in base only", "only_new": "measured in new only",
-    "no_valid_samples_base": "base has no undisturbed sample", "no_valid_samples_new": "new has no undisturbed sample",
-    "failed_trials_base": "trials failed in base", "failed_trials_new": "trials failed in new",
+    "only_base": "measured in base only",
+    "only_new": "measured in new only",
+    "no_valid_samples_base": "base has no undisturbed sample",
+    "no_valid_samples_new": "new has no undisturbed sample",
+    "failed_trials_base": "trials failed in base",
+    "failed_trials_new": "trials failed in new",
     "polarity_unknown": "which direction is better is not recorded",
 }
 
@@ -142,7 +145,9 @@ def _axis_cells(row: object, axes: Sequence[Axis]) -> list[Cell]:
 
 
 def _headings(axes: Sequence[Axis], rows: pd.DataFrame) -> list[tuple[str, bool]]:
-    return [(a.name.replace("_", " "), not any(isinstance(plain(v), str) for v in rows[a.name].dropna().unique()[:1])) for a in axes]
+    return [
+        (a.name.replace("_", " "), not any(isinstance(plain(v), str) for v in rows[a.name].dropna().unique()[:1])) for a in axes
+    ]
 
 
 def _distance_cell(distance: str, main: bool) -> Cell:
@@ -162,21 +167,33 @@ def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric:
     for _, row in sorted_rows(rows, axes).iterrows():
         half = float(row["half_width"])
         cells = [
-            *_axis_cells(row, axes), value_cell(row["value"], row["low"], row["high"], row["unit"]),
+            *_axis_cells(row, axes),
+            value_cell(row["value"], row["low"], row["high"], row["unit"]),
             Cell(f"±{half * 100:.1f} %" if math.isfinite(half) else "–", half if math.isfinite(half) else "", "number"),
-            Cell(str(int(row["processes"])), int(row["processes"]), "number")]
+            Cell(str(int(row["processes"])), int(row["processes"]), "number"),
+        ]
         if len(sessions) > 1:
             cells.append(Cell(str(int(row["sessions"])), int(row["sessions"]), "number"))
         if len(distances) > 1:
             cells.append(_distance_cell(row["distance"], bool(row["main"])))
         table.append((*cells, Cell(reason_text(row["reasons"], tuple(everywhere)), "", "remark")))
-    columns = [*_headings(axes, rows), (f"{metric.replace('_', ' ')} (95 % interval)", True), ("half-width", True), ("processes", True)]
+    columns = [
+        *_headings(axes, rows),
+        (f"{metric.replace('_', ' ')} (95 % interval)", True),
+        ("half-width", True),
+        ("processes", True),
+    ]
     columns += [("sessions", True)] if len(sessions) > 1 else []
     columns += [("distance", False)] if len(distances) > 1 else []
-    note = [fixed, f"Sessions: {sessions[0]}." if len(sessions) == 1 else "",
-            f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
-            f"In every row: {reason_text(sorted(everywhere))}." if everywhere else ""]
-    return _without_empty(Table(metric.replace("_", " "), (*columns, ("remarks", False)), tuple(table), " ".join(filter(None, note))))
+    note = [
+        fixed,
+        f"Sessions: {sessions[0]}." if len(sessions) == 1 else "",
+        f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
+        f"In every row: {reason_text(sorted(everywhere))}." if everywhere else "",
+    ]
+    return _without_empty(
+        Table(metric.replace("_", " "), (*columns, ("remarks", False)), tuple(table), " ".join(filter(None, note)))
+    )
 
 
 def _without_empty(table: Table) -> Table:
@@ -190,8 +207,12 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
     """Ratio and difference to the control, each with the interval of its paired sign test, and the number of pairs."""
     if not len(contrasts):
         return None
-    rows = contrasts[(contrasts["benchmark"] == descriptor.name) & (contrasts["axis"] == contrast.axis)
-                     & (contrasts["metric"] == contrast.metric) & (contrasts["control"].map(plain) == contrast.control)]
+    rows = contrasts[
+        (contrasts["benchmark"] == descriptor.name)
+        & (contrasts["axis"] == contrast.axis)
+        & (contrasts["metric"] == contrast.metric)
+        & (contrasts["control"].map(plain) == contrast.control)
+    ]
     if rows.empty:
         return None
     axes, fixed = split_axes(rows, descriptor)
@@ -202,19 +223,31 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
     everywhere = set.intersection(*(set(r) for r in rows["reasons"]))
     table = []
     for _, row in sorted_rows(rows, axes).iterrows():
-        cells = [*_axis_cells(row, axes), value_cell(row["ratio"], row["ratio_low"], row["ratio_high"], "×"),
-                                          value_cell(row["difference"], row["difference_low"], row["difference_high"], row["unit"]),
-                                          Cell(str(int(row["blocks"])), int(row["blocks"]), "number")]
+        cells = [
+            *_axis_cells(row, axes),
+            value_cell(row["ratio"], row["ratio_low"], row["ratio_high"], "×"),
+            value_cell(row["difference"], row["difference_low"], row["difference_high"], row["unit"]),
+            Cell(str(int(row["blocks"])), int(row["blocks"]), "number"),
+        ]
         if len(distances) > 1:
             cells.append(_distance_cell(row["distance"], bool(row.get("main", True))))
         table.append((*cells, Cell(reason_text(row["reasons"], tuple(everywhere)), "", "remark")))
     control = f"{contrast.axis.replace('_', ' ')} {format_value(contrast.control, axis.unit if axis else '')}"
     columns = [*_headings(axes, rows), ("ratio (95 % interval)", True), ("difference (95 % interval)", True), ("pairs", True)]
     columns += [("distance", False)] if len(distances) > 1 else []
-    note = [fixed, f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
-            f"In every row: {reason_text(sorted(everywhere))}." if everywhere else ""]
-    return _without_empty(Table(f"{contrast.metric.replace('_', ' ')} against {control}, measured side by side in the same processes",
-                                (*columns, ("remarks", False)), tuple(table), " ".join(filter(None, note))))
+    note = [
+        fixed,
+        f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
+        f"In every row: {reason_text(sorted(everywhere))}." if everywhere else "",
+    ]
+    return _without_empty(
+        Table(
+            f"{contrast.metric.replace('_', ' ')} against {control}, measured side by side in the same processes",
+            (*columns, ("remarks", False)),
+            tuple(table),
+            " ".join(filter(None, note)),
+        )
+    )
 
 
 def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metric: str) -> Table:
@@ -223,15 +256,31 @@ def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metri
     axes, fixed = split_axes(rows, descriptor) if descriptor else ([], "")
     table = []
     for _, row in sorted_rows(rows, axes).iterrows():
-        distance = " / ".join(dict.fromkeys(str(d) for d in (row["distance"], row.get("distance_new", "")) if isinstance(d, str) and d))
+        distance = " / ".join(
+            dict.fromkeys(str(d) for d in (row["distance"], row.get("distance_new", "")) if isinstance(d, str) and d)
+        )
         lead = _axis_cells(row, axes) if descriptor else [Cell(str(row["case"]))]
-        table.append((*lead, value_cell(row["base"], row["base_low"], row["base_high"], row["unit"]),
-                      value_cell(row["new"], row["new_low"], row["new_high"], row["unit"]),
-                      value_cell(row["ratio"], row["low"], row["high"], "×"), Cell(row["verdict"], row["verdict"], f"verdict {row['verdict']}"),
-                      Cell(distance or "–", distance, "distance"), Cell(reason_text(row["reasons"]), "", "remark", " ".join(row["reasons"]))))
+        table.append(
+            (
+                *lead,
+                value_cell(row["base"], row["base_low"], row["base_high"], row["unit"]),
+                value_cell(row["new"], row["new_low"], row["new_high"], row["unit"]),
+                value_cell(row["ratio"], row["low"], row["high"], "×"),
+                Cell(row["verdict"], row["verdict"], f"verdict {row['verdict']}"),
+                Cell(distance or "–", distance, "distance"),
+                Cell(reason_text(row["reasons"]), "", "remark", " ".join(row["reasons"])),
+            )
+        )
     lead = _headings(axes, rows) if descriptor else [("case", False)]
-    columns = [*lead, ("base (95 % interval)", True), ("new (95 % interval)", True), ("new ÷ base (95 % interval)", True),
-               ("verdict", False), ("distance", False), ("reasons", False)]
+    columns = [
+        *lead,
+        ("base (95 % interval)", True),
+        ("new (95 % interval)", True),
+        ("new ÷ base (95 % interval)", True),
+        ("verdict", False),
+        ("distance", False),
+        ("reasons", False),
+    ]
     polarity = rows["polarity"].iloc[0] if len(rows) else ""
     note = " ".join(filter(None, (fixed, f"{polarity.capitalize()} is better." if polarity else "")))
     return Table(metric.replace("_", " "), tuple(columns), tuple(table), note)
@@ -248,4 +297,3 @@ def format_answer(answer: object) -> tuple[str, str]:
     low, high = (float("nan") if b is None else float(b) for b in (answer.low, answer.high))
     quantity, interval = interval_text(float(value), low, high, unit)
     return (quantity, "–") if interval == "no interval" else (quantity, interval)
-

@@ -32,14 +32,35 @@ FONT_SIZE = 12.0  # CSS pixels in a panel shown at its natural width
 RC = {
     "svg.fonttype": "none",  # real text: any font serves, readers can select and search it, and the page stays small
     "svg.hashsalt": "numabench",  # ids repeat from run to run
-    "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE, "axes.labelsize": FONT_SIZE,
-    "xtick.labelsize": FONT_SIZE - 1, "ytick.labelsize": FONT_SIZE - 1,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": EDGE, "xtick.color": EDGE, "ytick.color": EDGE,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.facecolor": "none", "figure.facecolor": "none",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-    "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True, "hatch.color": EDGE, "hatch.linewidth": 0.6,
-    "lines.linewidth": 1.6, "lines.markersize": 5.5, "image.interpolation": "none", "image.composite_image": False,
-    "axes.unicode_minus": True, "xtick.minor.visible": False, "ytick.minor.visible": False,
+    "font.size": FONT_SIZE,
+    "axes.titlesize": FONT_SIZE,
+    "axes.labelsize": FONT_SIZE,
+    "xtick.labelsize": FONT_SIZE - 1,
+    "ytick.labelsize": FONT_SIZE - 1,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": EDGE,
+    "xtick.color": EDGE,
+    "ytick.color": EDGE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "hatch.color": EDGE,
+    "hatch.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "image.interpolation": "none",
+    "image.composite_image": False,
+    "axes.unicode_minus": True,
+    "xtick.minor.visible": False,
+    "ytick.minor.visible": False,
 }
 
 
@@ -49,8 +70,11 @@ def series_colour(index: int) -> str:
 
 def series_style(index: int) -> dict:
     """Colour, marker and dash of the series with this number: no two of the first 28 share all three."""
-    return {"color": series_colour(index), "marker": MARKERS[index % len(MARKERS)],
-            "linestyle": DASHES[index // len(SERIES_LIGHT) % len(DASHES)]}
+    return {
+        "color": series_colour(index),
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index // len(SERIES_LIGHT) % len(DASHES)],
+    }
 
 
 def style_variables(dark: bool) -> str:
@@ -61,7 +85,7 @@ def style_variables(dark: bool) -> str:
 
 def finish(svg: str, prefix: str, alt: str) -> str:
     """An SVG of matplotlib as a fragment for a page: themed, without ids that clash, with a text for those who cannot see it."""
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # a `*` rule that would leak into the page; page.css has it
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
@@ -74,6 +98,8 @@ def finish(svg: str, prefix: str, alt: str) -> str:
     svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)
     box = re.search(r'viewBox="([^"]+)"', svg)[1]
     natural = float(box.split()[2])
-    head = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}" '
-            f'style="max-width: {natural * LARGEST:.0f}px" class="plot" role="img" aria-label="{escape(alt, quote=True)}" font-family="{FONT}">')
-    return re.sub(r"\s*\n\s*", "\n", head + svg[svg.index(">") + 1:]).strip()
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}" '
+        f'style="max-width: {natural * LARGEST:.0f}px" class="plot" role="img" aria-label="{escape(alt, quote=True)}" font-family="{FONT}">'
+    )
+    return re.sub(r"\s*\n\s*", "\n", head + svg[svg.index(">") + 1 :]).strip()

@@ -26,15 +26,31 @@ def summary_sentence(comparison: Any) -> str:
     """The verdict in one sentence, with how many comparisons were made and how they were corrected."""
     counts, n = comparison.summary, comparison.comparisons
     if not n:
-        return "Nothing could be compared: " + (verdict_counts(counts) if sum(counts.values()) else "the two sides have no cell in common") + "."
-    lead = ("New is slower somewhere" if counts.get("slower") and not counts.get("faster") else
-            "New is faster in some cells and slower in others" if counts.get("slower") else
-            "New is faster somewhere and nowhere found slower" if counts.get("faster") else
-            "No cell is found faster or slower" if counts.get("unresolved") else "Every cell is the same within the band")
-    return (f"{lead}: of {n} comparisons, {verdict_counts({k: v for k, v in counts.items() if k in ('faster', 'slower', 'same', 'unresolved')})}"
-            + (f"; besides, {verdict_counts({k: v for k, v in counts.items() if k in ('incomparable', 'failed')})}"
-               if counts.get("incomparable") or counts.get("failed") else "")
-            + f". Same means within ±{comparison.same * 100:g} %; claims are corrected for their number (Benjamini-Hochberg, q = {comparison.q:g}).")
+        return (
+            "Nothing could be compared: "
+            + (verdict_counts(counts) if sum(counts.values()) else "the two sides have no cell in common")
+            + "."
+        )
+    lead = (
+        "New is slower somewhere"
+        if counts.get("slower") and not counts.get("faster")
+        else "New is faster in some cells and slower in others"
+        if counts.get("slower")
+        else "New is faster somewhere and nowhere found slower"
+        if counts.get("faster")
+        else "No cell is found faster or slower"
+        if counts.get("unresolved")
+        else "Every cell is the same within the band"
+    )
+    return (
+        f"{lead}: of {n} comparisons, {verdict_counts({k: v for k, v in counts.items() if k in ('faster', 'slower', 'same', 'unresolved')})}"
+        + (
+            f"; besides, {verdict_counts({k: v for k, v in counts.items() if k in ('incomparable', 'failed')})}"
+            if counts.get("incomparable") or counts.get("failed")
+            else ""
+        )
+        + f". Same means within ±{comparison.same * 100:g} %; claims are corrected for their number (Benjamini-Hochberg, q = {comparison.q:g})."
+    )
 
 
 def scope_sentence(comparison: Any) -> str:
@@ -67,17 +83,30 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None)
         if len(cells):
             sections.append(_section(f"c{number}", name, cells, descriptors.get(name), comparison, sides, refused.get(name)))
     aliases = [", ".join(m["alias"] for m in side) for side in (comparison.new_machines, comparison.base_machines)]
-    return {"title": "numabench compare: " + " against ".join(aliases),
-            "summary": summary_sentence(comparison), "scope": scope_sentence(comparison), "comparison": comparison,
-            "base": [machine_line(m) for m in comparison.base_machines], "new": [machine_line(m) for m in comparison.new_machines],
-            "sections": sections, "means": [_mean_row(row) for _, row in comparison.means.iterrows()], "verdicts": tables.VERDICTS,
-            "outliers": outlier_rows(comparison.outliers), "paths": [log.paths for log in (base, new) if log],
-            "worst": worst_rows(comparison.cells, descriptors)}
+    return {
+        "title": "numabench compare: " + " against ".join(aliases),
+        "summary": summary_sentence(comparison),
+        "scope": scope_sentence(comparison),
+        "comparison": comparison,
+        "base": [machine_line(m) for m in comparison.base_machines],
+        "new": [machine_line(m) for m in comparison.new_machines],
+        "sections": sections,
+        "means": [_mean_row(row) for _, row in comparison.means.iterrows()],
+        "verdicts": tables.VERDICTS,
+        "outliers": outlier_rows(comparison.outliers),
+        "paths": [log.paths for log in (base, new) if log],
+        "worst": worst_rows(comparison.cells, descriptors),
+    }
 
 
 def _mean_row(row: Any) -> dict[str, Any]:
-    return {"benchmark": row["benchmark"], "metric": str(row["metric"]).replace("_", " "), "ratio": f"{row['ratio']:.3f}×",
-            "cells": int(row["cells"]), "polarity": row.get("polarity", "")}
+    return {
+        "benchmark": row["benchmark"],
+        "metric": str(row["metric"]).replace("_", " "),
+        "ratio": f"{row['ratio']:.3f}×",
+        "cells": int(row["cells"]),
+        "polarity": row.get("polarity", ""),
+    }
 
 
 def worst_rows(cells: pd.DataFrame, descriptors: dict[str, BenchmarkRecord], most: int = 8) -> list[dict[str, Any]]:
@@ -91,8 +120,9 @@ def worst_rows(cells: pd.DataFrame, descriptors: dict[str, BenchmarkRecord], mos
     for _, row in slow.iterrows():
         quantity, interval = tables.interval_text(row["ratio"], row["low"], row["high"], "×")
         cell = cell_name(row, descriptors.get(row["benchmark"]))
-        found.append({"cell": f"{row['benchmark']}, {row['metric'].replace('_', ' ')}: {cell}",
-                      "ratio": quantity, "interval": interval})
+        found.append(
+            {"cell": f"{row['benchmark']}, {row['metric'].replace('_', ' ')}: {cell}", "ratio": quantity, "interval": interval}
+        )
     return found
 
 
@@ -110,7 +140,10 @@ def cell_name(row: Any, descriptor: BenchmarkRecord | None) -> str:
 def outlier_rows(outliers: pd.DataFrame) -> list[dict[str, str]]:
     """Every column as text, whatever the analysis names."""
     shown = [c for c in outliers.columns if c not in ("case", "machine_id")]
-    return [{c.replace("_", " "): f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in shown} for _, row in outliers.iterrows()]
+    return [
+        {c.replace("_", " "): f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in shown}
+        for _, row in outliers.iterrows()
+    ]
 
 
 def _side_estimates(base: RunLog, new: RunLog) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
@@ -126,18 +159,34 @@ def _side_estimates(base: RunLog, new: RunLog) -> list[tuple[str, pd.DataFrame, 
     return found
 
 
-def _section(identity: str, name: str, cells: pd.DataFrame, descriptor: BenchmarkRecord | None, comparison: Any, sides: Any,
-             refusal: str | None) -> dict[str, Any]:
+def _section(
+    identity: str,
+    name: str,
+    cells: pd.DataFrame,
+    descriptor: BenchmarkRecord | None,
+    comparison: Any,
+    sides: Any,
+    refusal: str | None,
+) -> dict[str, Any]:
     metrics = [m.name for m in descriptor.metrics] if descriptor else []
     metrics = [m for m in metrics if m in set(cells["metric"])] + [m for m in cells["metric"].unique() if m not in metrics]
     ratios = [f for n, m in enumerate(metrics) if (f := ratio_figure(cells, descriptor, m, comparison.same, f"{identity}r{n}"))]
-    return {"id": identity, "name": name, "title": descriptor.title if descriptor else name, "question": descriptor.question if descriptor else "",
-            "refusal": refusal, "counts": verdict_counts(dict(Counter(cells["verdict"]))), "ratios": ratios,
-            "tables": [tables.verdict_table(cells, descriptor, m) for m in metrics],
-            "overlays": overlays(descriptor, sides, identity) if descriptor and sides and not refusal else []}
+    return {
+        "id": identity,
+        "name": name,
+        "title": descriptor.title if descriptor else name,
+        "question": descriptor.question if descriptor else "",
+        "refusal": refusal,
+        "counts": verdict_counts(dict(Counter(cells["verdict"]))),
+        "ratios": ratios,
+        "tables": [tables.verdict_table(cells, descriptor, m) for m in metrics],
+        "overlays": overlays(descriptor, sides, identity) if descriptor and sides and not refusal else [],
+    }
 
 
-def overlays(descriptor: BenchmarkRecord, sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], prefix: str) -> list[figures.Figure]:
+def overlays(
+    descriptor: BenchmarkRecord, sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], prefix: str
+) -> list[figures.Figure]:
     """Each view with the curves of both sides on common axes, heat maps side by side on one colour scale."""
     found = []
     for number, view in enumerate(descriptor.views):

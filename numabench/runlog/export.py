@@ -41,9 +41,17 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
         for sample in trial.samples:
             parameters.update(dict.fromkeys(sample.parameters))
             shared = {
-                "run": trial.run, "machine": machine.get("alias", "unknown"), "machine_id": machine.get("id", "unknown"),
-                "benchmark": trial.benchmark, "session": trial.session, "block": trial.block, "process": trial.process,
-                "sample": sample.index, "case": sample.case, "valid": sample.valid, "reasons": " ".join(sample.reasons),
+                "run": trial.run,
+                "machine": machine.get("alias", "unknown"),
+                "machine_id": machine.get("id", "unknown"),
+                "benchmark": trial.benchmark,
+                "session": trial.session,
+                "block": trial.block,
+                "process": trial.process,
+                "sample": sample.index,
+                "case": sample.case,
+                "valid": sample.valid,
+                "reasons": " ".join(sample.reasons),
                 "hop_ns": sum(sample.hop) / 2 * 1e9 if sample.hop else float("nan"),
                 "core_width": sum(sample.width) / 2 if sample.width else float("nan"),
                 "frequency_ghz": sum(sample.frequency) / 2 / 1e9 if sample.frequency else float("nan"),
@@ -51,8 +59,15 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
             }
             for name, value in sample.metrics.items():
                 metric = metrics.get(name)
-                rows.append({**shared, "metric": name, "value": value, "unit": metric.unit if metric else "",
-                             "polarity": metric.polarity if metric else ""})
+                rows.append(
+                    {
+                        **shared,
+                        "metric": name,
+                        "value": value,
+                        "unit": metric.unit if metric else "",
+                        "polarity": metric.polarity if metric else "",
+                    }
+                )
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *parameters, *DETAILS])
     return frame.astype({name: frame[name].convert_dtypes().dtype for name in parameters})  # whole numbers stay whole
 

@@ -61,10 +61,13 @@ def _decode_line(line: bytes, path: Path, number: int) -> Record:
         except msgspec.DecodeError:
             probe = None
         if probe and probe.record == "header" and (probe.schema or 0) > SCHEMA:
-            raise LogError(f"{path} line {number} is of schema {probe.schema}; this numabench reads up to {SCHEMA}",
-                           "pip install --upgrade numabench") from error
-        raise LogError(f"{path} line {number} is not a run log record ({error})",
-                       "give a .jsonl file that numabench run wrote") from error
+            raise LogError(
+                f"{path} line {number} is of schema {probe.schema}; this numabench reads up to {SCHEMA}",
+                "pip install --upgrade numabench",
+            ) from error
+        raise LogError(
+            f"{path} line {number} is not a run log record ({error})", "give a .jsonl file that numabench run wrote"
+        ) from error
 
 
 def read_log(path: str | Path) -> list[Record]:
@@ -76,7 +79,7 @@ def read_log(path: str | Path) -> list[Record]:
         raise LogError(f"cannot read {path}: {error.strerror}", "check its name and permissions") from error
     records: list[Record] = []
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
-    for position, (number, line) in enumerate(numbered):
+    for number, line in numbered:
         try:
             record = _decode_line(line, path, number)
         except LogError:
@@ -85,12 +88,14 @@ def read_log(path: str | Path) -> list[Record]:
                 continue
             raise
         if isinstance(record, Header) and record.schema > SCHEMA:
-            raise LogError(f"{path} is of schema {record.schema}; this numabench reads up to {SCHEMA}",
-                           "pip install --upgrade numabench")
+            raise LogError(
+                f"{path} is of schema {record.schema}; this numabench reads up to {SCHEMA}", "pip install --upgrade numabench"
+            )
         records.append(record)
     if not any(isinstance(r, Header) for r in records):
-        raise LogError(f"{path} holds no run log header; it is empty or not a run log",
-                       "give a .jsonl file that numabench run wrote")
+        raise LogError(
+            f"{path} holds no run log header; it is empty or not a run log", "give a .jsonl file that numabench run wrote"
+        )
     return records
 
 
@@ -111,5 +116,11 @@ def load(*paths: str | Path) -> RunLog:
     for header in of(Header):
         if (header.run, header.session) not in ended:
             warnings.append(f"run {header.run} has no end record: it was cut short; what it holds is used")
-    return RunLog(paths=tuple(map(str, files)), headers=of(Header), benchmarks=of(BenchmarkRecord), trials=of(TrialRecord),
-                  ends=of(EndRecord), warnings=tuple(warnings))
+    return RunLog(
+        paths=tuple(map(str, files)),
+        headers=of(Header),
+        benchmarks=of(BenchmarkRecord),
+        trials=of(TrialRecord),
+        ends=of(EndRecord),
+        warnings=tuple(warnings),
+    )

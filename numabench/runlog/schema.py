@@ -12,8 +12,11 @@ from . import SCHEMA
 
 def schema() -> dict:
     """JSON Schema (2020-12) of one line of a run log."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"numabench run log, schema {SCHEMA}: one line",
-            **msgspec.json.schema(Record)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"numabench run log, schema {SCHEMA}: one line",
+        **msgspec.json.schema(Record),
+    }
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ class Journal:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._mend_tail()
         except OSError as error:
-            raise MachineError(f"cannot write the run log {self.path}: {error.strerror}; nothing would be kept",
-                               "choose another folder with --output") from error
+            raise MachineError(
+                f"cannot write the run log {self.path}: {error.strerror}; nothing would be kept",
+                "choose another folder with --output",
+            ) from error
 
     def _mend_tail(self) -> None:
         """A log cut inside a line (kill -9, power) gets its line end, so that the next record starts cleanly."""
@@ -40,12 +42,14 @@ class Journal:
         start = os.fstat(self._fd).st_size
         try:
             while line:  # a regular file takes the line whole unless the disk fills up
-                line = line[os.write(self._fd, line):]
+                line = line[os.write(self._fd, line) :]
             os.fsync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, start)
-            raise MachineError(f"cannot append to the run log {self.path}: {error.strerror}; the records before are safe",
-                               f"make room, then numabench run --resume {self.path}") from error
+            raise MachineError(
+                f"cannot append to the run log {self.path}: {error.strerror}; the records before are safe",
+                f"make room, then numabench run --resume {self.path}",
+            ) from error
 
     def close(self) -> None:
         os.close(self._fd)
