@@ -15,8 +15,8 @@ static const struct nb_parameter parameters[] = {
     [PRIMITIVE] = {"primitive",
                    "atomic_add|atomic_cas|atomic_add_sharded|atomic_add_per_node|mutex|mutex_adaptive|spin_ttas|ticket|mcs|futex",
                    "what protects the counter", ATOMIC_ADD, 0, 9},
-    [SECTION] = {"section", NULL, "dependent multiplies inside the critical section", 0, 0, 1000000},
-    [THINK] = {"think", NULL, "dependent multiplies between two critical sections", 0, 0, 1000000},
+    [SECTION] = {"section", NULL, "dependent multiplies inside the critical section", 0, 0, 10000000},
+    [THINK] = {"think", NULL, "dependent multiplies between two critical sections", 0, 0, 10000000},
 };
 static const struct nb_metric metrics[] = {
     {"throughput", "operation/s", "operations of all threads", NB_HIGHER_IS_BETTER},

@@ -38,7 +38,8 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
         batch(t, n);
         t->executed += n;
         next = nb_now();
-        usual = next - now + 1;
+        if (enough == 0 || next - now < usual)
+            usual = next - now + 1;
         if (next - now >= c->batch_ns)
             enough++;
         else

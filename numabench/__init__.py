@@ -8,7 +8,7 @@ nb.compare("results/a", "results/b").cells
 
 __version__ = "0.1.0"
 
-_API = ("Run", "compare", "list_benchmarks", "load", "machine", "run", "topology")
+_API = ("Run", "check", "compare", "list_benchmarks", "load", "machine", "resume", "run", "topology")
 __all__ = [*_API, "__version__"]
 
 

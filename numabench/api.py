@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .analysis.compare import Comparison
     from .benchmarks import Benchmark
+    from .host.findings import Finding
     from .host.machine import Machine
     from .host.topology import Topology
     from .measure.executor import Executor
@@ -83,18 +84,36 @@ def run(
     """Measure benchmarks (all, if none is named) on this machine and return the evidence.
 
     `settings` replaces axis values of the profile ({"stride": [8, 64]}); `request` takes what `measure.visit.Request` has:
-    cpus, budget, target, seed, samples, window (s), processes, alias. The log goes to `output/<alias>/<UTC time>.jsonl`.
+    cpus, budget and window (seconds or "90s"), target, seed, samples, processes, alias. The log goes to `output/<alias>/<UTC time>.jsonl`.
     """
     from .host.machine import read_machine
     from .measure.visit import Request, Visit, log_path
+    from .units import parse_seconds
 
     pairs = tuple(
         f"{k}={','.join(map(str, [v] if isinstance(v, (str, int, float)) else v))}" for k, v in (settings or {}).items()
     )
+    request |= {name: parse_seconds(request[name]) for name in ("budget", "window") if isinstance(request.get(name), str)}
     visit = Visit(Request(benchmarks=names, profile=profile, settings=pairs, **request))
     path = log_path(Path(output), read_machine(alias=request.get("alias")).alias)
     end = visit.measure(path, judge, progress, executor)
     return Run(load_log(path), end)
+
+
+def resume(path: str | Path, progress: Progress | None = None) -> Run:
+    """Go on with an interrupted run log (see `measure.visit.open_resume` for what is refused)."""
+    from .measure.visit import Visit, open_resume
+
+    request, state = open_resume(Path(path))
+    end = Visit(request).measure(Path(path), judge, progress, resume=state)
+    return Run(load_log(path), end)
+
+
+def check(root: str = "/") -> list[Finding]:
+    """What will disturb a measurement on this machine, worst first (see `host.health.check`)."""
+    from .host.health import check as look
+
+    return look(root)
 
 
 def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:

@@ -16,7 +16,10 @@ class NumabenchError(Exception):
         self.message, self.fix = message, fix
 
     def __str__(self) -> str:
-        return f"{self.message}. To mend it: {self.fix}" if self.fix else self.message
+        if not self.fix:
+            return self.message
+        end = "" if self.message.endswith(("?", ".")) else "."
+        return f"{self.message}{end} To mend it: {self.fix}"
 
 
 class UsageError(NumabenchError):

@@ -189,27 +189,31 @@ def source_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder of compiled kernels, owned by the user, mode 0700; anything else is refused."""
+    """The folder of compiled kernels, owned by the user as is `numabench/` around it, mode 0700; anything else is refused."""
     import stat
     from pathlib import Path
 
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numabench" / "kernels"
     try:
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        facts = base.stat()
+        base.parent.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (base.parent, base):  # not by `parents`, which leaves the mode to the umask
+            folder.mkdir(exist_ok=True, mode=0o700)
+        found = [(folder, folder.stat()) for folder in (base.parent, base)]
     except OSError as error:
         raise MachineError(
             f"cannot use the kernel cache {base}: {error.strerror}", "set XDG_CACHE_HOME to a folder of yours"
         ) from error
-    if facts.st_uid != os.getuid():
-        raise MachineError(
-            f"the kernel cache {base} belongs to another user; its code is not to be trusted",
-            "set XDG_CACHE_HOME to a folder of yours",
-        )
-    if stat.S_IMODE(facts.st_mode) & 0o022:
-        raise MachineError(
-            f"others may write to the kernel cache {base}; its code is not to be trusted", f"rm -r {base} && mkdir -m 700 {base}"
-        )
+    for folder, facts in found:  # who may write to the outer one may put another in the place of the inner one
+        if facts.st_uid != os.getuid():
+            raise MachineError(
+                f"the kernel cache {folder} belongs to another user; its code is not to be trusted",
+                "set XDG_CACHE_HOME to a folder of yours",
+            )
+        if stat.S_IMODE(facts.st_mode) & 0o022:
+            raise MachineError(
+                f"others may write to the kernel cache {folder}; its code is not to be trusted",
+                f"rm -r {folder} && mkdir -m 700 {folder}",
+            )
     base.chmod(0o700)
     return base
 
@@ -255,8 +259,12 @@ class Build:
         self.command = find_compiler()
         self.compiler = compiler_version(self.command)
         self.flags = [*FLAGS, *extra, *shlex.split(os.environ.get("CFLAGS", ""))]
+        # A cache in a shared home is used by several machines: by another architecture never, and by another processor only
+        # without -march=native or its like. The host's name stands for the processor, which uname does not know.
+        system = os.uname()
+        machine = [system.machine, *([system.nodename] if any("native" in flag for flag in self.flags) else [])]
         key = hashlib.sha256()
-        for part in (self.compiler, *self.command, *self.flags, *sorted(folder.glob("*.h")), self.source):
+        for part in (*machine, self.compiler, *self.command, *self.flags, *sorted(folder.glob("*.h")), self.source):
             key.update(part.encode() if isinstance(part, str) else part.read_bytes())
             key.update(b"\0")
         self.target = cache_folder() / f"{name}-{key.hexdigest()[:16]}.so"

@@ -15,7 +15,7 @@ LOWER, HIGHER = "lower", "higher"  # polarity: which direction is better
 Value = str | int | float
 
 
-class Frozen(msgspec.Struct, frozen=True, kw_only=True):
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pass
 
 

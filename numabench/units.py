@@ -7,6 +7,7 @@ import re
 
 from .errors import UsageError
 
+_NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -56,16 +57,16 @@ def format_seconds(seconds: float) -> str:
 
 def parse_bytes(text: str) -> int:
     """`64`, `4k`, `2MiB` to bytes."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
-    if not match:
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    if not match or math.isinf(float(match[1]) * _BYTES[match[2]]):
         raise UsageError(f"{text!r} is not a size", "write it as 4096, 4k or 2MiB")
     return int(float(match[1]) * _BYTES[match[2]])
 
 
 def parse_seconds(text: str) -> float:
     """`10ms`, `90`, `5m` to seconds."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*(ns|us|µs|ms|s|min|m|h)?\s*", text.lower())
-    if not match:
+    match = re.fullmatch(rf"\s*{_NUMBER}\s*(ns|us|µs|ms|s|min|m|h)?\s*", text.lower())
+    if not match or math.isinf(float(match[1]) * _SECONDS[match[2] or ""]):
         raise UsageError(f"{text!r} is not a duration", "write it as 10ms, 90s or 5m")
     return float(match[1]) * _SECONDS[match[2] or ""]
 

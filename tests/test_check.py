@@ -179,7 +179,7 @@ def test_odd_topology_is_a_note(tree):
 
 
 def command_with(monkeypatch, findings, *arguments):
-    monkeypatch.setattr(health, "check", lambda: findings)
+    monkeypatch.setattr(health, "check", lambda folder: findings)
     return CliRunner(env={"COLUMNS": "80"}).invoke(command, arguments)
 
 

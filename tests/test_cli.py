@@ -63,6 +63,10 @@ def test_list_shows_all_and_one():
         (["run", "padded_counters", "--set", "operation=stor"], 2, "did you mean store"),
         (["run", "--target", "much"], 2, "write it as 2%"),
         (["run", "--budget", "long"], 2, "write it as 10ms, 90s or 5m"),
+        (["run", "--budget", "1.2.3"], 2, "write it as 10ms, 90s or 5m"),
+        (["run", "--window", "."], 2, "write it as 10ms, 90s or 5m"),
+        (["run", "memory_latency", "--set", "size=1.2.3k"], 2, "write it as 4096, 4k or 2MiB"),
+        (["run", "memory_latency", "--set", f"size={'9' * 400}"], 2, "write it as 4096, 4k or 2MiB"),
         (["run", "--cpus", "4000"], 2, "CPU 4000 cannot be used"),
         (["run", "--cpus", "a-b"], 2, "write it as 0-3,8"),
         (["run", "--no-such-option"], 2, "No such option"),
@@ -103,6 +107,44 @@ def test_a_missing_numactl_is_exit_code_3(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     assert "--output" in complaint(numabench("run", "padded_counters", *TINY, "-o", str(tmp_path / "file"), code=3))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device. To mend it: make room"),
+        (PermissionError(13, "Permission denied", "/x/y"), "/x/y: Permission denied. To mend it: check the permissions"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/a',\n '/b']"), "['/a', '/b']. To mend it: set TMPDIR"),
+        (OSError("odd"), "odd. To mend it: "),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_exit_code_3(monkeypatch, capsys, error, words):
+    from numabench import cli
+
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli.command, "main", refuse)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["list"])
+    said = capsys.readouterr().err
+    assert caught.value.code == 3 and words in said and said.count("\n") == 1
+
+
+def test_debconf_asks_nothing_through_sudo(tmp_path):
+    """sudo drops the environment, so the variable is set behind it."""
+    tools = {
+        "id": "echo 1000",
+        "sudo": 'while [ "$1" = -n ]; do shift; done\nexec env -u DEBIAN_FRONTEND "$@"',
+        "apt-get": f'echo "$DEBIAN_FRONTEND $*" >>{tmp_path}/calls',
+        "dpkg-query": "exit 1",
+    }
+    for name, text in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    command = ["sh", str(ROOT / "tools" / "system-packages"), "foo"]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert "noninteractive install -y -qq --no-install-recommends foo" in (tmp_path / "calls").read_text()
 
 
 def test_a_plan_is_printed_and_nothing_measured(tmp_path):

@@ -177,7 +177,11 @@ def test_page_in_a_browser(html, tmp_path, width):
 def test_compare_as_a_user_types_it(files, tmp_path):
     done = numabench("compare", *files, "-o", tmp_path / "page.html", env={"PATH": "/usr/bin:/bin", "COLUMNS": "120"})
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "slower" in done.stdout and "one_session" in done.stdout and "what else differs" in done.stdout
+    assert "slower" in done.stdout and "what else differs" in done.stdout and "one_session" not in done.stdout
+    changes = [line for line in done.stdout.splitlines() if line.startswith(("slower ", "faster "))]
+    assert changes and all("× (" in line for line in changes)
+    every = numabench("compare", *files, "--cells", env={"PATH": "/usr/bin:/bin", "COLUMNS": "120"}).stdout
+    assert "one_session" in every and len(every.splitlines()) > len(done.stdout.splitlines())
     check_page((tmp_path / "page.html").read_text())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import signal
@@ -9,14 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import numabench as nb
 from numabench import kernel as abi
 from numabench.errors import MachineError
+from numabench.host import memory
 from numabench.host.memory import Buffer
-from numabench.measure.executor import Outcome, ProcessExecutor
+from numabench.measure.executor import Outcome, ProcessExecutor, read_events, wait_quietly, why
 from numabench.measure.protocol import Job, JobCase, Timing
 
 CPUS = tuple(sorted(os.sched_getaffinity(0)))
@@ -122,6 +126,20 @@ def test_a_buffer_on_a_node_that_is_not_there():
         Buffer(4096, node=63)
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.EPERM, "mbind.*--cap-add SYS_NICE"), (errno.ENOSYS, "mbind"), (errno.EINVAL, "numactl --hardware")],
+)
+def test_a_bind_that_is_refused_says_what_helps(monkeypatch, code, advice):
+    def refuse(*_):
+        ctypes.set_errno(code)
+        return -1
+
+    monkeypatch.setattr(memory, "_libnuma", lambda: SimpleNamespace(mbind=refuse))
+    with pytest.raises(MachineError, match=f"cannot bind 4096 bytes to node 0: .*{advice}"):
+        Buffer(4096, node=0)
+
+
 def test_huge_pages_are_proven_not_assumed():
     import ctypes
 
@@ -164,6 +182,50 @@ def test_a_worker_that_hangs_is_killed(tmp_path):
 def test_a_worker_that_babbles_is_a_reason():
     outcome = execute(job("padded_counters", {"operation": "store"}), command=[sys.executable, "-c", "print('hello')"])
     assert "spoke out of turn" in outcome.failure
+
+
+def test_events_that_are_no_text_are_a_reason():
+    events, broken = read_events(b'{"event":"began","case":"c"}\n{"event":"began","case":"\xff"}\n')
+    assert len(events) == 1 and "spoke out of turn" in broken
+
+
+@pytest.mark.parametrize("how", [AttributeError, PermissionError])
+def test_without_pidfd_a_process_is_awaited_all_the_same(monkeypatch, how):
+    def refuse(*_):
+        raise how
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as child:
+        assert wait_quietly(child, 60) and child.returncode == 3
+    with subprocess.Popen(["sleep", "600"]) as child:
+        assert not wait_quietly(child, 0.1)
+        child.kill()
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        (
+            "libnuma: Warning: cpu argument 9 is out of range\n\nusage: numactl [--all]\n<length> can have g (GB)\n",
+            "libnuma: Warning: cpu",
+        ),
+        ("numactl: This system does not support NUMA policy\nusage: numactl\n<length> can have g (GB)\n", "numactl: This system"),
+        ("usage\n<77> is invalid\n<length> can have g (GB)\n", "<77> is invalid"),
+        ("libnuma: Warning: odd\nTraceback (most recent call last):\n  File\nValueError: no luck\n\n", "ValueError: no luck"),
+        ("one\ntwo\n\n", "two"),
+    ],
+)
+def test_a_failure_is_told_by_the_line_that_says_most(errors, said):
+    assert why(1, True, 1.0, "", errors).startswith(f"crashed: exit code 1: {said}")
+    assert why(1, True, 1.0, "", "") == "crashed: exit code 1" and why(0, True, 1.0, "", errors) == ""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH is of Python 3.11")
+def test_a_worker_takes_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "ctypes.py").write_text("raise SystemExit('the wrong ctypes')")
+    monkeypatch.chdir(tmp_path)
+    outcome = execute(job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0}))
+    assert outcome.failure == "" and outcome.samples
 
 
 def test_a_kernel_that_crashes_takes_only_its_process(tmp_path):

@@ -57,6 +57,59 @@ def test_a_log_mended_by_a_resume_keeps_both_sides(recorded):
         journal.append(make_log(processes=3).ends[0])
     log = load(recorded)
     assert len(log.trials) == 2 and len(log.ends) == 1
+    assert any("line 7 was cut off" in w for w in log.warnings)
+
+
+def test_every_cut_point_of_a_line_is_read_and_said(recorded):
+    """At the end of a file and mended in the middle: a cut after an inner `}` or inside a number is a cut too."""
+    lines = recorded.read_bytes().splitlines(keepends=True)
+    head, whole = b"".join(lines[:5]), lines[5]
+    assert b"}" in whole[:-2] and b"." in whole and b":-" in whole.replace(b":0", b":-0.5", 1)
+    whole = whole.replace(b'"value":', b'"value":-', 1)
+    expected = read_log_of(recorded, head)
+    for cut in range(1, len(whole) - 1):
+        for tail in (b"", b"\n" + lines[-1]):
+            warnings: list[str] = []
+            recorded.write_bytes(head + whole[:cut] + tail)
+            records = read_log(recorded, warnings)
+            assert records[: len(expected)] == expected and len(records) == len(expected) + bool(tail), whole[:cut]
+            assert len(warnings) == 1 and "line 6 was cut off" in warnings[0] and str(recorded) in warnings[0]
+
+
+def read_log_of(path: Path, data: bytes) -> list:
+    path.write_bytes(data)
+    return read_log(path)
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize(
+    "line", [b'{"record":"trial","run":"\xff\xfe"}', b'{"record":"\xff"}', b'{"record":"trial","nonsense":true}']
+)
+def test_a_whole_line_that_is_wrong_was_not_cut(recorded, line, end):
+    recorded.write_bytes(recorded.read_bytes() + line + end)
+    with pytest.raises(LogError, match=r"line \d+ is not a run log record") as caught:
+        load(recorded)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_log_has_one_writer(recorded):
+    before = recorded.read_bytes()
+    with Journal(recorded), pytest.raises(MachineError, match=f"another run is writing {recorded}"):
+        Journal(recorded)
+    assert recorded.read_bytes() == before
+    Journal(recorded).close()
+
+
+def test_a_file_system_without_locks_is_written(recorded, monkeypatch):
+    import errno
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with Journal(recorded) as journal:
+        journal.append(make_log().ends[0])
 
 
 def test_concatenation_is_merging_and_copies_count_once(tmp_path, recorded):

@@ -229,7 +229,7 @@ def _pairwise(data: _Data, answer: Answer) -> _Found:
     elif "disturbed" in row["reasons"]:
         problem = "unresolved: more than a fifth of the samples were disturbed"
     elif low <= nothing <= high:
-        problem = "unresolved: the interval includes no difference at all"
+        problem = "unresolved: the interval includes no difference (1×, or 0)"
     text = f"{format_number(value)}×" if unit == "×" else format_quantity(value, unit)
     design = design_text(row["blocks"], row["sessions"], row["distance"])
     return _Found(

@@ -16,10 +16,11 @@ from ..errors import UsageError
 from ..model import Answer, Axis, Contrast, Frozen, Value, View
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..host.topology import Topology
 
 ENTRY_POINTS = "numabench.benchmarks"
-PROFILES = ("quick", "standard", "full")
 ALONE = "alone"  # placement of a single thread
 
 #: Relations of CPUs as the report's sentences say them.
@@ -54,9 +55,15 @@ class Probes(Frozen):
     hop: float | None = None
     width: float = 0.0  # independent operations per cycle
 
-    def after(self, before: Probes) -> Probes:
-        """These, with the price of a multiply from `before`: it is measured once per case."""
-        return Probes(frequency=self.frequency, multiply=self.multiply or before.multiply, hop=self.hop, width=self.width)
+    def mean(self, other: Probes) -> Probes:
+        """Halfway between two: what held around a sample."""
+        hop = (self.hop + other.hop) / 2 if self.hop and other.hop else None
+        return Probes(
+            frequency=(self.frequency + other.frequency) / 2,
+            multiply=(self.multiply + other.multiply) / 2,
+            hop=hop,
+            width=(self.width + other.width) / 2,
+        )
 
 
 class Found:
@@ -102,6 +109,8 @@ class Benchmark(ABC):
     views: ClassVar[tuple[View, ...]] = ()
     notes: ClassVar[tuple[str, ...]] = ()
     method: ClassVar[dict[str, Value]] = {}
+    module: str  # where it was found: what a worker imports
+    kernel_folder: ClassVar[Path | None] = None  # of a plug-in's C files, with a copy of the headers; None: numabench's own
     rank: ClassVar[int] = 100  # where it stands in lists and reports; equal ones by name
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
     may_sleep: ClassVar[bool] = False
@@ -165,17 +174,31 @@ def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int
 
 
 def memory_node(topology: Topology, node: int | None) -> int | None:
-    """`node`, or None on a kernel without NUMA, where nothing can be bound."""
-    return node if topology.numa else None
+    """`node`, or the nearest one that has memory and may be used; None on a kernel without NUMA, where nothing is bound."""
+    usable = topology.memory_nodes()
+    if not topology.numa or node is None or not usable:
+        return None
+    if node in usable:
+        return node
+    distances = next(n.distances for n in topology.nodes if n.id == node)
+    return min(usable, key=lambda other: (distances.get(other, 1 << 30), other))
 
 
 def discover() -> dict[str, Benchmark]:
-    """All benchmarks by name: those of this package and those that other distributions register."""
+    """All benchmarks by name: those of this package and those that other distributions register (`package.module`)."""
     from importlib.metadata import entry_points
 
     modules = [f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     modules += [point.value for point in entry_points(group=ENTRY_POINTS)]
-    found = [importlib.import_module(module).BENCHMARK for module in modules]
+    found = []
+    for module in modules:
+        try:
+            found.append(importlib.import_module(module).BENCHMARK)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"the benchmark module {module} cannot be loaded: {error}", "mend or uninstall that plug-in"
+            ) from error
+        found[-1].module = module
     return {benchmark.name: benchmark for benchmark in sorted(found, key=lambda b: (b.rank, b.name))}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
 import click
 
 from .. import __version__
-from ..errors import INTERRUPTED, NumabenchError
+from ..errors import INTERRUPTED, MACHINE, USAGE, NumabenchError
 
 #: verb -> what `--help` says of it; the module of the same name holds `command`.
 VERBS = {
@@ -69,6 +70,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(command.main(arguments, standalone_mode=False) or 0)
     except NumabenchError as error:
         fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(USAGE)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
@@ -79,6 +83,23 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `numabench export | head`: the reader has what it wanted
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        fail(describe(error), MACHINE)
+
+
+def describe(error: OSError) -> str:
+    """One line for what the system refused: where, why, and what mends it."""
+    where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    what = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "make room on that disk, or set TMPDIR and --output to folders with room (df -h shows them)"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        fix = "check the permissions (ls -ld), or choose another folder with --output or TMPDIR"
+    elif "temporary directory" in what:
+        fix = "set TMPDIR to a folder that exists, is yours and has room"
+    else:
+        fix = "check that the file or folder exists and is in order; TMPDIR and --output choose others"
+    return str(NumabenchError(f"the system refused{f' {where}' if where else ''}: {what}", fix))
 
 
 def fail(message: str, code: int) -> None:

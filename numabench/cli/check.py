@@ -17,16 +17,21 @@ _MAX_WIDTH = 100  # longer lines are hard to read; the terminal may be narrower
     show_default=True,
     help="Text for a person, or one JSON object.",
 )
+@click.option(
+    "--root", default="/", metavar="DIR", help="Look at a snapshot of another machine (DIR/sys, DIR/proc, or a .tar.gz of them)."
+)
 @click.pass_context
-def command(context: click.Context, form: str) -> None:
+def command(context: click.Context, form: str, root: str) -> None:
     """Look for what will disturb a measurement on this machine. Changes nothing.
 
     Exit code 3 when a measurement makes no sense here, else 0.
     """
     from ..errors import MACHINE
     from ..host.health import check
+    from .roots import opened_root
 
-    findings = check()
+    with opened_root(root) as folder:
+        findings = check(folder)
     fatal = any(finding.severity == "fatal" for finding in findings)
     if form == "json":
         import msgspec

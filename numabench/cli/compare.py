@@ -58,8 +58,8 @@ def patient(console: type[Console]) -> Console:
     return Patient(highlight=False)
 
 
-def print_comparison(console: Console, comparison: Any, descriptors: dict[str, Any]) -> None:
-    """Summary, what else differs, refusals, then one table per benchmark and metric."""
+def print_comparison(console: Console, comparison: Any, descriptors: dict[str, Any], all_cells: bool) -> None:
+    """Summary, what else differs, refusals, then verdicts by metric and every change, or all cells in tables."""
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
@@ -77,7 +77,10 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
         for what, left, right in comparison.differs:
             table.add_row(escape(what), Text(_short(left)), Text(_short(right)))
         console.print(table)
-    for name in comparison.cells["benchmark"].unique():
+    if not all_cells:
+        console.print(verdict_counts(comparison))
+        print_changes(console, comparison)
+    for name in comparison.cells["benchmark"].unique() if all_cells else ():
         cells = comparison.cells[comparison.cells["benchmark"] == name]
         descriptor = descriptors.get(name)
         for metric in sorted(cells["metric"].unique(), key=[m.name for m in descriptor.metrics].index if descriptor else str):
@@ -85,6 +88,41 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
             console.print(cell_table(name, cells, descriptor, metric))
     console.print()
     console.print(Text(summary_sentence(comparison)), style="bold")
+
+
+def verdict_counts(comparison: Any) -> Any:
+    """One row per benchmark and metric: how many cells got which verdict."""
+    from rich.table import Table
+
+    verdicts = [v for v in STYLES if comparison.summary.get(v)]
+    table = Table("benchmark", "metric", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for verdict in verdicts:
+        table.add_column(verdict, justify="right", style=STYLES[verdict])
+    for (benchmark, metric), cells in comparison.cells.groupby(["benchmark", "metric"], sort=False):
+        counts = cells["verdict"].value_counts()
+        table.add_row(benchmark, metric, *(str(counts.get(v, 0) or "") for v in verdicts))
+    return table
+
+
+def print_changes(console: Console, comparison: Any) -> None:
+    """Every faster and slower cell in a line of its own; the others are counted above."""
+    from rich.text import Text
+
+    from ..analysis.structure import parameter_columns
+    from ..units import format_number
+
+    cells = comparison.cells[comparison.cells["verdict"].isin(("faster", "slower"))]
+    for _, row in cells.iterrows():
+        point = " ".join(
+            f"{name}={row[name]}" for name in parameter_columns(cells) if row[name] is not None and row[name] == row[name]
+        )
+        ratio = f"{format_number(row['ratio'])}× ({format_number(row['low'])}–{format_number(row['high'])}×)"
+        console.print(
+            Text.assemble((row["verdict"], STYLES[row["verdict"]]), f" {row['metric']} {ratio} {row['benchmark']} {point}")
+        )
+    if len(cells):
+        console.print("Ratios are new to base, with 95 % intervals.", style="dim")
+    console.print("All cells: --cells; a page with figures: --output FILE.html", style="dim")
 
 
 def _short(text: str, longest: int = 60) -> str:
@@ -194,10 +232,11 @@ def exit_code(comparison: Any, require_precision: bool) -> int:
 @click.option(
     "--same", type=Share(), default="3%", show_default=True, metavar="SHARE", help="Ratios this close to 1 are the same."
 )
+@click.option("--cells", "all_cells", is_flag=True, help="Print every cell, not only what is faster or slower.")
 @click.option("--require-precision", is_flag=True, help="Exit with 5 while any verdict is unresolved.")
 @click.pass_context
 def command(
-    ctx: click.Context, base: str, new: str, form: str, output: Path | None, same: float, require_precision: bool
+    ctx: click.Context, base: str, new: str, form: str, output: Path | None, same: float, all_cells: bool, require_precision: bool
 ) -> None:
     """Compare NEW against BASE, each a run log or a folder of logs.
 
@@ -220,7 +259,7 @@ def command(
 
         descriptors = {d.name: d for d in merge_descriptors([*left.benchmarks, *right.benchmarks])}
         try:
-            print_comparison(patient(Console), comparison, descriptors)
+            print_comparison(patient(Console), comparison, descriptors, all_cells)
         except BrokenPipeError:  # `| head`: the verdict still is the exit code
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     body = as_json(comparison) if form == "json" else page if form == "html" or output else None

@@ -70,7 +70,6 @@ class RunDisplay(Progress):
     def __init__(self, console: Console, plan: Plan, quiet: bool):
         self.console, self.plan, self.quiet = console, plan, quiet
         self.disturbed = self.samples = self.processes = 0
-        self.last = ""
 
     def __enter__(self) -> RunDisplay:
         return self
@@ -78,6 +77,10 @@ class RunDisplay(Progress):
     def __exit__(self, *_: object) -> None:
         if not self.quiet and self.console.is_terminal:
             self.console.file.write("\r\x1b[K")
+
+    def started(self, block: Block, process: int) -> None:
+        if not self.processes:  # until there is an estimate
+            self.show_line(f"{block.benchmark}: first process of {len(block.cases)} cases")
 
     def finished(self, block: Block, trial: TrialRecord, remaining: float) -> None:
         self.processes += 1

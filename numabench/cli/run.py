@@ -73,10 +73,15 @@ def command(
     from ..host.machine import read_machine
     from ..measure.visit import Visit, log_path, open_resume
     from .progress import RunDisplay, print_plan, print_summary
+    from .roots import opened_root
 
     console = Console(highlight=False)
-    request, state = (open_resume(resume)) if resume else (make_request(**options), None)
-    visit = Visit(request, root)
+    request, state = resume_request(*open_resume(resume), **options) if resume else (make_request(**options), None)
+    if state and state.complete and not options["budget"]:
+        console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run")
+        return 0
+    with opened_root(root) as folder:
+        visit = Visit(request, folder)
     print_plan(console, visit)
     if plan_only:
         return 0
@@ -103,6 +108,26 @@ def command(
         console.print(f"Report: {page}", soft_wrap=True)
     precise = end.cells["reached"] == end.cells["total"]
     return IMPRECISE if require_precision and not precise else 0
+
+
+def resume_request(request, state, budget, target, **options):
+    """The resumed log's own request with a new budget or target, if given; anything else would be another run."""
+    import msgspec
+
+    from ..errors import UsageError
+
+    context = click.get_current_context()
+    given = [n for n in options if context.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
+    if given:
+        raise UsageError(
+            f"--resume goes on with what the log asked for; {', '.join(given)} cannot change",
+            "leave it away, or start a run of its own",
+        )
+    wanted = make_request(benchmarks=(), budget=budget, target=target, window=None, settings=())
+    changes = {"budget": wanted.budget} if budget else {}
+    if context.get_parameter_source("target") is click.core.ParameterSource.COMMANDLINE:
+        changes["target"] = wanted.target
+    return msgspec.structs.replace(request, **changes), state
 
 
 def make_request(benchmarks, budget, target, window, settings, **plain):

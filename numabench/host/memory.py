@@ -6,6 +6,7 @@ Imported by worker processes: the standard library and msgspec only.
 from __future__ import annotations
 
 import ctypes as c
+import errno
 import os
 
 from ..errors import MachineError
@@ -68,10 +69,14 @@ class Buffer:
         mask = (c.c_uint64 * words)()
         mask[node // 64] = 1 << node % 64
         if _libnuma().mbind(self.address, self.size, _MPOL_BIND, mask, words * 64 + 1, _MPOL_MF_STRICT):
-            reason = os.strerror(c.get_errno())
+            code = c.get_errno()
             self.close()
+            forbidden = code in (errno.EPERM, errno.ENOSYS)  # what seccomp filters answer
             raise MachineError(
-                f"cannot bind {self.size} bytes to node {node}: {reason}", "numactl --hardware shows the nodes allowed"
+                f"cannot bind {self.size} bytes to node {node}: {os.strerror(code)}",
+                "allow the system call mbind (containers: --cap-add SYS_NICE)"
+                if forbidden
+                else "numactl --hardware shows the nodes allowed",
             )
 
     def prove(self) -> MemoryProof:

@@ -16,14 +16,16 @@ from ..host.placement import numactl_command
 from .protocol import Began, CaseFailed, Done, Event, Job, Took, decode_event, encode
 
 WORKER = "numabench.measure.worker"
-#: One thread in any library that a plug-in benchmark might load; the same string hashes in every process; and byte code
-#: is kept, since compiling these modules in every process would double its start.
+#: One thread in any library that a plug-in benchmark might load; the same string hashes in every process; byte code is
+#: kept, since compiling these modules in every process would double its start; and a `random.py` in the folder where
+#: numabench is called is not taken for the standard library's (from Python 3.11 on, before it has no effect).
 QUIET = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
     "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONSAFEPATH": "1",
 }
 
 
@@ -69,12 +71,11 @@ class ProcessExecutor:
 
     def execute(self, job: Job, timeout: float) -> Outcome:
         cpus = {cpu for case in job.cases for cpu in case.cpus}
-        node = next((case.node for case in job.cases if case.node is not None), None)
         with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as outbox, tempfile.TemporaryFile() as errors:
             inbox.write(encode(job))
             inbox.seek(0)
             child = subprocess.Popen(
-                [*numactl_command(cpus, node), *self.command],
+                [*numactl_command(cpus, job.home), *self.command],
                 stdin=inbox,
                 stdout=outbox,
                 stderr=errors,
@@ -95,7 +96,13 @@ class ProcessExecutor:
 
 def wait_quietly(child: subprocess.Popen, timeout: float) -> bool:
     """Whether the process ended within `timeout` seconds. Sleeps in one system call: polling would disturb it."""
-    descriptor = os.pidfd_open(child.pid)
+    try:
+        descriptor = os.pidfd_open(child.pid)
+    except (AttributeError, OSError):  # Linux before 5.3, a seccomp filter: `wait` polls, each 50 ms at most
+        try:
+            return child.wait(timeout) is not None
+        except subprocess.TimeoutExpired:
+            return False
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -110,14 +117,23 @@ def read_events(output: bytes) -> tuple[list[Event], str]:
     for line in output.split(b"\n")[:-1]:
         try:
             events.append(decode_event(line))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return events, f"spoke out of turn: {line[:80]!r} ({error})"
     return events, ""
 
 
+def complaint(errors: str) -> str:
+    """The line of `errors` that says most: the last one, or numactl's own, which stands before its page of usage."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    told = [line for line in lines if "libnuma" in line or "is invalid" in line or line.startswith("numactl:")]
+    if told and not any(line.startswith("Traceback (most recent") for line in lines):
+        return told[0]
+    return lines[-1] if lines else ""
+
+
 def why(code: int, in_time: bool, timeout: float, broken: str, errors: str) -> str:
     """One line on how a process failed; empty if it did not."""
-    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
+    last = complaint(errors)
     if not in_time:
         return f"timeout: no end within {timeout:.0f} s"
     if code < 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import math
 import random
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -13,7 +15,7 @@ from ..benchmarks import ALONE, Benchmark, Parameters, Placement
 from ..errors import MachineError, UsageError
 from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value
-from ..units import format_bytes, parse_bytes
+from ..units import format_bytes, format_seconds, parse_bytes
 from .protocol import JobCase, Timing
 
 LOOKS = (5, 8, 12, 20, 32)  # planned looks: looking after each process would stop on luck
@@ -26,12 +28,13 @@ SAMPLE_OVERHEAD = 0.004
 CASE_OVERHEAD = 0.003
 BYTE_OVERHEAD = 2.5e-9  # first touch, chain and one walk
 PROCESS_OVERHEAD = 0.1
+GENEROSITY = 1.3  # of a large machine's budget over the time that pairs need
 
-#: Per profile: wall-clock budget in seconds and timing of a sample.
-PROFILES: dict[str, tuple[float, Timing]] = {
-    "quick": (40.0, Timing(window=0.008)),
-    "standard": (300.0, Timing(window=0.025)),
-    "full": (3600.0, Timing(window=0.025)),
+#: Per profile: wall-clock budget in seconds on a small machine, the most that it grows to on a large one, and timing.
+PROFILES: dict[str, tuple[float, float, Timing]] = {
+    "quick": (40.0, 120.0, Timing(window=0.008)),
+    "standard": (300.0, 1200.0, Timing(window=0.025)),
+    "full": (3600.0, 4 * 3600.0, Timing(window=0.025)),
 }
 
 
@@ -68,6 +71,12 @@ class Plan(Frozen):
     def cases(self) -> int:
         return sum(len(b.cases) for b in self.blocks)
 
+    @property
+    def key(self) -> str:
+        """What two plans share when one can go on with what the other began: blocks, their cases, seed and timing."""
+        text = [(b.name, [c.case.hash for c in b.cases]) for b in self.blocks], self.seed, repr(self.timing)
+        return hashlib.sha256(repr(text).encode()).hexdigest()[:16]
+
     def seconds(self, processes: int) -> float:
         return processes * sum(b.seconds(self.timing) for b in self.blocks)
 
@@ -83,7 +92,10 @@ def case_seconds(planned: PlannedCase, timing: Timing) -> float:
 def parse_selection(benchmarks: Sequence[Benchmark], settings: Iterable[str]) -> dict[str, tuple[Value, ...]]:
     """`axis=value[,value...]` settings as values; each must name an axis of one of the benchmarks at least."""
     chosen: dict[str, tuple[Value, ...]] = {}
-    axes = {axis.name: axis for benchmark in benchmarks for axis in benchmark.axes}
+    axes: dict[str, list[Axis]] = {}
+    for benchmark in benchmarks:
+        for axis in benchmark.axes:
+            axes.setdefault(axis.name, []).append(axis)
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator or not text:
@@ -92,9 +104,27 @@ def parse_selection(benchmarks: Sequence[Benchmark], settings: Iterable[str]) ->
             raise UsageError(
                 f"no benchmark chosen here has a parameter {name!r}{near(name, axes)}", f"choose among {', '.join(axes)}"
             )
-        values = [parse_value(axes[name], word.strip()) for word in text.split(",") if word.strip()]
+        values = [parse_any(axes[name], word.strip()) for word in text.split(",") if word.strip()]
         chosen[name] = tuple(dict.fromkeys([*chosen.get(name, ()), *values]))
     return chosen
+
+
+def parse_any(axes: list[Axis], word: str) -> Value:
+    """The value that `word` is on the first axis that takes it; the last refusal if none does."""
+    for axis in axes[:-1]:
+        try:
+            return parse_value(axis, word)
+        except UsageError:
+            continue
+    return parse_value(axes[-1], word)
+
+
+def accepts(axis: Axis, value: Value) -> bool:
+    """Whether an axis takes a value that some benchmark's axis of that name took."""
+    try:
+        return parse_value(axis, str(value)) == value
+    except UsageError:
+        return False
 
 
 def parse_value(axis: Axis, word: str) -> Value:
@@ -129,8 +159,9 @@ def expand(benchmark: Benchmark, topology: Topology, profile: str, selection: di
     """The pruned product of the profile's sweeps, with the selection's values in place of the profile's."""
     points: dict[tuple, Parameters] = {}
     names = [axis.name for axis in benchmark.axes]
+    chosen = {a.name: [v for v in selection[a.name] if accepts(a, v)] for a in benchmark.axes if a.name in selection}
     for sweep in benchmark.sweep(topology, profile):
-        values = {name: selection.get(name, tuple(sweep[name])) for name in names}
+        values = {name: chosen.get(name, sweep[name]) for name in names}
         for point in itertools.product(*(values[name] for name in names)):
             parameters = dict(zip(names, point, strict=True))
             if benchmark.keep(parameters, topology):
@@ -155,7 +186,7 @@ def make_plan(
     an error if their size was asked for. `timing_changes` replace the profile's (see `Timing`)."""
     if profile not in PROFILES:
         raise UsageError(f"there is no profile {profile!r}{near(profile, PROFILES)}", f"choose among {', '.join(PROFILES)}")
-    default_budget, default_timing = PROFILES[profile]
+    least_budget, most_budget, default_timing = PROFILES[profile]
     timing, selection = msgspec.structs.replace(default_timing, **timing_changes), selection or {}
     blocks, skipped = [], []
     for benchmark in benchmarks:
@@ -182,16 +213,35 @@ def make_plan(
             f"nothing is left to measure: {skipped[0] if skipped else 'no case fits this machine'}",
             "numabench list NAME shows the parameters, numabench machine what is here",
         )
+    looks = (processes,) if processes else LOOKS
+    wanted = GENEROSITY * LEAST_CONTRASTED * sum(block.seconds(timing) for block in blocks)
+    budget = min(max(wanted, least_budget), most_budget) if budget is None else budget
+    blocks, dropped = fit_blocks(blocks, timing, budget / min(looks[0], LOOKS[0]))
+    if dropped:
+        skipped.append(
+            f"{sum(len(b.cases) for b in dropped)} cases of {', '.join(dict.fromkeys(b.benchmark for b in dropped))}: the "
+            f"budget of {format_seconds(budget)} is too short; all need --budget {math.ceil(wanted / 60)}m"
+        )
     return Plan(
         blocks=tuple(blocks),
         profile=profile,
         timing=timing,
-        budget=default_budget if budget is None else budget,
+        budget=budget,
         target=target,
-        looks=(processes,) if processes else LOOKS,
+        looks=looks,
         seed=seed,
         skipped=tuple(skipped),
     )
+
+
+def fit_blocks(blocks: list[Block], timing: Timing, seconds: float) -> tuple[list[Block], list[Block]]:
+    """Blocks of which one round fits into `seconds`, benchmarks in turn, and the others. At least one always fits."""
+    turns = sorted(blocks, key=lambda b: int(b.name.rpartition("/")[2]))
+    kept: list[Block] = []
+    for block in turns:
+        if not kept or sum(b.seconds(timing) for b in kept) + block.seconds(timing) <= seconds:
+            kept.append(block)
+    return [b for b in blocks if b in kept], [b for b in blocks if b not in kept]
 
 
 def make_blocks(benchmark: str, planned: list[PlannedCase], timing: Timing) -> list[Block]:

@@ -38,6 +38,7 @@ class Job(Frozen):
     sentinel: str
     cases: tuple[JobCase, ...]
     timing: Timing
+    home: int | None  # node of the process's own heap, stacks and page tables
     parent: int
     spawned: float  # CLOCK_MONOTONIC of the runner
 

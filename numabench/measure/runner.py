@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 
 from .. import kernel as abi
+from ..benchmarks import memory_node
 from ..errors import NumabenchError
 from ..host.topology import Topology
 from ..model import EndRecord, TrialRecord
@@ -20,7 +22,9 @@ from .protocol import Job
 HOPELESS = 4.0  # times the last look: a cell that would need more processes is given up, so that others get its time
 HOPELESS_FROM = 12  # processes that such a judgement needs
 RETRIES = 2  # more processes for what a crashed one had not reached
+GIVE_UP_AFTER = 2  # failures of a case
 TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
+TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
 
 #: Relative half-widths by case, from all trials of the session so far.
 Judge = Callable[[Iterable[TrialRecord]], dict[str, float]]
@@ -62,6 +66,8 @@ class Runner:
         self.trials = list(trials)
         self.active = {block.name: block for block in plan.blocks}
         self.reached: dict[str, float] = {}
+        self.failures: Counter[str | None] = Counter()
+        self.measured = 0.0
         self.costs = {block.name: block.seconds(plan.timing) for block in plan.blocks}
         self.began = clock()
 
@@ -70,8 +76,10 @@ class Runner:
         status = "complete"
         try:
             for process in range(self.plan.looks[-1]):
-                if not self.round(process):
+                fitted = self.round(process)
+                if fitted < len(self.active):
                     status = "budget"
+                if not fitted:
                     break
                 self.look(process + 1)
                 if not self.active:
@@ -82,39 +90,50 @@ class Runner:
         self.journal.append(end)
         return end
 
-    def round(self, process: int) -> bool:
-        """One process of each active block, in an order of its own; False when the budget is used up."""
+    def round(self, process: int) -> int:
+        """One process of each active block, in an order of its own; how many of them the budget still had room for."""
         blocks = random.Random(f"{self.plan.seed}/{process}").sample(list(self.active.values()), len(self.active))
         recorded = {(t.block, t.process) for t in self.trials}
+        fitted = 0
         for block in blocks:
-            if (block.name, process) in recorded:
-                continue
-            if self.clock() - self.began + self.costs[block.name] > self.plan.budget:
-                return False
-            self.process(block, process)
-        return True
+            if (block.name, process) not in recorded:
+                if self.left() < self.costs[block.name]:
+                    continue
+                self.process(block, process)
+            fitted += 1
+        return fitted
+
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return self.plan.budget - (self.clock() - self.began)
 
     def process(self, block: Block, process: int) -> None:
         """Execute one block, once more for what a crash left over, and journal the trial."""
         self.progress.started(block, process)
         started, before = utc_now(), self.clock()
-        cases = job_cases(block, process, self.plan.seed, self.topology)
+        cases = tuple(
+            c for c in job_cases(block, process, self.plan.seed, self.topology) if self.failures[c.case] < GIVE_UP_AFTER
+        )
         outcomes: list[Outcome] = []
         failures: list[str] = []
         while cases and len(outcomes) <= RETRIES:
             outcome = self.execute(block, cases)
             outcomes.append(outcome)
             failures += [f"{case}: {reason}" for case, reason in outcome.failed_cases.items()]
+            self.failures.update(outcome.failed_cases.keys())
             if not outcome.failure:
                 break
             failures.append(f"{outcome.failure} in case {outcome.in_flight}" if outcome.in_flight else outcome.failure)
+            self.failures[outcome.in_flight] += 1
             over = {s.case for s in outcome.samples} | set(outcome.failed_cases) | {outcome.in_flight}
             cases = tuple(c for c in cases if c.case not in over)
         trial = self.record(block, process, started, self.clock() - before, outcomes, failures)
         self.journal.append(trial)
         self.trials.append(trial)
-        self.costs[block.name] = trial.duration
-        self.progress.finished(block, trial, self.remaining(process + 1))
+        self.measured += trial.measured
+        if trial.status != "failed":  # a hang says nothing about the next process
+            self.costs[block.name] = trial.duration
+        self.progress.finished(block, trial, self.remaining())
 
     def execute(self, block: Block, cases: tuple) -> Outcome:
         job = Job(
@@ -123,10 +142,12 @@ class Runner:
             sentinel=str(self.kernels["sentinel"].target),
             cases=cases,
             timing=self.plan.timing,
+            home=memory_node(self.topology, self.topology.node_of(cases[0].cpus[0])),
             parent=os.getpid(),
             spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
         )
-        return self.executor.execute(job, max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds(self.plan.timing)))
+        patience = max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds(self.plan.timing))
+        return self.executor.execute(job, min(patience, max(self.left(), block.seconds(self.plan.timing)) + TIMEOUT_SLACK))
 
     def record(
         self, block: Block, process: int, started: str, duration: float, outcomes: list[Outcome], failures: list[str]
@@ -180,6 +201,8 @@ class Runner:
 
     def worth_measuring(self, case: str, processes: int) -> bool:
         """Whether a cell lacks precision that it could still reach."""
+        if self.failures[case] >= GIVE_UP_AFTER:
+            return False
         width = self.reached.get(case, float("inf"))
         if width <= self.plan.target:
             return False
@@ -190,17 +213,18 @@ class Runner:
         """Processes that a cell would need: widths shrink with their square root."""
         return processes * (width / self.plan.target) ** 2
 
-    def remaining(self, processes: int) -> float:
-        """Expected seconds: every active block up to its next look, within the budget."""
-        left = self.plan.budget - (self.clock() - self.began)
+    def remaining(self) -> float:
+        """Expected seconds within the budget: every active block up to the last look.
+
+        Blocks that stop earlier let it fall faster than the clock; it never rises.
+        """
         done: dict[str, int] = {}
         for trial in self.trials:
             done[trial.block] = done.get(trial.block, 0) + 1
         wanted = 0.0
-        for name, block in self.active.items():
-            until = next((n for n in self.plan.looks if n >= max(self.least(block), processes)), self.plan.looks[-1])
-            wanted += self.costs[name] * max(0, until - done.get(name, 0))
-        return max(0.0, min(left, wanted))
+        for name in self.active:
+            wanted += self.costs[name] * max(0, self.plan.looks[-1] - done.get(name, 0))
+        return max(0.0, min(self.left(), wanted))
 
     def end(self, status: str) -> EndRecord:
         try:
@@ -222,18 +246,23 @@ class Runner:
             session=self.session,
             ended=utc_now(),
             status=status,
-            measured=sum(t.measured for t in self.trials if t.session == self.session),
+            measured=self.measured,
             elapsed=self.clock() - self.began,
             cells={
                 "total": len(cases),
                 "reached": len(cases) - len(wanting),
                 "precision_not_reached": {case: width for case, width in wanting.items() if width < float("inf")},
-                "why": {case: self.why(width, processes.get(case, 0)) for case, width in wanting.items()},
+                "why": {
+                    case: "the run was interrupted" if status == "interrupted" else self.why(case, width, processes.get(case, 0))
+                    for case, width in wanting.items()
+                },
             },
         )
 
-    def why(self, width: float, processes: int) -> str:
+    def why(self, case: str, width: float, processes: int) -> str:
         """Why a cell is not precise, as one of few sentences that can be counted."""
+        if self.failures[case] >= GIVE_UP_AFTER:
+            return "it failed (the log's trials say how)"
         if width == float("inf"):
             return "too few processes with valid samples at one distance"
         if self.needed(width, processes) <= self.plan.looks[-1]:

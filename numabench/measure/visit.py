@@ -13,7 +13,7 @@ import msgspec
 from .. import __version__
 from .. import kernel as abi
 from ..benchmarks import Benchmark, discover, find
-from ..errors import LogError, UsageError
+from ..errors import LogError, MachineError, UsageError
 from ..host.machine import read_machine
 from ..host.memory import available_bytes
 from ..host.placement import numactl_command
@@ -28,6 +28,7 @@ from .plan import TARGET, Plan, make_plan, parse_selection
 from .runner import Judge, Progress, Runner, utc_now
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
+LEAST_WINDOW, MOST_WINDOW = 0.0005, 10.0  # s: fifty looks at the clock; ten seconds
 MEMORY_SHARE = 0.8  # of what is available that a working set may take
 
 
@@ -47,6 +48,18 @@ class Request(Frozen):
     alias: str | None = None
 
 
+class Resumed(Frozen):
+    """What an interrupted log has already, and what must be the same for going on with it."""
+
+    run: str
+    session: str
+    trials: tuple[TrialRecord, ...]
+    numabench: str
+    plan_key: str
+    complete: bool  # it ended by itself, by its looks or its budget
+    objects: dict[str, str]  # benchmark -> hash of its compiled kernel
+
+
 class Visit:
     """A planned visit. `root` other than `/` plans for a snapshot of another machine and can measure nothing."""
 
@@ -58,6 +71,16 @@ class Visit:
 
     def _plan(self) -> Plan:
         request = self.request
+        if not 0 < request.target < 1:
+            raise UsageError(
+                f"a precision of {request.target:g} cannot be reached", "choose a --target between 0% and 100%, such as 2%"
+            )
+        if request.budget is not None and request.budget <= 0:
+            raise UsageError(f"a budget of {request.budget:g} s measures nothing", "choose one such as --budget 90s")
+        if request.window is not None and not LEAST_WINDOW <= request.window <= MOST_WINDOW:
+            raise UsageError(
+                f"a window of {request.window:g} s is not possible", f"choose {LEAST_WINDOW * 1e3:g}ms to {MOST_WINDOW:g}s"
+            )
         changes = {name: value for name, value in (("samples", request.samples), ("window", request.window)) if value is not None}
         room = available_bytes() if self.root == "/" else None
         return make_plan(
@@ -79,22 +102,25 @@ class Visit:
         judge: Callable[[tuple[BenchmarkRecord, ...]], Judge],
         progress: Progress | None = None,
         executor: Executor | None = None,
-        resume: tuple[str, str, Sequence[TrialRecord]] | None = None,
+        resume: Resumed | None = None,
     ) -> EndRecord:
-        """Execute the plan and append everything to `path`. `resume` is (run, session, trials) of an interrupted one."""
+        """Execute the plan and append everything to `path`. Raises MachineError when not one sample could be taken."""
         if self.root != "/":
             raise UsageError(
                 f"a snapshot ({self.root}) can be planned for, not measured", "add --plan-only, or leave --root away"
             )
         numactl_command((), 0 if self.topology.numa else None)  # fails early, and once
-        kernels = {benchmark.name: abi.build(benchmark.kernel) for benchmark in self.benchmarks}
+        kernels = {benchmark.name: abi.build(benchmark.kernel, folder=benchmark.kernel_folder) for benchmark in self.benchmarks}
         kernels["sentinel"] = abi.build("sentinel")
-        run, session, trials = resume or (*(2 * (uuid.uuid4().hex[:12],)), ())
+        run = resume.run if resume else uuid.uuid4().hex[:12]
+        session = resume.session if resume else run
         records = tuple(
             self.describe(benchmark, kernels[benchmark.name], run)
             for benchmark in self.benchmarks
             if any(block.benchmark == benchmark.name for block in self.plan.blocks)
         )
+        if resume:
+            self.check_resumed(resume, records, path)
         with Journal(path) as journal:
             journal.append(self.header(run, session))
             for record in records:
@@ -103,16 +129,33 @@ class Visit:
                 self.plan,
                 self.topology,
                 kernels,
-                {b.name: type(b).__module__ for b in self.benchmarks},
+                {b.name: b.module for b in self.benchmarks},
                 executor or ProcessExecutor(),
                 journal,
                 judge(records),
                 run,
                 session,
                 progress,
-                trials,
+                resume.trials if resume else (),
             )
-            return runner.run()
+            end = runner.run()
+        if runner.trials and end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
+            reason = next((reason for trial in runner.trials for reason in trial.reasons), "no process returned a sample")
+            raise MachineError(f"nothing could be measured: {reason} (all reasons: {path})", "numabench check")
+        return end
+
+    def check_resumed(self, resume: Resumed, records: Sequence[BenchmarkRecord], path: Path) -> None:
+        """Refuse to mix what another version, kernel or plan measured with what this one would."""
+        objects = {record.name: record.kernel.object_hash for record in records}
+        if resume.numabench != __version__:
+            what = f"numabench {resume.numabench} recorded it, this is {__version__}"
+        elif any(objects.get(name, found) != found for name, found in resume.objects.items()):
+            what = "its kernels were compiled otherwise (compiler, flags or sources)"
+        elif resume.plan_key != self.plan.key:
+            what = "the machine now allows another plan (CPUs or memory)"
+        else:
+            return
+        raise LogError(f"{path} cannot be gone on with: {what}", "start a run of its own: numabench run")
 
     def header(self, run: str, session: str) -> Header:
         plan = self.plan
@@ -130,6 +173,7 @@ class Visit:
                 "looks": plan.looks,
                 "seed": plan.seed,
                 "cases": plan.cases,
+                "key": plan.key,
                 "timing": msgspec.to_builtins(plan.timing),
                 "skipped": plan.skipped,
             },
@@ -196,8 +240,8 @@ def log_path(folder: Path, alias: str) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def open_resume(path: Path) -> tuple[Request, tuple[str, str, Sequence[TrialRecord]]]:
-    """What an interrupted log asked for, and its run, session and trials. Refuses another machine's log."""
+def open_resume(path: Path) -> tuple[Request, Resumed]:
+    """What an interrupted log asked for, and what it has. Refuses another machine's log."""
     log = load(path)
     header = log.headers[-1]
     here = read_machine(alias=header.machine.get("alias"))
@@ -211,4 +255,12 @@ def open_resume(path: Path) -> tuple[Request, tuple[str, str, Sequence[TrialReco
     idle = datetime.now(timezone.utc) - datetime.fromisoformat(last.replace("Z", "+00:00"))
     later = idle.total_seconds() > SESSION_GAP
     session = uuid.uuid4().hex[:12] if later else header.session
-    return request, (header.run, session, [t for t in log.trials if t.run == header.run])
+    return request, Resumed(
+        run=header.run,
+        session=session,
+        trials=tuple(t for t in log.trials if t.run == header.run),
+        numabench=header.numabench,
+        plan_key=header.plan.get("key", ""),
+        complete=any(e.run == header.run and e.status != "interrupted" for e in log.ends),
+        objects={b.name: b.kernel.object_hash for b in log.benchmarks if b.run == header.run and b.kernel},
+    )

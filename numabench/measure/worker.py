@@ -35,7 +35,7 @@ DELAY_SHARE = 0.01  # of the window spent waiting for the CPU: an involuntary sw
 DELAY_SHARE_SLEEPING = 0.05  # where threads sleep by design, each wake-up waits a little
 
 STATE_WINDOW = 0.0003  # s: some ten batches, whose median counts
-WORK_WINDOW = 0.002
+WORK_WINDOW = 0.0005
 SENTINEL_BATCH = 20e-6
 HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 5, 400, 4, 9  # as in kernels/sentinel.c: 200 round trips are 400 ways
 WIDTH_SLOT, WIDTH_OPERATIONS = 14, 1024 * 64
@@ -73,7 +73,7 @@ class Worker:
     def measure(self, case: JobCase) -> None:
         members = list(range(len(case.cpus)))
         self.crew.place(case.cpus, case.groups)
-        self.fresh_hop_page(case)
+        self.fresh_hop_page(case)  # where a line lives has a distance of its own: one page per case
         self.startup = self.startup or time.clock_gettime(time.CLOCK_MONOTONIC) - self.job.spawned
         probes = self.probe(members, work=self.benchmark.needs_work)
         buffer, scratch = Buffer(case.size, case.page_size, case.node), Buffer(max(case.scratch, 1))
@@ -86,16 +86,16 @@ class Worker:
             if abi.UNSUPPORTED in [e.status for e in self.crew.enter(self.kernel, abi.PREPARE, members)]:
                 emit(CaseFailed(case=case.case, reason=f"kernel {self.kernel.name} cannot do {case.parameters} on this machine"))
                 return
-            proof = buffer.prove()
+            proof, home = buffer.prove(), self.hop_page.prove()
             for index in range(self.timing.samples):
                 self.load(buffer, scratch, arguments, self.timing.window, self.timing.batch)
                 entries = self.crew.enter(self.kernel, abi.MEASURE, members, counted=True)
                 found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
-                after = self.probe(members)
+                after = self.probe(members, work=self.benchmark.needs_work)
                 if index == self.timing.samples - 1:
-                    proof = buffer.prove()
-                emit(Took(sample=self.judge(case, index, arguments, found, entries, proof, probes, after)))
-                probes = after.after(probes)
+                    proof, home = buffer.prove(), self.hop_page.prove()
+                emit(Took(sample=self.judge(case, index, arguments, found, entries, (proof, home), probes, after)))
+                probes = after
         finally:
             buffer.close()
             scratch.close()
@@ -121,10 +121,10 @@ class Worker:
     # -- sentinels --------------------------------------------------------------------------------------------------
 
     def fresh_hop_page(self, case: JobCase) -> None:
-        if self.hop_page is None or self.hop_page.node != case.node:
-            if self.hop_page:
-                self.hop_page.close()
-            self.hop_page = Buffer(4096, "4k", case.node)
+        if self.hop_page:
+            self.hop_page.close()
+        self.hop_page = None  # a failure below must not leave the closed page
+        self.hop_page = Buffer(4096, "4k", case.node)
 
     def probe(self, members: list[int], work: bool = False) -> Probes:
         """Clock rate of the slowest core, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
@@ -159,10 +159,12 @@ class Worker:
         arguments: dict,
         found: Found,
         entries: list[Entry],
-        memory: MemoryProof,
+        memory: tuple[MemoryProof, MemoryProof],
         before: Probes,
         after: Probes,
     ) -> Sample:
+        """The sample with its metrics and proofs; `memory` is that of the measured buffer and of the hop's page."""
+        around = before.mean(after)
         start = min(block.begin_ns for block in found.threads)
         threads = tuple(
             ThreadProof(
@@ -182,12 +184,12 @@ class Worker:
         )
         overlap = (min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
         self.measured += self.benchmark.windows * max(t.end for t in threads)
-        reasons = [*self.thread_reasons(threads), *memory_reasons(memory), *probe_reasons(before, after)]
+        reasons = [*self.thread_reasons(threads), *memory_reasons(*memory), *probe_reasons(before, after)]
         if overlap < LEAST_OVERLAP:
             reasons.append("overlap")
         if complaint := self.benchmark.check(case.parameters, found):
             reasons.append(f"check:{complaint}")
-        metrics = self.benchmark.metrics(case.parameters, found, after)
+        metrics = self.benchmark.metrics(case.parameters, found, around)
         if set(metrics) != set(self.kernel.metrics):
             raise AssertionError(f"{case.case}: metrics {sorted(metrics)} differ from the kernel's {sorted(self.kernel.metrics)}")
         if complaint := self.benchmark.physics(case.parameters, metrics):
@@ -200,13 +202,13 @@ class Worker:
             valid=not reasons,
             reasons=tuple(dict.fromkeys(reasons)),
             threads=threads,
-            memory=memory,
+            memory=memory[0],
             overlap=overlap,
             start_skew=max(t.begin for t in threads),
             hop=(before.hop, after.hop) if before.hop and after.hop else None,
             frequency=(before.frequency, after.frequency),
             width=(before.width, after.width),
-            extra=self.benchmark.extra(arguments, before, found),
+            extra=self.benchmark.extra(arguments, around, found),
         )
 
     def thread_reasons(self, threads: tuple[ThreadProof, ...]) -> list[str]:
@@ -222,9 +224,9 @@ class Worker:
         return reasons
 
 
-def memory_reasons(memory: MemoryProof) -> list[str]:
-    """`pages`: some of the buffer is not on the node that it was bound to."""
-    return ["pages"] if memory.node is not None and set(memory.pages) != {str(memory.node)} else []
+def memory_reasons(*proofs: MemoryProof) -> list[str]:
+    """`pages`: some of the memory is not on the node that it was bound to."""
+    return ["pages"] if any(p.node is not None and set(p.pages) != {str(p.node)} for p in proofs) else []
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,13 +53,27 @@ def find_logs(paths: Iterable[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _decode_line(line: bytes, path: Path, number: int) -> Record:
+def _ends_too_early(error: Exception, line: bytes, last: bool) -> bool:
+    """Whether a line was cut off: the last one has no line end, and one in the middle (mended by a resume) stops inside JSON.
+
+    A line of whole JSON, or one with bytes that are no text, was not cut: it is wrong.
+    """
+    if not isinstance(error, msgspec.DecodeError) or isinstance(error, msgspec.ValidationError):
+        return False
+    at = re.search(r"\(byte (\d+)\)$", str(error))  # cut inside a number, as in `1.`: malformed, but only at its very end
+    return last or "truncated" in str(error) or (at is not None and int(at[1]) >= len(line))
+
+
+def _decode_line(line: bytes, path: Path, number: int, last: bool = False) -> Record | None:
+    """The record of a line; None if the line was cut off."""
     try:
         return _decoder.decode(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if _ends_too_early(error, line, last):
+            return None
         try:
             probe = _probe.decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             probe = None
         if probe and probe.record == "header" and (probe.schema or 0) > SCHEMA:
             raise LogError(
@@ -70,23 +85,27 @@ def _decode_line(line: bytes, path: Path, number: int) -> Record:
         ) from error
 
 
-def read_log(path: str | Path) -> list[Record]:
-    """All records of one file in order. A last line that was cut off is left out, as is one mended by a resume."""
+def read_log(path: str | Path, warnings: list[str] | None = None) -> list[Record]:
+    """All records of one file in order. A line that was cut off is left out, which is added to `warnings`."""
     path = Path(path)
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise LogError(f"cannot read {path}: {error.strerror}", "check its name and permissions") from error
     records: list[Record] = []
-    numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
-    for number, line in numbered:
-        try:
-            record = _decode_line(line, path, number)
-        except LogError:
-            truncated = records and not line.rstrip().endswith(b"}")
-            if truncated:
-                continue
-            raise
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        record = _decode_line(line, path, number, last=number == len(lines))
+        if record is None:
+            if not records:
+                raise LogError(
+                    f"{path} line {number} is not a run log record (it is no whole line of JSON)",
+                    "give a .jsonl file that numabench run wrote",
+                )
+            if warnings is not None:
+                warnings.append(f"{path} line {number} was cut off and is left out; the records around it are used")
+            continue
         if isinstance(record, Header) and record.schema > SCHEMA:
             raise LogError(
                 f"{path} is of schema {record.schema}; this numabench reads up to {SCHEMA}", "pip install --upgrade numabench"
@@ -103,15 +122,15 @@ def load(*paths: str | Path) -> RunLog:
     """One RunLog from files and folders; a record that appears twice (copied logs) counts once."""
     files = find_logs(paths)
     seen: dict[bytes, Record] = {}
+    warnings: list[str] = []
     for path in files:
-        for record in read_log(path):
+        for record in read_log(path, warnings):
             seen.setdefault(msgspec.json.encode(record), record)
     records = list(seen.values())
 
     def of(kind: type) -> tuple:
         return tuple(r for r in records if isinstance(r, kind))
 
-    warnings = []
     ended = {(e.run, e.session) for e in of(EndRecord)}
     for header in of(Header):
         if (header.run, header.session) not in ended:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -11,22 +13,41 @@ from ..errors import MachineError
 from ..model import Record
 
 _encoder = msgspec.json.Encoder()
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # file systems without locks (some of clusters): written unlocked
 
 
 class Journal:
-    """One open run log. Every record is one `write` of one whole line, followed by fsync."""
+    """One open run log, locked against other writers. Every record is one `write` of one whole line, followed by fsync."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._mend_tail()
+            try:
+                self._lock()
+                self._mend_tail()
+            except BaseException:
+                self.close()
+                raise
         except OSError as error:
             raise MachineError(
                 f"cannot write the run log {self.path}: {error.strerror}; nothing would be kept",
                 "choose another folder with --output",
             ) from error
+
+    def _lock(self) -> None:
+        """Two runs in one log would both measure what is missing. The lock goes with the process, however that ends."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MachineError(
+                f"another run is writing {self.path}; two at once would disturb each other",
+                f"wait until it ends (fuser {self.path} shows its process)",
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
 
     def _mend_tail(self) -> None:
         """A log cut inside a line (kill -9, power) gets its line end, so that the next record starts cleanly."""
