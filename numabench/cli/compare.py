@@ -106,6 +106,7 @@ def verdict_counts(comparison: Any) -> Any:
 
 def print_changes(console: Console, comparison: Any) -> None:
     """Every faster and slower cell in a line of its own; the others are counted above."""
+    import pandas as pd
     from rich.text import Text
 
     from ..analysis.structure import parameter_columns
@@ -113,9 +114,7 @@ def print_changes(console: Console, comparison: Any) -> None:
 
     cells = comparison.cells[comparison.cells["verdict"].isin(("faster", "slower"))]
     for _, row in cells.iterrows():
-        point = " ".join(
-            f"{name}={row[name]}" for name in parameter_columns(cells) if row[name] is not None and row[name] == row[name]
-        )
+        point = " ".join(f"{name}={row[name]}" for name in parameter_columns(cells) if pd.notna(row[name]))
         ratio = f"{format_number(row['ratio'])}× ({format_number(row['low'])}–{format_number(row['high'])}×)"
         console.print(
             Text.assemble((row["verdict"], STYLES[row["verdict"]]), f" {row['metric']} {ratio} {row['benchmark']} {point}")
