@@ -55,6 +55,7 @@ def job(
         benchmark=f"numabench.benchmarks.{benchmark}",
         kernel=str(abi.build(kernel).target),
         cases=(case,),
+        home=node,
         parent=os.getpid(),
         sentinel=str(abi.build("sentinel").target),
         timing=Timing(window=0.002, samples=samples),

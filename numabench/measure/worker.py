@@ -6,6 +6,7 @@ heaps that disturb what is measured. Whatever happens goes out as one JSON line 
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -125,6 +126,7 @@ class Worker:
             self.hop_page.close()
         self.hop_page = None  # a failure below must not leave the closed page
         self.hop_page = Buffer(4096, "4k", case.node)
+        ctypes.memset(self.hop_page.address, 0, 1)
 
     def probe(self, members: list[int], work: bool = False) -> Probes:
         """Clock rate of the slowest core, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
