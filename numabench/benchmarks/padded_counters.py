@@ -110,7 +110,7 @@ class PaddedCounters(Benchmark):
                     metric="time_per_operation",
                     against={"stride": PADDED},
                     where={**pair, "operation": operation, "stride": 8, "spacing": spaced},
-                    text=f"Two threads on {who} that share a line pay {{value}} per {what} more than with padded counters",
+                    text=f"Two threads that share a line ({who}) pay {{value}} per {what} more than with padded counters",
                 )
                 for operation, what in (("increment", "plain increment"), ("atomic_add", "atomic add"))
             ] + [
