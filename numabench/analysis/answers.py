@@ -245,12 +245,14 @@ def _pairwise(data: _Data, answer: Answer) -> _Found:
 
 
 def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[bool, bool]:
-    """(certainly within the tolerance of the control, certainly beyond it) by the ratio's interval."""
-    if "disturbed" in row["reasons"]:
-        return False, False
+    """(certainly within the tolerance of the control, certainly beyond it) by the ratio's interval.
+
+    Where a fifth was disturbed nothing is called free; a cost far outside the tolerance stays one.
+    """
+    calm = "disturbed" not in row["reasons"]
     if polarity == HIGHER:
-        return row["ratio_low"] > 1 - tolerance, row["ratio_high"] < 1 - tolerance
-    return row["ratio_high"] < 1 + tolerance, row["ratio_low"] > 1 + tolerance
+        return calm and row["ratio_low"] > 1 - tolerance, row["ratio_high"] < 1 - tolerance
+    return calm and row["ratio_high"] < 1 + tolerance, row["ratio_low"] > 1 + tolerance
 
 
 def _threshold(data: _Data, answer: Answer) -> _Found:

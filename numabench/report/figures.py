@@ -67,7 +67,7 @@ def _curves(selection: Selection, point: dict[str, Value], overlay: bool) -> lis
                 at = _points(mine[mine["distance"] == distance] if distance else mine[mine["distance"].isin(usual)], view.x)
                 curves.append(
                     panels.Curve(
-                        label=format_value(series, selection.axes[view.series].unit) if series is not None else "",
+                        label=series_label(view.series, series, selection.axes[view.series].unit) if series is not None else "",
                         style=source.style if source.style is not None else number,
                         points=tuple(at.get(x) for x in positions),
                         missing=tuple(not distance and bool(measured) and x not in measured for x in positions),
@@ -78,6 +78,12 @@ def _curves(selection: Selection, point: dict[str, Value], overlay: bool) -> lis
                     )
                 )
     return sorted(curves, key=lambda c: not c.lighter)
+
+
+def series_label(axis: str, value: object, unit: str) -> str:
+    """`mutex` says what it is, `2` does not: `threads 2`."""
+    text = format_value(value, unit)
+    return text if isinstance(value, str) else f"{axis.replace('_', ' ')} {text}"
 
 
 def figure(

@@ -105,6 +105,15 @@ def render_report(log: RunLog, target: float | None = None) -> str:
     )
 
 
+def drawable(estimates: pd.DataFrame) -> pd.DataFrame:
+    """`estimates` without the intervals of the other distance classes' few processes: a t interval of two can span
+    decades and would squeeze everything else on its axis. The tables keep them."""
+    from ..analysis.estimate import FEW_PROCESSES
+
+    few = ~estimates["main"].to_numpy(dtype=bool) & (estimates["processes"].to_numpy() < FEW_PROCESSES)
+    return estimates.assign(low=estimates["low"].mask(few), high=estimates["high"].mask(few))
+
+
 def _section(
     number: int,
     descriptor: BenchmarkRecord,
@@ -122,7 +131,7 @@ def _section(
             continue
         pairs = contrasts[contrasts["machine_id"] == machine] if len(contrasts) and "machine_id" in contrasts else contrasts
         drawn = [
-            figures.figure(view, descriptor, mine, pairs, prefix=f"f{number}-{position}-{n}")
+            figures.figure(view, descriptor, drawable(mine), pairs, prefix=f"f{number}-{position}-{n}")
             for n, view in enumerate(descriptor.views)
         ]
         undrawn = [view.title for view, figure in zip(descriptor.views, drawn, strict=True) if figure is None]
