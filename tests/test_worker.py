@@ -1,0 +1,100 @@
+"""What makes a sample invalid, reason by reason, and a worker that has lost its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from test_measure import children_of
+
+from numabench.benchmarks import Probes
+from numabench.measure.worker import Worker, memory_reasons, probe_reasons
+from numabench.model import MemoryProof, ThreadProof
+
+FINE = {"cpu": 1, "cpu_begin": 1, "cpu_end": 1, "begin": 0.0, "end": 0.01, "operations": 100}
+CALM = Probes(frequency=3e9, hop=27e-9, width=4.5)
+
+
+def reasons(may_sleep: bool = False, judges_gaps: bool = True, **changes) -> list[str]:
+    worker = SimpleNamespace(benchmark=SimpleNamespace(may_sleep=may_sleep, judges_gaps=judges_gaps))
+    return Worker.thread_reasons(worker, (ThreadProof(**FINE), ThreadProof(**FINE | changes)))
+
+
+def test_a_thread_that_nothing_disturbed_has_no_reason():
+    assert reasons() == []
+    assert reasons(switches=1, run_delay=0.00005) == []  # a switch that cost half a per cent does no harm
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"cpu_begin": 0}, "cpu_moved"),
+        ({"cpu_end": 0}, "cpu_moved"),
+        ({"run_delay": 0.0002}, "run_delay"),
+        ({"gap_time": 0.0003}, "gaps"),
+    ],
+)
+def test_each_disturbance_has_its_reason(changes, reason):
+    assert reasons(**changes) == [reason]
+
+
+def test_where_threads_sleep_by_design_waiting_is_judged_leniently():
+    assert reasons(may_sleep=True, judges_gaps=False, run_delay=0.0002, gap_time=0.005) == []
+    assert reasons(may_sleep=True, judges_gaps=False, run_delay=0.001) == ["run_delay"]
+
+
+def proof(node: int | None, **pages: int) -> MemoryProof:
+    return MemoryProof(bytes=8192, page_size="4k", node=node, pages=pages, huge_bytes=0, page_bytes=4096)
+
+
+def test_one_page_elsewhere_is_a_reason():
+    assert memory_reasons(proof(1, **{"1": 2}), proof(None)) == []
+    assert memory_reasons(proof(1, **{"1": 1, "0": 1})) == ["pages"]
+    assert memory_reasons(proof(1, **{"1": 2}), proof(1, **{"0": 1})) == ["pages"]
+    assert memory_reasons(proof(1)) == ["pages"]
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (CALM, []),
+        (Probes(frequency=3.06e9, hop=29e-9, width=4.0), []),
+        (Probes(frequency=3.2e9, hop=27e-9, width=4.5), ["frequency_changed"]),
+        (Probes(frequency=3e9, hop=107e-9, width=4.5), ["distance_changed"]),
+        (Probes(frequency=3e9, hop=27e-9, width=2.5), ["distance_changed"]),
+    ],
+)
+def test_what_changed_around_a_sample_is_a_reason(after, expected):
+    assert probe_reasons(CALM, after) == expected == probe_reasons(after, CALM)
+
+
+def test_a_worker_whose_parent_is_gone_stops():
+    code = "from numabench.host.placement import die_with_parent; die_with_parent(1 << 30); print('still here')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode != 0 and "still here" not in done.stdout
+
+
+def test_a_worker_in_the_middle_of_a_long_window_dies_with_its_parent(tmp_path):
+    """Without the kernel's help it would measure on for half a minute."""
+    command = [sys.executable, "-m", "numabench", "run", "memory_latency", "--set", "size=16k", "--set", "order=group"]
+    parent = subprocess.Popen(
+        [*command, "--set", "page_size=4k", "--window", "10s", "--processes", "1", "--budget", "10m", "-o", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not children_of(parent.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = children_of(parent.pid)
+    assert workers
+    time.sleep(0.5)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while any(os.path.exists(f"/proc/{w}") for w in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [w for w in workers if os.path.exists(f"/proc/{w}")]
