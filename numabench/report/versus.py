@@ -42,8 +42,11 @@ def summary_sentence(comparison: Any) -> str:
         if counts.get("unresolved")
         else "Every cell is the same within the band"
     )
+    judged = {k: v for k, v in counts.items() if k in ("faster", "slower", "same", "unresolved")}
+    untested = sum(judged.values()) - n
     return (
-        f"{lead}: of {n} comparisons, {verdict_counts({k: v for k, v in counts.items() if k in ('faster', 'slower', 'same', 'unresolved')})}"
+        f"{lead}: of {n} comparisons, {verdict_counts(judged)}"
+        + (f" ({untested} of them with too little to compare)" if untested > 0 else "")
         + (
             f"; besides, {verdict_counts({k: v for k, v in counts.items() if k in ('incomparable', 'failed')})}"
             if counts.get("incomparable") or counts.get("failed")
