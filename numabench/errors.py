@@ -34,9 +34,3 @@ class MachineError(NumabenchError):
     """This machine cannot do what was asked: no compiler, no numactl, too little memory."""
 
     exit_code = MACHINE
-
-
-class NotComparableError(NumabenchError):
-    """Two sets of results that measure different things."""
-
-    exit_code = INCOMPARABLE

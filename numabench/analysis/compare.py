@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..errors import INCOMPARABLE, OK, REGRESSION
 from ..model import HIGHER, LOWER
 from ..runlog.export import samples
 from ..runlog.read import RunLog
@@ -54,7 +55,7 @@ class Comparison:
     outliers: pd.DataFrame
     summary: dict[str, int] = field(default_factory=dict)
     comparisons: int = 0
-    exit_code: int = 0
+    exit_code: int = OK
     same: float = 0.03
     q: float = 0.05
 
@@ -84,7 +85,7 @@ def compare(base: RunLog, new: RunLog, same: float = 0.03, q: float = 0.05) -> C
         ),
         summary={verdict: found[verdict] for verdict in VERDICTS},
         comparisons=int(cells["p"].notna().sum()),
-        exit_code=1 if found["slower"] else 0 if any(found[v] for v in COMPARABLE) else 4,
+        exit_code=REGRESSION if found["slower"] else OK if any(found[v] for v in COMPARABLE) else INCOMPARABLE,
         same=same,
         q=q,
     )

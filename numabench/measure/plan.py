@@ -19,7 +19,9 @@ from ..units import format_bytes, format_seconds, parse_bytes
 from .protocol import JobCase, Timing
 
 LOOKS = (5, 8, 12, 20, 32)  # planned looks: looking after each process would stop on luck
-LEAST_CONTRASTED = 8  # blocks for a paired interval (6 is the least that gives 95 % by signs)
+LEAST_CONTRASTED = (
+    8  # processes that expected times count with: contrasts are not judged before (analysis/estimate.py, LEAST_PAIRS)
+)
 TARGET = 0.02  # relative half-width of the 95 % interval
 TRIAL_SECONDS = 6.0  # of measuring in one process: start-up stays below 2 %, and no more is lost to a crash
 

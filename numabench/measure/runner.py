@@ -16,7 +16,7 @@ from ..host.topology import Topology
 from ..model import EndRecord, TrialRecord
 from ..runlog.write import Journal
 from .executor import Executor, Outcome
-from .plan import LEAST_CONTRASTED, Block, Plan, job_cases
+from .plan import Block, Plan, job_cases
 from .protocol import Job
 
 HOPELESS = 4.0  # times the last look: a cell that would need more processes is given up, so that others get its time
@@ -26,7 +26,7 @@ GIVE_UP_AFTER = 2  # failures of a case
 TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
 TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
 
-#: Relative half-widths by case, from all trials of the session so far.
+#: Relative half-widths by case, from all trials of the session so far; infinite while a case has too few processes.
 Judge = Callable[[Iterable[TrialRecord]], dict[str, float]]
 
 
@@ -178,19 +178,12 @@ class Runner:
 
     # -- precision --------------------------------------------------------------------------------------------------
 
-    def least(self, block: Block) -> int:
-        """Processes that a block needs in any case: pairs want more of them than single cells."""
-        paired = len({c.group for c in block.cases}) < len(block.cases)
-        return min(LEAST_CONTRASTED if paired else self.plan.looks[0], self.plan.looks[-1])
-
     def look(self, processes: int) -> None:
-        """At planned counts: drop the groups whose cells all reached the target."""
+        """At planned counts: drop the groups whose cells all reached the target or cannot."""
         if processes not in self.plan.looks:
             return
         self.reached = self.judge(self.trials)
         for name, block in list(self.active.items()):
-            if processes < self.least(block):
-                continue
             wanting = {c.group for c in block.cases if self.worth_measuring(c.case.hash, processes)}
             left = tuple(c for c in block.cases if c.group in wanting)
             if not left:

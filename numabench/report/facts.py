@@ -31,7 +31,6 @@ TELLING = {
     "clocksource": "",
     "compiler": "",
 }
-LONGEST = 160  # characters of a fact that are shown
 
 
 def words(name: str) -> str:
