@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define NB_ABI 1
+#define NB_ABI 2
 #define NB_PARAMETERS 12 /* room for parameters; a kernel uses as many as it declares */
 #define NB_VALUES 16     /* room for a kernel's own results */
 #define NB_BINS 640      /* histogram of waits: 16 bins per octave of ns, 2^40 ns at most */
@@ -59,11 +59,13 @@ struct nb_thread {
     uint32_t index, group;       /* group: index of its NUMA node among the nodes in use */
     uint32_t gates, gaps;        /* gaps: batches that were interrupted */
     int32_t cpu_begin, cpu_end;
+    int32_t schedstat, pad;      /* descriptor of its /proc/thread-self/schedstat, -1 without one */
     uint64_t begin_ns, end_ns;   /* CLOCK_MONOTONIC */
     uint64_t operations;         /* inside the window */
     uint64_t executed;           /* since NB_PREPARE, warm-ups included: what `check` is predicted from */
     uint64_t check;
     uint64_t gap_ns, cursor;     /* cursor: where a kernel goes on in the next entry */
+    uint64_t run_delay_ns;       /* inside the window: runnable and not running */
     uint64_t value[NB_VALUES];
     uint32_t histogram[NB_BINS];
 };

@@ -15,7 +15,7 @@ from .model import HIGHER, LOWER, Metric
 if TYPE_CHECKING:
     from pathlib import Path
 
-ABI = 1
+ABI = 2
 PREPARE, MEASURE = 0, 1
 OK, UNSUPPORTED = 0, 1
 FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
@@ -86,6 +86,8 @@ class ThreadBlock(c.Structure):
         ("gaps", c.c_uint32),
         ("cpu_begin", c.c_int32),
         ("cpu_end", c.c_int32),
+        ("schedstat", c.c_int32),
+        ("pad", c.c_int32),
         ("begin_ns", c.c_uint64),
         ("end_ns", c.c_uint64),
         ("operations", c.c_uint64),
@@ -93,6 +95,7 @@ class ThreadBlock(c.Structure):
         ("check", c.c_uint64),
         ("gap_ns", c.c_uint64),
         ("cursor", c.c_uint64),
+        ("run_delay_ns", c.c_uint64),
         ("value", c.c_uint64 * VALUES),
         ("histogram", c.c_uint32 * BINS),
     ]

@@ -345,3 +345,34 @@ def test_quantiles_of_one_wait_are_that_wait(ns):
     bins = [0] * abi.BINS
     bins[ns if ns < 16 else (octave - 3) * 16 + (ns >> (octave - 4) & 15)] = 10
     assert abi.histogram_quantile(bins, 0.999) == pytest.approx(ns, rel=0.04)
+
+
+def test_the_wait_for_the_cpu_is_that_inside_the_window(loaded, monkeypatch, tmp_path):
+    """What schedstat said before the window does not count; what it adds until the end does."""
+    schedstat = tmp_path / "schedstat"
+    schedstat.write_text("900 5000 7\n")
+    monkeypatch.setattr("numabench.measure.crew.open_schedstat", lambda: os.open(schedstat, os.O_RDONLY))
+    assert enter(loaded["sentinel"], {"probe": "work"}).threads[0].run_delay_ns == 0
+    monkeypatch.setattr("numabench.measure.crew.open_schedstat", lambda: -1)
+    assert enter(loaded["sentinel"], {"probe": "work"}).threads[0].run_delay_ns == 0
+
+
+def test_two_threads_on_one_cpu_wait_for_each_other(loaded):
+    """Each runs half of the time, so that the kernel's own count of the window's wait must not be zero for both."""
+    if not os.path.exists("/proc/thread-self/schedstat"):
+        pytest.skip("this kernel has no schedstat")
+    cpu = min(os.sched_getaffinity(0))
+    crew, buffer = Crew(2), Buffer(4096)
+    everything = os.sched_getaffinity(0)
+    try:
+        crew.place((cpu, cpu), (0, 0))
+        case = crew.case
+        case.buffer, case.buffer_bytes = buffer.address, buffer.size
+        case.window_ns, case.warmup_ns, case.batch_ns = 50_000_000, 0, 10_000
+        for slot, value in enumerate(loaded["padded_counters"].encode({"stride": 64})):
+            case.parameter[slot] = value
+        crew.enter(loaded["padded_counters"], abi.MEASURE, [0, 1])
+        assert sum(block.run_delay_ns for block in crew.blocks) > 0
+    finally:
+        buffer.close()
+        os.sched_setaffinity(0, everything)

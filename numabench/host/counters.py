@@ -17,13 +17,12 @@ def thread_counters() -> tuple[int, int]:
     return use.ru_nivcsw, use.ru_minflt + use.ru_majflt
 
 
-def run_delay(thread: int) -> float:
-    """Seconds that a thread was runnable and not running (schedstat, field 2); 0 on kernels without schedstat."""
+def open_schedstat() -> int:
+    """A descriptor of the calling thread's schedstat, which says how long it waited for its CPU; -1 on kernels without it."""
     try:
-        with open(f"/proc/self/task/{thread}/schedstat") as file:
-            return int(file.read().split()[1]) * 1e-9
+        return os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return 0.0
+        return -1
 
 
 def machine_counters(cpus: set[int]) -> dict[str, float]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import ctypes
 import threading
 
-import msgspec
-
 from .. import kernel as abi
-from ..host.counters import run_delay, thread_counters
+from ..host.counters import open_schedstat, thread_counters
 from ..host.memory import Buffer
 from ..host.placement import pin_thread
 from ..model import Frozen
@@ -25,7 +23,6 @@ class Entry(Frozen):
     status: int
     switches: int
     faults: int
-    run_delay: float = 0.0
 
 
 class Crew:
@@ -43,15 +40,15 @@ class Crew:
         self._cpus: list[int | None] = [None] * size
         self._wanted: list[int | None] = [None] * size
         self._entries: list[Entry | BaseException | None] = [None] * size
-        self._threads = [threading.get_native_id()] * size
         self._run = None
         self._go = [threading.Semaphore(0) for _ in range(size)]
         self._done = [threading.Semaphore(0) for _ in range(size)]
+        self.blocks[0].schedstat = open_schedstat()
         for i in range(1, size):
             threading.Thread(target=self._serve, args=(i,), daemon=True).start()
 
     def _serve(self, member: int) -> None:
-        self._threads[member] = threading.get_native_id()
+        self.blocks[member].schedstat = open_schedstat()
         while True:
             self._go[member].acquire()
             self._enter(member)
@@ -97,25 +94,13 @@ class Crew:
         self._run = None
         self._together(list(range(len(cpus))))
 
-    def enter(self, kernel: abi.Kernel, phase: int, members: list[int], counted: bool = False) -> list[Entry]:
-        """All `members` enter `kernel` at once; their blocks hold what they found. Member order gives thread index.
-
-        `counted` adds the time that each waited for its CPU, which this thread reads while the others sleep.
-        """
+    def enter(self, kernel: abi.Kernel, phase: int, members: list[int]) -> list[Entry]:
+        """All `members` enter `kernel` at once; their blocks hold what they found. Member order gives thread index."""
         case = self.case
         case.threads, case.phase, case.arrived = len(members), phase, 0
         ctypes.memset(ctypes.addressof(case.opens), 0, ctypes.sizeof(case.opens))
         for index, member in enumerate(members):
             self.blocks[member].index, self.blocks[member].gates = index, 0
         self._run = kernel.run
-        before = [run_delay(self._threads[m]) for m in members] if counted else []
         self._together(members)
-        entries = [self._entries[member] for member in members]
-        return (
-            [
-                msgspec.structs.replace(entry, run_delay=run_delay(self._threads[m]) - delay)
-                for m, entry, delay in zip(members, entries, before, strict=True)
-            ]
-            if counted
-            else entries
-        )
+        return [self._entries[member] for member in members]

@@ -90,7 +90,7 @@ class Worker:
             proof, home = buffer.prove(), self.hop_page.prove()
             for index in range(self.timing.samples):
                 self.load(buffer, scratch, arguments, self.timing.window, self.timing.batch)
-                entries = self.crew.enter(self.kernel, abi.MEASURE, members, counted=True)
+                entries = self.crew.enter(self.kernel, abi.MEASURE, members)
                 found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
                 after = self.probe(members, work=self.benchmark.needs_work)
                 if index == self.timing.samples - 1:
@@ -178,7 +178,7 @@ class Worker:
                 operations=b.operations,
                 switches=e.switches,
                 faults=e.faults,
-                run_delay=e.run_delay,
+                run_delay=b.run_delay_ns * 1e-9,
                 gaps=b.gaps,
                 gap_time=b.gap_ns * 1e-9,
             )
