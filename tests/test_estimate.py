@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -316,3 +318,17 @@ def test_twenty_thousand_rows_are_quick():
 def test_cell_means_have_the_variance_of_the_mean():
     row = one(cell_means(process_medians(tidy({("s", p): [np.exp(p)] for p in range(4)}))))
     assert (row["mean"], row["variance"], row["df"]) == pytest.approx((1.5, np.var(range(4), ddof=1) / 4, 3))
+
+
+def test_quantiles_are_those_of_scipy_stats():
+    n = np.arange(400)
+    assert np.array_equal(sign_rank(n), stats.binom.ppf(0.025, n, 0.5).clip(0).astype(np.int64))
+    df = np.array([0.7, 1.0, 2.5, 30.0, np.inf, 0.0, np.nan])
+    half = t_half_width(np.ones(7), df)
+    assert np.allclose(half[:5], stats.t.ppf(0.975, df[:5])) and np.isnan(half[5:]).all()
+
+
+def test_a_run_s_own_judgement_imports_no_scipy_stats():
+    """Its import takes longer than that of pandas, in every run."""
+    code = "import sys, numabench.analysis.estimate; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special  # not scipy.stats, whose import takes longer than that of pandas: every run imports this
 
 from ..model import BenchmarkRecord
 from .segments import Ordered, counts, group_codes, moments, reason_tuples
@@ -39,12 +39,14 @@ def t_interval(logs: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
 def t_half_width(variance: np.ndarray, df: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
     """Half-width of the t interval of means with this variance *of the mean*; NaN where `df` < 1."""
     with np.errstate(invalid="ignore"):
-        return stats.t.ppf((1 + confidence) / 2, np.where(df > 0, df, np.nan)) * np.sqrt(variance)
+        return special.stdtrit(np.where(df > 0, df, np.nan), (1 + confidence) / 2) * np.sqrt(variance)
 
 
 def sign_rank(n: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
     """1-based rank k so that [x_(k), x_(n+1-k)] covers the median with at least `confidence`; 0 when none does."""
-    return stats.binom.ppf((1 - confidence) / 2, n, 0.5).astype(np.int64)
+    sizes, at = np.unique(n, return_inverse=True)
+    tails = [np.searchsorted(special.bdtr(np.arange(size + 1), size, 0.5), (1 - confidence) / 2) for size in sizes]
+    return np.array(tails, dtype=np.int64)[at]
 
 
 def sign_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
@@ -58,7 +60,7 @@ def sign_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
     rank = int(sign_rank(np.array([n]), confidence)[0]) if n else 0
     if rank < 1:
         return float("nan"), float("nan"), 0.0
-    return float(ordered[rank - 1]), float(ordered[n - rank]), float(1 - 2 * stats.binom.cdf(rank - 1, n, 0.5))
+    return float(ordered[rank - 1]), float(ordered[n - rank]), float(1 - 2 * special.bdtr(rank - 1, n, 0.5))
 
 
 def process_medians(frame: pd.DataFrame) -> pd.DataFrame:

@@ -180,7 +180,7 @@ class Runner:
 
     def look(self, processes: int) -> None:
         """At planned counts: drop the groups whose cells all reached the target or cannot."""
-        if processes not in self.plan.looks:
+        if processes not in self.plan.looks[:-1]:  # after the last one nothing is left to choose
             return
         self.reached = self.judge(self.trials)
         for name, block in list(self.active.items()):
