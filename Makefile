@@ -1,5 +1,7 @@
 # What people type. Every target sets up what it needs; `make help` lists them.
 PROFILE ?= standard
+MACHINE ?= two-socket
+COMMAND ?= numabench machine
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 NUMABENCH := $(VENV)/bin/numabench
@@ -8,7 +10,7 @@ SYSTEM := python3-venv gcc libc6-dev numactl
 SYSTEM_TEST := chromium gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test lint bench-self sample clean
+.PHONY: help bench report compare test lint bench-self sample testbed certify clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +38,11 @@ compare: $(VENV)/ready ## compare two machines: make compare BASE=results/a NEW=
 	@$(NUMABENCH) compare "$(BASE)" "$(NEW)" --output compare.html
 
 test: $(VENV)/ready-dev ## run all tests that need no special hardware
+	-@$(PYTHON) -m testbed prepare >/dev/null # what cannot be fetched is no error: its tests are skipped and say why
 	$(PYTHON) -m pytest
 
 lint: $(VENV)/ready-dev ## check the style of the Python code
-	$(PYTHON) -m ruff check numabench tests
+	$(PYTHON) -m ruff check numabench testbed tests
 
 bench-self: $(VENV)/ready-dev ## numabench's own speed and overhead, as recorded in docs/performance.md
 	$(PYTHON) tools/bench_self.py
@@ -47,5 +50,13 @@ bench-self: $(VENV)/ready-dev ## numabench's own speed and overhead, as recorded
 sample: $(VENV)/ready-dev ## record results/sample anew on this machine
 	$(PYTHON) tools/record_sample.py
 
+testbed: $(VENV)/ready-dev ## run COMMAND on a simulated machine: make testbed MACHINE=cxl COMMAND="numactl --hardware"
+	@$(PYTHON) -m testbed prepare >/dev/null
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m testbed run --machine $(MACHINE) -- '$(COMMAND)'
+
+certify: $(VENV)/ready-dev ## is numabench right? all simulated machines, about 25 minutes; writes docs/certificate.md
+	@$(PYTHON) -m testbed prepare
+	@$(PYTHON) -m testbed certify --output docs
+
 clean: ## remove the virtual environment and caches, keep results
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,202 @@
+"""The command `python -m testbed`. Only this module prints or exits."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from .errors import SimulationError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Try numabench, or any program, on a NUMA machine that you describe in a file.
+
+    \b
+    First steps:
+      python -m testbed prepare                                        fetch QEMU and a kernel (once, 120 MB)
+      python -m testbed list                                           the machines that come with it
+      python -m testbed run --machine cxl -- numactl --hardware        any command on one of them
+      python -m testbed certify --machine cxl                          is what numabench finds there right?
+
+    \b
+    Exit codes: that of the command for `run`; 1 a wrong figure, 2 usage or an impossible machine, 3 QEMU or the kernel
+    is missing, 124 the guest took too long or went down, 130 interrupted.
+    """
+
+
+@command.command()
+def prepare() -> None:
+    """Fetch QEMU 10 and a kernel from the Debian mirror, unpack them beside the project, compile the simulator."""
+    from .packages import folder
+    from .packages import prepare as fetch
+    from .programs import compile_programs
+
+    tools = fetch(click.echo)
+    compile_programs()
+    click.echo(
+        f"ready in {folder()}: QEMU {tools.versions.get('qemu-system-x86', 'of unknown version')}, {tools.versions.get('kernel')}"
+    )
+
+
+@command.command("list")
+def list_machines() -> None:
+    """Show the machines that come with the project."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .machine import SHIPPED, load_machine, shipped
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("machine", "CPUs", "nodes", "what it is"):
+        table.add_column(name, justify="right" if name in ("CPUs", "nodes") else "left")
+    for name in shipped():
+        machine = load_machine(name)
+        table.add_row(name, str(machine.cpus), str(len(machine.nodes)), machine.summary)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"\nTheir files: {SHIPPED}; docs/testbed.md explains every key.", soft_wrap=True)
+
+
+@command.command()
+@click.option(
+    "--machine", "name", required=True, metavar="MACHINE.toml", help="A machine file, or the name of a shipped machine."
+)
+@click.option("--plain", is_flag=True, help="Without the timing: quick, for placement; clocks are the host's.")
+@click.option(
+    "--time",
+    "timed",
+    type=click.Choice(["kernels", "command"]),
+    default="kernels",
+    show_default=True,
+    help="What the model times: numabench's kernels while they measure, or the whole command.",
+)
+@click.option("--timeout", default="10m", show_default=True, metavar="TIME", help="Stop the guest when the command takes longer.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Folder that the command sees as /out."
+)
+@click.argument("words", nargs=-1, required=True, metavar="COMMAND")
+def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, words: tuple[str, ...]) -> int:
+    """Boot MACHINE and run COMMAND in it.
+
+    The command sees this machine's files read-only, with changes kept in memory until the guest ends; what it writes to
+    /out stays in --out. One word is taken as a line for the shell.
+
+    \b
+    Examples:
+      python -m testbed run --machine two-socket -- .venv/bin/numabench machine
+      python -m testbed run --machine cxl --plain -- numactl --membind=2 ./my-program
+      python -m testbed run --machine mine.toml --time command -- ./my-benchmark
+      python -m testbed run --machine smt --out results -- '.venv/bin/numabench run -o /out'
+    """
+    from contextlib import nullcontext
+
+    from numabench.units import parse_seconds
+
+    from .guest import COMMAND, KERNELS, NOTHING, temporary_share
+    from .guest import run as run_guest
+    from .machine import load_machine
+
+    machine = load_machine(name)
+    mode = NOTHING if plain or machine.timing is None else COMMAND if timed == "command" else KERNELS
+    nodes = len(machine.nodes)
+    click.echo(f"booting {machine.name} ({machine.cpus} CPUs, {nodes} node{'s' if nodes > 1 else ''}) ...", err=True)
+    with nullcontext(out) if out else temporary_share() as shared:
+        found = run_guest(
+            machine,
+            words[0] if len(words) == 1 else list(words),
+            shared=shared,
+            timed=mode,
+            timeout=parse_seconds(timeout),
+            output=lambda stream, text: click.echo(text, nl=False, err=stream == "stderr"),
+        )
+    click.echo(
+        f"{machine.name}: exit code {found.status}, {found.boot:.1f} s to boot, {found.seconds:.1f} s for the command", err=True
+    )
+    return found.status
+
+
+@command.command()
+@click.option("--machine", "machines", multiple=True, metavar="MACHINE.toml", help="Certify this one. Repeatable. [all shipped]")
+@click.option("--defect", metavar="NAME", help="Use a numabench that is wrong on purpose; `--defect list` names them.")
+@click.option(
+    "--compare/--no-compare",
+    "with_comparison",
+    default=True,
+    show_default=True,
+    help="Boot each machine twice more for the verdicts of numabench compare.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write certificate.md and certificate.png here.",
+)
+def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool, output: Path | None) -> int:
+    """Run numabench on machines whose answers are known, and hold what it finds against them.
+
+    Exit code 0 when every figure is right, 1 when one is wrong. All shipped machines take about 25 minutes on two CPUs.
+    """
+    from rich.console import Console
+
+    from .certify import Certification
+    from .defects import CHECKOUT, DEFECTS, defective_tree, names
+    from .machine import load_machine, shipped
+    from .page import write_certificate
+
+    console = Console(highlight=False)
+    if defect == "list":
+        for name in names():
+            console.print(
+                f"{name:22}{DEFECTS[name.removesuffix('-blind')].summary}{', and the check for it is off' if name.endswith('-blind') else ''}",
+                soft_wrap=True,
+            )
+        return 0
+    tree = defective_tree(defect) if defect else CHECKOUT
+    certification = Certification([load_machine(name) for name in machines or shipped()], tree, with_comparison)
+    certification.run(console)
+    if output:
+        for path in write_certificate(certification, output, defect):
+            console.print(f"written: {path}", soft_wrap=True)
+    console.print(certification.summary(), style="bold" if certification.green else "bold red", soft_wrap=True)
+    return 0 if certification.green else 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error becomes one line (and the guest's last words) and an exit code, never a traceback."""
+    from numabench.errors import NumabenchError
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends as cleanly as Ctrl-C
+    try:
+        sys.exit(command.main(arguments, prog_name="python -m testbed", standalone_mode=False) or 0)
+    except SimulationError as error:
+        fail(str(error), error.exit_code, error.console)
+    except NumabenchError as error:
+        fail(str(error), error.exit_code)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        fail("interrupted; nothing was left behind", INTERRUPTED)
+    except OSError as error:
+        fail(
+            f"the system refused {error.filename or ''}: {error.strerror or error}. Try: df -h, and NUMABENCH_TESTBED for another folder",
+            3,
+        )
+
+
+def fail(message: str, code: int, console: str = "") -> None:
+    if console.strip():
+        click.echo("\n".join(f"  console: {line}" for line in console.strip().splitlines()), err=True)
+    click.echo(f"testbed: error: {message}", err=True)
+    sys.exit(code)

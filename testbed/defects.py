@@ -1,0 +1,100 @@
+"""Wrong benchmarks on purpose: the certificate has to turn red for each.
+
+A defect is an exact replacement in a copy of numabench. Each comes twice: as somebody would write it by mistake, where numabench's
+own proof already refuses the samples; and with that proof blinded as well, where only the given latencies can tell.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import SimulationError
+from .packages import folder
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PARTS = ("numabench", "kernels")
+BLIND = "-blind"
+
+Change = tuple[str, str, str]  # file, old text (there exactly once), new text
+
+
+@dataclass(frozen=True)
+class Defect:
+    """`mistake` makes numabench wrong, `blinding` takes away the check that would notice; `shows`: which figures turn red."""
+
+    summary: str
+    mistake: tuple[Change, ...]
+    blinding: tuple[Change, ...]
+    shows: str
+
+
+DEFECTS = {
+    "broken-chain": Defect(
+        summary="the chase's chain is not one cycle: it returns to its beginning after 256 lines",
+        mistake=(("kernels/memory_latency.c", "order[i + 1 < lines ? i + 1 : 0]", "order[(i + 1) % 256 ? i + 1 : i - 255]"),),
+        blinding=(
+            ("numabench/benchmarks/memory_latency.py", 'return "" if thread.check == wanted else', 'return "" if True else'),
+        ),
+        shows="node latency",
+    ),
+    "wrong-touch": Defect(
+        summary="memory is not bound before its first touch, and a thread on another CPU touches it",
+        mistake=(
+            ("numabench/host/memory.py", "            self._bind(node)\n", "            pass\n"),
+            (
+                "numabench/measure/worker.py",
+                "            for member in members:\n                block = self.crew.blocks[member]\n",
+                "            home = os.sched_getaffinity(0)\n"
+                "            os.sched_setaffinity(0, {os.cpu_count() - 1})\n"
+                "            ctypes.memset(buffer.address, 0, buffer.size)\n"
+                "            os.sched_setaffinity(0, home)\n"
+                "            for member in members:\n                block = self.crew.blocks[member]\n",
+            ),
+        ),
+        blinding=(("numabench/measure/worker.py", 'return ["pages"] if', 'return ["pages"] if False and'),),
+        shows="node latency",
+    ),
+    "missing-pin": Defect(
+        summary="threads are not pinned: each runs where the scheduler puts it among the CPUs that numactl allows",
+        mistake=(
+            ("numabench/measure/crew.py", "            pin_thread(self._wanted[member])\n", "            pass\n"),
+            (
+                "numabench/host/placement.py",
+                "f\"--physcpubind={','.join(map(str, sorted(cpus)))}\", ",
+                "",
+            ),
+        ),
+        blinding=(
+            ("numabench/measure/worker.py", "if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:", "if False:"),
+            ("numabench/measure/worker.py", '        reasons.append("distance_changed")', "        pass"),
+        ),
+        shows="node latency or hop",
+    ),
+}
+
+
+def names() -> list[str]:
+    return [name + suffix for name in DEFECTS for suffix in ("", BLIND)]
+
+
+def defective_tree(name: str) -> Path:
+    """A copy of numabench with defect `name`; raises when its replacements no longer fit the code."""
+    if name not in names():
+        raise SimulationError(f"there is no defect {name}", f"one of {', '.join(names())}")
+    defect = DEFECTS[name.removesuffix(BLIND)]
+    changes = defect.mistake + (defect.blinding if name.endswith(BLIND) else ())
+    tree = folder() / "defects" / name
+    shutil.rmtree(tree, ignore_errors=True)
+    for part in PARTS:
+        shutil.copytree(CHECKOUT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file, old, new in changes:
+        text = (tree / file).read_text()
+        if text.count(old) != 1:
+            raise SimulationError(
+                f"defect {name} does not fit {file} any more: {old.strip()!r} is there {text.count(old)} times",
+                "mend testbed/defects.py",
+            )
+        (tree / file).write_text(text.replace(old, new))
+    return tree

@@ -1,0 +1,139 @@
+"""What a right benchmark must find on a machine, by arithmetic and a small sequential simulation.
+
+Written from the rules of docs/testbed.md alone: no code is shared with the simulator, which runs real threads under a real
+kernel. Here one loop at a time is played, always moving the thread whose clock is least.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .machine import Machine
+
+READ, WRITE, ATOMIC = "read", "write", "atomic"
+ROUNDS = 400  # of a loop; a fifth is left out as the start
+LOOP_INSTRUCTIONS = (
+    16  # around one operation of a kernel (10 to 25): hidden by the transfer of a line, or small against the operation
+)
+CHASE_LINE = 64  # what numabench takes for a line, whatever it is
+CHASE_GROUP = 256 << 10  # bytes within which the chase of order `group` is shuffled
+GROUPS = 20  # of them drawn, for the share of hits
+
+
+@dataclass
+class Line:
+    owner: int | None = None  # CPU that holds it modified
+    holders: frozenset[int] = frozenset()
+    free: float = 0.0
+
+
+class Loops:
+    """One loop of accesses per CPU, on memory whose home is `home`."""
+
+    def __init__(self, machine: Machine, home: int = 0):
+        self.machine, self.timing, self.home = machine, machine.timing, home
+        self.lines: dict[int, Line] = {}
+
+    def access(self, cpu: int, at: float, address: int, kind: str) -> float:
+        """When an access that begins at `at` is done."""
+        timing, write = self.timing, kind != READ
+        line = self.lines.setdefault(address // timing.line, Line())
+        others = line.holders - {cpu}
+        if cpu in line.holders and not (write and others):
+            line.owner = cpu if write else line.owner
+            return at + timing.hit
+        at = max(at, line.free) + self.cost(cpu, line, others, write)
+        line.holders = frozenset({cpu}) if write else line.holders | {cpu}
+        line.owner, line.free = (cpu if write else None), at
+        return at
+
+    def cost(self, cpu: int, line: Line, others: frozenset[int], write: bool) -> float:
+        from_core, node = self.timing.core_to_core[cpu], self.machine.node_of
+        if line.owner is not None and line.owner != cpu:
+            return from_core[line.owner]
+        if write and others:
+            return max(from_core[other] for other in others)
+        near = [from_core[other] for other in others if node[other] == node[cpu]]
+        return min(near) if near else self.timing.memory[node[cpu]][self.home]
+
+    def period(self, cpus: list[int], body: Callable[[int], list[tuple[int, str]]], work: float = 0.0) -> float:
+        """Nanoseconds of one turn of the loop in each thread, while all run; `body(i)`: accesses of thread i's turn."""
+        bodies = {cpu: body(index) for index, cpu in enumerate(cpus)}
+        clock, turns = dict.fromkeys(cpus, 0.0), dict.fromkeys(cpus, 0)
+        marks: dict[int, float] = {}
+        while min(turns.values()) < ROUNDS:
+            cpu = min(cpus, key=lambda c: (clock[c], c))
+            clock[cpu] += LOOP_INSTRUCTIONS * self.timing.instruction + work
+            for address, kind in bodies[cpu]:
+                clock[cpu] += self.timing.atomic if kind == ATOMIC else 0.0
+                clock[cpu] = self.access(cpu, clock[cpu], address, kind)
+            turns[cpu] += 1
+            if turns[cpu] == ROUNDS // 5:
+                marks[cpu] = clock[cpu]
+            if turns[cpu] == ROUNDS:
+                last = clock[cpu]
+        return (last - marks[cpu]) / (ROUNDS - ROUNDS // 5)
+
+
+def contended_atomic(machine: Machine, cpus: list[int]) -> float:
+    """Time per operation in each of the threads that add to one counter."""
+    return Loops(machine).period(cpus, lambda index: [(0, ATOMIC)])
+
+
+def hop(machine: Machine, a: int, b: int) -> float:
+    """One way of a line between two CPUs that turn a word back and forth by compare-and-swap: half a round trip."""
+    return Loops(machine).period([a, b], lambda index: [(0, ATOMIC)]) / 2
+
+
+def false_sharing_penalty(machine: Machine, a: int, b: int) -> float:
+    """What a spaced access to a shared line costs more than one to a line of one's own."""
+    return machine.timing.core_to_core[a][b] - machine.timing.hit
+
+
+def knee(machine: Machine, strides: list[int], a: int, b: int) -> int:
+    """The smallest stride from which on sharing is free: the line, or the smallest of all where a shared line costs nothing."""
+    free = [stride for stride in strides if stride >= machine.timing.line]
+    return min(strides) if false_sharing_penalty(machine, a, b) <= 0 else min(free)
+
+
+def node_latency(machine: Machine, cpu_node: int, memory_node: int) -> float:
+    """A dependent load: its own instruction, and the memory, but for the loads whose line came with the one before."""
+    timing, hits = machine.timing, chase_hits(machine)
+    memory = timing.memory[cpu_node][memory_node]
+    return timing.instruction + (1 - hits) * memory + hits * timing.hit
+
+
+def chase_hits(machine: Machine) -> float:
+    """Share of a chase's loads that find their line in the cache. Only a machine whose lines are wider than those that
+    the chase counts with has any: the other half came along shortly before (a cache of that size, least recently used)."""
+    timing = machine.timing
+    if timing.line <= CHASE_LINE:
+        return 0.0
+    lines = list(range(CHASE_GROUP // CHASE_LINE))
+    cache: OrderedDict[int, None] = OrderedDict()
+    hits, draw = 0, random.Random(1)
+    for _ in range(GROUPS):
+        draw.shuffle(lines)
+        for line in lines:
+            wide = line * CHASE_LINE // timing.line
+            hits += wide in cache
+            cache[wide] = None
+            cache.move_to_end(wide)
+            if len(cache) > timing.cache // timing.line:
+                cache.popitem(last=False)
+        cache.clear()
+    return hits / (GROUPS * len(lines))
+
+
+def relation(machine: Machine, a: int, b: int) -> str:
+    """numabench's name for how two CPUs lie to each other."""
+    same_node = machine.node_of[a] == machine.node_of[b]
+    physical = machine.relation(a, b)
+    if physical in ("smt", "cross"):
+        return {"smt": "smt", "cross": "cross_package"}[physical]
+    if not same_node:
+        return "package"
+    return "l3" if physical == "die" else "node"

@@ -1,0 +1,230 @@
+"""What numabench found on a machine, held against what was given."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numabench
+from numabench.analysis.answers import answers
+from numabench.host.sysfs import format_list
+
+from . import expected
+from .machine import Machine
+from .visits import STRIDES, Visit
+
+TOLERANCE = 0.02  # of a latency
+HOP_SLACK = 4.0  # ns: a hop's loops look for the line every few ns
+SAME = 0.05  # `numabench compare --same`: one visit a side carries an assumed 1 % between visits, so that 3 % could hardly be met
+KERNEL_SHARE = 64 << 20  # bytes of a node that the guest's kernel may keep for itself
+TAILS = ("wait_p999", "wait_max")  # of single operations; what interrupts in the guest cost is not given
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cell of the certificate. `expected` and `found` are numbers where `slack` (allowed difference) is one, else words."""
+
+    machine: str
+    what: str
+    where: str
+    expected: float | str
+    found: float | str
+    slack: float | None = None
+    low: float = math.nan
+    high: float = math.nan
+    unit: str = ""
+
+    @property
+    def deviation(self) -> float:
+        """Relative; NaN where nothing was found, where zero was given, and between words."""
+        numbers = isinstance(self.found, float) and isinstance(self.expected, float)
+        return self.found / self.expected - 1 if numbers and self.expected else math.nan
+
+    @property
+    def right(self) -> bool:
+        if self.slack is None:
+            return self.found == self.expected
+        return isinstance(self.found, float) and abs(self.found - self.expected) <= self.slack
+
+
+def judge_visit(visit: Visit) -> list[Finding]:
+    """Every claim of one run about its machine."""
+    machine = visit.machine
+    run = numabench.load(visit.log)
+    findings = judge_topology(machine, json.loads(visit.topology.read_text()))
+    estimates = run.estimates()
+    estimates = estimates[estimates["main"]]
+    pairs = pairs_of(run)
+    findings += judge_nodes(machine, run, estimates)
+    for relation, (a, b) in pairs.items():
+        findings += judge_pair(machine, run, estimates, relation, a, b)
+    return findings
+
+
+def judge_nodes(machine: Machine, run, estimates) -> list[Finding]:
+    """Latency of every cell, and what the report says of remote against local."""
+    findings = []
+    cells = estimates[(estimates["benchmark"] == "node_latency") & (estimates["metric"] == "latency")]
+    for c in machine.cpu_nodes:
+        for m in machine.memory_nodes:
+            row = cells[(cells["cpu_node"] == c) & (cells["memory_node"] == m)]
+            findings.append(number(machine, "node latency", f"{c} to {m}", expected.node_latency(machine, c, m), row, "ns"))
+    said = dict(zip(keys_of(run, "node_latency"), answers_of(run, "node_latency"), strict=True))
+    for c in machine.cpu_nodes:
+        if c not in machine.memory_nodes:
+            continue
+        local = expected.node_latency(machine, c, c)
+        for m in machine.memory_nodes:
+            if m != c:
+                wanted = expected.node_latency(machine, c, m) / local
+                answer = said.get(("ratio", c, m))
+                found, low, high = (answer.value, answer.low, answer.high) if answer else ("not said", math.nan, math.nan)
+                findings.append(
+                    Finding(machine.name, "remote / local", f"{c} to {m}", wanted, found, TOLERANCE * wanted, low, high, "×")
+                )
+    return findings
+
+
+def judge_pair(machine: Machine, run, estimates, relation: str, a: int, b: int) -> list[Finding]:
+    """What two CPUs of one relation are to each other: where they were put, hop, contended atomic, false sharing."""
+    where = f"CPUs {a}, {b} ({relation})"
+    findings = [Finding(machine.name, "placement", f"{relation}: CPUs {a}, {b}", expected.relation(machine, a, b), relation)]
+    samples = run.samples()
+    mine = samples[(samples["placement"] == relation) & samples["valid"]]
+    hops = mine[mine["benchmark"] == "padded_counters"].drop_duplicates(["process", "case", "sample"])["hop_ns"]
+    wanted = expected.hop(machine, a, b)
+    slack = TOLERANCE * wanted + HOP_SLACK
+    found = float(hops.median()) if len(hops) else "no valid sample"
+    low, high = (float(hops.quantile(q)) for q in (0.025, 0.975)) if len(hops) else (math.nan, math.nan)
+    findings.append(Finding(machine.name, "hop", where, wanted, found, slack, low, high, "ns"))
+    contended = estimates[
+        (estimates["benchmark"] == "contention")
+        & (estimates["metric"] == "time_per_operation")
+        & (estimates["placement"] == relation)
+        & (estimates["threads"] == 2)
+    ]
+    wanted = expected.contended_atomic(machine, [a, b])
+    findings.append(number(machine, "contended atomic_add", where, wanted, contended, "ns"))
+    said = dict(zip(keys_of(run, "padded_counters"), answers_of(run, "padded_counters"), strict=True))
+    knee, penalty = said.get(("threshold", relation)), said.get(("difference", relation))
+    wanted_knee = expected.knee(machine, list(STRIDES), a, b)
+    known = knee is not None and math.isfinite(knee.value)
+    findings.append(
+        Finding(machine.name, "line size", where, f"{wanted_knee} B", f"{knee.value:.0f} B" if known else "not said", unit="B")
+    )
+    wanted = expected.false_sharing_penalty(machine, a, b)
+    value = penalty.value if penalty and math.isfinite(penalty.value) else "no valid sample"
+    low, high = (penalty.low, penalty.high) if penalty else (math.nan, math.nan)
+    slack = TOLERANCE * wanted + HOP_SLACK
+    findings.append(Finding(machine.name, "false-sharing penalty", where, wanted, value, slack, low, high, "ns"))
+    return findings
+
+
+def number(machine: Machine, what: str, where: str, wanted: float, rows, unit: str) -> Finding:
+    """A latency from the one row of an estimates table that is meant."""
+    rows = rows[rows["value"].notna()]
+    if len(rows) != 1:
+        return Finding(machine.name, what, where, wanted, "no valid sample", TOLERANCE * wanted, unit=unit)
+    row = rows.iloc[0]
+    return Finding(
+        machine.name, what, where, wanted, float(row["value"]), TOLERANCE * wanted, float(row["low"]), float(row["high"]), unit
+    )
+
+
+def pairs_of(run) -> dict[str, tuple[int, int]]:
+    """The two CPUs that each relation was measured on, from the plan's own words in the log (the proof of each sample)."""
+    pairs = {}
+    for trial in run.log.trials:
+        for sample in trial.samples:
+            if len(sample.threads) == 2:
+                pairs.setdefault(sample.parameters["placement"], tuple(thread.cpu for thread in sample.threads))
+    return pairs
+
+
+def answers_of(run, benchmark: str) -> list:
+    return [answer for answer in answers(run.log) if answer.benchmark == benchmark]
+
+
+def keys_of(run, benchmark: str) -> list[tuple]:
+    """What each of the report's answers speaks of, in the order in which it gives them."""
+    record = next((record for record in run.log.benchmarks if record.name == benchmark), None)
+    keys = []
+    for answer in record.answers if record else ():
+        where = answer.where
+        place = (where["cpu_node"], where["memory_node"]) if benchmark == "node_latency" else (where["placement"],)
+        asked = answer.kind if where.get("operation", "atomic_add") == "atomic_add" else f"{answer.kind} of {where['operation']}"
+        keys.append((asked, *place))
+    return keys
+
+
+def judge_topology(machine: Machine, found: dict) -> list[Finding]:
+    """`numabench machine` against the machine file: all that the firmware declares."""
+    pairs = [
+        ("CPUs", format_list(range(machine.cpus)), found["cpus"]),
+        ("packages", listed(machine.groups("socket")), [package["cpus"] for package in found["packages"]]),
+        ("dies", listed(machine.groups("die")), found["dies"]),
+        ("cores", listed(machine.groups("smt")), found["cores"]),
+        ("threads of a core", machine.threads, found["smt"]),
+        ("L3 groups", listed(machine.groups("die")), [cache["cpus"] for cache in found["caches"] if cache["level"] == 3]),
+        ("nodes' CPUs", [format_list(node.cpus) for node in machine.nodes], [node["cpus"] for node in found["nodes"]]),
+        ("nodes with memory", list(machine.memory_nodes), [node["id"] for node in found["nodes"] if node["memory_bytes"]]),
+        (
+            "distances",
+            [list(row) for row in machine.distances],
+            [[node["distances"][str(j)] for j in range(len(machine.nodes))] for node in found["nodes"]],
+        ),
+    ]
+    for node, shown in zip(machine.nodes, found["nodes"], strict=False):
+        kept = node.memory - (shown["memory_bytes"] or 0)
+        pairs.append((f"memory of node {shown['id']}", True, 0 <= kept <= KERNEL_SHARE))
+    if machine.hmat:
+        pairs += hmat_pairs(machine, found)
+    wrong = [f"{what}: {shown} instead of {given}" for what, given, shown in pairs if given != shown]
+    return [Finding(machine.name, "topology", "as declared", "exact", "exact" if not wrong else "; ".join(wrong))]
+
+
+def hmat_pairs(machine: Machine, found: dict) -> list[tuple]:
+    """The figures of each node's nearest initiator, which are what Linux shows of an HMAT."""
+    pairs = []
+    for number_, shown in enumerate(found["nodes"]):
+        node = machine.nodes[number_]
+        initiator = number_ if node.cpus else node.initiator
+        access = shown["access"].get("access0") if isinstance(shown["access"], dict) else None
+        for key, matrix in (("read_latency_ns", machine.hmat_latency), ("read_bandwidth_mb_per_s", machine.hmat_bandwidth)):
+            if matrix and node.memory:
+                pairs.append((f"HMAT {key} of node {number_}", matrix[initiator][number_], (access or {}).get(key)))
+    return pairs
+
+
+def listed(groups: tuple[tuple[int, ...], ...]) -> list[str]:
+    return [format_list(group) for group in groups]
+
+
+def judge_comparison(base: Path, new: Path, machine: Machine, changed: tuple[int, int] | None) -> list[Finding]:
+    """The verdicts of `numabench compare` on two logs: `slower` for the latency that was `changed`, `same` everywhere else."""
+    comparison = numabench.compare(base, new, same=SAME)
+    cells = comparison.cells[~comparison.cells["metric"].isin(TAILS)]
+    what = "compare: 10 % slower" if changed else "compare: another boot"
+    findings = []
+    wrong = []
+    for _, row in cells.iterrows():
+        slow = changed is not None and row["benchmark"] == "node_latency" and (row["cpu_node"], row["memory_node"]) == changed
+        wanted = "slower" if slow else "same"
+        if slow:
+            findings.append(Finding(machine.name, what, f"{row['metric']} {changed[0]} to {changed[1]}", wanted, row["verdict"]))
+        elif row["verdict"] != wanted:
+            wrong.append(f"{row['benchmark']} {row['metric']} {place(row)}: {row['verdict']} ({row['ratio']:.3f})")
+    others = len(cells) - len(findings)
+    findings.append(
+        Finding(machine.name, what, f"{others} other cells", "all same", "all same" if not wrong else "; ".join(wrong))
+    )
+    if changed and len(findings) == 1:
+        findings.append(Finding(machine.name, what, f"{changed[0]} to {changed[1]}", "slower", "not compared"))
+    return findings
+
+
+def place(row) -> str:
+    names = ("cpu_node", "memory_node", "placement", "stride")
+    return " ".join(f"{name}={row[name]}" for name in names if name in row and row[name] == row[name])

@@ -1,0 +1,288 @@
+"""The description of a machine in one TOML file: what it is made of, what its firmware says, and what it really costs.
+
+`testbed/machines/*.toml` are the machines shipped; docs/testbed.md explains every key. Times are ns, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from numabench.errors import UsageError
+from numabench.units import parse_bytes, parse_cpus
+
+from .errors import MachineFileError
+
+SHIPPED = Path(__file__).resolve().parent / "machines"
+MOST_CPUS, MOST_NODES = 64, 16  # as in simulator/simulator.h
+LEAST_MEMORY = 384 << 20  # what the guest needs to run Python
+MIB = 1 << 20
+LINES = (32, 64, 128, 256, 512, 1024)
+RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
+
+
+class _Cpus(msgspec.Struct, forbid_unknown_fields=True):
+    sockets: int = 1
+    dies: int = 1
+    cores: int = 1
+    threads: int = 1
+
+
+class _Node(msgspec.Struct, forbid_unknown_fields=True):
+    cpus: str = ""
+    memory: str = "0"
+    initiator: int | None = None
+
+
+class _Hmat(msgspec.Struct, forbid_unknown_fields=True):
+    latency: list[list[float]] | None = None
+    bandwidth: list[list[float]] | None = None
+
+
+class _Timing(msgspec.Struct, forbid_unknown_fields=True):
+    memory: list[list[float]]
+    core_to_core: list[list[float]] | dict[str, float]
+    line: int = 64
+    cache: str = "64K"
+    hit: float = 1.0
+    atomic: float = 5.0
+    instruction: float = 0.25
+    pause: float = 10.0
+    occupancy: list[float] | None = None
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    summary: str
+    cpus: _Cpus
+    nodes: list[_Node]
+    timing: _Timing | None = None
+    distances: list[list[int]] | None = None
+    hmat: _Hmat | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """`memory` bytes, 0 for a node of CPUs only; `initiator`: the CPU node that the firmware names for a node without CPUs."""
+
+    cpus: tuple[int, ...]
+    memory: int
+    initiator: int | None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the simulator charges. `memory[c][m]`: from CPU node c to memory node m; `core_to_core[a][b]`: a line from b's cache."""
+
+    memory: tuple[tuple[float, ...], ...]
+    core_to_core: tuple[tuple[float, ...], ...]
+    occupancy: tuple[float, ...]
+    line: int
+    cache: int
+    hit: float
+    atomic: float
+    instruction: float
+    pause: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    name: str
+    summary: str
+    sockets: int
+    dies: int  # of a socket; a die is what shares an L3
+    cores: int  # of a die
+    threads: int  # of a core
+    nodes: tuple[Node, ...]
+    distances: tuple[tuple[int, ...], ...]
+    hmat_latency: tuple[tuple[float, ...], ...] | None
+    hmat_bandwidth: tuple[tuple[float, ...], ...] | None
+    timing: Timing | None
+
+    @cached_property
+    def cpus(self) -> int:
+        return self.sockets * self.dies * self.cores * self.threads
+
+    @cached_property
+    def node_of(self) -> tuple[int, ...]:
+        """The node of each CPU."""
+        found = {cpu: number for number, node in enumerate(self.nodes) for cpu in node.cpus}
+        return tuple(found[cpu] for cpu in range(self.cpus))
+
+    @property
+    def cpu_nodes(self) -> tuple[int, ...]:
+        return tuple(number for number, node in enumerate(self.nodes) if node.cpus)
+
+    @property
+    def memory_nodes(self) -> tuple[int, ...]:
+        return tuple(number for number, node in enumerate(self.nodes) if node.memory)
+
+    @property
+    def hmat(self) -> bool:
+        return self.hmat_latency is not None or self.hmat_bandwidth is not None
+
+    def relation(self, a: int, b: int) -> str:
+        """The smallest part that holds both CPUs."""
+        sizes = (self.threads, self.cores * self.threads, self.dies * self.cores * self.threads)
+        return next((name for name, size in zip(RELATIONS, sizes, strict=False) if a // size == b // size), RELATIONS[-1])
+
+    def groups(self, relation: str) -> tuple[tuple[int, ...], ...]:
+        """The CPUs of each core (`smt`), die or socket."""
+        size = {"smt": self.threads, "die": self.threads * self.cores, "socket": self.cpus // self.sockets}[relation]
+        return tuple(tuple(range(first, first + size)) for first in range(0, self.cpus, size))
+
+
+def shipped() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def load_machine(name: str | Path) -> Machine:
+    """A machine by the path of its file, or by name if it is shipped."""
+    path = Path(name)
+    if not path.exists():
+        path = SHIPPED / f"{name}.toml"
+    if not path.exists():
+        raise MachineFileError(f"there is no machine file {name}", f"one of {', '.join(shipped())}, or the path of your own file")
+    try:
+        return build_machine(path.stem, msgspec.toml.decode(path.read_bytes(), type=_File))
+    except (msgspec.DecodeError, UnicodeDecodeError, UsageError, Impossible) as error:
+        raise MachineFileError(f"{path}: {getattr(error, 'message', error)}", "docs/testbed.md explains every key") from error
+
+
+class Impossible(ValueError):
+    """What no machine can be."""
+
+
+def demand(fine: bool, problem: str) -> None:
+    if not fine:
+        raise Impossible(problem)
+
+
+def build_machine(name: str, file: _File) -> Machine:
+    parts = file.cpus
+    for part in ("sockets", "dies", "cores", "threads"):
+        demand(getattr(parts, part) >= 1, f"cpus.{part} = {getattr(parts, part)}: at least 1 is needed")
+    count = parts.sockets * parts.dies * parts.cores * parts.threads
+    demand(count <= MOST_CPUS, f"{count} CPUs are more than the {MOST_CPUS} that can be simulated")
+    demand(1 <= len(file.nodes) <= MOST_NODES, f"{len(file.nodes)} nodes: 1 to {MOST_NODES} can be simulated")
+    nodes = tuple(
+        Node(cpus=parse_cpus(node.cpus), memory=parse_bytes(node.memory), initiator=node.initiator) for node in file.nodes
+    )
+    check_nodes(nodes, count)
+    size = len(nodes)
+    distances = file.distances or [[10 if i == j else 20 for j in range(size)] for i in range(size)]
+    check_distances(distances, size)
+    hmat = file.hmat or _Hmat()
+    for key in ("latency", "bandwidth"):
+        if getattr(hmat, key) is not None:
+            check_matrix(f"hmat.{key}", getattr(hmat, key), nodes)
+    machine = Machine(
+        name=name,
+        summary=file.summary,
+        sockets=parts.sockets,
+        dies=parts.dies,
+        cores=parts.cores,
+        threads=parts.threads,
+        nodes=nodes,
+        distances=frozen(distances),
+        hmat_latency=hmat.latency and frozen(hmat.latency),
+        hmat_bandwidth=hmat.bandwidth and frozen(hmat.bandwidth),
+        timing=None,
+    )
+    return replace(machine, timing=build_timing(machine, file.timing)) if file.timing else machine
+
+
+def frozen(matrix: list[list]) -> tuple[tuple, ...]:
+    return tuple(map(tuple, matrix))
+
+
+def check_nodes(nodes: tuple[Node, ...], count: int) -> None:
+    owned = sorted(cpu for node in nodes for cpu in node.cpus)
+    twice = sorted({cpu for cpu in owned if owned.count(cpu) > 1})
+    demand(not twice, f"CPU {', '.join(map(str, twice))} is in two nodes")
+    strange = [cpu for cpu in owned if cpu >= count]
+    demand(not strange, f"nodes name CPU {', '.join(map(str, strange))}, but [cpus] makes {count} (0 to {count - 1})")
+    missing = sorted(set(range(count)) - set(owned))
+    demand(not missing, f"CPU {', '.join(map(str, missing))} is in no node")
+    for number, node in enumerate(nodes):
+        demand(bool(node.cpus or node.memory), f"node {number} has neither CPUs nor memory")
+        demand(node.memory % MIB == 0, f"node {number}: {node.memory} bytes are no whole MiB")
+        if node.initiator is not None:
+            demand(
+                0 <= node.initiator < len(nodes) and bool(nodes[node.initiator].cpus),
+                f"node {number}: initiator = {node.initiator} is no node with CPUs",
+            )
+    total = sum(node.memory for node in nodes)
+    demand(total >= LEAST_MEMORY, f"{total // MIB} MiB in all: the guest needs {LEAST_MEMORY // MIB} MiB to run Python")
+
+
+def check_distances(distances: list[list[int]], size: int) -> None:
+    demand(
+        len(distances) == size and all(len(row) == size for row in distances),
+        f"distances is no {size} x {size} matrix; one row and one column per node are needed",
+    )
+    for i, row in enumerate(distances):
+        demand(row[i] == 10, f"distances[{i}][{i}] = {row[i]}: a node is at distance 10 from itself")
+        for j, value in enumerate(row):
+            demand(i == j or 10 < value <= 254, f"distances[{i}][{j}] = {value}: 11 to 254 are possible between nodes")
+
+
+def check_matrix(name: str, matrix: list[list[float]], nodes: tuple[Node, ...]) -> None:
+    size = len(nodes)
+    demand(
+        len(matrix) == size and all(len(row) == size for row in matrix),
+        f"{name} is no {size} x {size} matrix; one row and one column per node are needed (0 where there is nothing)",
+    )
+    for i, row in enumerate(matrix):
+        for j, value in enumerate(row):
+            real = nodes[i].cpus and nodes[j].memory
+            demand(
+                value > 0 or not real, f"{name}[{i}][{j}] = {value}: from node {i} to the memory of node {j} it must be positive"
+            )
+
+
+def build_timing(machine: Machine, file: _Timing) -> Timing:
+    check_matrix("timing.memory", file.memory, machine.nodes)
+    demand(file.line in LINES, f"timing.line = {file.line}: one of {', '.join(map(str, LINES))} is possible")
+    cache = parse_bytes(file.cache)
+    demand(cache >= 8 * file.line, f"timing.cache = {file.cache}: at least 8 lines ({8 * file.line} bytes) are needed")
+    for key in ("hit", "atomic", "instruction", "pause"):
+        demand(getattr(file, key) > 0, f"timing.{key} = {getattr(file, key)}: it must be positive")
+    occupancy = file.occupancy or [0.0] * len(machine.nodes)
+    demand(
+        len(occupancy) == len(machine.nodes) and min(occupancy) >= 0,
+        f"timing.occupancy = {occupancy}: one number (0 or more) per node is needed",
+    )
+    return Timing(
+        memory=frozen(file.memory),
+        core_to_core=core_to_core(machine, file.core_to_core),
+        occupancy=tuple(occupancy),
+        line=file.line,
+        cache=cache,
+        hit=file.hit,
+        atomic=file.atomic,
+        instruction=file.instruction,
+        pause=file.pause,
+    )
+
+
+def core_to_core(machine: Machine, given: list[list[float]] | dict[str, float]) -> tuple[tuple[float, ...], ...]:
+    """The matrix, written out or made from one latency per relation."""
+    cpus = range(machine.cpus)
+    if isinstance(given, dict):
+        unknown = sorted(set(given) - set(RELATIONS))
+        demand(not unknown, f"timing.core_to_core names {', '.join(unknown)}; the relations are {', '.join(RELATIONS)}")
+        needed = {machine.relation(a, b) for a in cpus for b in cpus if a != b}
+        missing = [name for name in RELATIONS if name in needed and name not in given]
+        demand(not missing, f"timing.core_to_core lacks {', '.join(missing)}: two CPUs of this machine are so related")
+        given = [[0.0 if a == b else given[machine.relation(a, b)] for b in cpus] for a in cpus]
+    demand(
+        len(given) == machine.cpus and all(len(row) == machine.cpus for row in given),
+        f"timing.core_to_core is no {machine.cpus} x {machine.cpus} matrix; one row and one column per CPU are needed",
+    )
+    for a in cpus:
+        for b in cpus:
+            demand(a == b or given[a][b] > 0, f"timing.core_to_core[{a}][{b}] = {given[a][b]}: it must be positive")
+    return frozen(given)

@@ -1,0 +1,112 @@
+"""A machine as QEMU's command line and as the simulator's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .machine import MIB, Machine
+from .packages import Tools
+
+#: `-machine pc` keeps the addresses between LOW_END and 4 GiB for devices: if there is more memory than fits below
+#: LOW_LIMIT, what is beyond LOW_END goes above 4 GiB.
+LOW_LIMIT, LOW_END, HIGH_BEGIN = 0xE0000000, 3 << 30, 4 << 30
+#: The guest's kernel: clock and scheduler as quiet as they get; pages stay where they were put.
+KERNEL_OPTIONS = (
+    "console=ttyS0 quiet panic=-1 nokaslr tsc=reliable no_timer_check random.trust_cpu=on mitigations=off nowatchdog audit=0 "
+    "apparmor=0 selinux=0 cryptomgr.notests rcupdate.rcu_cpu_stall_suppress=1 numa_balancing=disable"
+)
+CPU = "max,la57=off,vendor=GenuineIntel,min-level=0x20"  # no five-level page tables, which are slow; Linux shows dies of this vendor alone, from leaf 0x1f
+
+
+def memory_ranges(machine: Machine) -> list[tuple[int, int, int, int]]:
+    """(begin, end, offset in all memory, node) of the guest-physical memory, as `-machine pc` lays it out."""
+    total = sum(node.memory for node in machine.nodes)
+    low = total if total < LOW_LIMIT else LOW_END
+    found, offset = [], 0
+    for number, node in enumerate(machine.nodes):
+        begin, offset = offset, offset + node.memory
+        if begin < min(offset, low):
+            found.append((begin, min(offset, low), begin, number))
+        if offset > low:
+            first = max(begin, low)
+            found.append((first - low + HIGH_BEGIN, offset - low + HIGH_BEGIN, first, number))
+    return found
+
+
+def configuration(machine: Machine, timed: bool, spinners: int) -> str:
+    """`key value...` lines for the simulator (simulator/configuration.c)."""
+
+    def row(key: str, values) -> str:
+        return " ".join([key, *(f"{value:g}" if isinstance(value, float) else str(value) for value in values)])
+
+    lines = [
+        row("timed", [int(timed)]),
+        row("spinners", [spinners]),
+        row("cpus", [machine.cpus]),
+        row("node_of", machine.node_of),
+    ]
+    lines += [row("range", values) for values in memory_ranges(machine)]
+    timing = machine.timing
+    if timing and timed:
+        lines += [row("memory", [number, *values]) for number, values in enumerate(timing.memory)]
+        lines += [row("core_to_core", [number, *values]) for number, values in enumerate(timing.core_to_core)]
+        lines.append(row("occupancy", timing.occupancy))
+        lines += [row(key, [getattr(timing, key)]) for key in ("line", "cache", "hit", "atomic", "instruction", "pause")]
+    return "\n".join(lines) + "\n"
+
+
+def cpu_ranges(cpus: tuple[int, ...]) -> list[str]:
+    """(0, 1, 2, 5) as `0-2`, `5`."""
+    runs: list[list[int]] = []
+    for cpu in cpus:
+        if runs and cpu == runs[-1][1] + 1:
+            runs[-1][1] = cpu
+        else:
+            runs.append([cpu, cpu])
+    return [str(a) if a == b else f"{a}-{b}" for a, b in runs]
+
+
+def node_options(machine: Machine) -> list[str]:
+    """Nodes, distances and heterogeneous memory attributes."""
+    options = []
+    first = machine.cpu_nodes[0]
+    for number, node in enumerate(machine.nodes):
+        words = [f"node,nodeid={number}", *(f"cpus={cpus}" for cpus in cpu_ranges(node.cpus))]
+        if node.memory:
+            options += ["-object", f"memory-backend-ram,id=memory{number},size={node.memory // MIB}M"]
+            words.append(f"memdev=memory{number}")
+        if machine.hmat:
+            initiator = node.initiator if node.initiator is not None else first
+            words.append(f"initiator={number if node.cpus else initiator}")
+        options += ["-numa", ",".join(words)]
+    for i, row in enumerate(machine.distances):
+        for j, distance in enumerate(row):
+            options += ["-numa", f"dist,src={i},dst={j},val={distance}"]
+    for matrix, kind, value in (
+        (machine.hmat_latency, "access-latency", "latency={:.0f}"),
+        (machine.hmat_bandwidth, "access-bandwidth", "bandwidth={:.0f}M"),
+    ):
+        for i in machine.cpu_nodes if matrix else ():
+            for j in machine.memory_nodes:
+                where = f"hmat-lb,initiator={i},target={j},hierarchy=memory,data-type={kind}"
+                options += ["-numa", f"{where},{value.format(matrix[i][j])}"]
+    return options
+
+
+def command(machine: Machine, tools: Tools, initrd: Path, console: Path, shared: Path) -> list[str]:
+    """QEMU with `machine`, this machine's files read-only, and `shared` as /out."""
+    smp = f"cpus={machine.cpus},sockets={machine.sockets},dies={machine.dies},cores={machine.cores},threads={machine.threads}"
+    firmware = [word for folder in tools.firmware if folder.exists() for word in ("-L", str(folder))]
+    return [
+        *(str(tools.qemu), *firmware, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-machine", "pc,usb=off,vmport=off,acpi=on" + (",hmat=on" if machine.hmat else "")),
+        *("-accel", "tcg,thread=multi,tb-size=512", "-cpu", CPU, "-smp", smp),
+        *("-m", f"{sum(node.memory for node in machine.nodes) // MIB}M"),
+        *node_options(machine),
+        *("-kernel", str(tools.kernel), "-initrd", str(initrd), "-append", KERNEL_OPTIONS),
+        *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
+        *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),
+        *("-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
+        *("-fsdev", f"local,id=out,path={shared},security_model=none"),
+        *("-device", "virtio-9p-pci,fsdev=out,mount_tag=out"),
+    ]

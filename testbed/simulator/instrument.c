@@ -1,0 +1,261 @@
+/* The plug-in itself: which of the guest's instructions call back, and how the guest switches the model. */
+#include "simulator.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define USER_SPACE_END (1ull << 47)
+#define SCOREBOARD 128 /* bytes per virtual CPU: struct counters in lines of its own */
+
+EXPORT int qemu_plugin_version = 4;
+
+struct cpu cpu[MOST_CPUS];
+atomic_int on;
+struct qemu_plugin_scoreboard *board;
+__thread int me __attribute__((tls_model("initial-exec"))) = -1;
+static plugin_id self;
+
+/* Pages of code (their addresses in this process) whose loads and stores call back: an open hash table. */
+#define CODE_PAGES 4096
+static _Atomic uintptr_t code_pages[CODE_PAGES];
+
+static uintptr_t page_of(const struct qemu_plugin_insn *instruction)
+{
+    return (uintptr_t)qemu_plugin_insn_haddr(instruction) >> 12;
+}
+
+static bool modelled(uintptr_t page)
+{
+    for (size_t k = page; atomic_load(&code_pages[k % CODE_PAGES]); k++)
+        if (code_pages[k % CODE_PAGES] == page)
+            return true;
+    return false;
+}
+
+static void model_page(uintptr_t page)
+{
+    for (size_t k = page;; k++) {
+        uintptr_t free = 0;
+        if (atomic_compare_exchange_strong(&code_pages[k % CODE_PAGES], &free, page) || free == page)
+            return;
+    }
+}
+
+static void on_access(unsigned i, meminfo info, uint64_t address, void *atomic)
+{
+    if (!atomic_load_explicit(&on, memory_order_relaxed) || !counters_of(i)->inside)
+        return;
+    if (cpu[i].naming) {
+        watch(i, address);
+        return;
+    }
+    struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, address);
+    bool write = qemu_plugin_mem_is_store(info);
+    if (!where) {
+        cpu[i].untranslated++;
+        return;
+    }
+    if (qemu_plugin_hwaddr_is_io(where) || (atomic && !write)) /* an atomic reports its read, then its write */
+        return;
+    uint64_t physical = qemu_plugin_hwaddr_phys_addr(where);
+    int range = range_of(physical);
+    if (range < 0)
+        return;
+    record_access(i, range, address, physical);
+    if (machine.timed) {
+        settle(i);
+        access_memory(i, range, physical, write, atomic ? machine.atomic : 0);
+    }
+}
+
+/* A virtual CPU has executed SLICE instructions, or the model came on. */
+static void on_slice(unsigned i, void *unused)
+{
+    (void)unused;
+    if (!atomic_load(&on)) {
+        counters_of(i)->executed = 0;
+    } else if (cpu[i].armed) {
+        settle(i);
+        take_turn(i, QUANTUM);
+    } else {
+        trap_clock(i);
+        counters_of(i)->executed = 0;
+    }
+}
+
+static void on_clock_read(unsigned i, void *unused)
+{
+    (void)unused;
+    if (!atomic_load(&on))
+        return;
+    trap_clock(i);
+    settle(i);
+    take_turn(i, 0);
+}
+
+static void on_pause(unsigned i, void *unused)
+{
+    (void)unused;
+    if (atomic_load(&on) && counters_of(i)->inside)
+        atomic_store(&cpu[i].clock, clock_of(i) + machine.pause);
+}
+
+static void install(plugin_id id);
+
+/* Code that is to be timed and was translated without callbacks: translate everything anew (all virtual CPUs stop for it).
+ * Happens some ten times after a boot, since programs' pages of code stay where they are. */
+static void on_new_page(unsigned i, void *page)
+{
+    (void)i;
+    if (!atomic_load(&on) || modelled((uintptr_t)page))
+        return;
+    model_page((uintptr_t)page);
+    qemu_plugin_reset(self, install);
+}
+
+static void turn_on(void)
+{
+    if (machine.timed)
+        start_clocks();
+    atomic_store(&on, 1);
+}
+
+static void turn_off(int i)
+{
+    if (machine.timed) {
+        settle(i);
+        stop_clocks();
+    }
+    atomic_store(&on, 0);
+    wake_ready();
+    end_section();
+}
+
+static void on_switch(unsigned i, void *wanted)
+{
+    bool running = atomic_load(&on);
+    switch ((uintptr_t)wanted) {
+    case TURN_ON:
+        if (!running)
+            turn_on();
+        break;
+    case TURN_OFF:
+        for (int j = 0; j < machine.cpus; j++)
+            counters_of(j)->inside = 0;
+        if (running)
+            turn_off(i);
+        break;
+    case ENTER:
+        counters_of(i)->inside = running;
+        break;
+    case LEAVE:
+        counters_of(i)->inside = 0;
+        break;
+    case ENTER_ALL:
+        for (int j = 0; j < machine.cpus; j++)
+            counters_of(j)->inside = running;
+        break;
+    case WATCH:
+        cpu[i].naming = running;
+    }
+}
+
+static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code, size_t length)
+{
+    if (code[0] == 0x0f && (code[1] == 0x31 || (code[1] == 1 && code[2] == 0xf9)))
+        qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_clock_read, CB_NO_REGS, NULL);
+    else if (length == 2 && code[0] == 0xf3 && code[1] == 0x90)
+        qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_pause, CB_NO_REGS, NULL);
+    int prefixes = 0; /* LOCK or XCHG behind operand-size and REX prefixes: one transaction */
+    while (prefixes < 4 && (code[prefixes] == 0x66 || code[prefixes] >> 4 == 4))
+        prefixes++;
+    bool atomic = code[prefixes] == 0xf0 || (code[prefixes] & 0xfe) == 0x86;
+    qemu_plugin_register_vcpu_mem_cb(instruction, on_access, CB_NO_REGS, MEM_RW, atomic ? &machine : NULL);
+}
+
+static void on_translate(plugin_id id, struct qemu_plugin_tb *block)
+{
+    (void)id;
+    size_t n = qemu_plugin_tb_n_insns(block);
+    bool user = qemu_plugin_tb_vaddr(block) < USER_SPACE_END, timed_page = false;
+    plugin_u64 executed = {board, offsetof(struct counters, executed)}, inside = {board, offsetof(struct counters, inside)};
+    if (machine.timed) {
+        qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(block, INLINE_ADD_U64, executed, n);
+        qemu_plugin_register_vcpu_tb_exec_cond_cb(block, on_slice, CB_NO_REGS, COND_GE, executed, SLICE, NULL);
+    }
+    if (user) {
+        uintptr_t page = page_of(qemu_plugin_tb_get_insn(block, 0));
+        timed_page = modelled(page);
+        if (!timed_page)
+            qemu_plugin_register_vcpu_tb_exec_cond_cb(block, on_new_page, CB_NO_REGS, COND_NE, inside, 0, (void *)page);
+    }
+    for (size_t k = 0; user && k < n; k++) {
+        struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, k);
+        uint8_t code[8] = {0};
+        uint32_t number;
+        size_t length = qemu_plugin_insn_size(instruction);
+        qemu_plugin_insn_data(instruction, code, sizeof code);
+        memcpy(&number, code + 3, sizeof number);
+        if (length == 7 && code[0] == 0x0f && code[1] == 0x1f && code[2] == 0x80 && number >> 8 == MAGIC >> 8) {
+            qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_switch, CB_NO_REGS, (void *)(uintptr_t)(number & 255));
+            model_page(page_of(instruction)); /* the loads behind it may name what to watch */
+            timed_page = true;
+        } else if (timed_page)
+            instrument(instruction, code, length);
+    }
+}
+
+static void on_cpu(plugin_id id, unsigned i) /* in virtual CPU i's own thread */
+{
+    (void)id;
+    me = i, cpu[i].thread = syscall(SYS_gettid);
+    atomic_store(&cpu[i].state, RUNNING);
+}
+
+static void at_exit(plugin_id id, void *unused)
+{
+    static const char *const names[] = {"accesses", "hits", "transfers", "loads", "waits", "sleeps", "stalls", "untranslated"};
+    enum { COUNTERS = sizeof names / sizeof *names };
+    (void)id, (void)unused;
+    FILE *file = *machine.statistics ? fopen(machine.statistics, "w") : NULL;
+    for (int k = 0; file && k < COUNTERS; k++) {
+        uint64_t sum = 0;
+        for (int i = 0; i < machine.cpus; i++)
+            sum += (&cpu[i].accesses)[k];
+        fprintf(file, "%s %llu\n", names[k], (unsigned long long)sum);
+    }
+    if (file)
+        fclose(file);
+}
+
+static void install(plugin_id id)
+{
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+    qemu_plugin_register_atexit_cb(id, at_exit, NULL);
+}
+
+EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, char **argv)
+{
+    const char *path = NULL;
+    for (int i = 0; i < argc; i++)
+        if (!strncmp(argv[i], "machine=", 8))
+            path = argv[i] + 8;
+        else if (!strncmp(argv[i], "statistics=", 11))
+            snprintf(machine.statistics, sizeof machine.statistics, "%s", argv[i] + 11);
+        else if (!strncmp(argv[i], "sections=", 9))
+            snprintf(machine.sections, sizeof machine.sections, "%s", argv[i] + 9);
+    if (!path || !configure(path) || !info->system_emulation || info->system.smp_vcpus != machine.cpus)
+        return fprintf(stderr, "simulator: no usable machine=FILE for %d CPUs\n", info->system.smp_vcpus), -1;
+    if (!prepare_memory())
+        return fprintf(stderr, "simulator: no memory for the model\n"), -1;
+    prepare_record();
+    board = qemu_plugin_scoreboard_new(SCOREBOARD);
+    self = id;
+    begin_clocks();
+    qemu_plugin_register_vcpu_init_cb(id, on_cpu);
+    install(id);
+    return 0;
+}

@@ -1,0 +1,108 @@
+"""What numabench is asked to do on a machine for the certificate, and what it brings back."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .defects import CHECKOUT
+from .errors import GuestError, SimulationError
+from .guest import run
+from .machine import Machine
+from .packages import folder
+
+STRIDES = (8, 32, 64, 128, 256)
+#: Small windows and few processes, since virtual time passes slowly; the method is the one of every run. Contrasts need six
+#: processes. Spacing 400: the work between two accesses takes longer than a line from any core to any other.
+SETTINGS = {
+    "size": "8M",  # over a hundred times the largest cache of the machines shipped
+    "operation": "atomic_add",
+    "stride": ",".join(map(str, STRIDES)),
+    "spacing": "400",
+    "threads": "2",
+    "primitive": "atomic_add",
+    "critical_section": "0",
+}
+BENCHMARKS = ("node_latency", "padded_counters", "contention")
+OPTIONS = ("--window", "1ms", "--samples", "1", "--processes", "6", "--budget", "20m")
+KERNELS = ("memory_latency", "padded_counters", "contention", "sentinel")
+TIMEOUT = 900.0
+SLOWER = 1.1  # what the comparison has to find
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One boot of one machine. `log` is the run log, `topology` what `numabench machine --format json` printed."""
+
+    machine: Machine
+    log: Path
+    topology: Path
+    boot: float
+    seconds: float
+
+
+def slower_machine(machine: Machine) -> tuple[Machine, tuple[int, int]]:
+    """The same machine with its longest memory latency 10 % longer, under another name; and which one that is."""
+    memory = [list(row) for row in machine.timing.memory]
+    cells = [(c, m) for c in machine.cpu_nodes for m in machine.memory_nodes]
+    c, m = max(cells, key=lambda cell: (memory[cell[0]][cell[1]], cell))
+    memory[c][m] *= SLOWER
+    timing = replace(machine.timing, memory=tuple(map(tuple, memory)))
+    return replace(machine, name=f"{machine.name}-slower", timing=timing), (c, m)
+
+
+def numabench_command() -> list[str]:
+    """The run, as a user would type it."""
+    settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+    return ["run", *BENCHMARKS, *settings, *OPTIONS]
+
+
+def visit(
+    machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = True, output: Callable[[str, str], None] | None = None
+) -> Visit:
+    """Boot `machine`, let numabench of `tree` measure it (and `look` at it before), leave everything in `shared`."""
+    shutil.rmtree(shared, ignore_errors=True)
+    cache = compiled_kernels(tree)
+    program = shlex.join([sys.executable, "-m", "numabench"])
+    measure = shlex.join([*numabench_command(), "--alias", machine.name, "--output", "/out/results", "--quiet"])
+    script = "\n".join(
+        (
+            f"mkdir -p /tmp/cache && cp -r {shlex.quote(str(cache))}/numabench /tmp/cache/ && chmod -R go-rwx /tmp/cache",
+            "cd /out",
+            *([f"{program} machine --format json > /out/machine.json || exit"] if look else []),
+            f"{program} {measure}",
+        )
+    )
+    environment = {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": "/tmp/cache", "COLUMNS": "120"}
+    found = run(machine, script, shared=shared, timeout=TIMEOUT, environment=environment, output=output)
+    logs = sorted(shared.glob("results/*/*.jsonl"))
+    if found.status or not logs:
+        said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
+        raise GuestError(
+            f"numabench ended with exit code {found.status} on {machine.name}: {said}",
+            "look at the console",
+            found.console[-2000:],
+        )
+    return Visit(machine=machine, log=logs[-1], topology=shared / "machine.json", boot=found.boot, seconds=found.seconds)
+
+
+def compiled_kernels(tree: Path) -> Path:
+    """The kernels of `tree`, compiled here, where the guest's processor is emulated: it would take minutes to do it there.
+
+    The guest has the same compiler and the same files, so that numabench finds in its cache what it would have made."""
+    cache = folder() / "kernels"
+    code = f"from numabench import kernel\nfor name in {KERNELS!r}: kernel.build(name)"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(tree)}
+    cache.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=cache, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SimulationError(
+            f"the kernels of {tree} do not compile: {done.stderr.strip().splitlines()[-1]}", "make bench PROFILE=quick"
+        )
+    return cache

@@ -1,0 +1,349 @@
+"""The simulated machine without booting it: machine files, QEMU's command line, expected answers, defects, certificate."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from testbed import defects, expected, packages, qemu
+from testbed.certify import Certification
+from testbed.cli import command
+from testbed.errors import MachineFileError, SimulationError, UnavailableError
+from testbed.guest import sweep
+from testbed.initrd import archive
+from testbed.judgement import Finding, judge_topology
+from testbed.machine import MIB, Machine, load_machine, shipped
+from testbed.page import page_lines, write_certificate
+from testbed.visits import STRIDES, slower_machine
+
+GOOD = """
+summary = "a machine"
+distances = [[10, 20], [20, 10]]
+[cpus]
+sockets = 2
+cores = 2
+[[nodes]]
+cpus = "0-1"
+memory = "256M"
+[[nodes]]
+cpus = "2-3"
+memory = "256M"
+[timing]
+memory = [[90, 150], [160, 95]]
+core_to_core = { die = 40, cross = 110 }
+"""
+
+
+def written(tmp_path, text: str):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+# -- machine files ------------------------------------------------------------------------------------------------------
+
+
+def test_the_machines_of_the_issue_are_shipped():
+    assert shipped() == ["cxl", "eight-ccx", "four-node-mesh", "memoryless", "smt", "two-socket", "uniform", "wide-line"]
+    machines = {name: load_machine(name) for name in shipped()}
+    assert all(machine.timing and machine.summary for machine in machines.values())
+    assert machines["cxl"].memory_nodes == (0, 1, 2) and machines["cxl"].cpu_nodes == (0, 1) and machines["cxl"].hmat
+    assert machines["memoryless"].memory_nodes == (0, 1) and machines["memoryless"].cpu_nodes == (0, 1, 2)
+    assert len(machines["eight-ccx"].groups("die")) == 8 and len(machines["eight-ccx"].nodes) == 2
+    assert machines["wide-line"].timing.line == 128 and machines["smt"].threads == 2
+    assert len({d for row in machines["four-node-mesh"].distances for d in row}) > 2
+
+
+def test_a_machine_file_becomes_a_machine(tmp_path):
+    machine = load_machine(written(tmp_path, GOOD))
+    assert machine.name == "mine" and machine.cpus == 4 and machine.node_of == (0, 0, 1, 1)
+    assert machine.timing.core_to_core[0] == (0.0, 40.0, 110.0, 110.0)
+    assert machine.groups("socket") == ((0, 1), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('cpus = "2-3"', 'cpus = "1-3"', "CPU 1 is in two nodes"),
+        ('cpus = "2-3"', 'cpus = "2"', "CPU 3 is in no node"),
+        ('cpus = "2-3"', 'cpus = "2-4"', "nodes name CPU 4"),
+        ('cpus = "2-3"', 'cpus = "two"', "not a CPU list"),
+        ('memory = "256M"', 'memory = "64M"', "the guest needs 384 MiB"),
+        ('memory = "256M"', 'memory = "lots"', "not a size"),
+        ("[[10, 20], [20, 10]]", "[[10, 20], [20, 11]]", "distance 10 from itself"),
+        ("[[10, 20], [20, 10]]", "[[10, 9], [20, 10]]", "distances[0][1] = 9"),
+        ("[[10, 20], [20, 10]]", "[[10]]", "no 2 x 2 matrix"),
+        ("[[90, 150], [160, 95]]", "[[90, 150], [0, 95]]", "timing.memory[1][0] = 0"),
+        ("[[90, 150], [160, 95]]", "[[90, 150]]", "timing.memory is no 2 x 2 matrix"),
+        ("die = 40, ", "", "lacks die"),
+        ("die = 40", "dye = 40", "names dye"),
+        ("{ die = 40, cross = 110 }", "[[0, 1], [1, 0]]", "no 4 x 4 matrix"),
+        ("sockets = 2", "sockets = 0", "cpus.sockets = 0"),
+        ("sockets = 2", "sockets = 40", "more than the 64"),
+        ("sockets = 2", "sockets = 2\nchips = 1", "unknown field `chips`"),
+        ("[timing]", "[timing]\nline = 96", "timing.line = 96"),
+        ("[timing]", '[timing]\ncache = "64"', "at least 8 lines"),
+        ("[timing]", "[timing]\nhit = 0", "timing.hit = 0"),
+        ("[timing]", "[timing]\noccupancy = [1]", "one number (0 or more) per node"),
+        ('summary = "a machine"', "summary = 7", "Expected `str`"),
+        ('summary = "a machine"', "summary = ", "mine.toml"),
+    ],
+)
+def test_an_impossible_machine_is_one_line_that_says_what(tmp_path, old, new, said):
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    with pytest.raises(MachineFileError) as error:
+        load_machine(written(tmp_path, text))
+    assert said in str(error.value) and "mine.toml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_node_with_nothing_and_a_wrong_initiator_are_refused(tmp_path):
+    empty = GOOD.replace("[timing]", "[[nodes]]\n[timing]").replace(
+        "[[10, 20], [20, 10]]", "[[10, 20, 20], [20, 10, 20], [20, 20, 10]]"
+    )
+    with pytest.raises(MachineFileError, match="neither CPUs nor memory"):
+        load_machine(written(tmp_path, empty))
+    with pytest.raises(MachineFileError, match="initiator = 7"):
+        load_machine(
+            written(tmp_path, empty.replace("[[nodes]]\n[timing]", '[[nodes]]\nmemory = "64M"\ninitiator = 7\n[timing]'))
+        )
+
+
+# -- QEMU ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(512, 512), (2048, 2048), (4096, 512, 1024), (3000, 500, 500)])
+def test_memory_ranges_hold_every_byte_of_every_node_once(sizes):
+    base = load_machine("two-socket")
+    nodes = [replace(base.nodes[0], cpus=(), memory=size * MIB) for size in sizes]
+    ranges = qemu.memory_ranges(replace(base, nodes=(replace(nodes[0], cpus=(0, 1, 2, 3)), *nodes[1:])))
+    held = [0] * len(sizes)
+    for begin, end, offset, node in ranges:
+        assert begin < end and offset == sum(sizes[:node]) * MIB + held[node]
+        assert end <= qemu.LOW_LIMIT or begin >= qemu.HIGH_BEGIN  # nothing where devices are
+        held[node] += end - begin
+    assert held == [size * MIB for size in sizes]
+    spans = sorted((begin, end) for begin, end, *_ in ranges)
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_qemu_is_told_of_distances_initiators_and_attributes():
+    options = " ".join(qemu.node_options(load_machine("cxl")))
+    assert "node,nodeid=2,memdev=memory2,initiator=1" in options
+    assert "dist,src=0,dst=2,val=24" in options
+    assert "initiator=1,target=2,hierarchy=memory,data-type=access-latency,latency=250" in options
+    assert "initiator=0,target=2,hierarchy=memory,data-type=access-bandwidth,bandwidth=8000M" in options
+    assert "initiator=2," not in options.replace("memory2,initiator", "")  # nothing starts from a node without CPUs
+
+
+def test_plain_mode_tells_the_simulator_no_timing():
+    text = qemu.configuration(load_machine("two-socket"), timed=False, spinners=2)
+    assert "timed 0" in text and "core_to_core" not in text and text.count("range ") == 2
+    assert "core_to_core 3 120 125 45 0" in qemu.configuration(load_machine("two-socket"), timed=True, spinners=2)
+
+
+def test_the_first_files_are_an_archive_that_others_can_read(tmp_path):
+    if not any(os.access(f"{folder}/cpio", os.X_OK) for folder in os.environ["PATH"].split(":")):
+        busybox = packages.folder() / "root/bin/busybox"
+        if not busybox.exists():
+            pytest.skip("no cpio and no busybox here: python -m testbed prepare")
+        reader = [str(busybox), "cpio"]
+    else:
+        reader = ["cpio"]
+    packed = archive([("dir", 0o40755, b""), ("dir/five", 0o100644, b"12345"), ("odd-name", 0o100755, b"x" * 4097)])
+    subprocess.run([*reader, "-idm"], input=packed, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "dir/five").read_bytes() == b"12345"
+    assert (tmp_path / "odd-name").read_bytes() == b"x" * 4097 and os.access(tmp_path / "odd-name", os.X_OK)
+
+
+def test_what_is_missing_is_said_with_the_command_that_fetches_it(tmp_path, monkeypatch):
+    monkeypatch.setenv(packages.FOLDER_VARIABLE, str(tmp_path))
+    with pytest.raises(UnavailableError, match="python -m testbed prepare"):
+        packages.find_tools()
+    found = CliRunner().invoke(command, ["run", "--machine", "two-socket", "--", "true"])
+    assert isinstance(found.exception, UnavailableError) and found.exception.exit_code == 3
+
+
+def test_files_of_a_killed_run_are_swept_away_and_those_of_a_living_one_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv(packages.FOLDER_VARIABLE, str(tmp_path))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (f"{gone.pid}-abc", f"{os.getpid()}-abc"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    sweep()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [f"{os.getpid()}-abc"]
+
+
+# -- expected answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["two-socket", "smt", "eight-ccx", "memoryless"])
+def test_where_lines_are_dear_a_hop_and_an_atomic_are_transfers(name):
+    """By hand: two CPUs that want one line get it in turn, so that each waits for two transfers."""
+    machine = load_machine(name)
+    for other in range(1, machine.cpus):
+        transfer = machine.timing.core_to_core[0][other]
+        assert expected.hop(machine, 0, other) == pytest.approx(transfer, rel=1e-6)
+        assert expected.contended_atomic(machine, [0, other]) == pytest.approx(2 * transfer, rel=1e-6)
+        assert expected.false_sharing_penalty(machine, 0, other) == transfer - machine.timing.hit
+
+
+def test_alone_an_atomic_is_its_own_price():
+    machine = load_machine("two-socket")
+    timing = machine.timing
+    alone = timing.atomic + timing.hit + expected.LOOP_INSTRUCTIONS * timing.instruction
+    assert expected.contended_atomic(machine, [0]) == pytest.approx(alone)
+
+
+def test_the_knee_is_the_line_unless_lines_cost_nothing():
+    for name in shipped():
+        machine = load_machine(name)
+        knees = {expected.knee(machine, list(STRIDES), 0, other) for other in range(1, machine.cpus)}
+        assert knees == {min(STRIDES) if name == "uniform" else machine.timing.line}
+
+
+def test_a_chase_finds_its_line_in_the_cache_only_where_lines_are_wider_than_it_thinks():
+    assert expected.chase_hits(load_machine("two-socket")) == 0
+    wide = load_machine("wide-line")
+    lines, pairs = wide.timing.cache // 128, (256 << 10) // 128
+    # half of the loads are the second of their line; it hits if no more than `lines` others came between: by counting
+    roughly = lines / (2 * pairs) * (1 - lines / (4 * pairs))
+    assert expected.chase_hits(wide) == pytest.approx(roughly, rel=0.1)
+    assert expected.node_latency(wide, 0, 1) < wide.timing.memory[0][1]
+
+
+def test_relations_have_numabench_s_names():
+    ccx, smt = load_machine("eight-ccx"), load_machine("smt")
+    assert [expected.relation(ccx, 0, b) for b in (1, 2, 8)] == ["l3", "node", "cross_package"]
+    assert [expected.relation(smt, 0, b) for b in (1, 2, 4)] == ["smt", "l3", "cross_package"]
+
+
+def test_the_slower_machine_differs_in_one_latency_and_in_its_name():
+    machine = load_machine("cxl")
+    slower, (c, m) = slower_machine(machine)
+    assert (c, m) == (0, 2) and slower.timing.memory[0][2] == pytest.approx(341) and slower.name != machine.name
+    changed = [
+        [a != b for a, b in zip(x, y, strict=True)] for x, y in zip(machine.timing.memory, slower.timing.memory, strict=True)
+    ]
+    assert sum(map(sum, changed)) == 1 and slower.timing.core_to_core == machine.timing.core_to_core
+
+
+# -- defects, certificate -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", defects.names())
+def test_each_defect_fits_the_code_and_still_compiles(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(packages.FOLDER_VARIABLE, str(tmp_path))
+    tree = defects.defective_tree(name)
+    code = "import numabench.kernel as k, numabench.measure.worker, numabench.host.memory, numabench.measure.crew; print(k.source_folder())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(tree / "kernels")
+    for source in sorted((tree / "kernels").glob("*.c")):
+        subprocess.run(["cc", "-std=gnu11", "-fsyntax-only", str(source)], check=True)
+
+
+def test_a_defect_that_no_longer_fits_is_an_error_and_no_silence(tmp_path, monkeypatch):
+    monkeypatch.setenv(packages.FOLDER_VARIABLE, str(tmp_path))
+    stale = replace(defects.DEFECTS["missing-pin"], mistake=(("kernels/nb.h", "what nobody wrote", ""),))
+    monkeypatch.setitem(defects.DEFECTS, "missing-pin", stale)
+    with pytest.raises(SimulationError, match="does not fit"):
+        defects.defective_tree("missing-pin")
+
+
+def certified(*findings: Finding) -> Certification:
+    certification = Certification.__new__(Certification)
+    certification.machines = [load_machine("two-socket")]
+    certification.findings, certification.broken, certification.versions, certification.seconds = list(findings), {}, {}, 60.0
+    return certification
+
+
+RIGHT = Finding("two-socket", "node latency", "0 to 0", 90.0, 91.0, 1.8, 90.5, 91.5, "ns")
+WRONG = Finding("two-socket", "node latency", "0 to 1", 150.0, 154.0, 3.0, 153.0, 155.0, "ns")
+MISSING = Finding("two-socket", "node latency", "1 to 0", 160.0, "no valid sample", 3.2, unit="ns")
+WORDS = Finding("two-socket", "line size", "CPUs 0, 1", "64 B", "128 B")
+
+
+def test_a_finding_is_right_within_its_slack_or_to_the_letter():
+    assert RIGHT.right and not WRONG.right and not MISSING.right and not WORDS.right
+    assert replace(WORDS, found="64 B").right and math.isnan(MISSING.deviation)
+    assert replace(RIGHT, expected=0.0, found=0.5, slack=4.0).right
+
+
+def test_the_certificate_shows_what_is_wrong_and_hides_nothing(tmp_path):
+    green, red = certified(RIGHT), certified(RIGHT, WRONG, MISSING, WORDS)
+    assert green.green and not red.green
+    assert green.summary().startswith("GREEN: 1 of 1") and "+1.11%" in green.summary()
+    assert red.summary().startswith("RED: 1 of 4") and "1 of 3 figures" in red.summary() and "no valid sample" in red.summary()
+    page = "\n".join(page_lines(red, "broken-chain"))
+    assert page.count("**WRONG**") == 3 and "+2.67%" in page and "wrong on purpose" in page
+    for path in write_certificate(red, tmp_path):
+        assert path.stat().st_size > 500
+
+
+def test_a_machine_that_cannot_be_measured_is_red():
+    broken = certified(RIGHT)
+    broken.broken["cxl"] = "the guest did not boot"
+    assert not broken.green and "cxl could not be measured" in broken.summary()
+    assert not certified().green
+
+
+def test_a_wrong_topology_is_named_part_by_part():
+    machine: Machine = load_machine("smt")
+    found = {
+        "cpus": "0-7",
+        "packages": [{"cpus": "0-3"}, {"cpus": "4-7"}],
+        "dies": ["0-3", "4-7"],
+        "cores": ["0-1", "2-3", "4-5", "6-7"],
+        "smt": 2,
+        "caches": [{"level": 3, "cpus": "0-3"}, {"level": 3, "cpus": "4-7"}],
+        "nodes": [
+            {"id": i, "cpus": cpus, "memory_bytes": 480 * MIB, "distances": {"0": a, "1": b}, "access": {}}
+            for i, (cpus, a, b) in enumerate((("0-3", 10, 21), ("4-7", 21, 10)))
+        ],
+    }
+    assert judge_topology(machine, found)[0].right
+    found["cores"][0] = "0,4"
+    found["nodes"][1]["memory_bytes"] = 100 * MIB
+    (finding,) = judge_topology(machine, found)
+    assert not finding.right and "cores" in finding.found and "memory of node 1" in finding.found
+
+
+# -- the command --------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_lists_teach():
+    runner = CliRunner()
+    assert "run --machine cxl" in runner.invoke(command, ["--help"]).output
+    listed = runner.invoke(command, ["list"]).output
+    assert all(name in listed for name in shipped())
+    named = runner.invoke(command, ["certify", "--defect", "list"]).output
+    assert all(name in named for name in defects.names())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run", "--machine", "nowhere", "--", "true"], 2, "there is no machine file nowhere"),
+        (["run", "--machine", "cxl"], 2, "COMMAND"),
+        (["certify", "--defect", "no-such"], 1, "there is no defect no-such"),
+        (["fly"], 2, "No such command"),
+    ],
+)
+def test_wrong_words_are_one_line_and_an_exit_code(words, code, said):
+    done = subprocess.run([sys.executable, "-m", "testbed", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
