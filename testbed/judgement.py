@@ -18,7 +18,7 @@ from .visits import STRIDES, Visit
 TOLERANCE = 0.02  # of a latency
 HOP_SLACK = 4.0  # ns: a hop's loops look for the line every few ns
 SAME = 0.05  # `numabench compare --same`: one visit a side carries an assumed 1 % between visits, so that 3 % could hardly be met
-KERNEL_SHARE = 64 << 20  # bytes of a node that the guest's kernel may keep for itself
+KERNEL_SHARE = 96 << 20  # bytes of a node that the guest's kernel may keep for itself
 TAILS = ("wait_p999", "wait_max")  # of single operations; what interrupts in the guest cost is not given
 
 

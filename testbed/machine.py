@@ -20,6 +20,7 @@ SHIPPED = Path(__file__).resolve().parent / "machines"
 MOST_CPUS, MOST_NODES = 64, 16  # as in simulator/simulator.h
 LEAST_MEMORY = 384 << 20  # what the guest needs to run Python
 MIB = 1 << 20
+MODULE = 128 << 20  # what Linux takes offline at a time
 LINES = (32, 64, 128, 256, 512, 1024)
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
 
@@ -120,6 +121,11 @@ class Machine:
         return tuple(number for number, node in enumerate(self.nodes) if node.memory)
 
     @property
+    def module_nodes(self) -> tuple[int, ...]:
+        """Nodes of memory alone: modules that can be taken offline."""
+        return tuple(number for number, node in enumerate(self.nodes) if not node.cpus)
+
+    @property
     def hmat(self) -> bool:
         return self.hmat_latency is not None or self.hmat_bandwidth is not None
 
@@ -208,14 +214,20 @@ def check_nodes(nodes: tuple[Node, ...], count: int) -> None:
     demand(not missing, f"CPU {', '.join(map(str, missing))} is in no node")
     for number, node in enumerate(nodes):
         demand(bool(node.cpus or node.memory), f"node {number} has neither CPUs nor memory")
-        demand(node.memory % MIB == 0, f"node {number}: {node.memory} bytes are no whole MiB")
+        unit = MIB if node.cpus else MODULE
+        demand(
+            node.memory % unit == 0,
+            f"node {number}: memory must be a multiple of {unit // MIB} MiB{'' if node.cpus else ' where there are no CPUs'}",
+        )
         if node.initiator is not None:
             demand(
                 0 <= node.initiator < len(nodes) and bool(nodes[node.initiator].cpus),
                 f"node {number}: initiator = {node.initiator} is no node with CPUs",
             )
-    total = sum(node.memory for node in nodes)
-    demand(total >= LEAST_MEMORY, f"{total // MIB} MiB in all: the guest needs {LEAST_MEMORY // MIB} MiB to run Python")
+    total = sum(node.memory for node in nodes if node.cpus)
+    demand(
+        total >= LEAST_MEMORY, f"{total // MIB} MiB at nodes with CPUs: the guest needs {LEAST_MEMORY // MIB} MiB to run Python"
+    )
 
 
 def check_distances(distances: list[list[int]], size: int) -> None:

@@ -8,29 +8,38 @@ from .machine import MIB, Machine
 from .packages import Tools
 
 #: `-machine pc` keeps the addresses between LOW_END and 4 GiB for devices: if there is more memory than fits below
-#: LOW_LIMIT, what is beyond LOW_END goes above 4 GiB.
-LOW_LIMIT, LOW_END, HIGH_BEGIN = 0xE0000000, 3 << 30, 4 << 30
+#: LOW_LIMIT, what is beyond LOW_END goes above 4 GiB. Modules that can be taken out follow at whole GiB.
+LOW_LIMIT, LOW_END, HIGH_BEGIN, GIB = 0xE0000000, 3 << 30, 4 << 30, 1 << 30
 #: The guest's kernel: clock and scheduler as quiet as they get; pages stay where they were put.
 KERNEL_OPTIONS = (
     "console=ttyS0 quiet panic=-1 nokaslr tsc=reliable no_timer_check random.trust_cpu=on mitigations=off nowatchdog audit=0 "
-    "apparmor=0 selinux=0 cryptomgr.notests rcupdate.rcu_cpu_stall_suppress=1 numa_balancing=disable"
+    "apparmor=0 selinux=0 cryptomgr.notests rcupdate.rcu_cpu_stall_suppress=1 numa_balancing=disable memhp_default_state=online_movable"
 )
 CPU = "max,la57=off,vendor=GenuineIntel,min-level=0x20"  # no five-level page tables, which are slow; Linux shows dies of this vendor alone, from leaf 0x1f
 
 
 def memory_ranges(machine: Machine) -> list[tuple[int, int, int, int]]:
     """(begin, end, offset in all memory, node) of the guest-physical memory, as `-machine pc` lays it out."""
-    total = sum(node.memory for node in machine.nodes)
-    low = total if total < LOW_LIMIT else LOW_END
+    fixed = sum(machine.nodes[number].memory for number in machine.cpu_nodes)
+    low = fixed if fixed < LOW_LIMIT else LOW_END
     found, offset = [], 0
-    for number, node in enumerate(machine.nodes):
-        begin, offset = offset, offset + node.memory
+    for number in machine.cpu_nodes:
+        begin, offset = offset, offset + machine.nodes[number].memory
         if begin < min(offset, low):
             found.append((begin, min(offset, low), begin, number))
         if offset > low:
             first = max(begin, low)
             found.append((first - low + HIGH_BEGIN, offset - low + HIGH_BEGIN, first, number))
+    address = HIGH_BEGIN + whole_gib(fixed - low)
+    for number in machine.module_nodes:
+        size = machine.nodes[number].memory
+        found.append((address, address + size, offset, number))
+        address, offset = address + whole_gib(size), offset + size
     return found
+
+
+def whole_gib(size: int) -> int:
+    return -(-size // GIB) * GIB
 
 
 def configuration(machine: Machine, timed: bool, spinners: int) -> str:
@@ -74,6 +83,7 @@ def node_options(machine: Machine) -> list[str]:
         words = [f"node,nodeid={number}", *(f"cpus={cpus}" for cpus in cpu_ranges(node.cpus))]
         if node.memory:
             options += ["-object", f"memory-backend-ram,id=memory{number},size={node.memory // MIB}M"]
+        if node.cpus and node.memory:
             words.append(f"memdev=memory{number}")
         if machine.hmat:
             initiator = node.initiator if node.initiator is not None else first
@@ -93,6 +103,22 @@ def node_options(machine: Machine) -> list[str]:
     return options
 
 
+def module_options(machine: Machine) -> list[str]:
+    """Memory of nodes without CPUs: modules that the guest's kernel can take offline, as it can an expander's."""
+    begins = {number: begin for begin, _, _, number in memory_ranges(machine)}
+    found = []
+    for number in machine.module_nodes:
+        found += ["-device", f"pc-dimm,id=module{number},memdev=memory{number},node={number},addr={begins[number]:#x}"]
+    return found
+
+
+def memory_size(machine: Machine) -> str:
+    fixed = sum(machine.nodes[number].memory for number in machine.cpu_nodes)
+    modules = [whole_gib(machine.nodes[number].memory) for number in machine.module_nodes]
+    room = f",slots={len(modules)},maxmem={(fixed + sum(modules)) // MIB}M" if modules else ""
+    return f"{fixed // MIB}M{room}"
+
+
 def command(machine: Machine, tools: Tools, initrd: Path, console: Path, shared: Path) -> list[str]:
     """QEMU with `machine`, this machine's files read-only, and `shared` as /out."""
     smp = f"cpus={machine.cpus},sockets={machine.sockets},dies={machine.dies},cores={machine.cores},threads={machine.threads}"
@@ -101,8 +127,9 @@ def command(machine: Machine, tools: Tools, initrd: Path, console: Path, shared:
         *(str(tools.qemu), *firmware, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", "pc,usb=off,vmport=off,acpi=on" + (",hmat=on" if machine.hmat else "")),
         *("-accel", "tcg,thread=multi,tb-size=512", "-cpu", CPU, "-smp", smp),
-        *("-m", f"{sum(node.memory for node in machine.nodes) // MIB}M"),
+        *("-m", memory_size(machine)),
         *node_options(machine),
+        *module_options(machine),
         *("-kernel", str(tools.kernel), "-initrd", str(initrd), "-append", KERNEL_OPTIONS),
         *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
         *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),

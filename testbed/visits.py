@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,16 +20,18 @@ STRIDES = (8, 32, 64, 128, 256)
 #: Small windows and few processes, since virtual time passes slowly; the method is the one of every run. Contrasts need six
 #: processes. Spacing 400: the work between two accesses takes longer than a line from any core to any other.
 SETTINGS = {
-    "size": "8M",  # over a hundred times the largest cache of the machines shipped
-    "operation": "atomic_add",
-    "stride": ",".join(map(str, STRIDES)),
-    "spacing": "400",
-    "threads": "2",
-    "primitive": "atomic_add",
-    "critical_section": "0",
+    "node_latency": {"size": "8M"},  # over a hundred times the caches of the machines shipped
+    "padded_counters": {
+        "operation": "atomic_add",
+        "stride": ",".join(map(str, STRIDES)),
+        "spacing": "400",
+        "threads": "2",
+    },
+    "contention": {"primitive": "atomic_add", "critical_section": "0", "threads": "2"},
 }
-BENCHMARKS = ("node_latency", "padded_counters", "contention")
-OPTIONS = ("--window", "1ms", "--samples", "1", "--processes", "6", "--budget", "20m")
+BENCHMARKS = tuple(SETTINGS)
+PROCESSES = 6
+OPTIONS = ("--window", "1ms", "--samples", "1", "--budget", "20m")
 KERNELS = ("memory_latency", "padded_counters", "contention", "sentinel")
 TIMEOUT = 900.0
 SLOWER = 1.1  # what the comparison has to find
@@ -57,30 +58,27 @@ def slower_machine(machine: Machine) -> tuple[Machine, tuple[int, int]]:
     return replace(machine, name=f"{machine.name}-slower", timing=timing), (c, m)
 
 
-def numabench_command() -> list[str]:
+def numabench_command(benchmarks: tuple[str, ...] = BENCHMARKS, processes: int = PROCESSES) -> list[str]:
     """The run, as a user would type it."""
-    settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
-    return ["run", *BENCHMARKS, *settings, *OPTIONS]
+    values = {name: value for benchmark in benchmarks for name, value in SETTINGS[benchmark].items()}
+    settings = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    return ["run", *benchmarks, *settings, *OPTIONS, "--processes", str(processes)]
 
 
-def visit(
-    machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = True, output: Callable[[str, str], None] | None = None
-) -> Visit:
-    """Boot `machine`, let numabench of `tree` measure it (and `look` at it before), leave everything in `shared`."""
+def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = True, words: list[str] | None = None) -> Visit:
+    """Boot `machine`, let numabench of `tree` measure it (and `look` at it before), leave everything in `shared`.
+
+    `words`: another run than that of the certificate.
+    """
     shutil.rmtree(shared, ignore_errors=True)
-    cache = compiled_kernels(tree)
     program = shlex.join([sys.executable, "-m", "numabench"])
-    measure = shlex.join([*numabench_command(), "--alias", machine.name, "--output", "/out/results", "--quiet"])
-    script = "\n".join(
-        (
-            f"mkdir -p /tmp/cache && cp -r {shlex.quote(str(cache))}/numabench /tmp/cache/ && chmod -R go-rwx /tmp/cache",
-            "cd /out",
-            *([f"{program} machine --format json > /out/machine.json || exit"] if look else []),
-            f"{program} {measure}",
-        )
-    )
-    environment = {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": "/tmp/cache", "COLUMNS": "120"}
-    found = run(machine, script, shared=shared, timeout=TIMEOUT, environment=environment, output=output)
+    measure = shlex.join([*(words or numabench_command()), "--alias", machine.name, "--output", "/out/results", "--quiet"])
+    lines = [
+        *([f"{program} machine --format json > /out/machine.json || exit"] if look else []),
+        f"{program} {measure}",
+    ]
+    script = guest_script(tree, *lines)
+    found = run(machine, script, shared=shared, timeout=TIMEOUT)
     logs = sorted(shared.glob("results/*/*.jsonl"))
     if found.status or not logs:
         said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
@@ -90,6 +88,18 @@ def visit(
             found.console[-2000:],
         )
     return Visit(machine=machine, log=logs[-1], topology=shared / "machine.json", boot=found.boot, seconds=found.seconds)
+
+
+def guest_script(tree: Path, *lines: str) -> str:
+    """Lines for the guest's shell, with numabench of `tree` and its compiled kernels at hand."""
+    return "\n".join(
+        (
+            f"export PYTHONPATH={shlex.quote(str(tree))} XDG_CACHE_HOME=/tmp/cache COLUMNS=120",
+            f"mkdir -p /tmp/cache && cp -r {shlex.quote(str(compiled_kernels(tree)))}/numabench /tmp/cache/ && chmod -R go-rwx /tmp/cache",
+            "cd /out",
+            *lines,
+        )
+    )
 
 
 def compiled_kernels(tree: Path) -> Path:

@@ -112,7 +112,7 @@ def test_a_node_with_nothing_and_a_wrong_initiator_are_refused(tmp_path):
         load_machine(written(tmp_path, empty))
     with pytest.raises(MachineFileError, match="initiator = 7"):
         load_machine(
-            written(tmp_path, empty.replace("[[nodes]]\n[timing]", '[[nodes]]\nmemory = "64M"\ninitiator = 7\n[timing]'))
+            written(tmp_path, empty.replace("[[nodes]]\n[timing]", '[[nodes]]\nmemory = "128M"\ninitiator = 7\n[timing]'))
         )
 
 
@@ -120,10 +120,12 @@ def test_a_node_with_nothing_and_a_wrong_initiator_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("sizes", [(512, 512), (2048, 2048), (4096, 512, 1024), (3000, 500, 500)])
-def test_memory_ranges_hold_every_byte_of_every_node_once(sizes):
+@pytest.mark.parametrize("modules", [False, True])
+def test_memory_ranges_hold_every_byte_of_every_node_once(sizes, modules):
     base = load_machine("two-socket")
-    nodes = [replace(base.nodes[0], cpus=(), memory=size * MIB) for size in sizes]
-    ranges = qemu.memory_ranges(replace(base, nodes=(replace(nodes[0], cpus=(0, 1, 2, 3)), *nodes[1:])))
+    cpus = [() if modules and number else (number,) for number in range(len(sizes))]
+    nodes = [replace(base.nodes[0], cpus=own, memory=size * MIB) for own, size in zip(cpus, sizes, strict=True)]
+    ranges = qemu.memory_ranges(replace(base, nodes=tuple(nodes)))
     held = [0] * len(sizes)
     for begin, end, offset, node in ranges:
         assert begin < end and offset == sum(sizes[:node]) * MIB + held[node]
@@ -132,15 +134,19 @@ def test_memory_ranges_hold_every_byte_of_every_node_once(sizes):
     assert held == [size * MIB for size in sizes]
     spans = sorted((begin, end) for begin, end, *_ in ranges)
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+    if modules:
+        assert all(begin % qemu.GIB == 0 and begin >= qemu.HIGH_BEGIN for begin, _, _, node in ranges if node)
 
 
 def test_qemu_is_told_of_distances_initiators_and_attributes():
     options = " ".join(qemu.node_options(load_machine("cxl")))
-    assert "node,nodeid=2,memdev=memory2,initiator=1" in options
+    assert "node,nodeid=2,initiator=1" in options and "pc-dimm,id=module2,memdev=memory2,node=2" in " ".join(
+        qemu.module_options(load_machine("cxl"))
+    )
     assert "dist,src=0,dst=2,val=24" in options
     assert "initiator=1,target=2,hierarchy=memory,data-type=access-latency,latency=250" in options
     assert "initiator=0,target=2,hierarchy=memory,data-type=access-bandwidth,bandwidth=8000M" in options
-    assert "initiator=2," not in options.replace("memory2,initiator", "")  # nothing starts from a node without CPUs
+    assert "initiator=2," not in options.replace("nodeid=2,initiator=1", "")  # nothing starts from a node without CPUs
 
 
 def test_plain_mode_tells_the_simulator_no_timing():

@@ -165,9 +165,9 @@ static void on_switch(unsigned i, void *wanted)
 
 static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code, size_t length)
 {
-    if (code[0] == 0x0f && (code[1] == 0x31 || (code[1] == 1 && code[2] == 0xf9)))
+    if (machine.timed && code[0] == 0x0f && (code[1] == 0x31 || (code[1] == 1 && code[2] == 0xf9)))
         qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_clock_read, CB_NO_REGS, NULL);
-    else if (length == 2 && code[0] == 0xf3 && code[1] == 0x90)
+    else if (machine.timed && length == 2 && code[0] == 0xf3 && code[1] == 0x90)
         qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_pause, CB_NO_REGS, NULL);
     int prefixes = 0; /* LOCK or XCHG behind operand-size and REX prefixes: one transaction */
     while (prefixes < 4 && (code[prefixes] == 0x66 || code[prefixes] >> 4 == 4))

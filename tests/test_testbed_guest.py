@@ -1,0 +1,198 @@
+"""Simulated machines that really boot: what comes back, what stays behind, placement seen from both sides, and the physics."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import numabench
+from testbed import defects
+from testbed.errors import GuestError, UnavailableError
+from testbed.guest import COMMAND, NOTHING, run
+from testbed.judgement import judge_nodes, judge_topology, judge_visit
+from testbed.machine import load_machine
+from testbed.packages import find_tools, folder
+from testbed.programs import compile_programs
+from testbed.visits import guest_script, numabench_command, visit
+
+NUMABENCH = shlex.join([sys.executable, "-m", "numabench"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ready():
+    """QEMU, the kernel and the compiled simulator, or a skip that says how to get them."""
+    try:
+        find_tools()
+        compile_programs()
+    except UnavailableError as error:
+        pytest.skip(f"no simulated machine: {error}")
+
+
+def left_behind() -> list[str]:
+    """QEMU processes and files of runs."""
+    processes = subprocess.run(["pgrep", "-f", f"{folder()}/root/usr/bin/qemu"], capture_output=True, text=True, check=False)
+    return [*processes.stdout.split(), *(path.name for path in (folder() / "runs").glob("*"))]
+
+
+# -- a run --------------------------------------------------------------------------------------------------------------
+
+
+def test_output_exit_code_and_files_come_back_and_nothing_else_stays(tmp_path):
+    pieces = []
+    machine = load_machine("memoryless")
+    script = f"echo out; echo err >&2; echo kept > /out/file; echo gone > /root/gone; hostname; {NUMABENCH} machine --format json > /out/machine; exit 7"
+    found = run(machine, script, shared=tmp_path, timed=NOTHING, output=lambda *piece: pieces.append(piece))
+    assert (found.status, found.stdout, found.stderr) == (7, "out\nmemoryless\n", "err\n")
+    assert "".join(text for stream, text in pieces if stream == "stdout") == found.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "machine"] and not Path("/root/gone").exists()
+    assert judge_topology(machine, json.loads((tmp_path / "machine").read_text()))[0].right
+    assert left_behind() == []
+
+
+def test_a_command_that_takes_too_long_is_stopped_and_its_last_words_are_said(tmp_path):
+    with pytest.raises(GuestError, match="did not end within 1 s; its last line: waiting") as error:
+        run(load_machine("two-socket"), "echo waiting; sleep 100", shared=tmp_path, timed=NOTHING, timeout=1.0)
+    assert error.value.exit_code == 124 and left_behind() == []
+
+
+def test_a_guest_that_goes_down_is_an_error(tmp_path):
+    with pytest.raises(GuestError, match="went down while the command ran"):
+        run(load_machine("two-socket"), "echo c > /proc/sysrq-trigger; sleep 20", shared=tmp_path, timed=NOTHING)
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_behind_however_it_ends(how):
+    words = [sys.executable, "-m", "testbed", "run", "--machine", "two-socket", "--plain", "--", "echo started; sleep 100"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(how)
+    errors = process.communicate(timeout=30)[1]
+    if how == signal.SIGKILL:  # QEMU dies with its parent; the next run sweeps its files away
+        time.sleep(0.5)
+        assert not [name for name in left_behind() if name.isdigit()]
+        assert subprocess.run([*words[:-1], "true"], capture_output=True, check=False).returncode == 0
+    else:
+        assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
+    assert left_behind() == []
+
+
+# -- placement, in plain mode -------------------------------------------------------------------------------------------
+
+SIZE = 1 << 20
+RUN = "run node_latency --set size=1M --window 20ms --samples 1 --processes 1 --quiet"
+OFFLINE = f"""
+(while ! grep -q trial /out/offline/m/*.jsonl 2>/dev/null; do sleep 0.2; done
+ echo 0 > /sys/devices/system/cpu/cpu2/online
+ for state in /sys/devices/system/node/node2/memory*/state; do echo offline > $state; done
+ cat /sys/devices/system/cpu/online > /out/online; cat /sys/devices/system/node/has_memory >> /out/online) &
+{NUMABENCH} {RUN.replace("--processes 1", "--processes 8")} --alias m --output /out/offline > /out/offline.txt 2>&1; echo $? >> /out/offline.txt
+"""
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """One boot of `cxl` without timing: numabench under a policy, in a cpuset, and while parts go offline."""
+    shared = tmp_path_factory.mktemp("plain")
+    group = "/sys/fs/cgroup"
+    script = guest_script(
+        defects.CHECKOUT,
+        f"{NUMABENCH} machine --format json > /out/machine.json",
+        f"numactl --interleave=all {NUMABENCH} {RUN} --alias m --output /out/policy",
+        f"mkdir -p {group}; mount -t cgroup2 none {group}; echo +cpuset > {group}/cgroup.subtree_control; mkdir {group}/part",
+        f"echo 2-3 > {group}/part/cpuset.cpus; echo 1-2 > {group}/part/cpuset.mems",
+        f"sh -c 'echo $$ > {group}/part/cgroup.procs; exec {NUMABENCH} {RUN} --alias m --output /out/cpuset'",
+        OFFLINE,
+    )
+    return run(load_machine("cxl"), script, shared=shared, timed=NOTHING)
+
+
+def log_of(shared: Path, name: str):
+    (path,) = shared.glob(f"{name}/m/*.jsonl")
+    return numabench.load(path).log
+
+
+def measured(log) -> list:
+    return [sample for trial in log.trials for sample in trial.samples]
+
+
+def test_the_firmware_s_attributes_are_found(plain):
+    assert judge_topology(load_machine("cxl"), json.loads((plain.shared / "machine.json").read_text()))[0].right
+
+
+def test_every_page_is_where_the_plan_says_seen_from_inside_and_from_outside(plain):
+    samples = [sample for name in ("policy", "cpuset") for sample in measured(log_of(plain.shared, name))]
+    sections = [section for section in plain.sections if section["bytes"] == SIZE]
+    cells = [(sample.parameters["cpu_node"], sample.parameters["memory_node"]) for sample in samples]
+    every = [(c, m) for c in (0, 1) for m in (0, 1, 2)]
+    assert sorted(cells) == sorted([*every, (1, 1), (1, 2)])  # no place outside the cpuset
+    assert len(sections) >= len(samples)
+    for sample, section in zip(samples, sections, strict=False):
+        node, cpu = sample.parameters["memory_node"], sample.threads[0].cpu
+        assert set(sample.memory.pages) == {str(node)}  # numabench's own proof
+        assert section["pages"] == {str(node): SIZE // 4096}  # what the simulator saw: every page, and none elsewhere
+        assert set(section["accesses"]) == {f"{cpu}/{node}"} and load_machine("cxl").node_of[cpu] == sample.parameters["cpu_node"]
+
+
+def test_a_cpu_and_a_node_that_go_away_are_named_and_the_rest_is_measured(plain):
+    assert (plain.shared / "online").read_text().splitlines() == ["0-1,3", "0-1"]
+    text = (plain.shared / "offline.txt").read_text()
+    assert text.splitlines()[-1] == "0" and "Traceback" not in text
+    trials = log_of(plain.shared, "offline").trials
+    reasons = " ".join(reason for trial in trials for reason in trial.reasons)
+    assert "cannot run on CPU 2" in reasons and "to node 2" in reasons
+    last = {(s.parameters["cpu_node"], s.parameters["memory_node"]) for s in trials[-1].samples}
+    assert {(0, 0), (0, 1)} <= last and not {m for _, m in last} & {2}
+
+
+# -- physics, with timing -----------------------------------------------------------------------------------------------
+
+
+def test_a_memory_controller_serves_one_line_after_the_other(tmp_path):
+    """Occupancy by hand: alone a thread waits for the controller instead of the memory, two wait for each other."""
+    machine = load_machine("two-socket")
+    machine = replace(machine, timing=replace(machine.timing, occupancy=(170.0, 0.0)))
+    program = tmp_path / "loads"
+    source = Path(__file__).with_name("guest_loads.c")
+    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", program, source], check=True)
+    found = run(machine, ["/out/loads"], shared=tmp_path, timed=COMMAND, timeout=120)
+    assert found.status == 0, found.stderr
+    figures = {tuple(line.split()[:2]): float(line.split()[2]) for line in found.stdout.splitlines()}
+    assert figures["1", "0"] == pytest.approx(170, rel=0.02)
+    assert figures["2", "0"] == pytest.approx(340, rel=0.03)
+    assert figures["1", "1"] == pytest.approx(150, rel=0.02)
+
+
+def test_numabench_is_right_on_a_machine_with_wide_lines(tmp_path):
+    findings = judge_visit(visit(load_machine("wide-line"), tmp_path))
+    assert len(findings) == 17 and {f.what for f in findings} >= {"node latency", "hop", "line size", "contended atomic_add"}
+    assert [f for f in findings if not f.right] == []
+
+
+def test_the_certificate_turns_red_for_each_wrong_benchmark(tmp_path):
+    """With the check of numabench's own that would refuse the samples switched off, so that only the figures can tell."""
+    machine, words = load_machine("two-socket"), numabench_command(("node_latency",), processes=2)
+
+    def wrong(name: str) -> list:
+        seen = visit(machine, tmp_path / name, defects.defective_tree(name), look=False, words=words)
+        log = numabench.load(seen.log)
+        estimates = log.estimates()
+        cells = [f for f in judge_nodes(machine, log, estimates[estimates["main"]]) if f.what == "node latency"]
+        assert len(cells) == 4
+        return [f for f in cells if not f.right]
+
+    names = [name + defects.BLIND for name in defects.DEFECTS]
+    with ThreadPoolExecutor(max(1, min(2, os.cpu_count() or 1))) as pool:
+        found = dict(zip(names, pool.map(wrong, names), strict=True))
+    for name, cells in found.items():
+        assert any(isinstance(f.found, float) for f in cells), name
