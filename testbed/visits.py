@@ -94,8 +94,8 @@ def guest_script(tree: Path, *lines: str) -> str:
     """Lines for the guest's shell, with numabench of `tree` and its compiled kernels at hand."""
     return "\n".join(
         (
-            f"export PYTHONPATH={shlex.quote(str(tree))} XDG_CACHE_HOME=/tmp/cache COLUMNS=120",
-            f"mkdir -p /tmp/cache && cp -r {shlex.quote(str(compiled_kernels(tree)))}/numabench /tmp/cache/ && chmod -R go-rwx /tmp/cache",
+            f"export PYTHONPATH={shlex.quote(str(tree))} XDG_CACHE_HOME=/run/cache COLUMNS=120",
+            f"mkdir -p /run/cache && cp -r {shlex.quote(str(compiled_kernels(tree)))}/numabench /run/cache/ && chmod -R go-rwx /run/cache",
             "cd /out",
             *lines,
         )

@@ -11,7 +11,7 @@ $B mount -t overlay -o lowerdir=/host,upperdir=/written/upper,workdir=/written/w
 for folder in proc sys dev; do $B mount --move /$folder /guest/$folder; done
 $B mkdir -p /guest/dev/shm /guest/dev/pts /guest/out /guest/root
 $B mount -t tmpfs tmpfs /guest/dev/shm; $B mount -t devpts devpts /guest/dev/pts
-$B mount -t tmpfs tmpfs /guest/run; $B mount -t tmpfs tmpfs /guest/tmp
+$B mount -t tmpfs tmpfs /guest/run
 $B mount -t 9p -o cache=none,$OPTIONS out /guest/out || fail "the shared folder"
 $B ip link set lo up 2>/dev/null
 $B hostname @NAME@
