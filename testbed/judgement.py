@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 import numabench
 from numabench.analysis.answers import answers
 from numabench.host.sysfs import format_list
@@ -227,4 +229,4 @@ def judge_comparison(base: Path, new: Path, machine: Machine, changed: tuple[int
 
 def place(row) -> str:
     names = ("cpu_node", "memory_node", "placement", "stride")
-    return " ".join(f"{name}={row[name]}" for name in names if name in row and row[name] == row[name])
+    return " ".join(f"{name}={row[name]}" for name in names if name in row and pd.notna(row[name]))
