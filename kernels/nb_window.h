@@ -39,6 +39,11 @@ static inline uint64_t nb_run_delay(const struct nb_thread *t)
     return strtoull(second, NULL, 10);
 }
 
+/* Batches so many times longer than wanted are halved until they are not: they were doubled while the other threads had not begun
+ * yet, and a thread with long batches begins and ends its window long after the others. A doubled one takes less than twice what
+ * is wanted. */
+#define NB_TOO_LONG 4
+
 /* Warm-up with batches doubled until the clock is read every batch_ns, then the window. The threads go on working
  * between the two, so that nobody measures alone. The clock's own 20-60 ns per batch stay below 1 % of 10 us. */
 static inline void nb_window(struct nb_thread *t, nb_batch batch)
@@ -50,12 +55,15 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
         batch(t, n);
         t->executed += n;
         next = nb_now();
-        if (enough == 0 || next - now < usual)
-            usual = next - now + 1;
-        if (next - now >= c->batch_ns)
-            enough++;
-        else
+        uint64_t took = next - now;
+        if (enough == 0 || (took < usual && took >= c->batch_ns))
+            usual = took + 1;
+        if (took < c->batch_ns && enough < 2) /* once it is settled, a short batch means that another thread was interrupted */
             n *= 2, enough = 0;
+        else
+            enough++;
+        for (; took > NB_TOO_LONG * c->batch_ns && n > 64; took /= 2)
+            n /= 2, enough = 0;
     }
     memset(t->histogram, 0, sizeof t->histogram);
     t->gaps = 0;

@@ -217,7 +217,8 @@ def judge_comparison(base: Path, new: Path, machine: Machine, changed: tuple[int
         if slow:
             findings.append(Finding(machine.name, what, f"{row['metric']} {changed[0]} to {changed[1]}", wanted, row["verdict"]))
         elif row["verdict"] != wanted:
-            wrong.append(f"{row['benchmark']} {row['metric']} {place(row)}: {row['verdict']} ({row['ratio']:.3f})")
+            why = ", ".join([f"{row['ratio']:.3f}", *row["reasons"]])
+            wrong.append(f"{row['benchmark']} {row['metric']} {place(row)}: {row['verdict']} ({why})")
     others = len(cells) - len(findings)
     findings.append(
         Finding(machine.name, what, f"{others} other cells", "all same", "all same" if not wrong else "; ".join(wrong))
