@@ -81,7 +81,7 @@ def run(
 
 
 class Crash(GuestError):
-    """QEMU went away by itself."""
+    """QEMU itself crashed; what the command had written to the shared folder is still there."""
 
 
 class Guest:
@@ -119,9 +119,9 @@ class Guest:
         status = self.read(".status").strip()
         if not status:
             where = "while the command ran" if started else "before the command began"
-            raise Crash(
-                f"the guest went down {where} (QEMU's exit code {self.process.returncode})", "look at the console", self.tail()
-            )
+            code = self.process.returncode
+            kind = Crash if code < 0 else GuestError  # killed by a signal, or the guest's own doing
+            raise kind(f"the guest went down {where} (QEMU's exit code {code})", "look at the console", self.tail())
         return Result(
             status=int(status),
             stdout=self.read(".stdout"),

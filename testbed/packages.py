@@ -91,6 +91,8 @@ def prepare(say: Callable[[str], None] = lambda text: None) -> Tools:
             return find_tools()
         except UnavailableError:
             pass
+        if os.uname().machine != "x86_64":
+            raise UnavailableError(f"this is {os.uname().machine}; the simulator needs a host of x86-64", "another machine")
         for tool in ("apt-get", "dpkg-deb"):
             if not shutil.which(tool):
                 raise UnavailableError(

@@ -328,6 +328,11 @@ def test_a_wrong_topology_is_named_part_by_part():
     assert not finding.right and "cores" in finding.found and "memory of node 1" in finding.found
 
 
+def test_numabench_knows_nothing_of_where_it_runs():
+    for path in sorted((defects.CHECKOUT / "numabench").rglob("*.py")) + sorted((defects.CHECKOUT / "kernels").glob("*")):
+        assert "testbed" not in path.read_text() and "simulat" not in path.read_text().lower(), path
+
+
 # -- the command --------------------------------------------------------------------------------------------------------
 
 
