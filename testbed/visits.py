@@ -31,7 +31,7 @@ SETTINGS = {
 }
 BENCHMARKS = tuple(SETTINGS)
 PROCESSES = 6
-OPTIONS = ("--window", "1ms", "--samples", "1", "--budget", "20m")
+OPTIONS = ("--window", "1ms", "--samples", "2", "--budget", "20m")
 KERNELS = ("memory_latency", "padded_counters", "contention", "sentinel")
 TIMEOUT = 900.0
 SLOWER = 1.1  # what the comparison has to find
