@@ -46,7 +46,15 @@ def page_lines(certification: Certification, defect: str | None) -> list[str]:
         f"**{certification.summary()}.**",
         "",
         *([f"This is a numabench that is wrong on purpose (`--defect {defect}`).", ""] if defect else []),
-        "Written by `make certify`; [testbed.md](testbed.md) says how the machines work, what they do not model, and how to describe another.",
+        *(
+            []
+            if certification.with_comparison
+            else [
+                "Made with `--no-compare`: without the two further boots of each machine for the verdicts of `numabench compare`.",
+                "",
+            ]
+        ),
+        "Written by `python -m testbed certify` (`make certify` for all of it); [testbed.md](testbed.md) says how the machines work, what they do not model, and how to describe another.",
         "",
         "| | |",
         "|---|---|",
