@@ -16,6 +16,7 @@ from .judgement import HOP_SLACK, SAME, TOLERANCE, Finding
 
 KINDS = ("node latency", "remote / local", "hop", "contended atomic_add", "false-sharing penalty")
 BAND = "#009e73"
+TICKS = (5, 10, 20, 50, 100, 200, 500, 1000)  # ns
 
 
 def write_certificate(certification: Certification, output: Path, defect: str | None = None) -> list[Path]:
@@ -113,6 +114,8 @@ def draw(certification: Certification, path: Path) -> None:
             right.scatter([100 * f.deviation for f in mine], [names.index(f.machine) + shift for f in mine], label=kind, **style)
         left.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal", title="Latencies: found against given")
         left.set(xlabel="given (ns)", ylabel="found (ns)")
+        ticks = [tick for tick in TICKS if limits[0] <= tick <= limits[1]]
+        left.set(xticks=ticks, yticks=ticks)
         for axis in (left.xaxis, left.yaxis):
             axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
