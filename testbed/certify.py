@@ -12,7 +12,7 @@ from .guest import temporary_share
 from .judgement import TOLERANCE, Finding, judge_comparison, judge_visit
 from .machine import Machine
 from .packages import find_tools
-from .visits import slower_machine, visit
+from .visits import COMPARED_STRIDES, numabench_command, slower_machine, visit
 
 VISIT_SECONDS = 70.0  # expected, before the first one has been seen
 
@@ -78,12 +78,13 @@ class Certification:
             done()
             found = judge_visit(base)
             if self.with_comparison:
+                compared = numabench_command(strides=COMPARED_STRIDES)
                 step(f"{machine.name}: another boot")
-                again = visit(machine, shared / "again", self.tree, look=False)
+                again = visit(machine, shared / "again", self.tree, look=False, words=compared)
                 done()
                 step(f"{machine.name}: one memory 10 % slower")
                 slower, changed = slower_machine(machine)
-                other = visit(slower, shared / "slower", self.tree, look=False)
+                other = visit(slower, shared / "slower", self.tree, look=False, words=compared)
                 done()
                 found += judge_comparison(base.log, again.log, machine, None)
                 found += judge_comparison(base.log, other.log, machine, changed)

@@ -17,13 +17,13 @@ from .machine import Machine
 from .packages import folder
 
 STRIDES = (8, 32, 64, 128, 256)
+COMPARED_STRIDES = (8, 256)  # shared and apart; those between are for the knee
 #: Small windows and few processes, since virtual time passes slowly; the method is the one of every run. Contrasts need six
 #: processes. Spacing 400: the work between two accesses takes longer than a line from any core to any other.
 SETTINGS = {
     "node_latency": {"size": "8M"},  # over a hundred times the caches of the machines shipped
     "padded_counters": {
         "operation": "atomic_add",
-        "stride": ",".join(map(str, STRIDES)),
         "spacing": "400",
         "threads": "2",
     },
@@ -58,9 +58,13 @@ def slower_machine(machine: Machine) -> tuple[Machine, tuple[int, int]]:
     return replace(machine, name=f"{machine.name}-slower", timing=timing), (c, m)
 
 
-def numabench_command(benchmarks: tuple[str, ...] = BENCHMARKS, processes: int = PROCESSES) -> list[str]:
+def numabench_command(
+    benchmarks: tuple[str, ...] = BENCHMARKS, processes: int = PROCESSES, strides: tuple[int, ...] = STRIDES
+) -> list[str]:
     """The run, as a user would type it."""
     values = {name: value for benchmark in benchmarks for name, value in SETTINGS[benchmark].items()}
+    if "padded_counters" in benchmarks:
+        values["stride"] = ",".join(map(str, strides))
     settings = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
     return ["run", *benchmarks, *settings, *OPTIONS, "--processes", str(processes)]
 
