@@ -8,8 +8,9 @@
 #include <unistd.h>
 
 /* What a window leaves in value[]: operations in a batch, ns of the shortest batch, ps of the median one (its rate without
- * the interruptions that every window has), and the longest wait in ns of those recorded. */
-enum { NB_BATCH, NB_SHORTEST, NB_MEDIAN_PS, NB_LONGEST };
+ * the interruptions that every window has), the longest wait in ns of those recorded, and the ns that NB_FINE bins of the
+ * histogram of batches stand for. */
+enum { NB_BATCH, NB_SHORTEST, NB_MEDIAN_PS, NB_LONGEST, NB_USUAL };
 
 /* A batch that takes this long was interrupted. Ten times the shortest: no level of memory is ten times slower than the
  * one before it; 20 us more: a timer tick takes 2 to 5. */
@@ -92,6 +93,7 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
     t->operations = done;
     t->value[NB_BATCH] = n;
     t->value[NB_SHORTEST] = shortest;
+    t->value[NB_USUAL] = usual;
     t->value[NB_MEDIAN_PS] = nb_median_bin(t->histogram, batches) * usual * 1000 / (2 * NB_FINE);
 }
 

@@ -22,7 +22,8 @@ FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
 COMPILERS = ("cc", "gcc", "clang")
 VALUES, BINS, PARAMETERS, GATES = 16, 640, 12, 8
 BINS_PER_OCTAVE = 16
-BATCH_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT = 0, 2, 3  # of `value` (kernels/nb_window.h)
+BATCH_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT = 0, 2, 3, 4  # of `value` (kernels/nb_window.h)
+FINE_BINS = 256  # of the histogram of batches, per usual duration
 
 
 class _Parameter(c.Structure):
@@ -310,6 +311,17 @@ def object_hash(path: Path) -> str:
 def median_batch(block: ThreadBlock) -> float:
     """Nanoseconds of one operation in the median batch of a thread's window: what a window costs without its interruptions."""
     return block.value[MEDIAN_PS_SLOT] / block.value[BATCH_SLOT] / 1000
+
+
+def batch_quantile(block: ThreadBlock, share: float) -> float:
+    """Nanoseconds of one operation in the batch that `share` of a window's batches do not exceed (within 0.4 % up to 2.5 times the
+    usual duration, which is where the histogram ends)."""
+    wanted, seen = share * sum(block.histogram), 0
+    for index, count in enumerate(block.histogram):
+        seen += count
+        if count and seen >= wanted:
+            return (index + 0.5) / FINE_BINS * block.value[USUAL_SLOT] / block.value[BATCH_SLOT]
+    return float("nan")
 
 
 def histogram_quantile(bins: list[int], share: float) -> float:

@@ -57,12 +57,13 @@ class View(Frozen):
 
     title: str
     metric: str
-    kind: str  # line | bar | heatmap
-    x: str
+    kind: str  # line | bar | heatmap | curve
+    x: str  # an axis; of a curve another metric
     series: str | None = None
     y: str | None = None  # heatmap rows
     facet: str | None = None
     where: dict[str, Value] = {}
+    along: str | None = None  # of a curve: the axis whose values are its points
     ratio_to: Value | None = None  # plot ratios to this value of the contrast's axis instead of the metric
 
 
@@ -71,7 +72,9 @@ class Answer(Frozen):
 
     Kinds: `cell` (the metric at `where`), `difference` and `ratio` (of `where` against `against`,
     paired), `threshold` (the first value of `axis` from which on nothing differs from the
-    contrast's control by more than `tolerance`), `ranking` (values of `axis` at `where`, best first).
+    contrast's control by more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
+    axis within `tolerance`), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
+    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `ranking` (values of `axis` at `where`, best first).
     """
 
     kind: str
@@ -152,6 +155,8 @@ class MemoryProof(Frozen):
     pages: dict[str, int]  # node -> pages found there
     huge_bytes: int
     page_bytes: int
+    parts: tuple[int, ...] = ()  # node requested for each of equal parts, where these differ
+    misplaced: int = 0  # pages elsewhere than requested
 
 
 class Sample(Frozen):

@@ -26,11 +26,11 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_quantity(value: float, unit: str, digits: int = 3) -> str:
-    """`3.2 ns`, `812 M operation/s`: rates get a decimal prefix, everything else keeps its unit."""
+    """`3.2 ns`, `812 M operation/s`, `25.1 GB/s`: rates get a decimal prefix, everything else keeps its unit."""
     if unit.endswith("/s") and value is not None and math.isfinite(value):
         for factor, prefix in _PREFIXES:
             if abs(value) >= factor:
-                return f"{format_number(value / factor, digits)} {prefix}{' ' if prefix else ''}{unit}"
+                return f"{format_number(value / factor, digits)} {prefix}{' ' if prefix and unit != 'B/s' else ''}{unit}"
     return f"{format_number(value, digits)} {unit}".rstrip()
 
 

@@ -33,7 +33,7 @@ class Defect:
 DEFECTS = {
     "broken-chain": Defect(
         summary="the chase's chain is not one cycle: it returns to its beginning after 256 lines",
-        mistake=(("kernels/memory_latency.c", "order[i + 1 < lines ? i + 1 : 0]", "order[(i + 1) % 256 ? i + 1 : i - 255]"),),
+        mistake=(("kernels/nb_chase.h", "order[i + 1 < c->lines ? i + 1 : 0]", "order[(i + 1) % 256 ? i + 1 : i - 255]"),),
         blinding=(
             ("numabench/benchmarks/memory_latency.py", 'return "" if thread.check == wanted else', 'return "" if True else'),
         ),
@@ -42,15 +42,19 @@ DEFECTS = {
     "wrong-touch": Defect(
         summary="memory is not bound before its first touch, and a thread on another CPU touches it",
         mistake=(
-            ("numabench/host/memory.py", "            self._bind(node)\n", "            pass\n"),
+            (
+                "numabench/host/memory.py",
+                "            self._bind(where, first * self._part, count * self._part)\n",
+                "            pass\n",
+            ),
             (
                 "numabench/measure/worker.py",
-                "            for member in members:\n                block = self.crew.blocks[member]\n",
-                "            home = os.sched_getaffinity(0)\n"
-                "            os.sched_setaffinity(0, {os.cpu_count() - 1})\n"
-                "            ctypes.memset(buffer.address, 0, buffer.size)\n"
-                "            os.sched_setaffinity(0, home)\n"
-                "            for member in members:\n                block = self.crew.blocks[member]\n",
+                "        for member in members:\n            block = self.crew.blocks[member]\n",
+                "        home = os.sched_getaffinity(0)\n"
+                "        os.sched_setaffinity(0, {os.cpu_count() - 1})\n"
+                "        ctypes.memset(self.buffer.address, 0, self.buffer.size)\n"
+                "        os.sched_setaffinity(0, home)\n"
+                "        for member in members:\n            block = self.crew.blocks[member]\n",
             ),
         ),
         blinding=(("numabench/measure/worker.py", 'return ["pages"] if', 'return ["pages"] if False and'),),

@@ -1,5 +1,5 @@
 /* Runs one kernel without Python, for other processors under emulation: driver THREADS BYTES PARAMETER...
- * Prints the descriptor's name and, per thread: executed, operations, check, begin, end. */
+ * Prints the descriptor's name and, per thread: executed, operations, check, begin, end, cursor, values. */
 #include "nb.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -55,8 +55,13 @@ int main(int count, char **words)
     if (all(&c, threads, NB_PREPARE) || all(&c, threads, NB_MEASURE))
         return 1;
     printf("%s\n", nb_descriptor.name);
-    for (uint32_t i = 0; i < c.threads; i++)
-        printf("%llu %llu %llu %llu %llu\n", (unsigned long long)threads[i].executed, (unsigned long long)threads[i].operations,
-               (unsigned long long)threads[i].check, (unsigned long long)threads[i].begin_ns, (unsigned long long)threads[i].end_ns);
+    for (uint32_t i = 0; i < c.threads; i++) {
+        const struct nb_thread *t = &threads[i];
+        const uint64_t found[] = {t->executed, t->operations, t->check, t->begin_ns, t->end_ns, t->cursor};
+        for (size_t k = 0; k < NB_COUNT(found); k++)
+            printf("%llu ", (unsigned long long)found[k]);
+        for (size_t k = 0; k < NB_VALUES; k++)
+            printf("%llu%c", (unsigned long long)t->value[k], k + 1 < NB_VALUES ? ' ' : '\n');
+    }
     return 0;
 }

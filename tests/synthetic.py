@@ -111,11 +111,50 @@ def matrix(run: str, nodes: int = 4) -> BenchmarkRecord:
     )
 
 
+LOADS = {"0": 0.6e9, "4": 4e9, "8": 8e9, "16": 11e9, "max": 11e9}  # B/s reached at a wanted rate
+LATENCIES = {"0": 100.0, "4": 105.0, "8": 120.0, "16": 300.0, "max": 310.0}
+
+
+def loaded(run: str) -> BenchmarkRecord:
+    """Latency under load with its knee between 8 and 16 GB/s."""
+    return BenchmarkRecord(
+        run=run,
+        name="toy_loaded",
+        title="Toy latency under load",
+        question="What does a load cost while others stream?",
+        axes=(
+            Axis(name="mix", summary="reads to writes", values=("1:0", "1:1")),
+            Axis(name="rate", summary="wanted load", values=tuple(LOADS)),
+        ),
+        metrics=(
+            Metric(name="latency", unit="ns", polarity="lower"),
+            Metric(name="load", unit="B/s", polarity="higher"),
+        ),
+        views=(View(title="Latency by load", metric="latency", kind="curve", x="load", along="rate", series="mix"),),
+        answers=(
+            Answer(
+                kind="knee",
+                metric="latency",
+                axis="rate",
+                where={"mix": "1:0"},
+                tolerance=0.5,
+                text="Below 1.5 times idle up to {value} GB/s",
+            ),
+            Answer(
+                kind="saturation", metric="load", axis="rate", where={"mix": "1:0"}, tolerance=0.05, text="Saturated at {value}"
+            ),
+        ),
+        method={"clock": "monotonic"},
+    )
+
+
 def truth(benchmark: str, p: dict) -> float:
     """Nanoseconds that a perfect measurement finds."""
     if benchmark == "toy_counters":
         base = (1.2 if p["operation"] == "increment" else 5.0) + 0.8 * p["spacing"]
         return base + (27.0 if p["stride"] < 64 else 0.0)
+    if benchmark == "toy_loaded":
+        return LATENCIES[p["rate"]] * (1.2 if p["mix"] == "1:1" else 1.0)
     if benchmark == "toy_nodes":
         return 95.0 if p["cpu_node"] == p["memory_node"] else 150.0
     size = p["size"]
@@ -186,6 +225,7 @@ def make_log(
                             * 2.718281828 ** (level + rng.gauss(0, sd[2]))
                         )
                         values = {"time_per_operation": ns, "throughput": 2e9 / ns, "latency": ns}
+                        values["load"] = LOADS.get(c.parameters.get("rate"), 1.0) * ns / truth(d.name, c.parameters)
                         bad = rng.random() < disturbed
                         taken.append(
                             Sample(

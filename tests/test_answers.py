@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import counters, latency, make_log
+from synthetic import counters, latency, loaded, make_log
 
 from numabench.analysis.answers import answers, design_text, interval_text
 from numabench.analysis.estimate import contrast_cells, estimate_cells
@@ -215,3 +215,28 @@ def test_interval_text_keeps_ends_apart(low, factor):
 
 def test_design_text_counts_in_words():
     assert design_text(1, 1, "") == "1 process, 1 session" and design_text(8, 2, "27 ns") == "8 processes, 2 sessions, hop 27 ns"
+
+
+def test_a_knee_is_the_last_value_before_the_bend():
+    knee, saturation = answers(make_log(**QUIET, benchmarks=(loaded,)))
+    assert knee.ok and "up to 8 GB/s" in knee.text and "120 ns" in knee.text and "300 ns" in knee.text
+    assert saturation.ok and saturation.text.startswith("Saturated at 16 (11.0 GB/s")
+
+
+def test_a_curve_without_a_bend_has_no_knee():
+    flat = make_log(**QUIET, benchmarks=(loaded,), scale=lambda _, p: 1 / 3 if p["rate"] in ("16", "max") else 1.0)
+    knee = answers(flat)[0]
+    assert not knee.ok and "no knee among the values of rate" in knee.text
+
+
+def test_what_only_the_last_value_reaches_is_not_saturated():
+    growing = make_log(**QUIET, benchmarks=(loaded,), scale=lambda _, p: 2.0 if p["rate"] == "max" else 1.0)
+    saturation = answers(growing)[1]
+    assert not saturation.ok and "not saturated by any rate measured" in saturation.text
+
+
+def test_a_doubtful_knee_is_unresolved():
+    noisy = make_log(
+        processes=6, sd=(0.0, 0.3, 0.01), benchmarks=(loaded,), scale=lambda _, p: 0.52 if p["rate"] == "16" else 1.0
+    )
+    assert "nresolved" in answers(noisy)[0].text

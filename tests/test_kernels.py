@@ -13,11 +13,14 @@ import pytest
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, discover
+from numabench.benchmarks.loaded_latency import MIXES
+from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
 from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
+from numabench.host.topology import read_topology
 from numabench.measure.crew import Crew
 
-KERNELS = sorted(p.stem for p in abi.source_folder().glob("*.c"))
+SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c"))
 PROBES = Probes(frequency=3e9, multiply=1e-9)
 
 
@@ -45,7 +48,7 @@ def enter(kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, abi.Kernel]:
-    return {name: abi.Kernel(abi.build(name).target) for name in KERNELS}
+    return {name: abi.Kernel(abi.build(name).target) for name in SOURCES}
 
 
 def test_every_benchmark_has_its_kernel_and_speaks_its_metrics(loaded):
@@ -128,7 +131,7 @@ def test_a_chain_is_one_cycle_through_all_lines(loaded, group):
         case.parameter[slot] = value
     assert crew.enter(kernel, abi.PREPARE, [0])[0].status == abi.OK
     memory = (ctypes.c_uint64 * (size // 8)).from_address(buffer.address)
-    start = crew.blocks[0].cursor
+    start = ctypes.c_uint64.from_address(scratch.address).value  # where the first chase stands after one walk
     place, visited = start, []
     for _ in range(size // 64):
         visited.append((place - buffer.address) // 64)
@@ -157,9 +160,9 @@ def test_the_median_batch_is_within_the_window_s_own_times(loaded):
 def test_a_chain_that_is_not_one_cycle_is_noticed(tmp_path):
     """A shuffle of self pointers walks a random share of its lines (X-Mem and numademo do)."""
     shutil.copytree(abi.source_folder(), tmp_path / "kernels")
-    source = tmp_path / "kernels" / "memory_latency.c"
+    source = tmp_path / "kernels" / "nb_chase.h"
     text = source.read_text()
-    wrong = text.replace("word(c, order[i + 1 < lines ? i + 1 : 0])", "word(c, order[order[i]])")
+    wrong = text.replace("c->order[i + 1 < c->lines ? i + 1 : 0]", "c->order[c->order[i]]")
     assert wrong != text
     source.write_text(wrong)
     kernel = abi.Kernel(abi.build("memory_latency", folder=tmp_path / "kernels").target)
@@ -175,6 +178,90 @@ def test_an_impossible_latency_fails_its_sample():
     assert benchmark.physics({}, {"cycles": 4.0}) == ""
 
 
+def vectors_here() -> tuple[str, ...]:
+    return read_topology().vectors
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("size", "threads"), [(4096, 1), (12288, 1), (40960, 2), (3 << 20, 2)])
+def test_streams_read_and_leave_what_is_predicted(loaded, kernel, size, threads):
+    benchmark = discover()["memory_bandwidth"]
+    for vector in vectors_here():
+        if vector == "portable" and kernel.endswith("_nt"):
+            continue
+        parameters = {"kernel": kernel, "vector": vector, "size": size}
+        found = enter(loaded["memory_bandwidth"], benchmark.arguments(parameters, PROBES), threads=threads, size=size)
+        assert benchmark.check(parameters, found) == "", vector
+        metrics = benchmark.metrics(parameters, found, PROBES)
+        assert metrics["bus_bandwidth"] >= metrics["bandwidth"] > 0
+
+
+def test_the_sum_of_a_stream_is_that_of_a_plain_simulation():
+    """Every round and every array, word by word: an oracle without a formula."""
+    lines = 48
+    words = lines * 8
+    filled = [i % PERIOD + 1 for i in range(words)]
+    for kernel, executed in itertools.product(("read", "write", "copy"), (0, 8, 47, 48, 96, 100, 150, 199)):
+        array, total = list(filled), 0
+        for line in range(executed):
+            turn, at = divmod(line, lines)
+            source = (at + lines // 2) % lines if kernel == "copy" and turn % 2 else at
+            for w in range(8):
+                if kernel == "read":
+                    total += filled[at * 8 + w]
+                else:
+                    array[at * 8 + w] = filled[source * 8 + w] if kernel == "copy" else (turn + 1) * 0x9E3779B97F4A7C15
+        wanted = total if kernel == "read" else sum(array) + sum(array[: words // 2])
+        assert expected_sum(kernel, lines, executed) == wanted % 2**64, (kernel, executed)
+
+
+def test_a_stream_that_skips_is_noticed(tmp_path):
+    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    source = tmp_path / "kernels" / "nb_stream_set.h"
+    text = source.read_text()
+    wrong = text.replace("NAME(put)(to + i + k * W, v##k, past);", "if (k != 7) NAME(put)(to + i + k * W, v##k, past);")
+    assert wrong != text
+    source.write_text(wrong)
+    kernel = abi.Kernel(abi.build("memory_bandwidth", folder=tmp_path / "kernels").target)
+    benchmark = discover()["memory_bandwidth"]
+    parameters = {"kernel": "copy", "vector": vectors_here()[-1], "size": 1 << 16}
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), size=1 << 16)
+    assert "add up to" in benchmark.check(parameters, found)
+
+
+def test_no_core_streams_more_than_its_ports_can():
+    benchmark = discover()["memory_bandwidth"]
+    assert "no core moves more" in benchmark.physics({"vector": "sse2"}, {"bytes_per_cycle": 65.0})
+    assert benchmark.physics({"vector": "sse2"}, {"bytes_per_cycle": 48.0}) == ""
+
+
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("rate", ["0", "1", "max"])
+def test_chaser_and_loaders_do_what_they_count(loaded, mix, rate):
+    benchmark, vector = discover()["loaded_latency"], vectors_here()[-1]
+    if vector == "portable" and mix.endswith("_nt"):
+        pytest.skip("no stores past the caches")
+    parameters = {"mix": mix, "rate": rate, "vector": vector, "size": 1 << 20}
+    arguments = benchmark.arguments(parameters, PROBES) | benchmark.seed_argument(3)
+    found = enter(loaded["loaded_latency"], arguments, threads=2, size=2 << 20)
+    assert benchmark.check(parameters, found) == ""
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert 0 < metrics["latency"] <= metrics["latency_p95"] <= metrics["latency_p99"]
+    assert metrics["load"] > 0
+    found.threads[1].cursor += 12
+    assert "loader 1" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize("chains", [1, 2, 7, 16])
+def test_parallel_chases_stand_where_they_should(loaded, chains):
+    benchmark = discover()["memory_parallelism"]
+    parameters = {"size": 96 << 10, "order": "group", "page_size": "4k", "chains": chains}
+    found = enter(loaded["memory_latency"], benchmark.arguments(parameters, PROBES) | {"seed": 7}, size=96 << 10)
+    assert benchmark.check(parameters, found) == ""
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert metrics["time_per_line"] * chains == pytest.approx(metrics["latency"])
+
+
 @pytest.mark.parametrize("probe", ["state", "work"])
 def test_sentinels_return_positive_times(loaded, probe):
     found = enter(loaded["sentinel"], {"probe": probe}, threads=2, size=4096, samples=1)
@@ -185,7 +272,7 @@ def test_sentinels_return_positive_times(loaded, probe):
 
 
 @pytest.mark.parametrize("flags", [["-DNB_PORTABLE"], ["-O1"], ["-O3"], ["-Wextra", "-Werror"], ["-fsanitize=undefined"]])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", SOURCES)
 def test_kernels_compile_with_other_flags(name, flags, monkeypatch):
     if "-fsanitize=undefined" in flags and shutil.which("gcc") is None:
         pytest.skip("the sanitiser needs gcc")
@@ -199,8 +286,28 @@ RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benc
         for (op, name), spacing in itertools.product(enumerate(("store", "increment", "atomic_add")), (0, 20))
     ],
     "contention": [(2, 8192, (i, 5, 5), {"primitive": name}) for i, name in enumerate(discover()["contention"].axes[0].values)],
-    "memory_latency": [(1, 1 << 16, (64, group, 5), {"size": 1 << 16}) for group in (0, 4096, 1 << 40)],
+    "memory_latency": [
+        (1, 1 << 16, (64, group, 5, chains), {"size": 1 << 16, "chains": chains})
+        for group, chains in ((0, 1), (4096, 3), (1 << 40, 16))
+    ],
 }
+
+
+def streams(compiler: list[str]) -> dict[str, list]:
+    """Runs of the kernels that stream, with every instruction set that the compiler's processor has."""
+    vectors = ("portable", "neon", "sve") if compiler[0].startswith("aarch64") else ("portable",)
+    runs = {"memory_bandwidth": [], "loaded_latency": []}
+    for vector, past in itertools.product(vectors, ("", "_nt")):
+        if vector == "portable" and past:
+            continue
+        names = list(VECTORS)
+        for kernel in ("read", "write", "copy", "triad") if not past else ("write_nt", "copy_nt", "triad_nt"):
+            what = {"size": 1 << 16, "kernel": kernel}
+            runs["memory_bandwidth"] += [(n, 1 << 16, (KERNELS.index(kernel), names.index(vector)), what) for n in (1, 2)]
+        for mix in ("1:0", "3:1", "0:1") if not past else ("1:1_nt",):
+            what = {"size": 1 << 18, "mix": mix}
+            runs["loaded_latency"].append((2, 1 << 19, (0, list(MIXES).index(mix), names.index(vector), 4096, 5), what))
+    return runs
 
 
 def toolchains() -> list:
@@ -212,7 +319,7 @@ def toolchains() -> list:
 
 
 @pytest.mark.parametrize(("compiler", "emulators"), toolchains())
-@pytest.mark.parametrize("name", sorted(RUNS))
+@pytest.mark.parametrize("name", [*RUNS, "memory_bandwidth", "loaded_latency"])
 def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, name):
     emulator = next((e for e in emulators if shutil.which(e)), None)
     if shutil.which(compiler[0]) is None or (emulators and emulator is None):
@@ -234,7 +341,7 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         check=True,
     )
     benchmark = discover()[name]
-    for threads, size, parameters, what in RUNS[name]:
+    for threads, size, parameters, what in (RUNS | streams(compiler))[name]:
         command = [emulator] if emulator else []
         done = subprocess.run(
             [*command, str(program), str(threads), str(size), *map(str, parameters)],
@@ -245,8 +352,9 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         )
         first, *rows = done.stdout.splitlines()
         assert first == name
-        names = ("executed", "operations", "check", "begin_ns", "end_ns")
-        found = Found([SimpleNamespace(**dict(zip(names, map(int, row.split()), strict=True))) for row in rows])
+        names = ("executed", "operations", "check", "begin_ns", "end_ns", "cursor")
+        numbers = [list(map(int, row.split())) for row in rows]
+        found = Found([SimpleNamespace(**dict(zip(names, row, strict=False)), value=row[len(names) :]) for row in numbers])
         assert benchmark.check(what, found) == "", (what, done.stdout)
         assert all(t.operations > 0 for t in found.threads)
 

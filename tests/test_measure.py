@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 import numabench as nb
@@ -104,6 +105,46 @@ def test_two_threads_overlap_and_know_their_distance():
     best = max(outcome.samples, key=lambda s: s.overlap)
     assert best.overlap > 0.5 and best.hop[0] > 1e-9 and len(best.threads) == 2
     assert all(0 <= s.overlap <= 1 for s in outcome.samples)
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: a loader needs one of its own")
+def test_cases_that_are_prepared_alike_share_their_memory():
+    """Were it prepared anew, or were the counts of what was done lost, no check value would be right after the first case."""
+    common = {
+        "cpu_node": 0,
+        "chase_node": 0,
+        "load_node": 0,
+        "mix": "3:1",
+        "vector": "portable",
+        "size": 1 << 21,
+        "page_size": "4k",
+    }
+    work = job("loaded_latency", {**common, "rate": "0"}, cpus=CPUS[:2], size=1 << 22, scratch=1 << 17)
+    first = work.cases[0]
+    rates = ("0", "1", "max", "0")
+    cases = [msgspec.structs.replace(first, case=f"c{n}", parameters={**common, "rate": rate}) for n, rate in enumerate(rates)]
+    other = {**common, "rate": "1", "mix": "0:1"}
+    cases.append(msgspec.structs.replace(first, case="other", parameters=other))
+    outcome = execute(msgspec.structs.replace(work, cases=tuple(cases)))
+    assert outcome.failure == "" and len(outcome.samples) == 10
+    reasons = [r for s in outcome.samples for r in s.reasons]
+    assert [r for r in reasons if r.startswith(("check", "physics", "pages"))] == []
+    assert {s.metrics["load"] > 0 for s in outcome.samples} == {True}
+
+
+@pytest.mark.skipif(not HAS_NUMA, reason="a kernel without NUMA binds nothing")
+def test_parts_of_a_buffer_are_bound_and_proven_one_by_one():
+    buffer = Buffer(4 << 20, "4k", 0, parts=(0, 0))
+    try:
+        ctypes.memset(buffer.address, 1, buffer.size)
+        proof = buffer.prove()
+        assert proof.parts == (0, 0) and proof.misplaced == 0 and set(proof.pages) == {"0"}
+        buffer.parts = (0, 1)  # as if the second half had been asked for elsewhere
+        assert buffer.prove().misplaced == sum(proof.pages.values()) // 2
+    finally:
+        buffer.close()
+    with pytest.raises(MachineError, match="to node 900"):
+        Buffer(4 << 20, "4k", 0, parts=(0, 900))
 
 
 def test_achieved_delays_are_recorded():

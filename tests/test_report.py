@@ -10,14 +10,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from pages import browse, check_page, measure, needs_browser, numabench, picture, svgs, write_log
-from synthetic import counters, latency, make_log, matrix
+from synthetic import counters, latency, loaded, make_log, matrix
 
 from numabench.analysis.estimate import contrast_cells, estimate_cells
 from numabench.analysis.structure import with_distance
 from numabench.model import Axis, View
 from numabench.report import facts, heatmaps, panels, scales, tables, theme
-from numabench.report.figures import figure, value_scales
+from numabench.report.figures import draw, figure, value_scales
 from numabench.report.page import environment, merge_descriptors, render_report
+from numabench.report.selection import Source, select, view_rows
 from numabench.runlog.export import samples
 
 HOSTILE = "<script>alert('x')</script>&\"'"
@@ -254,6 +255,27 @@ def test_common_colour_scale_covers_all():
     assert (scale.vmin, scale.vmax) == (95, 150)
     ratio = heatmaps.colour_scale([0.5, 1.1], ratio=True)
     assert ratio(1.0) == pytest.approx(0.5)
+
+
+def test_a_curve_goes_over_what_was_reached():
+    log = make_log(benchmarks=(loaded,))
+    frame = with_distance(samples(log))
+    drawn = figure(log.benchmarks[0].views[0], log.benchmarks[0], estimate_cells(frame))
+    assert len(drawn.panels) == 1 and [label for label, _ in drawn.legend] == ["mix 1:0", "mix 1:1"]
+    svg = drawn.panels[0].svg
+    assert "load (GB/s)" in svg and "latency (ns)" in svg and re.search(r"at 1[01]\.\d GB/s", svg)
+    assert "Diamond" in drawn.caption
+
+
+def test_curves_of_both_sides_of_a_comparison():
+    base, new = make_log("a", benchmarks=(loaded,)), make_log("b", benchmarks=(loaded,), scale=lambda *_: 1.2)
+    record, frames = base.benchmarks[0], [estimate_cells(with_distance(samples(log))) for log in (base, new)]
+    view = record.views[0]
+    sources = [
+        Source(view_rows(view, record, f, None), side, n) for n, (side, f) in enumerate(zip(("base", "new"), frames, strict=True))
+    ]
+    drawn = draw(select(view, record, sources), "x")
+    assert [label for label, _ in drawn.legend] == ["base, mix 1:0", "base, mix 1:1", "new, mix 1:0", "new, mix 1:1"]
 
 
 def test_scales_of_panels():

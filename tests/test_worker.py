@@ -49,7 +49,8 @@ def test_where_threads_sleep_by_design_waiting_is_judged_leniently():
 
 
 def proof(node: int | None, **pages: int) -> MemoryProof:
-    return MemoryProof(bytes=8192, page_size="4k", node=node, pages=pages, huge_bytes=0, page_bytes=4096)
+    elsewhere = sum(count for where, count in pages.items() if where != str(node))
+    return MemoryProof(bytes=8192, page_size="4k", node=node, pages=pages, misplaced=elsewhere, huge_bytes=0, page_bytes=4096)
 
 
 def test_one_page_elsewhere_is_a_reason():

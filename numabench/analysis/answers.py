@@ -83,7 +83,16 @@ def answers(log: RunLog) -> list[Answered]:
 
 
 def _answer(data: _Data, machine: str, answer: Answer) -> Answered:
-    finders = {"cell": _cell, "difference": _pairwise, "ratio": _pairwise, "threshold": _threshold, "ranking": _ranking}
+    finders = {
+        "cell": _cell,
+        "difference": _pairwise,
+        "ratio": _pairwise,
+        "threshold": _threshold,
+        "saturation": _saturation,
+        "knee": _knee,
+        "reach": _reach,
+        "ranking": _ranking,
+    }
     finder = finders.get(answer.kind)
     found = finder(data, answer) if finder else _Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
     return Answered(
@@ -279,6 +288,37 @@ def _threshold(data: _Data, answer: Answer) -> _Found:
     return _threshold_found(answer, axis.unit, contrast.control, last, blocker, distance)
 
 
+def _reach(data: _Data, answer: Answer) -> _Found:
+    """The last value of the axis before the contrast at `where` costs more than `tolerance` over its control."""
+    contrast = next((c for c in data.record.contrasts if c.axis in answer.where and c.metric == answer.metric), None)
+    table = data.contrasts
+    if contrast is not None:
+        table = table[(table["axis"] == contrast.axis) & (table["metric"] == answer.metric)]
+        table = _select(table, answer.where, data.record, free=answer.axis)
+        table = table[table["ratio"].notna()].sort_values(answer.axis) if answer.axis in table.columns else table.iloc[:0]
+    if contrast is None or table.empty:
+        return _Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {_point(answer.where)}", usable=False)
+    polarity = data.metric(answer.metric).polarity
+    judged = [(row, *_free_and_costly(row, polarity, answer.tolerance)) for _, row in table.iterrows()]
+    beyond = next((index for index, (_, _, costly) in enumerate(judged) if costly), len(judged))
+
+    def said(row: pd.Series) -> str:
+        ratio = interval_text(row["ratio_low"], row["ratio_high"], "×")
+        return f"at {text_of(row[answer.axis])} the ratio is {format_number(row['ratio'])} ({ratio})"
+
+    if not beyond:
+        return _Found(problem=f"none of the values is free: {said(judged[0][0])}", usable=False)
+    last, free, _ = judged[beyond - 1]
+    if beyond == len(judged):
+        return _Found(problem=f"no {answer.axis} measured costs more than {answer.tolerance:.0%}: {said(last)}", usable=False)
+    return _Found(
+        value=float(last[answer.axis]),
+        value_text=text_of(last[answer.axis]),
+        interval_text=f"{said(last)}, {said(judged[beyond][0])}, {design_text(last['blocks'], last['sessions'], '')}",
+        problem="" if free else "unresolved: the interval there does not exclude a cost",
+    )
+
+
 def _why(row: pd.Series | None) -> str:
     """What keeps a contrast from being resolved, where it is not the width of its interval."""
     if row is None:
@@ -313,6 +353,78 @@ def _threshold_found(
         value_text=size(last[answer.axis]),
         interval_text=f"{ratio(last)}, {design}",
         problem=problem,
+    )
+
+
+def _saturation(data: _Data, answer: Answer) -> _Found:
+    """The smallest value of the axis whose metric is within `tolerance` of the best one over the whole axis, by the intervals."""
+    metric = data.metric(answer.metric)
+    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
+    rows = _select(rows, answer.where, data.record, free=answer.axis)
+    rows = rows[rows["value"].notna()] if answer.axis in rows.columns else rows.iloc[:0]
+    if len(rows) < 2:
+        return _Found(problem=f"no two valid values of {answer.axis} at {_point(answer.where)}", usable=False)
+    rows = rows.sort_values(answer.axis)
+    higher = metric.polarity == HIGHER
+    best = rows.loc[rows["value"].idxmax() if higher else rows["value"].idxmin()]
+    limit = best["value"] * (1 - answer.tolerance if higher else 1 + answer.tolerance)
+    first, doubtful = None, None
+    for _, row in rows.iterrows():
+        reached = row["value"] >= limit if higher else row["value"] <= limit
+        excluded = row["high"] < limit if higher else row["low"] > limit
+        if reached:
+            first = row
+            break
+        if not excluded:
+            doubtful = row if doubtful is None else doubtful
+
+    def said(row: pd.Series) -> str:
+        return f"{format_quantity(row['value'], metric.unit)} [{interval_text(row['low'], row['high'], metric.unit)}] at {text_of(row[answer.axis])}"
+
+    if first[answer.axis] == rows.iloc[-1][answer.axis]:
+        return _Found(problem=f"not saturated by any {answer.axis} measured: {said(rows.iloc[-2])}, {said(first)}", usable=False)
+    problem = "" if doubtful is None else f"it may be less, which is unresolved: {said(doubtful)}"
+    return _Found(
+        value=float(first[answer.axis]),
+        value_text=text_of(first[answer.axis]),
+        interval_text=f"{said(first)}, at most {said(best)}",
+        problem=problem,
+    )
+
+
+def _knee(data: _Data, answer: Answer) -> _Found:
+    """The last value of the axis before the metric is worse than at the first value by more than `tolerance`."""
+    metric = data.metric(answer.metric)
+    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
+    rows = _select(rows, answer.where, data.record, free=answer.axis)
+    rows = rows[rows["value"].notna()] if answer.axis in rows.columns else rows.iloc[:0]
+    axis = next((a for a in data.record.axes if a.name == answer.axis), None)
+    if len(rows) < 2 or axis is None:
+        return _Found(problem=f"no two valid values of {answer.axis} at {_point(answer.where)}", usable=False)
+    order = {value: index for index, value in enumerate(axis.values)}
+    rows = rows.loc[sorted(rows.index, key=lambda index: order.get(rows.at[index, answer.axis], len(order)))]
+    first = rows.iloc[0]
+    higher = metric.polarity == HIGHER
+    limit = first["value"] * (1 - answer.tolerance if higher else 1 + answer.tolerance)
+
+    def said(row: pd.Series) -> str:
+        return f"{format_quantity(row['value'], metric.unit)} [{interval_text(row['low'], row['high'], metric.unit)}] at {text_of(row[answer.axis])}"
+
+    beyond = rows[rows["value"] < limit if higher else rows["value"] > limit]
+    if beyond.empty:
+        return _Found(
+            problem=f"no knee among the values of {answer.axis} measured: {said(first)}, {said(rows.iloc[-1])}", usable=False
+        )
+    bent = beyond.iloc[0]
+    last = rows.iloc[rows.index.get_loc(bent.name) - 1]
+    sure = (bent["high"] < limit if higher else bent["low"] > limit) and (
+        last["low"] >= limit if higher else last["high"] <= limit
+    )
+    return _Found(
+        value=float(order[last[answer.axis]]),
+        value_text=text_of(last[answer.axis]),
+        interval_text=f"{said(last)}, {said(bent)}",
+        problem="" if sure else "unresolved: the intervals do not tell on which side of the knee these lie",
     )
 
 

@@ -38,13 +38,17 @@ Sweep = dict[str, Sequence[Value]]
 
 
 class Placement(Frozen):
-    """Where a case's threads and memory are asked to go. `node` None: wherever the first touch puts the pages."""
+    """Where a case's threads and memory are asked to go. `node` None: wherever the first touch puts the pages.
+
+    `parts`: a node for each of so many equal parts of the memory, instead of one for all.
+    """
 
     cpus: tuple[int, ...]
     node: int | None
     size: int
     scratch: int = 0
     page_size: str = "4k"
+    parts: tuple[int, ...] = ()
 
 
 class Probes(Frozen):
@@ -116,6 +120,7 @@ class Benchmark(ABC):
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
+    reports: ClassVar[tuple[str, ...]] = ()  # of the kernel's metrics; empty: all
 
     # -- in the parent ----------------------------------------------------------------------------------------------
 
@@ -146,12 +151,17 @@ class Benchmark(ABC):
     def arguments(self, parameters: Parameters, probes: Probes) -> dict[str, str | int]:
         """The kernel's parameters; by default those of the case that have the same name."""
 
+    def preparation(self, parameters: Parameters) -> tuple | None:
+        """What the kernel's preparation depends on: cases that follow each other with the same one, CPUs and memory share what one
+        prepared. None: every case prepares memory of its own."""
+        return None
+
     def seed_argument(self, seed: int) -> dict[str, int]:
         return {}
 
     @abstractmethod
     def metrics(self, parameters: Parameters, found: Found, probes: Probes) -> dict[str, float]:
-        """Every metric that the kernel declares."""
+        """Every metric that the kernel declares, or those in `reports`."""
 
     @abstractmethod
     def check(self, parameters: Parameters, found: Found) -> str:

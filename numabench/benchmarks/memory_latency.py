@@ -9,7 +9,7 @@ from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_nod
 
 KIB, MIB = 1 << 10, 1 << 20
 ORDERS = {"group": 256 * KIB, "random": 1 << 62, "page": 4 * KIB, "sequential": 0}  # bytes within which lines are shuffled
-PAGE_SIZES = ("4k", "thp")
+PAGE_SIZES = ("4k", "thp", "64k", "2m", "1g")  # the last three: reserved beforehand (hugetlb)
 SMALLEST = 2 * KIB
 CACHES_TIMES = 4  # DRAM is measured on at least four times all last-level caches: 20 % of hits are left at twice
 UNKNOWN_CACHES = 64 * MIB  # where the firmware names none
@@ -22,10 +22,16 @@ def memory_size(topology) -> int:
     return 1 << (CACHES_TIMES * caches - 1).bit_length()
 
 
+def chain_scratch(size: int) -> int:
+    """Bytes that building a chain needs beside it: a number per line, and room for where 16 chases stand."""
+    return max(size // 16, 128)
+
+
 class Chase(Benchmark):
     """What every pointer chase shares."""
 
     kernel = "memory_latency"
+    reports = ("latency", "cycles")
     method = {
         "chain": "one cycle, one pointer per line at a varying word",
         "loads": "64 register-indirect in a row",
@@ -34,7 +40,7 @@ class Chase(Benchmark):
     }
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"group_bytes": ORDERS[p["order"]]}
+        return {"group_bytes": ORDERS[p["order"]], "chains": p.get("chains", 1)}
 
     def seed_argument(self, seed: int) -> dict[str, int]:
         return {"seed": seed}
@@ -44,10 +50,10 @@ class Chase(Benchmark):
         return {"latency": ns, "cycles": ns * 1e-9 * probes.frequency}
 
     def check(self, p: Parameters, found: Found) -> str:
-        thread = found.threads[0]
-        lines = p["size"] // 64
-        wanted = thread.executed % lines
-        return "" if thread.check == wanted else f"after {thread.executed} loads the chase stands at {thread.check}, not {wanted}"
+        thread, lines, chains = found.threads[0], p["size"] // 64, p.get("chains", 1)
+        wanted = sum((k * lines // chains + thread.executed) % lines for k in range(chains))
+        where = "the chase stands at" if chains == 1 else f"the places of {chains} chases add up to"
+        return "" if thread.check == wanted else f"after {thread.executed} loads {where} {thread.check}, not {wanted}"
 
     def physics(self, p: Parameters, metrics: dict[str, float]) -> str:
         cycles = metrics["cycles"]
@@ -70,7 +76,12 @@ class MemoryLatency(Chase):
             summary="lines are shuffled within: group 256 KiB, random everything, page 4 KiB, sequential not at all",
             values=tuple(ORDERS),
         ),
-        Axis(name="page_size", summary="what the kernel is asked for: 4 KiB pages or transparent huge pages", values=PAGE_SIZES),
+        Axis(
+            name="page_size",
+            summary="small pages, transparent huge pages, or reserved ones of 64 KiB, 2 MiB, 1 GiB",
+            values=PAGE_SIZES,
+        ),
+        Axis(name="chains", summary="independent chases at the same time", values=(1, 2, 4, 8, 16), least=1, most=16),
     )
     views = (
         View(
@@ -100,18 +111,19 @@ class MemoryLatency(Chase):
     def sweep(self, topology, profile: str) -> list[Sweep]:
         largest = memory_size(topology)
         octaves = [1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())]
+        one = {"chains": (1,)}  # memory_parallelism sweeps them
         if profile == "quick":
             return [
-                {"size": octaves[1::2], "order": ("group",), "page_size": ("thp",)},
-                {"size": octaves[-1:], "order": ("random",), "page_size": ("thp",)},
+                {**one, "size": octaves[1::2], "order": ("group",), "page_size": ("thp",)},
+                {**one, "size": octaves[-1:], "order": ("random",), "page_size": ("thp",)},
             ]
         if profile == "full":
-            return [{"size": sizes_per_octave(octaves, 4), "order": tuple(ORDERS), "page_size": PAGE_SIZES}]
+            return [{**one, "size": sizes_per_octave(octaves, 4), "order": tuple(ORDERS), "page_size": PAGE_SIZES}]
         others = [
-            {"size": octaves[::-3][::-1], "order": orders, "page_size": (page,)}
+            {**one, "size": octaves[::-3][::-1], "order": orders, "page_size": (page,)}
             for orders, page in ((("random", "page", "sequential"), "thp"), (("group", "random"), "4k"))
         ]
-        return [{"size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}, *others]
+        return [{**one, "size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}, *others]
 
     def place(self, p: Parameters, topology) -> Placement:
         cpu = topology.order_cpus()[0]
@@ -119,7 +131,7 @@ class MemoryLatency(Chase):
             cpus=(cpu,),
             node=memory_node(topology, topology.node_of(cpu)),
             size=p["size"],
-            scratch=p["size"] // 16,
+            scratch=chain_scratch(p["size"]),
             page_size=p["page_size"],
         )
 

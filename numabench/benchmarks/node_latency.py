@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..model import Answer, Axis, View
 from . import Parameters, Placement, Sweep, memory_node
-from .memory_latency import PAGE_SIZES, Chase, memory_size
+from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_size
 
 
 class NodeLatency(Chase):
     name = "node_latency"
-    rank = 4
+    rank = 5
     title = "Latency between NUMA nodes"
     question = "How much farther is the memory of another node?"
     expected = "The diagonal (local memory) is lowest; remote nodes follow the machine's links, which the firmware's distances only hint at."
@@ -45,7 +45,7 @@ class NodeLatency(Chase):
             cpus=(cpu,),
             node=memory_node(topology, p["memory_node"]),
             size=p["size"],
-            scratch=p["size"] // 16,
+            scratch=chain_scratch(p["size"]),
             page_size=p["page_size"],
         )
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import ctypes as c
 import errno
+import itertools
 import os
+from collections.abc import Iterator
 
 from ..errors import MachineError
 from ..model import MemoryProof
 
 ALIGN = 2 << 20  # the huge page of x86-64 and of aarch64 with 4 KiB granules
 PROOF_PAGES = 4096  # pages looked at per proof: a 1 GiB buffer needs 262,144 look-ups otherwise
-PAGE_SIZES = ("4k", "thp")
+HUGETLB = {"64k": 16, "2m": 21, "1g": 30}  # binary logarithms of the sizes that are reserved beforehand
+RESERVED = "hugepages/hugepages-{}kB"  # below /sys/kernel/mm and below a node
 
 _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS = 3, 0x22
+_MAP_HUGETLB, _MAP_HUGE_SHIFT = 0x40000, 26
 _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
 _MPOL_BIND, _MPOL_MF_STRICT = 2, 1
 _MAP_FAILED = c.c_void_p(-1).value
@@ -45,35 +49,52 @@ def _libnuma() -> c.CDLL:
 class Buffer:
     """`size` bytes at a 2 MiB boundary, on `node` (None: wherever the first touch puts them), in pages of `page_size`.
 
+    `parts`: a node for each of so many equal parts (of whole pages) instead of one for all.
     Nothing is touched here: the thread that will use the memory does that.
     """
 
-    def __init__(self, size: int, page_size: str = "4k", node: int | None = None):
-        self.size, self.page_size, self.node = size, page_size, node
-        self._length = size + ALIGN
-        base = _libc.mmap(None, self._length, _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+    def __init__(self, size: int, page_size: str = "4k", node: int | None = None, parts: tuple[int, ...] = ()):
+        self.size, self.page_size, self.node, self.parts = size, page_size, node, parts
+        huge = HUGETLB.get(page_size)
+        self._length = size + ALIGN if huge is None else -(-size >> huge) << huge
+        flags = _MAP_PRIVATE_ANONYMOUS | (0 if huge is None else _MAP_HUGETLB | huge << _MAP_HUGE_SHIFT)
+        base = _libc.mmap(None, self._length, _PROT_READ_WRITE, flags, -1, 0)
         if base == _MAP_FAILED:
-            raise MachineError(f"cannot map {self._length} bytes: {os.strerror(c.get_errno())}", "choose a smaller size")
+            raise cannot_map(self._length, page_size)
         self._base = base
-        self.address = -(-base // ALIGN) * ALIGN
-        self._advise()
-        if node is not None:
-            self._bind(node)
+        self.address = -(-base // ALIGN) * ALIGN if huge is None else base
+        if huge is None:
+            self._advise()
+        for first, count, where in self._runs():
+            self._bind(where, first * self._part, count * self._part)
 
     def _advise(self) -> None:
         advice = _MADV_HUGEPAGE if self.page_size == "thp" else _MADV_NOHUGEPAGE
         _libc.madvise(self.address, self.size, advice)  # EINVAL without THP: the proof shows what was obtained
 
-    def _bind(self, node: int) -> None:
+    @property
+    def _part(self) -> int:
+        return self.size // (len(self.parts) or 1)
+
+    def _runs(self) -> Iterator[tuple[int, int, int]]:
+        """(first part, parts, node) of neighbouring parts on one node."""
+        first = 0
+        for where, run in itertools.groupby(self.parts or (self.node,)):
+            count = len(list(run))
+            if where is not None:
+                yield first, count, where
+            first += count
+
+    def _bind(self, node: int, offset: int, size: int) -> None:
         words = node // 64 + 1
         mask = (c.c_uint64 * words)()
         mask[node // 64] = 1 << node % 64
-        if _libnuma().mbind(self.address, self.size, _MPOL_BIND, mask, words * 64 + 1, _MPOL_MF_STRICT):
+        if _libnuma().mbind(self.address + offset, size, _MPOL_BIND, mask, words * 64 + 1, _MPOL_MF_STRICT):
             code = c.get_errno()
             self.close()
             forbidden = code in (errno.EPERM, errno.ENOSYS)  # what seccomp filters answer
             raise MachineError(
-                f"cannot bind {self.size} bytes to node {node}: {os.strerror(code)}",
+                f"cannot bind {size} bytes to node {node}: {os.strerror(code)}",
                 "allow the system call mbind (containers: --cap-add SYS_NICE)"
                 if forbidden
                 else "numactl --hardware shows the nodes allowed",
@@ -88,28 +109,58 @@ class Buffer:
         count = len(addresses)
         status = (c.c_int * count)()
         pages: dict[str, int] = {}
-        if self.node is not None:
+        misplaced = 0
+        if self.node is not None or self.parts:
             if _libnuma().move_pages(0, count, (c.c_void_p * count)(*addresses), None, status, 0):
                 raise MachineError(
                     f"cannot ask where pages are: {os.strerror(c.get_errno())}",
                     "allow the system call move_pages (containers: --cap-add SYS_NICE)",
                 )
-            for where in status:
+            for address, where in zip(addresses, status, strict=True):
                 name = str(where) if where >= 0 else os.strerror(-where)
                 pages[name] = pages.get(name, 0) + 1
+                misplaced += where != (self.parts[(address - self.address) // self._part] if self.parts else self.node)
         return MemoryProof(
             bytes=self.size,
             page_size=self.page_size,
             node=self.node,
             pages=pages,
-            page_bytes=page,
-            huge_bytes=huge_bytes(self.address) if self.size >= ALIGN else 0,
+            parts=self.parts,
+            misplaced=misplaced,
+            page_bytes=page if self.page_size not in HUGETLB else 1 << HUGETLB[self.page_size],
+            huge_bytes=huge_bytes(self.address) if self.size >= ALIGN and self.page_size not in HUGETLB else 0,
         )
 
     def close(self) -> None:
         if self._base:
             _libc.munmap(self._base, self._length)
             self._base = 0
+
+
+def cannot_map(size: int, page_size: str) -> MachineError:
+    """Why there is no memory of `size`, and what helps."""
+    reason = os.strerror(c.get_errno())
+    if page_size not in HUGETLB:
+        return MachineError(f"cannot map {size} bytes: {reason}", "choose a smaller size")
+    return MachineError(
+        f"cannot map {size} bytes in reserved huge pages of {page_size}: {reason}", reserve_command(size, page_size)
+    )
+
+
+def reserve_command(size: int, page_size: str) -> str:
+    """The command that reserves huge pages for `size` bytes."""
+    pages, folder = -(-size >> HUGETLB[page_size]), RESERVED.format(1 << HUGETLB[page_size] - 10)
+    return f"echo {pages} | sudo tee /sys/kernel/mm/{folder}/nr_hugepages"
+
+
+def reserved_bytes(page_size: str, node: int | None = None) -> int:
+    """Bytes of a node (None: of all) in reserved huge pages that are free. The kernel keeps the count by size: what it does not know is 0."""
+    above = "/sys/kernel/mm" if node is None else f"/sys/devices/system/node/node{node}"
+    try:
+        with open(f"{above}/{RESERVED.format(1 << HUGETLB[page_size] - 10)}/free_hugepages") as file:
+            return int(file.read()) << HUGETLB[page_size]
+    except OSError:
+        return 0
 
 
 def huge_bytes(address: int) -> int:

@@ -50,3 +50,10 @@ def arch_of(processor: dict[str, str]) -> str | None:
         ("sparc64", processor.get("type", "").startswith("sun4")),
     )
     return next((arch for arch, holds in signs if holds), None)
+
+
+def vectors_of(processor: dict[str, str]) -> tuple[str, ...]:
+    """Instruction sets that kernels/nb_stream.h has a form for, the widest last."""
+    flags = set(flags_of(processor))
+    needs = {"sse2": {"lm", "sse2"}, "avx2": {"avx2", "fma"}, "avx512": {"avx512f"}, "neon": {"asimd"}, "sve": {"sve"}}
+    return ("portable", *(name for name, needed in needs.items() if needed <= flags))

@@ -44,6 +44,7 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     offline: Cpus
     isolated: Cpus
     nohz_full: Cpus
+    vectors: tuple[str, ...]  # instruction sets for streams, the widest last
     warnings: tuple[str, ...]
 
     @cached_property
@@ -230,6 +231,7 @@ def to_json_dict(topology: Topology) -> dict:
         "offline": format_list(topology.offline),
         "isolated": format_list(topology.isolated),
         "nohz_full": format_list(topology.nohz_full),
+        "vectors": list(topology.vectors),
     }
 
 

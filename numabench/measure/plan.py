@@ -6,13 +6,14 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
 import msgspec
 
 from ..benchmarks import ALONE, Benchmark, Parameters, Placement
 from ..errors import MachineError, UsageError
+from ..host.memory import HUGETLB, reserve_command
 from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value
 from ..units import format_bytes, format_seconds, parse_bytes
@@ -28,7 +29,9 @@ TRIAL_SECONDS = 6.0  # of measuring in one process: start-up stays below 2 %, an
 # Rough prices for the first estimate; the runner then uses what it measured.
 SAMPLE_OVERHEAD = 0.004
 CASE_OVERHEAD = 0.003
-BYTE_OVERHEAD = 2.5e-9  # first touch, chain and one walk
+CHAIN_OVERHEAD = 1.5e-9  # s per byte of a chain's lines
+TOUCH_OVERHEAD = 0.6e-9  # s per byte and thread that touches its own part
+LINES_PER_SCRATCH = 16  # bytes of lines for each byte that building their chain takes
 PROCESS_OVERHEAD = 0.1
 GENEROSITY = 1.3  # of a large machine's budget over the time that pairs need
 
@@ -45,6 +48,7 @@ class PlannedCase(Frozen):
     placement: Placement
     group: tuple
     windows: float = 1.0
+    preparation: tuple | None = None  # cases of one block with the same one share memory
 
 
 class Block(Frozen):
@@ -56,7 +60,7 @@ class Block(Frozen):
 
     def seconds(self, timing: Timing) -> float:
         """Expected duration of one process."""
-        return PROCESS_OVERHEAD + sum(case_seconds(c, timing) for c in self.cases)
+        return PROCESS_OVERHEAD + cases_seconds(self.cases, timing)
 
 
 class Plan(Frozen):
@@ -83,12 +87,20 @@ class Plan(Frozen):
         return processes * sum(b.seconds(self.timing) for b in self.blocks)
 
 
+def cases_seconds(cases: Iterable[PlannedCase], timing: Timing) -> float:
+    """Expected time of these cases in one process; memory that several share is prepared once."""
+    shared = {(c.preparation, c.placement): c for c in cases if c.preparation is not None}
+    alone = [c for c in cases if c.preparation is None]
+    return sum(case_seconds(c, timing) for c in cases) + sum(preparation_seconds(c.placement) for c in [*shared.values(), *alone])
+
+
 def case_seconds(planned: PlannedCase, timing: Timing) -> float:
-    return (
-        timing.samples * (timing.window * planned.windows + timing.warmup + SAMPLE_OVERHEAD)
-        + CASE_OVERHEAD
-        + planned.placement.size * BYTE_OVERHEAD
-    )
+    """Its samples, without the preparation of its memory."""
+    return timing.samples * (timing.window * planned.windows + timing.warmup + SAMPLE_OVERHEAD) + CASE_OVERHEAD
+
+
+def preparation_seconds(where: Placement) -> float:
+    return where.scratch * LINES_PER_SCRATCH * CHAIN_OVERHEAD + where.size * TOUCH_OVERHEAD / len(where.cpus)
 
 
 def parse_selection(benchmarks: Sequence[Benchmark], settings: Iterable[str]) -> dict[str, tuple[Value, ...]]:
@@ -182,10 +194,12 @@ def make_plan(
     target: float = TARGET,
     processes: int | None = None,
     memory: int | None = None,
+    reserved: Callable[[str, int | None], int] | None = None,
     **timing_changes,
 ) -> Plan:
-    """Plan `benchmarks` on a machine. `memory` bytes are what a buffer may take: cases beyond are skipped and named, and
-    an error if their size was asked for. `timing_changes` replace the profile's (see `Timing`)."""
+    """Plan `benchmarks` on a machine. `memory` bytes are what a buffer may take, `reserved` says how many there are in reserved
+    huge pages of a size on a node: cases beyond are skipped and named. `timing_changes` replace the profile's (see `Timing`).
+    Raises MachineError when nothing is left."""
     if profile not in PROFILES:
         raise UsageError(f"there is no profile {profile!r}{near(profile, PROFILES)}", f"choose among {', '.join(PROFILES)}")
     least_budget, most_budget, default_timing = PROFILES[profile]
@@ -198,16 +212,22 @@ def make_plan(
             case = Case(benchmark=benchmark.name, parameters=parameters)
             if placement is None:
                 skipped.append(f"{benchmark.name} {case.label()}: this machine has no such CPUs")
+            elif lacking := lacking_pages(placement, reserved):
+                skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {lacking}")
             elif memory is not None and placement.size + placement.scratch > memory:
                 skipped.append(
                     f"{benchmark.name} {case.label()}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
                     f"{format_bytes(memory)} may be used here"
                 )
-                if "size" in selection:
-                    raise MachineError(skipped[-1], "choose a smaller --set size=..., or free memory")
             else:
                 planned.append(
-                    PlannedCase(case=case, placement=placement, group=benchmark.group(parameters), windows=benchmark.windows)
+                    PlannedCase(
+                        case=case,
+                        placement=placement,
+                        group=benchmark.group(parameters),
+                        windows=benchmark.windows,
+                        preparation=benchmark.preparation(parameters),
+                    )
                 )
         blocks += make_blocks(benchmark.name, planned, timing)
     if not blocks:
@@ -232,8 +252,19 @@ def make_plan(
         target=target,
         looks=looks,
         seed=seed,
-        skipped=tuple(skipped),
+        skipped=tuple(dict.fromkeys(skipped)),
     )
+
+
+def lacking_pages(placement: Placement, reserved: Callable[[str, int | None], int] | None) -> str:
+    """What reserved huge pages are missing, and the command that reserves them; empty where none are."""
+    if reserved is None or placement.page_size not in HUGETLB:
+        return ""
+    shift, there = HUGETLB[placement.page_size], reserved(placement.page_size, placement.node)
+    needed = -(-placement.size >> shift)
+    if there >> shift >= needed:
+        return ""
+    return f"needs {needed}, {there >> shift} are free; {reserve_command(placement.size, placement.page_size)}"
 
 
 def fit_blocks(blocks: list[Block], timing: Timing, seconds: float) -> tuple[list[Block], list[Block]]:
@@ -253,8 +284,7 @@ def make_blocks(benchmark: str, planned: list[PlannedCase], timing: Timing) -> l
         groups.setdefault(case.group, []).append(case)
     packs: list[list[PlannedCase]] = []
     for group in groups.values():
-        cost = sum(case_seconds(c, timing) for c in group)
-        if not packs or sum(case_seconds(c, timing) for c in packs[-1]) + cost > TRIAL_SECONDS:
+        if not packs or cases_seconds([*packs[-1], *group], timing) > TRIAL_SECONDS:
             packs.append([])
         packs[-1] += group
     return [Block(benchmark=benchmark, name=f"{benchmark}/{number}", cases=tuple(pack)) for number, pack in enumerate(packs)]
@@ -292,6 +322,7 @@ def job_cases(block: Block, process: int, seed: int, topology: Topology) -> tupl
                 size=where.size,
                 scratch=where.scratch,
                 page_size=where.page_size,
+                parts=where.parts,
                 seed=random.Random(f"{seed}/{planned.case.hash}/{process}").getrandbits(62),
             )
         )

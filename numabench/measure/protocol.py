@@ -28,6 +28,7 @@ class JobCase(Frozen):
     scratch: int
     page_size: str
     seed: int
+    parts: tuple[int, ...] = ()  # node of each of equal parts of the memory, where these differ
 
 
 class Job(Frozen):

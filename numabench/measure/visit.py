@@ -15,7 +15,7 @@ from .. import kernel as abi
 from ..benchmarks import Benchmark, discover, find
 from ..errors import LogError, MachineError, UsageError
 from ..host.machine import read_machine
-from ..host.memory import available_bytes
+from ..host.memory import available_bytes, reserved_bytes
 from ..host.placement import numactl_command
 from ..host.topology import Topology, read_topology
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, TrialRecord
@@ -93,6 +93,7 @@ class Visit:
             target=request.target,
             processes=request.processes,
             memory=None if room is None else int(room * MEMORY_SHARE),
+            reserved=reserved_bytes if self.root == "/" else None,
             **changes,
         )
 
@@ -191,7 +192,7 @@ class Visit:
             title=benchmark.title,
             question=benchmark.question,
             axes=axes,
-            metrics=tuple(loaded.metrics.values()),
+            metrics=tuple(m for m in loaded.metrics.values() if not benchmark.reports or m.name in benchmark.reports),
             method=benchmark.method,
             contrasts=benchmark.contrasts,
             views=benchmark.views,

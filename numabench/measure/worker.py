@@ -55,6 +55,9 @@ class Worker:
         self.kernel, self.sentinel = abi.Kernel(job.kernel), abi.Kernel(job.sentinel)
         self.crew = Crew(max(len(case.cpus) for case in job.cases))
         self.hop_page: Buffer | None = None
+        self.buffer: Buffer | None = None  # measured memory, and memory that only the preparation needs
+        self.scratch: Buffer | None = None
+        self.prepared: tuple | None = None  # what they are prepared for, where other cases can use them as they are
         self.startup, self.measured = 0.0, 0.0
 
     def run(self) -> None:
@@ -77,29 +80,50 @@ class Worker:
         self.fresh_hop_page(case)  # where a line lives has a distance of its own: one page per case
         self.startup = self.startup or time.clock_gettime(time.CLOCK_MONOTONIC) - self.job.spawned
         probes = self.probe(members, work=self.benchmark.needs_work)
-        buffer, scratch = Buffer(case.size, case.page_size, case.node), Buffer(max(case.scratch, 1))
+        arguments = self.benchmark.arguments(case.parameters, probes) | self.benchmark.seed_argument(case.seed)
         try:
-            arguments = self.benchmark.arguments(case.parameters, probes) | self.benchmark.seed_argument(case.seed)
-            self.load(buffer, scratch, arguments, self.timing.window, self.timing.batch)
-            for member in members:
-                block = self.crew.blocks[member]
-                block.executed = block.cursor = 0
-            if abi.UNSUPPORTED in [e.status for e in self.crew.enter(self.kernel, abi.PREPARE, members)]:
+            if not self.prepare(case, arguments, members):
                 emit(CaseFailed(case=case.case, reason=f"kernel {self.kernel.name} cannot do {case.parameters} on this machine"))
                 return
-            proof, home = buffer.prove(), self.hop_page.prove()
+            proof, home = self.buffer.prove(), self.hop_page.prove()
             for index in range(self.timing.samples):
-                self.load(buffer, scratch, arguments, self.timing.window, self.timing.batch)
+                self.load(self.buffer, self.scratch, arguments, self.timing.window, self.timing.batch)
                 entries = self.crew.enter(self.kernel, abi.MEASURE, members)
                 found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
                 after = self.probe(members, work=self.benchmark.needs_work)
                 if index == self.timing.samples - 1:
-                    proof, home = buffer.prove(), self.hop_page.prove()
+                    proof, home = self.buffer.prove(), self.hop_page.prove()
                 emit(Took(sample=self.judge(case, index, arguments, found, entries, (proof, home), probes, after)))
                 probes = after
         finally:
-            buffer.close()
-            scratch.close()
+            if self.prepared is None:
+                self.release()
+
+    def prepare(self, case: JobCase, arguments: dict, members: list[int]) -> bool:
+        """Memory as the case needs it: that of the case before, where it was prepared alike; False where the kernel cannot."""
+        wanted = self.benchmark.preparation(case.parameters)
+        if wanted is not None:
+            wanted = (*wanted, case.cpus, case.node, case.parts, case.size, case.page_size)
+            if wanted == self.prepared:
+                return True
+        self.release()
+        self.buffer = Buffer(case.size, case.page_size, case.node, case.parts)
+        self.scratch = Buffer(max(case.scratch, 1))
+        self.load(self.buffer, self.scratch, arguments, self.timing.window, self.timing.batch)
+        for member in members:
+            block = self.crew.blocks[member]
+            block.executed = block.cursor = 0
+        if abi.UNSUPPORTED in [e.status for e in self.crew.enter(self.kernel, abi.PREPARE, members)]:
+            return False
+        self.prepared = wanted
+        return True
+
+    def release(self) -> None:
+        self.prepared = None
+        for memory in (self.buffer, self.scratch):
+            if memory:
+                memory.close()
+        self.buffer = self.scratch = None
 
     def load(
         self,
@@ -192,8 +216,9 @@ class Worker:
         if complaint := self.benchmark.check(case.parameters, found):
             reasons.append(f"check:{complaint}")
         metrics = self.benchmark.metrics(case.parameters, found, around)
-        if set(metrics) != set(self.kernel.metrics):
-            raise AssertionError(f"{case.case}: metrics {sorted(metrics)} differ from the kernel's {sorted(self.kernel.metrics)}")
+        reported = set(self.benchmark.reports or self.kernel.metrics)
+        if set(metrics) != reported:
+            raise AssertionError(f"{case.case}: metrics {sorted(metrics)} differ from those declared, {sorted(reported)}")
         if complaint := self.benchmark.physics(case.parameters, metrics):
             reasons.append(f"physics:{complaint}")
         return Sample(
@@ -228,7 +253,7 @@ class Worker:
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
     """`pages`: some of the memory is not on the node that it was bound to."""
-    return ["pages"] if any(p.node is not None and set(p.pages) != {str(p.node)} for p in proofs) else []
+    return ["pages"] if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages) for p in proofs) else []
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:

@@ -18,6 +18,7 @@ from ..model import Axis, BenchmarkRecord, Value, View
 from ..units import format_quantity
 from . import panels
 from .bars import bar_panel
+from .curves import draw_curves
 from .heatmaps import draw_heatmap
 from .scales import axis_kind, format_value, limits, plain
 from .selection import (
@@ -105,6 +106,8 @@ def draw(selection: Selection | None, prefix: str) -> Figure | None:
         return None
     if selection.view.kind == "heatmap" and selection.view.y:
         return draw_heatmap(selection, prefix)
+    if selection.view.kind == "curve":
+        return draw_curves(selection, prefix)
     view = selection.view
     overlay = len(selection.sources) > 1
     if overlay and view.series:  # colour is the side's, so every series gets its own panel

@@ -114,7 +114,14 @@ def view_rows(view: View, descriptor: BenchmarkRecord, estimates: pd.DataFrame, 
             & (contrasts["control"].map(plain) == view.ratio_to)
         ]
         rows = rows.assign(value=rows["ratio"], low=rows["ratio_low"], high=rows["ratio_high"])
-    return matching(rows, dict(view.where))
+    return matching(with_x(rows, estimates, view) if view.kind == "curve" else rows, dict(view.where))
+
+
+def with_x(rows: pd.DataFrame, estimates: pd.DataFrame, view: View) -> pd.DataFrame:
+    """Rows of a curve with `x_value`, `x_low`, `x_high` of the metric that lies across, of the same cells."""
+    cell = [name for name in ("machine_id", "benchmark", "case", "distance") if name in rows]
+    across = estimates[estimates["metric"] == view.x][[*cell, "value", "low", "high"]]
+    return rows.merge(across.rename(columns={name: f"x_{name}" for name in ("value", "low", "high")}), on=cell, how="left")
 
 
 def select(view: View, descriptor: BenchmarkRecord, sources: Sequence[Source]) -> Selection | None:

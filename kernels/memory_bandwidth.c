@@ -1,0 +1,126 @@
+/* Bandwidth: every thread streams through its own part of the memory, round and round, and all of them at the same time.
+ *
+ * One operation is a line of 64 bytes of each array. The data is never zero and changes in every round: writing zeros, or what is
+ * there already, is another measurement on processors that notice. The check value is the sum of all words that were read or, of
+ * the other streams, that of the words which they left, with the first half counted twice (a copy may permute the whole). Python predicts it. */
+#include "nb.h"
+#include "nb_stream.h"
+#include "nb_window.h"
+
+enum { KERNEL, VECTOR };
+
+static const struct nb_parameter parameters[] = {
+    [KERNEL] = {"kernel", NB_STREAM_NAMES, "read a; a = word; a = b; a = b + factor * c; _nt: with stores past the caches", NB_READ, 0,
+                NB_STREAM_COUNT - 1},
+    [VECTOR] = {"vector", NB_VECTOR_NAMES, "instruction set", NB_PORTABLE_WORDS, 0, NB_SVE_SET},
+};
+static const struct nb_metric metrics[] = {
+    {"bandwidth", "B/s", "bytes that the program reads and writes, of all threads, 1 GB = 10^9 B", NB_HIGHER_IS_BETTER},
+    {"bus_bandwidth", "B/s", "the same with the lines that stores into caches read first: an estimate of what the memory moves",
+     NB_HIGHER_IS_BETTER},
+    {"bytes_per_cycle", "B/cycle", "program bytes of one thread in a cycle of its core", NB_HIGHER_IS_BETTER},
+};
+NB_DESCRIBE("memory_bandwidth", 1, "streams through private memory", parameters, metrics);
+
+#define LINE 64u
+#define PAGE 4096u
+#define CHECKED (64u << 20) /* bytes that are summed up at most: the streams come by all of them in turn */
+
+static uint64_t arrays(const struct nb_case *c)
+{
+    switch (c->parameter[KERNEL]) {
+    case NB_COPY:
+    case NB_COPY_NT:
+        return 2;
+    case NB_TRIAD:
+    case NB_TRIAD_NT:
+        return 3;
+    default:
+        return 1;
+    }
+}
+
+static uint64_t part_bytes(const struct nb_case *c)
+{
+    return c->buffer_bytes / c->threads;
+}
+
+/* Bytes of one array. The arrays are whole pages apart where they are that large: a load then never has the same low twelve bits as
+ * a store that is still on its way, which some processors take for the same address. */
+static uint64_t array_bytes(const struct nb_case *c)
+{
+    uint64_t bytes = part_bytes(c) / arrays(c), unit = bytes >= PAGE ? PAGE : 2 * NB_STREAM_STEP;
+    return bytes / unit * unit;
+}
+
+static uint8_t *array(const struct nb_thread *t, uint64_t number)
+{
+    return t->shared->buffer + t->index * part_bytes(t->shared) + number * array_bytes(t->shared);
+}
+
+/* Word i of every array is i % PERIOD + 1 at first: never zero, no two lines alike in a neighbourhood, sums of doubles exact. A prime, so
+ * that no shift by lines finds the same data. */
+#define PERIOD 2039u
+
+static void fill(uint8_t *to, uint64_t words, int doubles)
+{
+    for (uint64_t i = 0, word = 1; i < words; i++, word = word < PERIOD ? word + 1 : 1) {
+        double number = (double)word;
+        memcpy(to + i * 8, doubles ? (void *)&number : (void *)&word, 8);
+    }
+}
+
+/* What round `n` writes, and its factor. The word is odd times a counter: never zero, never twice the same. */
+static uint64_t round_factor(const struct nb_case *c, uint64_t n)
+{
+    return arrays(c) == 3 ? n % 7 + 1 : (n + 1) * 0x9e3779b97f4a7c15u;
+}
+
+/* Lines by which odd rounds of a copy shift the source, so that each round finds other data: about half, whole pages if it has any. */
+static uint64_t shift(uint64_t lines)
+{
+    return lines / 2 / (PAGE / LINE) ? lines / 2 / (PAGE / LINE) * (PAGE / LINE) : lines / 2;
+}
+
+/* `n` lines from where the last batch ended. */
+static void stream(struct nb_thread *t, uint64_t n)
+{
+    const struct nb_case *c = t->shared;
+    nb_stream run = nb_find_stream(c->parameter[VECTOR], c->parameter[KERNEL]);
+    uint64_t lines = array_bytes(c) / LINE, at = t->executed % lines, turn = t->executed / lines, sum = 0;
+    int turned = arrays(c) == 2;
+    uint8_t *to = array(t, 0), *b = array(t, arrays(c) > 1), *d = array(t, arrays(c) - 1);
+    while (n) {
+        uint64_t from = turned && turn % 2 ? (at + shift(lines)) % lines : at, most = lines - (from > at ? from : at);
+        uint64_t some = n < most ? n : most;
+        sum += run(to + at * LINE, b + from * LINE, d + at * LINE, some * LINE, round_factor(c, turn));
+        n -= some;
+        at += some;
+        if (at == lines)
+            at = 0, turn++;
+    }
+    t->check += sum;
+    if (c->parameter[KERNEL] >= NB_WRITE_NT)
+        nb_drain();
+}
+
+int nb_run(struct nb_thread *t)
+{
+    const struct nb_case *c = t->shared;
+    if (c->phase == NB_PREPARE) {
+        if (!nb_find_stream(c->parameter[VECTOR], c->parameter[KERNEL]) || !array_bytes(c))
+            return NB_UNSUPPORTED;
+        for (uint64_t k = 0; k < arrays(c); k++)
+            fill(array(t, k), array_bytes(c) / 8, arrays(c) == 3);
+        memset(array(t, arrays(c)), 1, part_bytes(c) - arrays(c) * array_bytes(c)); /* what is left, so that all of it can be proven */
+        t->check = 0;
+        return NB_OK;
+    }
+    nb_window(t, stream);
+    if (c->parameter[KERNEL] != NB_READ) {
+        nb_stream sum = nb_find_stream(c->parameter[VECTOR], NB_READ);
+        uint64_t bytes = array_bytes(c) < CHECKED ? array_bytes(c) : CHECKED;
+        t->check = sum(NULL, array(t, 0), NULL, bytes, 0) + sum(NULL, array(t, 0), NULL, bytes / 2, 0);
+    }
+    return NB_OK;
+}

@@ -1,0 +1,110 @@
+/* The streams of one instruction set: included by nb_stream.h once for each, which defines before
+ *   SET, TARGET                  the set's name; what lets the compiler use it
+ *   V, F, W                      a vector of words, of doubles, its bytes
+ *   LOAD STORE STREAM            one vector; STREAM past the caches
+ *   ADD WORDS DOUBLES SCALED     sum of words, one word or double in all places, b + f * c in doubles
+ *   HIDE                         keeps the compiler from seeing through a value, so that no loop becomes a library call
+ * and all of which are undefined again at the end. `bytes` is a multiple of NB_STREAM_STEP. */
+#define NAME_(stream, set) nb_##stream##_##set
+#define NAME__(stream, set) NAME_(stream, set)
+#define NAME(stream) NAME__(stream, SET)
+#define EIGHT(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
+#define INSIDE TARGET static inline __attribute__((always_inline))
+
+INSIDE void NAME(put)(uint8_t *p, V v, int past)
+{
+    if (past)
+        STREAM(p, v);
+    else
+        STORE(p, v);
+}
+
+TARGET static uint64_t NAME(read)(uint8_t *to, const uint8_t *b, const uint8_t *c, size_t bytes, uint64_t factor)
+{
+    (void)to, (void)c, (void)factor;
+    uint64_t words[8] __attribute__((aligned(64))), sum = 0;
+    V v0 = WORDS(0), v1 = v0, v2 = v0, v3 = v0, v4 = v0, v5 = v0, v6 = v0, v7 = v0;
+    for (size_t i = 0; i < bytes; i += 8 * W) {
+#define DO(k) v##k = ADD(v##k, LOAD(b + i + k * W));
+        EIGHT(DO)
+#undef DO
+    }
+    STORE((uint8_t *)words, ADD(ADD(ADD(v0, v1), ADD(v2, v3)), ADD(ADD(v4, v5), ADD(v6, v7))));
+    for (size_t k = 0; k < W / 8; k++)
+        sum += words[k];
+    return sum;
+}
+
+INSIDE void NAME(write_all)(uint8_t *to, size_t bytes, uint64_t word, int past)
+{
+    V v = WORDS(word);
+    HIDE(v);
+    for (size_t i = 0; i < bytes; i += 8 * W) {
+#define DO(k) NAME(put)(to + i + k * W, v, past);
+        EIGHT(DO)
+#undef DO
+    }
+}
+
+INSIDE void NAME(copy_all)(uint8_t *to, const uint8_t *b, size_t bytes, int past)
+{
+    V v0, v1, v2, v3, v4, v5, v6, v7;
+    for (size_t i = 0; i < bytes; i += 8 * W) {
+#define DO(k)                                                                                                                        \
+    v##k = LOAD(b + i + k * W);                                                                                                      \
+    HIDE(v##k);
+        EIGHT(DO)
+#undef DO
+#define DO(k) NAME(put)(to + i + k * W, v##k, past);
+        EIGHT(DO)
+#undef DO
+    }
+}
+
+INSIDE void NAME(triad_all)(uint8_t *to, const uint8_t *b, const uint8_t *c, size_t bytes, double factor, int past)
+{
+    F f = DOUBLES(factor);
+    for (size_t i = 0; i < bytes; i += 8 * W) {
+#define DO(k) NAME(put)(to + i + k * W, SCALED(LOAD(b + i + k * W), f, LOAD(c + i + k * W)), past);
+        EIGHT(DO)
+#undef DO
+    }
+}
+
+/* The six that store, as functions of the one type. */
+#define STORING(stream, all, ...)                                                                                                    \
+    TARGET static uint64_t NAME(stream)(uint8_t *to, const uint8_t *b, const uint8_t *c, size_t bytes, uint64_t factor)              \
+    {                                                                                                                                \
+        (void)b, (void)c, (void)factor;                                                                                              \
+        NAME(all)(__VA_ARGS__);                                                                                                      \
+        return 0;                                                                                                                    \
+    }
+STORING(write, write_all, to, bytes, factor, 0)
+STORING(copy, copy_all, to, b, bytes, 0)
+STORING(triad, triad_all, to, b, c, bytes, (double)factor, 0)
+STORING(write_nt, write_all, to, bytes, factor, 1)
+STORING(copy_nt, copy_all, to, b, bytes, 1)
+STORING(triad_nt, triad_all, to, b, c, bytes, (double)factor, 1)
+
+static const nb_stream NAME(streams)[NB_STREAM_COUNT] = {NAME(read),     NAME(write),   NAME(copy),    NAME(triad),
+                                                         NAME(write_nt), NAME(copy_nt), NAME(triad_nt)};
+
+#undef STORING
+#undef INSIDE
+#undef EIGHT
+#undef NAME
+#undef NAME_
+#undef NAME__
+#undef SET
+#undef TARGET
+#undef V
+#undef F
+#undef W
+#undef LOAD
+#undef STORE
+#undef STREAM
+#undef ADD
+#undef WORDS
+#undef DOUBLES
+#undef SCALED
+#undef HIDE

@@ -1,0 +1,262 @@
+"""How many bytes per second do threads stream through caches and memory, and how many threads saturate it?"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+
+from ..model import Answer, Axis, View
+from ..units import format_bytes
+from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+from .memory_latency import PAGE_SIZES, memory_size
+
+LINE = 64
+PAGE = 4096
+#: Program bytes per line of each array, and what the memory moves for each of them: a store into a cache reads its line first.
+BYTES = {"read": 1, "write": 1, "copy": 2, "triad": 3, "write_nt": 1, "copy_nt": 2, "triad_nt": 3}
+BUS = {"read": 1.0, "write": 2.0, "copy": 1.5, "triad": 4 / 3, "write_nt": 1.0, "copy_nt": 1.0, "triad_nt": 1.0}
+KERNELS = tuple(BYTES)
+TEMPORAL = KERNELS[:4]
+VECTORS = {"portable": 8, "sse2": 16, "avx2": 32, "avx512": 64, "neon": 16, "sve": 64}  # bytes of a vector, at most
+VECTORS_PER_CYCLE = (
+    4  # no current core loads and stores more (Zen 5 and Golden Cove: 3 loads or 2 loads and 2 stores of 32 bytes)
+)
+PERIOD, WORD, CHECKED_LINES = 2039, 0x9E3779B97F4A7C15, (64 << 20) // LINE  # as in kernels/memory_bandwidth.c
+HUGE = 2 << 20
+MASK = (1 << 64) - 1
+
+
+def part_bytes(size: int, threads: int) -> int:
+    """Bytes of one thread: whole huge pages if that leaves any, else whole pages."""
+    unit = HUGE if size // threads >= HUGE else PAGE
+    return size // threads // unit * unit
+
+
+def cache_sizes(topology, threads: int) -> list[int]:
+    """For each level of cache the working set of `threads` threads that fills half of what they have of it."""
+    cpus, sizes = set(topology.order_cpus()[:threads]), {}
+    for cache in topology.caches:
+        if cache.holds_data and cache.size_bytes and cache.level <= 3 and cpus & set(cache.cpus):
+            sizes.setdefault(cache.level, []).append(cache.size_bytes // 2)
+    halves = {level: sum(each) // (PAGE * threads) * PAGE * threads for level, each in sizes.items()}
+    return [half for level, half in halves.items() if half and (level < 3 or half > 2 * halves.get(2, 0))]
+
+
+def thread_counts(cpus: int, topology, every: bool) -> list[int]:
+    """1, all cores and all CPUs; `every` power of two between."""
+    cores = len({core for core in topology.cores if set(core) & set(topology.allowed_cpus)}) or cpus
+    counts = {1, cores, cpus} | ({1 << k for k in range(cpus.bit_length())} if every else set())
+    return sorted(n for n in counts if n <= cpus)
+
+
+class Streams(Benchmark):
+    """What every bandwidth benchmark shares."""
+
+    kernel = "memory_bandwidth"
+    method = {
+        "data": "never zero, changed in every round",
+        "bytes": "of the program; bus: times 2 for write, 1.5 for copy, 4/3 for triad with stores into caches",
+        "aggregate": "all bytes from the first thread's start to the last one's end",
+    }
+
+    def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
+        return {"kernel": p["kernel"], "vector": p["vector"]}
+
+    def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
+        seconds = (max(t.end_ns for t in found.threads) - min(t.begin_ns for t in found.threads)) * 1e-9
+        bandwidth = sum(t.operations for t in found.threads) * LINE * BYTES[p["kernel"]] / seconds
+        return {
+            "bandwidth": bandwidth,
+            "bus_bandwidth": bandwidth * BUS[p["kernel"]],
+            "bytes_per_cycle": bandwidth / len(found.threads) / probes.frequency,
+        }
+
+    def check(self, p: Parameters, found: Found) -> str:
+        lines = array_lines(part_bytes(p["size"], len(found.threads)), p["kernel"])
+        for index, thread in enumerate(found.threads):
+            wanted = expected_sum(p["kernel"], lines, thread.executed)
+            if thread.check != wanted:
+                return f"the words of thread {index} add up to {thread.check} after {thread.executed} lines, not to {wanted}"
+        return ""
+
+    def physics(self, p: Parameters, metrics: dict[str, float]) -> str:
+        most = VECTORS_PER_CYCLE * VECTORS[p["vector"]]
+        found = metrics["bytes_per_cycle"]
+        return f"{found:.0f} bytes in a cycle; no core moves more than {most} with {p['vector']}" if found > most else ""
+
+
+KERNEL_AXIS = Axis(
+    name="kernel",
+    summary="read: sum of a; write: a = word; copy: a = b; triad: a = b + factor × c; _nt: stores past the caches",
+    values=KERNELS,
+)
+VECTOR_AXIS = Axis(name="vector", summary="instruction set; by default the widest of the machine", values=tuple(VECTORS))
+SIZE_AXIS = Axis(
+    name="size", summary="memory of all threads and arrays together", values=(), unit="B", log=True, least=PAGE, step=PAGE
+)
+
+
+class MemoryBandwidth(Streams):
+    name = "memory_bandwidth"
+    rank = 6
+    title = "Memory bandwidth"
+    question = "How many bytes per second do threads stream through caches and memory, and how many threads saturate it?"
+    expected = (
+        "Within L1 a core moves one or two vectors per cycle, less from every level on. In memory a few cores saturate what the node "
+        "has; stores into caches read each line first, which stores past the caches save."
+    )
+    axes = (
+        KERNEL_AXIS,
+        SIZE_AXIS,
+        Axis(name="threads", summary="threads, one per core in topology order, siblings last", values=(), least=1),
+        VECTOR_AXIS,
+        Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
+    )
+    views = (
+        View(title="Bandwidth by working set", metric="bandwidth", kind="line", x="size", series="kernel", facet="threads"),
+        View(title="Bandwidth by threads", metric="bandwidth", kind="line", x="threads", series="kernel", facet="size"),
+        View(
+            title="Bytes per cycle of one thread",
+            metric="bytes_per_cycle",
+            kind="line",
+            x="size",
+            series="kernel",
+            where={"threads": 1},
+        ),
+    )
+    notes = (
+        "Bytes are those that the program reads and writes. `bus_bandwidth` adds the lines that stores into caches read first; some processors "
+        "avoid that for whole lines, so that it is an estimate from above.",
+        "Memory is private: each thread touches its part first, on its own node.",
+    )
+
+    def sweep(self, topology, profile: str) -> list[Sweep]:
+        cpus, memory = len(topology.order_cpus()), memory_size(topology)
+        few, many = thread_counts(cpus, topology, False), thread_counts(cpus, topology, True)
+        common = {"page_size": ("thp",), "vector": topology.vectors[-1:]}
+        if profile == "quick":
+            return [{**common, "kernel": ("read", "triad"), "size": [memory], "threads": few}]
+        caches = {**common, "kernel": TEMPORAL, "vector": topology.vectors if profile == "full" else topology.vectors[-1:]}
+        return [
+            *({**caches, "size": cache_sizes(topology, n), "threads": [n]} for n in few),
+            {**common, "kernel": KERNELS if len(topology.vectors) > 1 else TEMPORAL, "size": [memory], "threads": few},
+            {**common, "kernel": KERNELS[:1] if profile == "standard" else TEMPORAL, "size": [memory], "threads": many},
+        ]
+
+    def place(self, p: Parameters, topology) -> Placement | None:
+        cpus = topology.order_cpus()[: p["threads"]]
+        if len(cpus) < p["threads"] or not part_bytes(p["size"], p["threads"]):
+            return None
+        nodes = [memory_node(topology, topology.node_of(cpu)) for cpu in cpus]
+        return Placement(
+            cpus=cpus,
+            node=nodes[0],
+            size=p["threads"] * part_bytes(p["size"], p["threads"]),
+            page_size=p["page_size"],
+            parts=tuple(nodes) if None not in nodes and len(set(nodes)) > 1 else (),
+        )
+
+    def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        memory = [p for p in cases if p["size"] == max(c["size"] for c in cases)]
+        found = []
+        for kernel in dict.fromkeys(p["kernel"] for p in memory):
+            rows = [p for p in memory if p["kernel"] == kernel and p["vector"] == memory[-1]["vector"]]
+            for p in (rows[0], rows[-1])[: min(len(rows), 2)]:
+                who = "One thread streams" if p["threads"] == 1 else f"{p['threads']} threads stream"
+                found.append(
+                    Answer(
+                        kind="cell",
+                        metric="bandwidth",
+                        where=p,
+                        headline=kernel in ("read", "triad"),
+                        text=f"{who} {kernel} from memory at {{value}}",
+                    )
+                )
+            if len(rows) > 1:
+                where = {k: v for k, v in rows[0].items() if k != "threads"}
+                found.append(
+                    Answer(
+                        kind="saturation",
+                        metric="bandwidth",
+                        axis="threads",
+                        where=where,
+                        tolerance=0.05,
+                        headline=kernel == "read",
+                        text=f"Memory is saturated for {kernel} by {{value}} threads",
+                    )
+                )
+        one = [p for p in cases if p["threads"] == 1 and p["kernel"] == "read" and p not in memory]
+        found += [
+            Answer(
+                kind="cell",
+                metric="bandwidth",
+                where=p,
+                headline=False,
+                text=f"One thread reads {format_bytes(p['size'])} again and again at {{value}}",
+            )
+            for p in one
+        ]
+        return tuple(found)
+
+
+def array_lines(size: int, kernel: str) -> int:
+    """Lines of one array of a thread with `size` bytes: whole pages where it has any, else multiples of 1,024 bytes."""
+    each = size // BYTES[kernel] if kernel.split("_")[0] in ("copy", "triad") else size
+    unit = PAGE if each >= PAGE else 1024
+    return each // unit * unit // LINE
+
+
+def words_until(words: int) -> int:
+    """Sum of the first `words` words of an array as filled: 1, 2, ... PERIOD, 1, 2, ..."""
+    rounds, rest = divmod(words, PERIOD)
+    return rounds * (PERIOD * (PERIOD + 1) // 2) + rest * (rest + 1) // 2
+
+
+def bits_until(words: int, factor: int) -> int:
+    """The same of the bit patterns of these numbers times `factor` in double precision."""
+    numbers = [float(factor * (k + 1)) for k in range(PERIOD)]
+    patterns = struct.unpack(f"={PERIOD}Q", array("d", numbers).tobytes())
+    rounds, rest = divmod(words, PERIOD)
+    return rounds * sum(patterns) + sum(patterns[:rest])
+
+
+def between(until, first: int, last: int) -> int:
+    """Sum over the lines from `first` to before `last`."""
+    return until(last * 8) - until(first * 8) if last > first else 0
+
+
+def expected_sum(kernel: str, lines: int, executed: int) -> int:
+    """What kernels/memory_bandwidth.c returns as `check` after `executed` lines: of all words read, or of all words left behind plus those of
+    the first half of the array."""
+    turns, rest = divmod(executed, lines)
+    if kernel == "read":
+        return (turns * words_until(lines * 8) + words_until(rest * 8)) & MASK
+
+    def left(first: int, last: int) -> int:
+        """Sum over these lines: before `rest` what the present round wrote, from there on what the last one did."""
+        cut = min(max(rest, first), last)
+        return written(kernel, lines, turns, first, cut) + written(kernel, lines, turns - 1, cut, last)
+
+    checked = min(lines, CHECKED_LINES)
+    return (left(0, checked) + left(0, checked // 2)) & MASK
+
+
+def written(kernel: str, lines: int, turn: int, first: int, last: int) -> int:
+    """Sum over the lines from `first` to before `last` after round `turn`; round -1 is the array as filled."""
+    kind = kernel.removesuffix("_nt")
+    if kind == "triad":
+        factor = 1 if turn < 0 else 2 + turn % 7
+        return between(lambda words: bits_until(words, factor), first, last)
+    if kind == "write" and turn >= 0:
+        return (last - first) * 8 * ((turn + 1) * WORD & MASK)
+    if kind == "copy" and turn % 2 and turn > 0:
+        pages = lines // 2 // (PAGE // LINE) * (PAGE // LINE)
+        shift = pages or lines // 2
+        wrap = min(max(lines - shift, first), last)  # from here on the source begins again
+        return between(words_until, first + shift, wrap + shift) + between(
+            words_until, wrap + shift - lines, last + shift - lines
+        )
+    return between(words_until, first, last)
+
+
+BENCHMARK = MemoryBandwidth()

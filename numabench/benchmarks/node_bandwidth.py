@@ -1,0 +1,124 @@
+"""What do the other nodes' memories give: bandwidth from every node with CPUs to every node with memory."""
+
+from __future__ import annotations
+
+from ..model import Answer, Axis, View
+from . import Parameters, Placement, Sweep, memory_node
+from .memory_bandwidth import KERNEL_AXIS, SIZE_AXIS, VECTOR_AXIS, Streams, part_bytes
+from .memory_latency import PAGE_SIZES, memory_size
+
+
+def cores_of(topology, node: int) -> list[int]:
+    """The node's allowed CPUs in topology order, one per core."""
+    ranks = {core: index for index, cores in enumerate(topology.cores) for core in cores}
+    seen, chosen = set(), []
+    for cpu in topology.order_cpus():
+        if topology.node_of(cpu) == node and ranks.get(cpu, -1 - cpu) not in seen:
+            seen.add(ranks.get(cpu, -1 - cpu))
+            chosen.append(cpu)
+    return chosen
+
+
+class NodeBandwidth(Streams):
+    name = "node_bandwidth"
+    rank = 7
+    title = "Bandwidth between NUMA nodes"
+    question = "How much slower does memory of another node stream?"
+    expected = (
+        "The diagonal (local memory) is highest; from another node the link limits, reads and writes each in their own direction. One core "
+        "alone is limited by its own outstanding lines, so that its matrix follows latency."
+    )
+    axes = (
+        Axis(name="cpu_node", summary="node of the CPUs that stream", values=(), least=0),
+        Axis(name="memory_node", summary="node that the pages are bound to", values=(), least=0),
+        KERNEL_AXIS,
+        Axis(name="cores", summary="how many cores of the node stream", values=("one", "all")),
+        SIZE_AXIS,
+        VECTOR_AXIS,
+        Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
+    )
+    views = (
+        View(
+            title="Read bandwidth from node to node",
+            metric="bandwidth",
+            kind="heatmap",
+            x="memory_node",
+            y="cpu_node",
+            facet="cores",
+            where={"kernel": "read"},
+        ),
+        View(
+            title="Write bandwidth from node to node",
+            metric="bandwidth",
+            kind="heatmap",
+            x="memory_node",
+            y="cpu_node",
+            facet="cores",
+            where={"kernel": "write"},
+        ),
+    )
+    notes = ("Nodes without CPUs (expanders, high-bandwidth memory) are columns, nodes without memory are rows.",)
+
+    def sweep(self, topology, profile: str) -> list[Sweep]:
+        return [
+            {
+                "cpu_node": topology.cpu_nodes(),
+                "memory_node": topology.memory_nodes(),
+                "kernel": ("read",) if profile == "quick" else ("read", "write"),
+                "cores": ("one", "all"),
+                "size": (memory_size(topology),),
+                "vector": topology.vectors[-1:],
+                "page_size": ("thp",),
+            }
+        ]
+
+    def keep(self, p: Parameters, topology) -> bool:
+        return p["cores"] == "one" or len(cores_of(topology, p["cpu_node"])) > 1
+
+    def group(self, p: Parameters) -> tuple:
+        return p["cpu_node"], p["kernel"], p["cores"]  # a row: local and remote in one process
+
+    def place(self, p: Parameters, topology) -> Placement | None:
+        cores = cores_of(topology, p["cpu_node"])
+        if not cores:
+            return None
+        cpus = tuple(cores if p["cores"] == "all" else cores[:1])
+        return Placement(
+            cpus=cpus,
+            node=memory_node(topology, p["memory_node"]),
+            size=len(cpus) * part_bytes(p["size"], len(cpus)),
+            page_size=p["page_size"],
+        )
+
+    def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        found = []
+        for p in cases:
+            if p["cpu_node"] != p["memory_node"]:
+                continue
+            who = "All cores" if p["cores"] == "all" else "One core"
+            alone = ", the only one," if len({(c["cpu_node"], c["memory_node"]) for c in cases}) == 1 else ""
+            found.append(
+                Answer(
+                    kind="cell",
+                    metric="bandwidth",
+                    where=p,
+                    headline=p["kernel"] == "read" and len(cases) <= 16,
+                    text=f"{who} of node {p['cpu_node']}{alone} {p['kernel']} local memory at {{value}}",
+                )
+            )
+            found += [
+                Answer(
+                    kind="ratio",
+                    metric="bandwidth",
+                    where=other,
+                    against={"memory_node": p["memory_node"]},
+                    headline=len(cases) <= 16,
+                    text=f"{who} of node {p['cpu_node']} {other['kernel']} memory of node {other['memory_node']} at {{value}} of the rate of local memory",
+                )
+                for other in cases
+                if other["memory_node"] != p["memory_node"] and all(other[k] == p[k] for k in p if k != "memory_node")
+            ]
+        return tuple(found)
+
+
+BENCHMARK = NodeBandwidth()
