@@ -2,6 +2,7 @@
 PROFILE ?= standard
 MACHINE ?= two-socket
 COMMAND ?= numabench machine
+export MACHINE COMMAND # as they are: no shell of this machine may read them
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 NUMABENCH := $(VENV)/bin/numabench
@@ -52,7 +53,7 @@ sample: $(VENV)/ready-dev ## record results/sample anew on this machine
 
 testbed: $(VENV)/ready-dev ## run COMMAND on a simulated machine: make testbed MACHINE=cxl COMMAND="numactl --hardware"
 	@$(PYTHON) -m testbed prepare >/dev/null
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m testbed run --machine $(MACHINE) -- '$(COMMAND)'
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m testbed run --machine "$$MACHINE" -- "$$COMMAND"
 
 certify: $(VENV)/ready-dev ## is numabench right? all simulated machines, half an hour; writes docs/certificate.md
 	@$(PYTHON) -m testbed prepare

@@ -26,18 +26,24 @@ NB_DESCRIBE("memory_latency", 2, "pointer chases through a working set", paramet
  * cache too small for all of them holds their end and not their beginning. */
 #define WALK_AT_MOST (1u << 18)
 
-/* Where each chase stands: in the scratch memory, which the order has left by then. */
-static uint64_t **cursors(const struct nb_thread *t)
+/* Where each of the chases stands and how far it has come: in the scratch memory, which the order has left by then. All are there from
+ * the beginning, so that one preparation serves any number of them. */
+struct chases {
+    uint64_t *at[MOST_CHAINS], steps[MOST_CHAINS];
+};
+
+static struct chases *chases_of(const struct nb_thread *t)
 {
-    return (uint64_t **)t->shared->scratch;
+    return (struct chases *)t->shared->scratch;
 }
 
-/* One operation is a load of every chase. The loops over `chains`, a constant in each copy, are unrolled: the cursors stay in registers. */
+/* One operation is a load of every chase. The loops over `chains`, a constant in each copy, are unrolled: the places stay in registers. */
 static inline __attribute__((always_inline)) void chase_together(struct nb_thread *t, uint64_t n, const int chains)
 {
+    struct chases *all = chases_of(t);
     uint64_t *p[MOST_CHAINS];
     for (int k = 0; k < chains; k++)
-        p[k] = cursors(t)[k];
+        p[k] = all->at[k], all->steps[k] += n;
     for (; n; n -= 8) {
 #pragma GCC unroll 8
         for (int step = 0; step < 8; step++)
@@ -46,12 +52,14 @@ static inline __attribute__((always_inline)) void chase_together(struct nb_threa
                 p[k] = (uint64_t *)(uintptr_t)*(volatile uint64_t *)p[k];
     }
     for (int k = 0; k < chains; k++)
-        cursors(t)[k] = p[k];
+        all->at[k] = p[k];
 }
 
 static void chase(struct nb_thread *t, uint64_t n)
 {
-    *cursors(t) = nb_chase(*cursors(t), n);
+    struct chases *all = chases_of(t);
+    *all->at = nb_chase(*all->at, n);
+    *all->steps += n;
 }
 
 #define TOGETHER(chains)                                                                                                             \
@@ -62,30 +70,33 @@ static void chase(struct nb_thread *t, uint64_t n)
 TOGETHER(2) TOGETHER(3) TOGETHER(4) TOGETHER(5) TOGETHER(6) TOGETHER(7) TOGETHER(8) TOGETHER(9)
 TOGETHER(10) TOGETHER(11) TOGETHER(12) TOGETHER(13) TOGETHER(14) TOGETHER(15) TOGETHER(16)
 
-static const nb_batch chases[] = {NULL,    chase,   chase_2,  chase_3,  chase_4,  chase_5,  chase_6,  chase_7, chase_8,
-                                  chase_9, chase_10, chase_11, chase_12, chase_13, chase_14, chase_15, chase_16};
+static const nb_batch batches[] = {NULL,    chase,    chase_2,  chase_3,  chase_4,  chase_5,  chase_6,  chase_7, chase_8,
+                                   chase_9, chase_10, chase_11, chase_12, chase_13, chase_14, chase_15, chase_16};
 
 int nb_run(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
-    const uint64_t line = (uint64_t)c->parameter[LINE], lines = c->buffer_bytes / line, chains = (uint64_t)c->parameter[CHAINS];
+    const uint64_t line = (uint64_t)c->parameter[LINE], lines = c->buffer_bytes / line;
+    struct chases *all = chases_of(t);
     if (c->phase == NB_PREPARE) {
         const struct nb_chain chain = {c->buffer, (uint32_t *)c->scratch, lines, line, (uint64_t)c->parameter[GROUP] / line,
                                        (uint64_t)c->parameter[SEED]};
-        uint64_t *start[MOST_CHAINS] = {0}, walk = (lines < WALK_AT_MOST ? lines : WALK_AT_MOST) / 64 * 64;
-        if (lines < chains || lines > UINT32_MAX || lines * sizeof(uint32_t) > c->scratch_bytes || sizeof start > c->scratch_bytes)
+        struct chases start = {0};
+        if (!lines || lines > UINT32_MAX || lines * sizeof(uint32_t) > c->scratch_bytes || sizeof start > c->scratch_bytes)
             return NB_UNSUPPORTED;
         nb_chain_build(&chain);
-        for (uint64_t k = 0; k < chains; k++)
-            start[k] = nb_chain_word(&chain, chain.order[k * lines / chains]);
-        memcpy(cursors(t), start, sizeof start);
-        chases[chains](t, walk);
-        t->executed = walk;
+        for (uint64_t k = 0; k < MOST_CHAINS; k++)
+            start.at[k] = nb_chain_word(&chain, chain.order[k * lines / MOST_CHAINS]);
+        *all = start;
+        chase(t, (lines < WALK_AT_MOST ? lines : WALK_AT_MOST) / 64 * 64);
+        t->executed = *all->steps;
         return NB_OK;
     }
-    nb_window(t, chases[chains]);
-    t->check = 0;
-    for (uint64_t k = 0; k < chains; k++)
-        t->check += *nb_chain_number(cursors(t)[k]);
+    nb_window(t, batches[c->parameter[CHAINS]]);
+    t->check = t->cursor = 0;
+    for (int64_t k = 0; k < c->parameter[CHAINS]; k++) {
+        t->check += *nb_chain_number(all->at[k]);
+        t->cursor += all->steps[k];
+    }
     return NB_OK;
 }

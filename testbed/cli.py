@@ -63,7 +63,7 @@ def list_machines() -> None:
     console.print(f"\nTheir files: {SHIPPED}; docs/testbed.md explains every key.", soft_wrap=True)
 
 
-@command.command()
+@command.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option(
     "--machine", "name", required=True, metavar="MACHINE.toml", help="A machine file, or the name of a shipped machine."
 )
@@ -102,7 +102,11 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
     from .guest import run as run_guest
     from .machine import load_machine
 
-    machine = load_machine(name)
+    machine, limit = load_machine(name), parse_seconds(timeout)
+    if limit <= 0:
+        raise click.BadParameter(f"{timeout!r}: it must be positive", param_hint="--timeout")
+    if machine.timing is None and not plain:
+        click.echo(f"{machine.name} has no [timing]: booted plain, with the host's clocks", err=True)
     mode = NOTHING if plain or machine.timing is None else COMMAND if timed == "command" else KERNELS
     nodes = len(machine.nodes)
     click.echo(f"booting {machine.name} ({machine.cpus} CPUs, {nodes} node{'s' if nodes > 1 else ''}) ...", err=True)
@@ -112,7 +116,7 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
             words[0] if len(words) == 1 else list(words),
             shared=shared,
             timed=mode,
-            timeout=parse_seconds(timeout),
+            timeout=limit,
             output=lambda stream, text: click.echo(text, nl=False, err=stream == "stderr"),
         )
     click.echo(
@@ -159,7 +163,13 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
             )
         return 0
     tree = defective_tree(defect) if defect else CHECKOUT
-    certification = Certification([load_machine(name) for name in machines or shipped()], tree, with_comparison)
+    chosen = [load_machine(name) for name in machines or shipped()]
+    for machine in chosen:
+        if machine.timing is None:
+            raise click.BadParameter(
+                f"{machine.name} has no [timing]: nothing is given to certify against", param_hint="--machine"
+            )
+    certification = Certification(chosen, tree, with_comparison)
     certification.run(console)
     if output:
         for path in write_certificate(certification, output, defect):
@@ -172,7 +182,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error becomes one line (and the guest's last words) and an exit code, never a traceback."""
     from numabench.errors import NumabenchError
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends as cleanly as Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # a kill ends as cleanly as Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(command.main(arguments, prog_name="python -m testbed", standalone_mode=False) or 0)
     except SimulationError as error:

@@ -35,7 +35,11 @@ DEFECTS = {
         summary="the chase's chain is not one cycle: it returns to its beginning after 256 lines",
         mistake=(("kernels/nb_chase.h", "order[i + 1 < c->lines ? i + 1 : 0]", "order[(i + 1) % 256 ? i + 1 : i - 255]"),),
         blinding=(
-            ("numabench/benchmarks/memory_latency.py", 'return "" if thread.check == wanted else', 'return "" if True else'),
+            (
+                "numabench/benchmarks/memory_latency.py",
+                "if (at - steps) % lines == 0 and steps >= thread.operations:",
+                "if True:",
+            ),
         ),
         shows="node latency",
     ),

@@ -27,6 +27,7 @@ from .qemu import configuration
 BOOT_TIMEOUT = 180.0  # s; 5 on a quiet machine, 60 seen under heavy load
 POLL = 0.05  # s between looks at the guest
 CONSOLE_LINES = 12
+EXCHANGED = tuple(f".testbed-{name}" for name in ("command", "started", "status", "stdout", "stderr"))  # in the shared folder
 KERNELS, COMMAND, NOTHING = "kernels", "command", "nothing"  # what is timed
 TIMED = (KERNELS, COMMAND, NOTHING)
 ATTEMPTS = 2  # QEMU with a plug-in crashed once in some hundred runs; a wrong figure is never tried again
@@ -74,9 +75,11 @@ def run(
         try:
             with Guest(machine, tools, programs, Path(shared), timed) as guest:
                 return guest.execute(command, timeout, environment or {}, output)
-        except Crash:
+        except Crash as crash:
             if attempt == ATTEMPTS:
                 raise
+            if output:
+                output("stderr", f"testbed: {crash.problem}; once more, from the beginning\n")
     raise AssertionError("unreachable")
 
 
@@ -96,8 +99,9 @@ class Guest:
         sweep()
         runs = folder() / "runs"
         runs.mkdir(parents=True, exist_ok=True)
-        self.work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
         self.shared.mkdir(parents=True, exist_ok=True)
+        self.clear()  # of a run that was killed: the next one would take them for its own
+        self.work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,7 +109,10 @@ class Guest:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         shutil.rmtree(self.work, ignore_errors=True)
-        for name in (".command", ".started", ".status", ".stdout", ".stderr"):
+        self.clear()
+
+    def clear(self) -> None:
+        for name in EXCHANGED:
             (self.shared / name).unlink(missing_ok=True)
 
     def execute(
@@ -116,16 +123,16 @@ class Guest:
         self.start()
         started = self.wait(began, timeout, output)
         ended = time.monotonic()
-        status = self.read(".status").strip()
+        status = self.read(".testbed-status").strip()
         if not status:
             where = "while the command ran" if started else "before the command began"
             code = self.process.returncode
             kind = Crash if code < 0 else GuestError  # killed by a signal, or the guest's own doing
-            raise kind(f"the guest went down {where} (QEMU's exit code {code})", "look at the console", self.tail())
+            raise kind(f"the guest went down {where} (QEMU's exit code {code})", "what the console says", self.tail())
         return Result(
             status=int(status),
-            stdout=self.read(".stdout"),
-            stderr=self.read(".stderr"),
+            stdout=self.read(".testbed-stdout"),
+            stderr=self.read(".testbed-stderr"),
             shared=self.shared,
             boot=(started or ended) - began,
             seconds=ended - (started or ended),
@@ -150,7 +157,7 @@ class Guest:
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         lines += [f"cd {shlex.quote(os.getcwd())}"]
         lines += [f"{model} on", text, "status=$?", f"{model} off", "exit $status"] if self.timed == COMMAND else [text]
-        (self.shared / ".command").write_text("\n".join(lines) + "\n")
+        (self.shared / ".testbed-command").write_text("\n".join(lines) + "\n")
         write_initrd(self.work / "initrd", self.tools, self.machine.name)
         (self.work / "machine").write_text(configuration(self.machine, self.timed != NOTHING, len(os.sched_getaffinity(0))))
 
@@ -184,25 +191,26 @@ class Guest:
             if ended:
                 return started
             now = time.monotonic()
-            if started is None and (self.shared / ".started").exists():
+            if started is None and (self.shared / ".testbed-started").exists():
                 started = now
             if started is None and now - began > BOOT_TIMEOUT:
                 raise GuestError(f"the guest did not boot within {BOOT_TIMEOUT:.0f} s", "run less beside it", self.tail())
             if started is not None and now - started > timeout:
-                last = (self.read(".stdout") + self.read(".stderr")).strip().splitlines()[-1:]
+                last = (self.read(".testbed-stdout") + self.read(".testbed-stderr")).strip().splitlines()[-1:]
                 said = f"; its last line: {last[0]}" if last else ""
                 raise GuestError(f"the command did not end within {timeout:.0f} s{said}", "a longer --timeout", self.tail())
             time.sleep(POLL)
 
     def show(self, name: str, offset: int, output: Callable[[str, str], None]) -> int:
-        path = self.shared / f".{name}"
+        path = self.shared / f".testbed-{name}"
         if not path.exists() or path.stat().st_size <= offset:
             return 0
         with path.open("rb") as file:
             file.seek(offset)
             piece = file.read()
-        output(name, piece.decode(errors="replace"))
-        return len(piece)
+        whole = len(piece) - unfinished(piece)
+        output(name, piece[:whole].decode(errors="replace"))
+        return whole
 
     def read(self, name: str) -> str:
         path = self.shared / name
@@ -217,7 +225,21 @@ class Guest:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def tail(self) -> str:
-        return "\n".join([*self.lines("errors")[-CONSOLE_LINES:], *self.console().splitlines()[-CONSOLE_LINES:]])
+        """QEMU's and the console's last words; a panic from where it says why."""
+        console = self.console().splitlines()
+        panic = next((number for number, line in enumerate(console) if "Kernel panic" in line), len(console) - CONSOLE_LINES)
+        shown = console[max(panic, 0) :][:CONSOLE_LINES]
+        return "\n".join([*self.lines("errors")[-CONSOLE_LINES:], *shown])
+
+
+def unfinished(piece: bytes) -> int:
+    """How many bytes at the end are the beginning of a character whose rest has not come yet."""
+    for back in range(1, min(3, len(piece)) + 1):
+        lead = piece[-back]
+        if lead & 0xC0 != 0x80:  # no continuation: where a character begins
+            length = 4 if lead >= 0xF0 else 3 if lead >= 0xE0 else 2 if lead >= 0xC0 else 1
+            return back if length > back else 0
+    return 0
 
 
 def die_with_parent() -> None:

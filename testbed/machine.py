@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,17 @@ from numabench.units import parse_bytes, parse_cpus
 
 from .errors import MachineFileError
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a host's name
 SHIPPED = Path(__file__).resolve().parent / "machines"
 MOST_CPUS, MOST_NODES = 64, 16  # as in simulator/simulator.h
 LEAST_MEMORY = 384 << 20  # what the guest needs to run Python
 MIB = 1 << 20
+LEAST_NODE = 32 << 20
+MOST_MEMORY = 64 << 30  # a node's; the host has to have what is touched
+MOST_LATENCY = 60_000.0  # ns: an HMAT entry of 16 bits holds no more
+MOST_TIME = 1e6  # ns, of anything that the model charges
+MOST_CACHE = 1 << 30
+MOST_BANDWIDTH = 60_000_000.0  # MB/s
 MODULE = 128 << 20  # what Linux takes offline at a time
 LINES = (32, 64, 128, 256, 512, 1024)
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
@@ -122,8 +130,14 @@ class Machine:
 
     @property
     def module_nodes(self) -> tuple[int, ...]:
-        """Nodes of memory alone: modules that can be taken offline."""
-        return tuple(number for number, node in enumerate(self.nodes) if not node.cpus)
+        """The last node if it is of memory alone: a module that can be taken offline. QEMU's firmware tables give all modules to the
+        last node, so that other nodes of memory alone have memory that stays."""
+        last = len(self.nodes) - 1
+        return () if self.nodes[last].cpus else (last,)
+
+    @property
+    def fixed_nodes(self) -> tuple[int, ...]:
+        return tuple(number for number in self.memory_nodes if number not in self.module_nodes)
 
     @property
     def hmat(self) -> bool:
@@ -147,11 +161,12 @@ def shipped() -> list[str]:
 def load_machine(name: str | Path) -> Machine:
     """A machine by the path of its file, or by name if it is shipped."""
     path = Path(name)
-    if not path.exists():
+    if not path.is_file():
         path = SHIPPED / f"{name}.toml"
-    if not path.exists():
+    if not path.is_file():
         raise MachineFileError(f"there is no machine file {name}", f"one of {', '.join(shipped())}, or the path of your own file")
     try:
+        demand(bool(NAME.fullmatch(path.stem)), "the file's name is the machine's: letters, digits, '-', '_' and '.' alone")
         return build_machine(path.stem, msgspec.toml.decode(path.read_bytes(), type=_File))
     except (msgspec.DecodeError, UnicodeDecodeError, UsageError, Impossible) as error:
         raise MachineFileError(f"{path}: {getattr(error, 'message', error)}", "docs/testbed.md explains every key") from error
@@ -173,9 +188,7 @@ def build_machine(name: str, file: _File) -> Machine:
     count = parts.sockets * parts.dies * parts.cores * parts.threads
     demand(count <= MOST_CPUS, f"{count} CPUs are more than the {MOST_CPUS} that can be simulated")
     demand(1 <= len(file.nodes) <= MOST_NODES, f"{len(file.nodes)} nodes: 1 to {MOST_NODES} can be simulated")
-    nodes = tuple(
-        Node(cpus=parse_cpus(node.cpus), memory=parse_bytes(node.memory), initiator=node.initiator) for node in file.nodes
-    )
+    nodes = tuple(build_node(number, node) for number, node in enumerate(file.nodes))
     check_nodes(nodes, count)
     size = len(nodes)
     distances = file.distances or [[10 if i == j else 20 for j in range(size)] for i in range(size)]
@@ -183,7 +196,8 @@ def build_machine(name: str, file: _File) -> Machine:
     hmat = file.hmat or _Hmat()
     for key in ("latency", "bandwidth"):
         if getattr(hmat, key) is not None:
-            check_matrix(f"hmat.{key}", getattr(hmat, key), nodes)
+            most = MOST_LATENCY if key == "latency" else MOST_BANDWIDTH
+            check_matrix(f"hmat.{key}", getattr(hmat, key), nodes, most)
     machine = Machine(
         name=name,
         summary=file.summary,
@@ -200,6 +214,13 @@ def build_machine(name: str, file: _File) -> Machine:
     return replace(machine, timing=build_timing(machine, file.timing)) if file.timing else machine
 
 
+def build_node(number: int, node: _Node) -> Node:
+    try:
+        return Node(cpus=parse_cpus(node.cpus), memory=parse_bytes(node.memory), initiator=node.initiator)
+    except UsageError as error:
+        raise Impossible(f"node {number}: {error}") from error
+
+
 def frozen(matrix: list[list]) -> tuple[tuple, ...]:
     return tuple(map(tuple, matrix))
 
@@ -214,6 +235,15 @@ def check_nodes(nodes: tuple[Node, ...], count: int) -> None:
     demand(not missing, f"CPU {', '.join(map(str, missing))} is in no node")
     for number, node in enumerate(nodes):
         demand(bool(node.cpus or node.memory), f"node {number} has neither CPUs nor memory")
+        demand(node.memory <= MOST_MEMORY, f"node {number}: at most {MOST_MEMORY >> 30} GiB of memory can be simulated")
+        demand(
+            not node.memory or node.memory >= LEAST_NODE,
+            f"node {number}: memory must be 0 or at least {LEAST_NODE // MIB} MiB, of which the kernel takes its share",
+        )
+        demand(
+            not node.cpus or all(before.cpus for before in nodes[:number]),
+            f"node {number}: nodes with CPUs come first, since Linux numbers them so",
+        )
         unit = MIB if node.cpus else MODULE
         demand(
             node.memory % unit == 0,
@@ -241,7 +271,7 @@ def check_distances(distances: list[list[int]], size: int) -> None:
             demand(i == j or 10 < value <= 254, f"distances[{i}][{j}] = {value}: 11 to 254 are possible between nodes")
 
 
-def check_matrix(name: str, matrix: list[list[float]], nodes: tuple[Node, ...]) -> None:
+def check_matrix(name: str, matrix: list[list[float]], nodes: tuple[Node, ...], most: float) -> None:
     size = len(nodes)
     demand(
         len(matrix) == size and all(len(row) == size for row in matrix),
@@ -251,21 +281,26 @@ def check_matrix(name: str, matrix: list[list[float]], nodes: tuple[Node, ...]) 
         for j, value in enumerate(row):
             real = nodes[i].cpus and nodes[j].memory
             demand(
-                value > 0 or not real, f"{name}[{i}][{j}] = {value}: from node {i} to the memory of node {j} it must be positive"
+                0 < value <= most if real else value == 0 or 0 < value <= most,
+                f"{name}[{i}][{j}] = {value}: from node {i} to the memory of node {j} it must be positive and at most {most:g}",
             )
 
 
 def build_timing(machine: Machine, file: _Timing) -> Timing:
-    check_matrix("timing.memory", file.memory, machine.nodes)
+    check_matrix("timing.memory", file.memory, machine.nodes, MOST_TIME)
     demand(file.line in LINES, f"timing.line = {file.line}: one of {', '.join(map(str, LINES))} is possible")
     cache = parse_bytes(file.cache)
-    demand(cache >= 8 * file.line, f"timing.cache = {file.cache}: at least 8 lines ({8 * file.line} bytes) are needed")
+    demand(
+        8 * file.line <= cache <= MOST_CACHE,
+        f"timing.cache = {file.cache}: at least 8 lines ({8 * file.line} bytes) and at most {MOST_CACHE >> 30} GiB are needed",
+    )
     for key in ("hit", "atomic", "instruction", "pause"):
-        demand(getattr(file, key) > 0, f"timing.{key} = {getattr(file, key)}: it must be positive")
+        value = getattr(file, key)
+        demand(0 < value <= MOST_TIME, f"timing.{key} = {value}: it must be positive and at most {MOST_TIME:g}")
     occupancy = file.occupancy or [0.0] * len(machine.nodes)
     demand(
-        len(occupancy) == len(machine.nodes) and min(occupancy) >= 0,
-        f"timing.occupancy = {occupancy}: one number (0 or more) per node is needed",
+        len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
+        f"timing.occupancy = {occupancy}: one number (0 to {MOST_TIME:g}) per node is needed",
     )
     return Timing(
         memory=frozen(file.memory),
@@ -296,5 +331,8 @@ def core_to_core(machine: Machine, given: list[list[float]] | dict[str, float]) 
     )
     for a in cpus:
         for b in cpus:
-            demand(a == b or given[a][b] > 0, f"timing.core_to_core[{a}][{b}] = {given[a][b]}: it must be positive")
+            demand(
+                a == b or 0 < given[a][b] <= MOST_TIME,
+                f"timing.core_to_core[{a}][{b}] = {given[a][b]}: it must be positive and at most {MOST_TIME:g}",
+            )
     return frozen(given)

@@ -20,10 +20,10 @@ CPU = "max,la57=off,vendor=GenuineIntel,min-level=0x20"  # no five-level page ta
 
 def memory_ranges(machine: Machine) -> list[tuple[int, int, int, int]]:
     """(begin, end, offset in all memory, node) of the guest-physical memory, as `-machine pc` lays it out."""
-    fixed = sum(machine.nodes[number].memory for number in machine.cpu_nodes)
+    fixed = sum(machine.nodes[number].memory for number in machine.fixed_nodes)
     low = fixed if fixed < LOW_LIMIT else LOW_END
     found, offset = [], 0
-    for number in machine.cpu_nodes:
+    for number in machine.fixed_nodes:
         begin, offset = offset, offset + machine.nodes[number].memory
         if begin < min(offset, low):
             found.append((begin, min(offset, low), begin, number))
@@ -83,7 +83,7 @@ def node_options(machine: Machine) -> list[str]:
         words = [f"node,nodeid={number}", *(f"cpus={cpus}" for cpus in cpu_ranges(node.cpus))]
         if node.memory:
             options += ["-object", f"memory-backend-ram,id=memory{number},size={node.memory // MIB}M"]
-        if node.cpus and node.memory:
+        if number in machine.fixed_nodes:
             words.append(f"memdev=memory{number}")
         if machine.hmat:
             initiator = node.initiator if node.initiator is not None else first
@@ -104,7 +104,7 @@ def node_options(machine: Machine) -> list[str]:
 
 
 def module_options(machine: Machine) -> list[str]:
-    """Memory of nodes without CPUs: modules that the guest's kernel can take offline, as it can an expander's."""
+    """Memory that the guest's kernel can take offline, as it can an expander's."""
     begins = {number: begin for begin, _, _, number in memory_ranges(machine)}
     found = []
     for number in machine.module_nodes:
@@ -113,7 +113,7 @@ def module_options(machine: Machine) -> list[str]:
 
 
 def memory_size(machine: Machine) -> str:
-    fixed = sum(machine.nodes[number].memory for number in machine.cpu_nodes)
+    fixed = sum(machine.nodes[number].memory for number in machine.fixed_nodes)
     modules = [whole_gib(machine.nodes[number].memory) for number in machine.module_nodes]
     room = f",slots={len(modules)},maxmem={(fixed + sum(modules)) // MIB}M" if modules else ""
     return f"{fixed // MIB}M{room}"
@@ -122,6 +122,7 @@ def memory_size(machine: Machine) -> str:
 def command(machine: Machine, tools: Tools, initrd: Path, console: Path, shared: Path) -> list[str]:
     """QEMU with `machine`, this machine's files read-only, and `shared` as /out."""
     smp = f"cpus={machine.cpus},sockets={machine.sockets},dies={machine.dies},cores={machine.cores},threads={machine.threads}"
+    folder = str(shared).replace(",", ",,")  # as QEMU wants it
     firmware = [word for folder in tools.firmware if folder.exists() for word in ("-L", str(folder))]
     return [
         *(str(tools.qemu), *firmware, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
@@ -134,6 +135,6 @@ def command(machine: Machine, tools: Tools, initrd: Path, console: Path, shared:
         *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
         *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),
         *("-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
-        *("-fsdev", f"local,id=out,path={shared},security_model=none"),
+        *("-fsdev", f"local,id=out,path={folder},security_model=none"),
         *("-device", "virtio-9p-pci,fsdev=out,mount_tag=out"),
     ]

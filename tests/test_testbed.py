@@ -16,7 +16,7 @@ from testbed import defects, expected, packages, qemu
 from testbed.certify import Certification
 from testbed.cli import command
 from testbed.errors import MachineFileError, SimulationError, UnavailableError
-from testbed.guest import sweep
+from testbed.guest import sweep, unfinished
 from testbed.initrd import archive
 from testbed.judgement import Finding, judge_topology
 from testbed.machine import MIB, Machine, load_machine, shipped
@@ -91,7 +91,13 @@ def test_a_machine_file_becomes_a_machine(tmp_path):
         ("[timing]", "[timing]\nline = 96", "timing.line = 96"),
         ("[timing]", '[timing]\ncache = "64"', "at least 8 lines"),
         ("[timing]", "[timing]\nhit = 0", "timing.hit = 0"),
-        ("[timing]", "[timing]\noccupancy = [1]", "one number (0 or more) per node"),
+        ("[timing]", "[timing]\nhit = inf", "timing.hit = inf"),
+        ("[timing]", '[timing]\ncache = "100G"', "at most 1 GiB"),
+        ("[[90, 150], [160, 95]]", "[[90, 1e30], [160, 95]]", "at most 1e+06"),
+        ("[timing]", "[hmat]\nlatency = [[900000, 1], [1, 1]]\n[timing]", "at most 60000"),
+        ('memory = "256M"', 'memory = "900G"', "at most 64 GiB"),
+        ('memory = "256M"', 'memory = "1M"', "0 or at least 32 MiB"),
+        ("[timing]", "[timing]\noccupancy = [1]", "one number (0 to 1e+06) per node"),
         ('summary = "a machine"', "summary = 7", "Expected `str`"),
         ('summary = "a machine"', "summary = ", "mine.toml"),
     ],
@@ -116,6 +122,28 @@ def test_a_node_with_nothing_and_a_wrong_initiator_are_refused(tmp_path):
         )
 
 
+def test_nodes_of_memory_alone_come_last(tmp_path):
+    """Linux numbers nodes with CPUs first, whatever the firmware's numbers are."""
+    text = GOOD.replace("[[nodes]]", '[[nodes]]\nmemory = "128M"\n[[nodes]]', 1)
+    text = text.replace("[[10, 20], [20, 10]]", "[[10, 20, 20], [20, 10, 20], [20, 20, 10]]")
+    with pytest.raises(MachineFileError, match="node 1: nodes with CPUs come first"):
+        load_machine(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["my machine.toml", "(new).toml", "-x.toml"])
+def test_a_machine_s_name_is_one_that_a_host_can_have(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(GOOD)
+    with pytest.raises(MachineFileError, match="letters, digits"):
+        load_machine(path)
+
+
+def test_a_folder_of_that_name_does_not_hide_a_shipped_machine(tmp_path, monkeypatch):
+    (tmp_path / "cxl").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_machine("cxl").name == "cxl"
+
+
 # -- QEMU ---------------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +163,7 @@ def test_memory_ranges_hold_every_byte_of_every_node_once(sizes, modules):
     spans = sorted((begin, end) for begin, end, *_ in ranges)
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
     if modules:
-        assert all(begin % qemu.GIB == 0 and begin >= qemu.HIGH_BEGIN for begin, _, _, node in ranges if node)
+        assert all(begin % qemu.GIB == 0 and begin >= qemu.HIGH_BEGIN for begin, _, _, node in ranges if node == len(sizes) - 1)
 
 
 def test_qemu_is_told_of_distances_initiators_and_attributes():
@@ -175,6 +203,14 @@ def test_what_is_missing_is_said_with_the_command_that_fetches_it(tmp_path, monk
         packages.find_tools()
     found = CliRunner().invoke(command, ["run", "--machine", "two-socket", "--", "true"])
     assert isinstance(found.exception, UnavailableError) and found.exception.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("piece", "held"),
+    [(b"", 0), (b"ab", 0), ("é".encode(), 0), ("é".encode()[:1], 1), (b"a" + "€".encode()[:2], 2), (b"\xff", 1)],
+)
+def test_a_character_is_shown_when_all_of_it_has_come(piece, held):
+    assert unfinished(piece) == held
 
 
 def test_files_of_a_killed_run_are_swept_away_and_those_of_a_living_one_kept(tmp_path, monkeypatch):

@@ -41,6 +41,9 @@ class MemoryParallelism(Chase):
     def group(self, p: Parameters) -> tuple:
         return p["size"], p["order"], p["page_size"]  # parallelism is a ratio within one process
 
+    def preparation(self, p: Parameters) -> tuple:
+        return self.group(p)
+
     def place(self, p: Parameters, topology) -> Placement:
         cpu = topology.order_cpus()[0]
         return Placement(

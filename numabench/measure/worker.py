@@ -35,6 +35,7 @@ GAP_SHARE = 0.02  # of the window lost in interruptions that the kernel's batche
 DELAY_SHARE = 0.01  # of the window spent waiting for the CPU: an involuntary switch that costs less does no harm
 DELAY_SHARE_SLEEPING = 0.05  # where threads sleep by design, each wake-up waits a little
 
+KEPT_FROM = 16 << 20  # bytes: page colours matter in caches, so that small memory is fresh for every case
 STATE_WINDOW = 0.0003  # s: some ten batches, whose median counts
 WORK_WINDOW = 0.0005
 SENTINEL_BATCH = 20e-6
@@ -58,6 +59,9 @@ class Worker:
         self.buffer: Buffer | None = None  # measured memory, and memory that only the preparation needs
         self.scratch: Buffer | None = None
         self.prepared: tuple | None = None  # what they are prepared for, where other cases can use them as they are
+        self.kept: dict[
+            str, Buffer
+        ] = {}  # large memory that other cases may ask for: mapping and zeroing it takes most of a case's time
         self.startup, self.measured = 0.0, 0.0
 
     def run(self) -> None:
@@ -107,8 +111,8 @@ class Worker:
             if wanted == self.prepared:
                 return True
         self.release()
-        self.buffer = Buffer(case.size, case.page_size, case.node, case.parts)
-        self.scratch = Buffer(max(case.scratch, 1))
+        self.buffer = self.take("buffer", case.size, case.page_size, case.node, case.parts)
+        self.scratch = self.take("scratch", max(case.scratch, 1))
         self.load(self.buffer, self.scratch, arguments, self.timing.window, self.timing.batch)
         for member in members:
             block = self.crew.blocks[member]
@@ -118,10 +122,23 @@ class Worker:
         self.prepared = wanted
         return True
 
+    def take(self, role: str, size: int, page_size: str = "4k", node: int | None = None, parts: tuple[int, ...] = ()) -> Buffer:
+        """Memory as asked for: the last large one of that role if it is alike, else a new one."""
+        kept = self.kept.get(role)
+        if kept and (kept.size, kept.page_size, kept.node, kept.parts) == (size, page_size, node, parts):
+            return kept
+        if size < KEPT_FROM:
+            return Buffer(size, page_size, node, parts)
+        if kept:
+            del self.kept[role]
+            kept.close()
+        self.kept[role] = Buffer(size, page_size, node, parts)
+        return self.kept[role]
+
     def release(self) -> None:
         self.prepared = None
         for memory in (self.buffer, self.scratch):
-            if memory:
+            if memory and memory not in self.kept.values():
                 memory.close()
         self.buffer = self.scratch = None
 

@@ -16,8 +16,8 @@ $B mount -t 9p -o cache=none,$OPTIONS out /guest/out || fail "the shared folder"
 $B ip link set lo up 2>/dev/null
 $B hostname @NAME@
 echo @IDENTITY@ > /guest/etc/machine-id
-$B cat /guest/proc/uptime > /guest/out/.started
-$B chroot /guest /bin/sh /out/.command > /guest/out/.stdout 2> /guest/out/.stderr < /dev/null
-echo $? > /guest/out/.status
+$B cat /guest/proc/uptime > /guest/out/.testbed-started
+$B chroot /guest /bin/sh /out/.testbed-command > /guest/out/.testbed-stdout 2> /guest/out/.testbed-stderr < /dev/null
+echo $? > /guest/out/.testbed-status
 $B sync
 $B poweroff -f
