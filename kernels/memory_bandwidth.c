@@ -1,8 +1,8 @@
 /* Bandwidth: every thread streams through its own part of the memory, round and round, and all of them at the same time.
  *
  * One operation is a line of 64 bytes of each array. The data is never zero and changes in every round: writing zeros, or what is
- * there already, is another measurement on processors that notice. The check value is the sum of all words that were read or, of
- * the other streams, that of the words which they left, with the first half counted twice (a copy may permute the whole). Python predicts it. */
+ * there already, is another measurement on processors that notice. The check value is the sum of the first words of all steps
+ * that were read or, of the other streams, that of all words which they left, with the first half counted twice (a copy may permute the whole). Python predicts it. */
 #include "nb.h"
 #include "nb_stream.h"
 #include "nb_window.h"
@@ -10,8 +10,8 @@
 enum { KERNEL, VECTOR };
 
 static const struct nb_parameter parameters[] = {
-    [KERNEL] = {"kernel", NB_STREAM_NAMES, "read a; a = word; a = b; a = b + factor * c; _nt: with stores past the caches", NB_READ, 0,
-                NB_STREAM_COUNT - 1},
+    [KERNEL] = {"kernel", NB_STREAM_NAMES, "load a; a = word; a = b; a = b + factor * c; _nt: with stores past the caches", NB_READ, 0,
+                NB_TRIAD_NT},
     [VECTOR] = {"vector", NB_VECTOR_NAMES, "instruction set", NB_PORTABLE_WORDS, 0, NB_SVE_SET},
 };
 static const struct nb_metric metrics[] = {
@@ -118,7 +118,7 @@ int nb_run(struct nb_thread *t)
     }
     nb_window(t, stream);
     if (c->parameter[KERNEL] != NB_READ) {
-        nb_stream sum = nb_find_stream(c->parameter[VECTOR], NB_READ);
+        nb_stream sum = nb_find_stream(c->parameter[VECTOR], NB_SUM);
         uint64_t bytes = array_bytes(c) < CHECKED ? array_bytes(c) : CHECKED;
         t->check = sum(NULL, array(t, 0), NULL, bytes, 0) + sum(NULL, array(t, 0), NULL, bytes / 2, 0);
     }

@@ -16,7 +16,7 @@ static const struct nb_parameter parameters[] = {
     [CHAINS] = {"chains", NULL, "independent chases at the same time", 1, 1, MOST_CHAINS},
 };
 static const struct nb_metric metrics[] = {
-    {"latency", "ns", "time of one dependent load, in the median batch of a window", NB_LOWER_IS_BETTER},
+    {"latency", "ns", "time of one dependent load, in the mean batch of a window (1 % trimmed at either end)", NB_LOWER_IS_BETTER},
     {"cycles", "cycle", "the same in cycles of the core, whose clock rate is measured around the sample", NB_LOWER_IS_BETTER},
     {"time_per_line", "ns", "latency divided by the chases: a line each, all at the same time", NB_LOWER_IS_BETTER},
 };

@@ -19,12 +19,14 @@
 #endif
 #endif
 
-/* Streams `bytes`, a multiple of NB_STREAM_STEP, through `to`, `b` and `c`; returns the sum of the words read by `read`.
+/* Streams `bytes`, a multiple of NB_STREAM_STEP, through `to`, `b` and `c`; returns the sum of the first words of all
+ * steps that `read` read, or of all words that `sum` did.
  * `factor`: the word that `write` writes, the factor of `triad` (to = b + factor * c in double precision). */
 typedef uint64_t (*nb_stream)(uint8_t *to, const uint8_t *b, const uint8_t *c, size_t bytes, uint64_t factor);
 #define NB_STREAM_STEP 512 /* eight vectors of the widest set */
 
-enum { NB_READ, NB_WRITE, NB_COPY, NB_TRIAD, NB_WRITE_NT, NB_COPY_NT, NB_TRIAD_NT, NB_STREAM_COUNT };
+/* NB_SUM is for checking alone: kernels offer those named. */
+enum { NB_READ, NB_WRITE, NB_COPY, NB_TRIAD, NB_WRITE_NT, NB_COPY_NT, NB_TRIAD_NT, NB_SUM, NB_STREAM_COUNT };
 #define NB_STREAM_NAMES "read|write|copy|triad|write_nt|copy_nt|triad_nt"
 enum { NB_PORTABLE_WORDS, NB_SSE2, NB_AVX2, NB_AVX512, NB_NEON, NB_SVE_SET };
 #define NB_VECTOR_NAMES "portable|sse2|avx2|avx512|neon|sve"
@@ -144,7 +146,7 @@ __attribute__((target("+sve"))) static inline size_t nb_sve_bytes(void)
 static inline nb_stream nb_find_stream(int64_t vector, int64_t stream)
 {
     if (vector == NB_PORTABLE_WORDS)
-        return stream < NB_WRITE_NT ? nb_streams_portable[stream] : NULL;
+        return stream < NB_WRITE_NT || stream == NB_SUM ? nb_streams_portable[stream] : NULL;
 #ifdef NB_X86
     if (vector == NB_SSE2)
         return nb_streams_sse2[stream];

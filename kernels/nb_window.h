@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 /* What a window leaves in value[]: operations in a batch, ns of the shortest batch, ps of the median one (its rate without
- * the interruptions that every window has), the longest wait in ns of those recorded, and the ns that NB_FINE bins of the
- * histogram of batches stand for. */
-enum { NB_BATCH, NB_SHORTEST, NB_MEDIAN_PS, NB_LONGEST, NB_USUAL };
+ * the interruptions that every window has), the longest wait in ns of those recorded, the ns that NB_FINE bins of the
+ * histogram of batches stand for, and the ns of all batches in its last bin, which has no end. */
+enum { NB_BATCH, NB_SHORTEST, NB_MEDIAN_PS, NB_LONGEST, NB_USUAL, NB_ENDLESS };
 
 /* A batch that takes this long was interrupted. Ten times the shortest: no level of memory is ten times slower than the
  * one before it; 20 us more: a timer tick takes 2 to 5. */
@@ -68,7 +68,7 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
     }
     memset(t->histogram, 0, sizeof t->histogram);
     t->gaps = 0;
-    t->gap_ns = 0;
+    t->gap_ns = t->value[NB_ENDLESS] = 0;
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
     t->begin_ns = now = nb_now();
@@ -79,7 +79,9 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
         done += n;
         next = nb_now();
         uint64_t took = next - now, bin = took * NB_FINE / usual;
-        t->histogram[bin < NB_BINS ? bin : NB_BINS - 1]++;
+        if (bin >= NB_BINS - 1)
+            bin = NB_BINS - 1, t->value[NB_ENDLESS] += took;
+        t->histogram[bin]++;
         batches++;
         if (took < shortest)
             shortest = took;

@@ -10,6 +10,9 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import trim_mean
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, discover
@@ -155,6 +158,35 @@ def test_the_median_batch_is_within_the_window_s_own_times(loaded):
     shortest = thread.value[1] / thread.value[0]
     assert shortest * 0.99 <= abi.median_batch(thread) <= max(mean * 1.5, shortest * 2.5)
     assert sum(thread.histogram) * thread.value[0] == thread.operations
+    assert shortest * 0.99 <= abi.mean_batch(thread) <= max(mean * 1.01, shortest * 1.02)
+
+
+def block_of(batches: dict[int, int], endless: tuple[int, ...] = ()) -> SimpleNamespace:
+    """A thread whose usual batch of 100 operations takes 2,560 ns; {ns: count}, and the ns of those beyond the histogram."""
+    histogram = [0] * abi.BINS
+    for ns, count in batches.items():
+        histogram[ns // 10] += count
+    histogram[-1] += len(endless)
+    value = [0] * 16
+    value[abi.BATCH_SLOT], value[abi.USUAL_SLOT], value[abi.ENDLESS_SLOT] = 100, 2560, sum(endless)
+    return SimpleNamespace(histogram=histogram, value=value)
+
+
+def test_the_mean_batch_is_that_of_a_mixture_and_leaves_interruptions_out():
+    assert abi.mean_batch(block_of({2565: 1000})) == pytest.approx(25.65)
+    assert abi.mean_batch(block_of({2565: 1000}, endless=(10**6,) * 9)) == pytest.approx(25.65)
+    mixture = {1005: 500, 5005: 500}
+    assert abi.mean_batch(block_of(mixture)) == pytest.approx(30.05)
+    assert abi.mean_batch(block_of({1005: 500}, endless=(9000, 11000) * 250)) == pytest.approx(55.025)
+
+
+@given(st.lists(st.integers(1, 630), min_size=200, max_size=400))
+def test_the_mean_batch_agrees_with_scipy(bins):
+    values = [10 * b + 5 for b in bins]
+    whole = len(values) // 100 * 100  # scipy cuts whole values alone
+    values = values[:whole]
+    counted = {v: values.count(v) for v in values}
+    assert abi.mean_batch(block_of(counted)) == pytest.approx(trim_mean(values, 0.01) / 100)
 
 
 def test_a_chain_that_is_not_one_cycle_is_noticed(tmp_path):
@@ -201,14 +233,14 @@ def test_the_sum_of_a_stream_is_that_of_a_plain_simulation():
     lines = 48
     words = lines * 8
     filled = [i % PERIOD + 1 for i in range(words)]
-    for kernel, executed in itertools.product(("read", "write", "copy"), (0, 8, 47, 48, 96, 100, 150, 199)):
+    for kernel, executed in itertools.product(("read", "write", "copy"), (0, 8, 40, 48, 96, 104, 152, 200)):
         array, total = list(filled), 0
         for line in range(executed):
             turn, at = divmod(line, lines)
             source = (at + lines // 2) % lines if kernel == "copy" and turn % 2 else at
             for w in range(8):
                 if kernel == "read":
-                    total += filled[at * 8 + w]
+                    total += filled[at * 8 + w] if at % 8 == w == 0 else 0
                 else:
                     array[at * 8 + w] = filled[source * 8 + w] if kernel == "copy" else (turn + 1) * 0x9E3779B97F4A7C15
         wanted = total if kernel == "read" else sum(array) + sum(array[: words // 2])

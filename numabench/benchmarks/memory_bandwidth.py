@@ -22,6 +22,7 @@ VECTORS_PER_CYCLE = (
     4  # no current core loads and stores more (Zen 5 and Golden Cove: 3 loads or 2 loads and 2 stores of 32 bytes)
 )
 PERIOD, WORD, CHECKED_LINES = 2039, 0x9E3779B97F4A7C15, (64 << 20) // LINE  # as in kernels/memory_bandwidth.c
+STEP_LINES = 8  # of NB_STREAM_STEP bytes
 HUGE = 2 << 20
 MASK = (1 << 64) - 1
 
@@ -87,7 +88,7 @@ class Streams(Benchmark):
 
 KERNEL_AXIS = Axis(
     name="kernel",
-    summary="read: sum of a; write: a = word; copy: a = b; triad: a = b + factor × c; _nt: stores past the caches",
+    summary="read: load a; write: a = word; copy: a = b; triad: a = b + factor × c; _nt: stores past the caches",
     values=KERNELS,
 )
 VECTOR_AXIS = Axis(name="vector", summary="instruction set; by default the widest of the machine", values=tuple(VECTORS))
@@ -212,6 +213,13 @@ def words_until(words: int) -> int:
     return rounds * (PERIOD * (PERIOD + 1) // 2) + rest * (rest + 1) // 2
 
 
+def first_words_until(lines: int) -> int:
+    """Sum of the first words of the steps (of eight lines) in the first `lines` lines as filled."""
+    rounds, rest = divmod(lines // STEP_LINES, PERIOD)
+    words = [STEP_LINES * 8 * step % PERIOD + 1 for step in range(PERIOD)]
+    return rounds * sum(words) + sum(words[:rest])
+
+
 def bits_until(words: int, factor: int) -> int:
     """The same of the bit patterns of these numbers times `factor` in double precision."""
     numbers = [float(factor * (k + 1)) for k in range(PERIOD)]
@@ -226,11 +234,11 @@ def between(until, first: int, last: int) -> int:
 
 
 def expected_sum(kernel: str, lines: int, executed: int) -> int:
-    """What kernels/memory_bandwidth.c returns as `check` after `executed` lines: of all words read, or of all words left behind plus those of
-    the first half of the array."""
+    """What kernels/memory_bandwidth.c returns as `check` after `executed` lines: of the first words of all steps read, or of all words left
+    behind plus those of the first half of the array."""
     turns, rest = divmod(executed, lines)
     if kernel == "read":
-        return (turns * words_until(lines * 8) + words_until(rest * 8)) & MASK
+        return (turns * first_words_until(lines) + first_words_until(rest)) & MASK
 
     def left(first: int, last: int) -> int:
         """Sum over these lines: before `rest` what the present round wrote, from there on what the last one did."""

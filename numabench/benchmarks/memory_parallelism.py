@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..kernel import median_batch
+from ..kernel import mean_batch
 from ..model import Answer, Axis, View
 from ..units import format_bytes
 from . import Found, Parameters, Placement, Probes, Sweep, memory_node
@@ -55,7 +55,7 @@ class MemoryParallelism(Chase):
         )
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
-        ns = median_batch(found.threads[0])
+        ns = mean_batch(found.threads[0])
         return {"latency": ns, "time_per_line": ns / p["chains"]}
 
     def physics(self, p: Parameters, metrics: dict[str, float]) -> str:
