@@ -284,6 +284,29 @@ def test_chaser_and_loaders_do_what_they_count(loaded, mix, rate):
     assert "loader 1" in benchmark.check(parameters, found)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_first_touches_find_new_pages(loaded, threads):
+    benchmark = discover()["first_touch"]
+    parameters = {"page_size": "4k", "threads": threads}
+    found = enter(loaded["first_touch"], benchmark.arguments(parameters, PROBES), threads=threads)
+    assert benchmark.check(parameters, found) == ""
+    assert all(thread.operations % (256 // threads) == 0 for thread in found.threads)
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert metrics["time_per_page"] * metrics["rate"] == pytest.approx(threads * 4096 * 1e9, rel=0.5)
+
+
+def test_a_page_that_was_there_before_is_noticed(tmp_path):
+    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    source = tmp_path / "kernels" / "first_touch.c"
+    text = source.read_text()
+    wrong = text.replace("madvise(p.begin, p.bytes, MADV_DONTNEED)", "madvise(p.begin, p.bytes, MADV_NORMAL)")
+    assert wrong != text
+    source.write_text(wrong)
+    kernel = abi.Kernel(abi.build("first_touch", folder=tmp_path / "kernels").target)
+    benchmark = discover()["first_touch"]
+    assert "were new" in benchmark.check({"page_size": "4k"}, enter(kernel, {"page_bytes": 4096}))
+
+
 @pytest.mark.parametrize("chains", [1, 2, 7, 16])
 def test_parallel_chases_stand_where_they_should(loaded, chains):
     benchmark = discover()["memory_parallelism"]
@@ -323,6 +346,9 @@ RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benc
         for group, chains in ((0, 1), (4096, 3), (1 << 40, 16))
     ],
 }
+
+
+RUNS["first_touch"] = [(threads, 1 << 20, (4096,), {"page_size": "4k"}) for threads in (1, 2)]
 
 
 def streams(compiler: list[str]) -> dict[str, list]:

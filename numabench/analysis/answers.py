@@ -382,7 +382,10 @@ def _saturation(data: _Data, answer: Answer) -> _Found:
         return f"{format_quantity(row['value'], metric.unit)} [{interval_text(row['low'], row['high'], metric.unit)}] at {text_of(row[answer.axis])}"
 
     if first[answer.axis] == rows.iloc[-1][answer.axis]:
-        return _Found(problem=f"not saturated by any {answer.axis} measured: {said(rows.iloc[-2])}, {said(first)}", usable=False)
+        return _Found(
+            problem=f"at {_point(answer.where)} not saturated by any {answer.axis} measured: {said(rows.iloc[-2])}, {said(first)}",
+            usable=False,
+        )
     problem = "" if doubtful is None else f"it may be less, which is unresolved: {said(doubtful)}"
     return _Found(
         value=float(first[answer.axis]),

@@ -141,6 +141,10 @@ class Benchmark(ABC):
     def place(self, parameters: Parameters, topology: Topology) -> Placement | None:
         """CPUs and memory of a case; None where the machine has no such place."""
 
+    def figures(self, topology: Topology, cases: list[Parameters]) -> tuple[View, ...]:
+        """The figures that the report draws, for the points that were planned."""
+        return self.views
+
     def answers(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """The sentences that the report says, for the points that were planned."""
         return ()

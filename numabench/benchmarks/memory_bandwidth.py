@@ -113,18 +113,7 @@ class MemoryBandwidth(Streams):
         VECTOR_AXIS,
         Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
     )
-    views = (
-        View(title="Bandwidth by working set", metric="bandwidth", kind="line", x="size", series="kernel", facet="threads"),
-        View(title="Bandwidth by threads", metric="bandwidth", kind="line", x="threads", series="kernel", facet="size"),
-        View(
-            title="Bytes per cycle of one thread",
-            metric="bytes_per_cycle",
-            kind="line",
-            x="size",
-            series="kernel",
-            where={"threads": 1},
-        ),
-    )
+    views = (View(title="Bandwidth by working set", metric="bandwidth", kind="line", x="size", series="kernel", facet="threads"),)
     notes = (
         "Bytes are those that the program reads and writes. `bus_bandwidth` adds the lines that stores into caches read first; some processors "
         "avoid that for whole lines, so that it is an estimate from above.",
@@ -157,47 +146,78 @@ class MemoryBandwidth(Streams):
             parts=tuple(nodes) if None not in nodes and len(set(nodes)) > 1 else (),
         )
 
+    def figures(self, topology, cases: list[Parameters]) -> tuple[View, ...]:
+        """Working sets grow with the threads: one figure by working set for each end of the thread counts, and one by threads in memory."""
+        counts = sorted({p["threads"] for p in cases})
+        by_size = {"metric": "bandwidth", "kind": "line", "x": "size", "series": "kernel"}
+        return (
+            *(
+                View(title=f"Bandwidth by working set, {threads_text(n)}", where={"threads": n}, **by_size)
+                for n in dict.fromkeys((*counts[:1], *counts[-1:]))
+            ),
+            View(
+                title="Bandwidth of memory by threads",
+                metric="bandwidth",
+                kind="line",
+                x="threads",
+                series="kernel",
+                where={"size": max((p["size"] for p in cases), default=0)},
+            ),
+            View(
+                title="Bytes per cycle of one thread",
+                metric="bytes_per_cycle",
+                kind="line",
+                x="size",
+                series="kernel",
+                where={"threads": counts[0] if counts else 1},
+            ),
+        )
+
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
-        memory = [p for p in cases if p["size"] == max(c["size"] for c in cases)]
+        largest = max((p["size"] for p in cases), default=0)
         found = []
-        for kernel in dict.fromkeys(p["kernel"] for p in memory):
-            rows = [p for p in memory if p["kernel"] == kernel and p["vector"] == memory[-1]["vector"]]
-            for p in (rows[0], rows[-1])[: min(len(rows), 2)]:
-                who = "One thread streams" if p["threads"] == 1 else f"{p['threads']} threads stream"
+        for kernel in dict.fromkeys(p["kernel"] for p in cases):
+            rows = [p for p in cases if p["size"] == largest and p["kernel"] == kernel]
+            rows = sorted((p for p in rows if p["vector"] == rows[0]["vector"]), key=lambda p: p["threads"])
+            for p in [*rows[:1], *rows[1:][-1:]]:
                 found.append(
                     Answer(
                         kind="cell",
                         metric="bandwidth",
                         where=p,
                         headline=kernel in ("read", "triad"),
-                        text=f"{who} {kernel} from memory at {{value}}",
+                        text=f"{kernel.removesuffix('_nt').capitalize()}{' past the caches' if kernel.endswith('_nt') else ''} in memory "
+                        f"by {threads_text(p['threads'])}: {{value}}",
                     )
                 )
-            if len(rows) > 1:
-                where = {k: v for k, v in rows[0].items() if k != "threads"}
+            if len(rows) > 2:
                 found.append(
                     Answer(
                         kind="saturation",
                         metric="bandwidth",
                         axis="threads",
-                        where=where,
+                        where={k: v for k, v in rows[0].items() if k != "threads"},
                         tolerance=0.05,
                         headline=kernel == "read",
                         text=f"Memory is saturated for {kernel} by {{value}} threads",
                     )
                 )
-        one = [p for p in cases if p["threads"] == 1 and p["kernel"] == "read" and p not in memory]
         found += [
             Answer(
                 kind="cell",
                 metric="bandwidth",
                 where=p,
                 headline=False,
-                text=f"One thread reads {format_bytes(p['size'])} again and again at {{value}}",
+                text=f"Read again and again from {format_bytes(p['size'])} by one thread: {{value}}",
             )
-            for p in one
+            for p in cases
+            if p["threads"] == 1 and p["kernel"] == "read" and p["size"] < largest
         ]
         return tuple(found)
+
+
+def threads_text(threads: int) -> str:
+    return "one thread" if threads == 1 else f"{threads} threads"
 
 
 def array_lines(size: int, kernel: str) -> int:

@@ -195,7 +195,7 @@ class Visit:
             metrics=tuple(m for m in loaded.metrics.values() if not benchmark.reports or m.name in benchmark.reports),
             method=benchmark.method,
             contrasts=benchmark.contrasts,
-            views=benchmark.views,
+            views=benchmark.figures(self.topology, cases),
             answers=benchmark.answers(self.topology, cases),
             expected=benchmark.expected,
             notes=benchmark.notes,
