@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 
+import msgspec
+
 from numabench.model import Answer, Axis, BenchmarkRecord, Case, Contrast, EndRecord, Header, Metric, Sample, TrialRecord, View
 from numabench.runlog import SCHEMA
 from numabench.runlog.read import RunLog
@@ -111,6 +113,19 @@ def matrix(run: str, nodes: int = 4) -> BenchmarkRecord:
     )
 
 
+def node_latency(run: str) -> BenchmarkRecord:
+    """What `numabench export --format hwloc-memattrs` reads, under the real name: four nodes."""
+    return msgspec.structs.replace(matrix(run), name="node_latency")
+
+
+def node_bandwidth(run: str) -> BenchmarkRecord:
+    kernel = Axis(name="kernel", summary="stream", values=("read", "write"))
+    cores = Axis(name="cores", summary="cores", values=("one", "all"))
+    base = matrix(run)
+    metrics = (Metric(name="bandwidth", unit="B/s", polarity="higher"),)
+    return msgspec.structs.replace(base, name="node_bandwidth", axes=(*base.axes, kernel, cores), metrics=metrics)
+
+
 LOADS = {"0": 0.6e9, "4": 4e9, "8": 8e9, "16": 11e9, "max": 11e9}  # B/s reached at a wanted rate
 LATENCIES = {"0": 100.0, "4": 105.0, "8": 120.0, "16": 300.0, "max": 310.0}
 
@@ -155,7 +170,7 @@ def truth(benchmark: str, p: dict) -> float:
         return base + (27.0 if p["stride"] < 64 else 0.0)
     if benchmark == "toy_loaded":
         return LATENCIES[p["rate"]] * (1.2 if p["mix"] == "1:1" else 1.0)
-    if benchmark == "toy_nodes":
+    if "node" in benchmark:
         return 95.0 if p["cpu_node"] == p["memory_node"] else 150.0
     size = p["size"]
     base = 1.1 if size <= 2**15 else 3.8 if size <= 2**20 else 11.0 if size <= 2**24 else 98.0
@@ -225,6 +240,7 @@ def make_log(
                             * 2.718281828 ** (level + rng.gauss(0, sd[2]))
                         )
                         values = {"time_per_operation": ns, "throughput": 2e9 / ns, "latency": ns}
+                        values["bandwidth"] = 2**40 / ns * (4 if c.parameters.get("cores") == "all" else 1)
                         values["load"] = LOADS.get(c.parameters.get("rate"), 1.0) * ns / truth(d.name, c.parameters)
                         bad = rng.random() < disturbed
                         taken.append(

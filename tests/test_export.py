@@ -5,16 +5,23 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import shutil
+import subprocess
 import sys
+from xml.etree import ElementTree
 
+import msgspec
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from pages import numabench, write_log
-from synthetic import make_log
+from synthetic import make_log, node_bandwidth, node_latency
+from synthetic_sysfs import SyntheticTree
 
+from numabench.analysis.hwloc import bitmap, memory_attributes
 from numabench.cli.export import command
 from numabench.errors import MachineError, UsageError
+from numabench.host.topology import read_topology, to_json_dict
 from numabench.runlog.export import COLUMNS, DETAILS
 
 PARAMETERS = {
@@ -105,3 +112,75 @@ def test_export_as_a_user_types_it(path, tmp_path):
 def test_same_text_to_file_and_to_the_console(path, tmp_path):
     invoke(path, "-o", tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == invoke(path).stdout
+
+
+# -- memory attributes for hwloc ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def four_nodes(tmp_path):
+    """A log of both node matrices on a machine of two packages with two nodes each."""
+    tree = SyntheticTree(tmp_path / "tree", packages=2, nodes=2, l3s=1, cores=2, smt=2)
+    topology = to_json_dict(read_topology(str(tree.root)))
+    return make_log(benchmarks=(node_latency, node_bandwidth), sd=(0.0, 0.0, 0.0), machine={"topology": topology})
+
+
+def test_memory_attributes_hold_what_was_measured(four_nodes):
+    root = ElementTree.fromstring(memory_attributes(four_nodes))
+    nodes = {e.get("gp_index"): e for e in root.iter("object") if e.get("type") == "NUMANode"}
+    assert sorted(int(e.get("os_index")) for e in nodes.values()) == [0, 1, 2, 3]
+    assert len([e for e in root.iter("object") if e.get("type") == "PU"]) == 16
+    attributes = {e.get("name"): e for e in root.iter("memattr")}
+    assert {name: e.get("flags") for name, e in attributes.items()} == {
+        "Bandwidth": "5",
+        "ReadBandwidth": "5",
+        "WriteBandwidth": "5",
+        "Latency": "6",
+        "ReadLatency": "6",
+    }
+    for name, local, remote in (("Latency", 95, 150), ("ReadBandwidth", 44151, 27962)):
+        values = list(attributes[name])
+        assert len(values) == 16
+        for value in values:
+            node = nodes[value.get("target_obj_gp_index")]
+            wanted = local if node.get("cpuset") == value.get("initiator_cpuset") else remote
+            assert int(value.get("value")) == pytest.approx(wanted, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((), "0x00000000"),
+        ((0, 1), "0x00000003"),
+        ((31, 32), "0x00000001,0x80000000"),
+        ((64,), "0x00000001,0x00000000,0x00000000"),
+    ],
+)
+def test_bitmaps_are_hwloc_s(numbers, text):
+    assert bitmap(numbers) == text
+
+
+def test_hwloc_itself_reads_the_attributes(four_nodes, tmp_path):
+    lstopo = shutil.which("lstopo-no-graphics") or shutil.which("lstopo")
+    if lstopo is None:
+        pytest.skip("hwloc is missing: apt-get install hwloc-nox")
+    path = tmp_path / "machine.xml"
+    path.write_text(memory_attributes(four_nodes))
+    shown = subprocess.run([lstopo, "--input", str(path), "--memattrs"], capture_output=True, text=True, check=True)
+    assert "ReadLatency" in shown.stdout and "= 150" in shown.stdout and "= 95" in shown.stdout and not shown.stderr
+
+
+def test_several_machines_or_no_matrix_are_one_line(four_nodes):
+    with pytest.raises(UsageError, match="no valid matrix between nodes"):
+        memory_attributes(msgspec.structs.replace(four_nodes, trials=()))
+    with pytest.raises(UsageError, match="hold 2 machines"):
+        other = make_log("other", benchmarks=(node_latency,))
+        memory_attributes(msgspec.structs.replace(four_nodes, headers=four_nodes.headers + other.headers))
+
+
+def test_the_command_writes_memory_attributes(four_nodes, tmp_path):
+    write_log(four_nodes, tmp_path / "run.jsonl")
+    target = tmp_path / "machine.xml"
+    done = CliRunner().invoke(command, [str(tmp_path / "run.jsonl"), "--format", "hwloc-memattrs", "-o", str(target)])
+    assert done.exit_code == 0, done.output
+    assert "memattr_value" in target.read_text()

@@ -10,12 +10,14 @@ import click
 if TYPE_CHECKING:
     from ..runlog.read import RunLog
 
+HWLOC = "hwloc-memattrs"
 EPILOG = """\b
 Examples:
   numabench export results/sample > samples.csv
   numabench export run.jsonl -b padded_counters -o counters.csv
   numabench export results/mine --format json | jq '.[0]'
   numabench export results/* --format parquet -o all.parquet
+  numabench export results/mine --format hwloc-memattrs -o mine.xml && lstopo --input mine.xml --memattrs
 \b
 Columns: run, machine, benchmark, metric, unit, session, process, sample, value, valid; then one per parameter; then
 case, block, polarity, machine_id, hop_ns, frequency_ghz, reasons. Keep the rows with valid = True, take the median per
@@ -37,27 +39,32 @@ def check_benchmark(log: RunLog, name: str) -> None:
         )
 
 
-@click.command("export", epilog=EPILOG, short_help="Samples as csv, json or parquet.")
+@click.command("export", epilog=EPILOG, short_help="Samples as csv, json or parquet; node matrices for hwloc.")
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...")
 @click.option("-b", "--benchmark", metavar="NAME", help="Only this benchmark, with only its parameters as columns.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("csv", "json", "parquet")),
+    type=click.Choice(("csv", "json", "parquet", HWLOC)),
     default="csv",
     show_default=True,
-    help="parquet needs pyarrow (pip install 'numabench[fleet]').",
+    help="parquet needs pyarrow (pip install 'numabench[fleet]'); hwloc-memattrs is a topology with measured memory attributes.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there instead of to standard output."
 )
 def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Path | None) -> None:
-    """Write one row per sample and metric of LOG..., files or folders."""
+    """Write one row per sample and metric of LOG..., files or folders; or, for hwloc, what was measured between nodes."""
     from ..errors import UsageError
     from ..runlog.export import samples, write_table
     from ..runlog.read import load
 
     log = load(*logs)
+    if form == HWLOC:
+        from ..analysis.hwloc import memory_attributes
+
+        write_text(memory_attributes(log), output)
+        return
     if benchmark is not None:
         check_benchmark(log, benchmark)
     frame = samples(log, benchmark)
@@ -69,3 +76,16 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
         click.echo(text, nl=not text.endswith("\n"))
     else:
         click.echo(f"{len(frame)} rows: {output}", err=True)
+
+
+def write_text(text: str, output: Path | None) -> None:
+    from ..errors import UsageError
+
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}", "choose another file with --output") from error
+    click.echo(f"written: {output}", err=True)
