@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import counters, latency, loaded, make_log
+from synthetic import counters, latency, loaded, make_log, matrix
 
 from numabench.analysis.answers import answers, design_text, interval_text
 from numabench.analysis.estimate import contrast_cells, estimate_cells
@@ -240,3 +240,59 @@ def test_a_doubtful_knee_is_unresolved():
         processes=6, sd=(0.0, 0.3, 0.01), benchmarks=(loaded,), scale=lambda _, p: 0.52 if p["rate"] == "16" else 1.0
     )
     assert "nresolved" in answers(noisy)[0].text
+
+
+def nodes(distances, hmat: dict | None = None) -> dict:
+    """A machine's facts with these SLIT distances; `hmat`: node -> latency that its access class claims."""
+    return {
+        "topology": {
+            "nodes": [
+                {
+                    "id": a,
+                    "distances": {str(b): far for b, far in enumerate(row)},
+                    "nearest_cpu_nodes": [a],
+                    "access": {"access0": {"read_latency_ns": hmat[a], "initiators": [a]}} if hmat and a in hmat else {},
+                }
+                for a, row in enumerate(distances)
+            ]
+        }
+    }
+
+
+FIRMWARE = Answer(kind="firmware", metric="latency", where={}, text="The firmware")
+
+
+def firmware(distances, scale=lambda *_: 1.0, **more):
+    log = make_log(processes=12, sd=(0.0, 0.002, 0.001), benchmarks=(matrix,), machine=nodes(distances, **more), scale=scale)
+    return asked(log, FIRMWARE, benchmark="toy_nodes")[0]
+
+
+def test_a_firmware_that_is_right_is_not_contradicted():
+    found = firmware([[10 if a == b else 20 for b in range(4)] for a in range(4)], hmat={0: 90, 2: 300})
+    assert found.ok and found.value == pytest.approx(1.0) and "rank correlation 1.0 over 16 cells" in found.text
+    assert "node 0 90.0 ns for 9" in found.text and "node 2 300 ns for 9" in found.text
+
+
+def test_distances_that_are_the_wrong_way_round_are_named():
+    found = firmware(
+        [[10 if a == b else 40 - 10 * (b == 3) for b in range(4)] for a in range(4)],
+        scale=lambda _, p: 1.5 if p["memory_node"] == 3 else 1.0,
+    )
+    assert (
+        not found.ok
+        and "from node 0, node 3 (distance 30, 225 ns) and node 1 (distance 40, 150 ns) are the other way round" in found.text
+    )
+
+
+def test_a_firmware_that_claims_differences_where_there_are_none_is_contradicted():
+    found = firmware(
+        [[10 if a == b else 40 for b in range(4)] for a in range(4)],
+        scale=lambda _, p: 95 / 150 if p["cpu_node"] != p["memory_node"] else 1.0,
+    )
+    assert not found.ok and "no ranks to correlate" in found.text
+    assert "differ by the firmware and are the same as measured" in found.text and "; and 6 more" in found.text
+
+
+def test_a_firmware_that_claims_equality_where_there_is_none_is_contradicted():
+    found = firmware([[10] * 4 for _ in range(4)])
+    assert not found.ok and "are equal by the firmware and not as measured" in found.text

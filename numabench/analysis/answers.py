@@ -13,6 +13,7 @@ from ..runlog.export import samples
 from ..runlog.read import RunLog
 from ..units import format_number, format_quantity
 from .estimate import FEW_BLOCKS, contrasts_of, estimate_cells, paired, process_medians, summarise_pairs
+from .firmware import verdict
 from .segments import text_of
 from .structure import parameter_columns, with_distance
 
@@ -57,6 +58,7 @@ class _Data(Frozen):
     medians: pd.DataFrame
     estimates: pd.DataFrame
     contrasts: pd.DataFrame
+    topology: dict
 
     def metric(self, name: str) -> Metric:
         return next((m for m in self.record.metrics if m.name == name), Metric(name=name, unit="", polarity="lower"))
@@ -68,11 +70,13 @@ def answers(log: RunLog) -> list[Answered]:
     medians, estimates = process_medians(frame), estimate_cells(frame)
     contrasts = contrasts_of(medians, log.benchmarks)
     machines = {h.run: (str(h.machine.get("id", "unknown")), str(h.machine.get("alias", "unknown"))) for h in log.headers}
+    topologies = {str(h.machine.get("id", "unknown")): h.machine.get("topology") or {} for h in log.headers}
     records = {(machines.get(b.run, ("unknown", "unknown")), b.name): b for b in log.benchmarks}  # the last visit's words
     found = []
     for ((identity, alias), name), record in records.items():
         data = _Data(
             record=record,
+            topology=topologies.get(identity, {}),
             **{
                 key: t[(t["machine_id"] == identity) & (t["benchmark"] == name)]
                 for key, t in (("medians", medians), ("estimates", estimates), ("contrasts", contrasts))
@@ -91,6 +95,7 @@ def _answer(data: _Data, machine: str, answer: Answer) -> Answered:
         "saturation": _saturation,
         "knee": _knee,
         "reach": _reach,
+        "firmware": _firmware,
         "ranking": _ranking,
     }
     finder = finders.get(answer.kind)
@@ -429,6 +434,19 @@ def _knee(data: _Data, answer: Answer) -> _Found:
         interval_text=f"{said(last)}, {said(bent)}",
         problem="" if sure else "unresolved: the intervals do not tell on which side of the knee these lie",
     )
+
+
+def _firmware(data: _Data, answer: Answer) -> _Found:
+    """Distances that the firmware claims between nodes against a measured matrix (`firmware.py`)."""
+    metric = data.metric(answer.metric)
+    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
+    for name, value in answer.where.items():
+        rows = rows[(rows[name] == value).fillna(False).astype(bool)] if name in rows.columns else rows.iloc[:0]
+    rows = rows[rows["value"].notna()]
+    if len(rows) < 2:
+        return _Found(problem=f"fewer than two cells with valid samples at {_point(answer.where)}", usable=False)
+    rho, said, problem = verdict(data.topology, rows, metric.polarity, metric.unit)
+    return _Found(value=rho, unit="1", value_text=format_number(rho, 2), interval_text=said, problem=problem)
 
 
 def _ranking(data: _Data, answer: Answer) -> _Found:

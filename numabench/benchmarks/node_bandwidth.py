@@ -118,6 +118,11 @@ class NodeBandwidth(Streams):
                 for other in cases
                 if other["memory_node"] != p["memory_node"] and all(other[k] == p[k] for k in p if k != "memory_node")
             ]
+        for cores in dict.fromkeys(p["cores"] for p in cases):
+            where = {"kernel": "read", "cores": cores}
+            if sum(all(p[k] == v for k, v in where.items()) for p in cases) > 1:
+                text = f"What the firmware's distances say of reading by {'all cores' if cores == 'all' else 'one core'}, against the measured matrix"
+                found.append(Answer(kind="firmware", metric="bandwidth", where=where, headline=cores == "all", text=text))
         return tuple(found)
 
 

@@ -71,6 +71,9 @@ class NodeLatency(Chase):
                 for p in row
                 if local and p is not local
             ]
+        if len(cases) > 1:
+            text = "What the firmware's distances say of latency, against the measured matrix"
+            found.append(Answer(kind="firmware", metric="latency", where={}, text=text))
         return tuple(found)
 
 
