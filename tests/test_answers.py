@@ -296,3 +296,27 @@ def test_a_firmware_that_claims_differences_where_there_are_none_is_contradicted
 def test_a_firmware_that_claims_equality_where_there_is_none_is_contradicted():
     found = firmware([[10] * 4 for _ in range(4)])
     assert not found.ok and "are equal by the firmware and not as measured" in found.text
+
+
+def capacity(first: int, last: int, **more) -> Answer:
+    where = {"size": first, "order": "group"}
+    return Answer(
+        kind="capacity", metric="latency", axis="size", where=where, against={"size": last}, text="Holds {value}", **more
+    )
+
+
+def test_a_capacity_lies_between_the_sizes_around_the_step():
+    """The truth steps up beyond 32 KiB, 1 MiB and 16 MiB; measured are 2 KiB, 8 KiB, ... 128 MiB."""
+    log = make_log(**QUIET, benchmarks=(latency,))
+    l1, l2, l3 = asked(log, capacity(2**13, 2**19), capacity(2**17, 2**23), capacity(2**23, 2**27), benchmark="toy_latency")
+    assert (l1.low, l1.high) == (2**15, 2**17) and l1.low < l1.value < l1.high and "32 KiB to 128 KiB" in l1.text
+    assert (l2.low, l2.high) == (2**19, 2**21) and (l3.low, l3.high) == (2**23, 2**25)
+
+
+def test_without_a_step_there_is_no_capacity():
+    log = make_log(**QUIET, benchmarks=(latency,))
+    flat, missing = asked(log, capacity(2**17, 2**19), capacity(2**10, 2**27), benchmark="toy_latency")
+    assert not flat.ok and "too few" in flat.text
+    assert not missing.ok and "too few" in missing.text
+    level = make_log(**QUIET, benchmarks=(latency,), scale=lambda _, p: 1 / 3 if p["size"] > 2**20 else 1.0)
+    assert "no step" in asked(level, capacity(2**17, 2**23), benchmark="toy_latency")[0].text

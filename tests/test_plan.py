@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 
+import msgspec
 import pytest
 from synthetic_sysfs import SyntheticTree
 
@@ -106,6 +107,23 @@ def test_a_curve_under_load_is_one_block_and_prepared_once(two_sockets):
             assert planned.placement.parts == wanted and planned.placement.node == p["chase_node"]
     assert all(len(found) == 1 for found in curves.values())
     assert {(chase, load) for _, chase, load in curves} == {(n, n) for n in range(4)}
+
+
+def test_one_core_has_none_for_the_load(two_cpus):
+    alone = msgspec.structs.replace(two_cpus, allowed_cpus=(0,))
+    plan = make_plan([find("loaded_latency"), find("memory_parallelism")], alone)
+    assert plan.skipped == ("loaded_latency: needs two cores of one node: one chases, the others load",)
+    with pytest.raises(MachineError, match="nothing is left to measure: loaded_latency: needs two cores"):
+        make_plan([find("loaded_latency")], alone)
+
+
+def test_reserved_pages_that_are_not_there_are_said_with_the_command_that_reserves_them(two_cpus):
+    selection = {"page_size": ("4k", "2m"), "size": (16 << 20,), "order": ("group",)}
+    plan = make_plan([find("memory_latency")], two_cpus, selection=selection, reserved=lambda size, node: 3 << 21)
+    assert {c.case.parameters["page_size"] for b in plan.blocks for c in b.cases} == {"4k"}
+    assert len(plan.skipped) == 1 and "needs 8, 3 are free; echo 8 | sudo tee" in plan.skipped[0]
+    plenty = make_plan([find("memory_latency")], two_cpus, selection=selection, reserved=lambda size, node: 8 << 21)
+    assert plenty.cases == 2 and not plenty.skipped
 
 
 @pytest.mark.parametrize("loaders", [1, 3, 15, 127])

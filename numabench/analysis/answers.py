@@ -11,13 +11,14 @@ import pandas as pd
 from ..model import HIGHER, Answer, BenchmarkRecord, Frozen, Metric
 from ..runlog.export import samples
 from ..runlog.read import RunLog
-from ..units import format_number, format_quantity
+from ..units import format_bytes, format_number, format_quantity
 from .estimate import FEW_BLOCKS, contrasts_of, estimate_cells, paired, process_medians, summarise_pairs
 from .firmware import verdict
 from .segments import text_of
 from .structure import parameter_columns, with_distance
 
 NAN = float("nan")
+STEP = 1.2  # a plateau that is no more than this times the one before is no step
 
 
 class Answered(Frozen):
@@ -95,6 +96,7 @@ def _answer(data: _Data, machine: str, answer: Answer) -> Answered:
         "saturation": _saturation,
         "knee": _knee,
         "reach": _reach,
+        "capacity": _capacity,
         "firmware": _firmware,
         "ranking": _ranking,
     }
@@ -433,6 +435,36 @@ def _knee(data: _Data, answer: Answer) -> _Found:
         value_text=text_of(last[answer.axis]),
         interval_text=f"{said(last)}, {said(bent)}",
         problem="" if sure else "unresolved: the intervals do not tell on which side of the knee these lie",
+    )
+
+
+def _capacity(data: _Data, answer: Answer) -> _Found:
+    """Where a curve leaves one plateau for the next: it crosses their geometric mean between two measured values of the axis, which are the
+    interval; the figure is interpolated in logarithms."""
+    first, last = answer.where[answer.axis], answer.against[answer.axis]
+    where = {name: value for name, value in answer.where.items() if name != answer.axis}
+    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
+    rows = _select(rows, where, data.record, free=answer.axis)
+    rows = rows[rows["value"].notna()].sort_values(answer.axis)
+    rows = rows[(rows[answer.axis] >= first) & (rows[answer.axis] <= last)]
+    points = list(zip(rows[answer.axis].astype(float), rows["value"], strict=True))
+    if len(points) < 3 or points[0][0] != first or points[-1][0] != last:
+        return _Found(problem=f"too few valid samples of {answer.metric} between {first} and {last}", usable=False)
+    limit = math.sqrt(points[0][1] * points[-1][1])
+    beyond = next((index for index, (_, value) in enumerate(points) if value > limit), None)
+    if not beyond or points[-1][1] < STEP * points[0][1]:
+        return _Found(problem=f"the curve has no step between {first} and {last}", usable=False)
+    (a, low), (b, high) = points[beyond - 1], points[beyond]
+    share = math.log(limit / low) / math.log(high / low)
+    unit = next((axis.unit for axis in data.record.axes if axis.name == answer.axis), "")
+    size = math.exp(math.log(a) + share * math.log(b / a))
+    return _Found(
+        value=size,
+        low=a,
+        high=b,
+        unit=unit,
+        value_text=format_bytes(round(size)) if unit == "B" else format_number(size),
+        interval_text=" to ".join(format_bytes(int(end)) if unit == "B" else format_number(end) for end in (a, b)),
     )
 
 

@@ -119,6 +119,7 @@ class Benchmark(ABC):
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
+    needs: ClassVar[str] = ""  # what a machine without a place for any case lacks
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
     reports: ClassVar[tuple[str, ...]] = ()  # of the kernel's metrics; empty: all
 

@@ -74,6 +74,7 @@ class LoadedLatency(Benchmark):
         "blocks": "about 10 us of chasing",
         "load_bytes": "of the program",
     }
+    needs = "two cores of one node: one chases, the others load"
     judges_gaps = False  # a loader waits for its token
     notes = (
         "The load is what the loaders really moved in the time of the chase, in bytes of the program: stores into caches move more than that.",

@@ -145,7 +145,7 @@ class MemoryLatency(Chase):
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         cpu = topology.order_cpus()[0]
         sizes = sorted({p["size"] for p in cases if p["order"] == "group" and p["page_size"] == "thp"})
-        found = []
+        found, levels = [], []
         for level in (1, 2, 3):
             capacity = min(
                 (
@@ -159,8 +159,22 @@ class MemoryLatency(Chase):
             if share and level == 3:  # neighbours leave a fraction of a shared cache: well above L2, well below the capacity
                 share = max((s for s in sizes if s <= capacity // 8), default=share)
             if share:
+                levels.append((f"L{level}", share, capacity))
                 found.append(
                     self.level(f"within {format_bytes(share)} (L{level} of {format_bytes(capacity)} by the firmware)", share)
+                )
+        for (name, size, capacity), following in zip(levels, [*(size for _, size, _ in levels[1:]), *sizes[-1:]], strict=False):
+            if len([s for s in sizes if size <= s <= following]) > 2:
+                found.append(
+                    Answer(
+                        kind="capacity",
+                        metric="latency",
+                        axis="size",
+                        where={"size": size, "order": "group", "page_size": "thp"},
+                        against={"size": following},
+                        headline=False,
+                        text=f"{name}, {format_bytes(capacity)} by the firmware, holds up to {{value}} in effect",
+                    )
                 )
         if sizes:
             found.append(self.level(f"within {format_bytes(sizes[-1])} (memory)", sizes[-1]))

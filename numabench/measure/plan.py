@@ -211,9 +211,10 @@ def make_plan(
             placement = benchmark.place(parameters, topology)
             case = Case(benchmark=benchmark.name, parameters=parameters)
             if placement is None:
-                skipped.append(f"{benchmark.name} {case.label()}: this machine has no such CPUs")
-            elif lacking := lacking_pages(placement, reserved):
-                skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {lacking}")
+                lacking = f": needs {benchmark.needs}" if benchmark.needs else f" {case.label()}: this machine has no such CPUs"
+                skipped.append(benchmark.name + lacking)
+            elif missing := lacking_pages(placement, reserved):
+                skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {missing}")
             elif memory is not None and placement.size + placement.scratch > memory:
                 skipped.append(
                     f"{benchmark.name} {case.label()}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
