@@ -74,7 +74,8 @@ class Answer(Frozen):
     paired), `threshold` (the first value of `axis` from which on nothing differs from the
     contrast's control by more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
     axis within `tolerance`), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
-    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `capacity` (where, between the
+    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `agreement` (of the cell at `where` with that of another benchmark: `against` names
+    `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
     plateaus at `where` and at `against`, the curve over `axis` crosses the geometric mean of the two), `firmware` (what the
     firmware claims of distances between nodes against the matrix at `where`), `ranking` (values of `axis` at `where`, best first).
     """

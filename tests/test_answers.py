@@ -320,3 +320,30 @@ def test_without_a_step_there_is_no_capacity():
     assert not missing.ok and "too few" in missing.text
     level = make_log(**QUIET, benchmarks=(latency,), scale=lambda _, p: 1 / 3 if p["size"] > 2**20 else 1.0)
     assert "no step" in asked(level, capacity(2**17, 2**23), benchmark="toy_latency")[0].text
+
+
+def agreement(log) -> list:
+    """Whether the local cell of the node matrix and memory in the latency curve agree."""
+    against = {"benchmark": "toy_latency", "metric": "latency", "size": 2**27, "order": "group"}
+    question = Answer(
+        kind="agreement", metric="latency", where={"cpu_node": 0, "memory_node": 0}, against=against, text="Local memory"
+    )
+    records = tuple(msgspec.structs.replace(b, answers=(question,) if b.name == "toy_nodes" else ()) for b in log.benchmarks)
+    return answers(msgspec.structs.replace(log, benchmarks=records))
+
+
+@pytest.mark.parametrize(("factor", "agrees"), [(98 / 95, True), (1.2, False)])
+def test_two_benchmarks_of_one_quantity_agree_or_contradict(factor, agrees):
+    log = make_log(
+        processes=12,
+        sd=(0.0, 0.004, 0.002),
+        benchmarks=(latency, matrix),
+        scale=lambda name, _: factor if name == "toy_nodes" else 1.0,
+    )
+    (found,) = agreement(log)
+    assert found.ok == agrees and ("a contradiction" in found.text.lower()) != agrees
+    assert "by toy_latency" in found.text
+
+
+def test_an_agreement_with_what_was_not_measured_is_not_said():
+    assert agreement(make_log(benchmarks=(matrix,))) == []

@@ -60,6 +60,7 @@ class _Data(Frozen):
     estimates: pd.DataFrame
     contrasts: pd.DataFrame
     topology: dict
+    others: pd.DataFrame  # estimates of all benchmarks on the machine
 
     def metric(self, name: str) -> Metric:
         return next((m for m in self.record.metrics if m.name == name), Metric(name=name, unit="", polarity="lower"))
@@ -78,12 +79,17 @@ def answers(log: RunLog) -> list[Answered]:
         data = _Data(
             record=record,
             topology=topologies.get(identity, {}),
+            others=estimates[estimates["machine_id"] == identity],
             **{
                 key: t[(t["machine_id"] == identity) & (t["benchmark"] == name)]
                 for key, t in (("medians", medians), ("estimates", estimates), ("contrasts", contrasts))
             },
         )
-        found += [_answer(data, alias, answer) for answer in record.answers]
+        found += [
+            _answer(data, alias, answer)
+            for answer in record.answers
+            if answer.kind != "agreement" or _other_rows(data, answer) is not None
+        ]
     return found
 
 
@@ -96,6 +102,7 @@ def _answer(data: _Data, machine: str, answer: Answer) -> Answered:
         "saturation": _saturation,
         "knee": _knee,
         "reach": _reach,
+        "agreement": _agreement,
         "capacity": _capacity,
         "firmware": _firmware,
         "ranking": _ranking,
@@ -435,6 +442,32 @@ def _knee(data: _Data, answer: Answer) -> _Found:
         value_text=text_of(last[answer.axis]),
         interval_text=f"{said(last)}, {said(bent)}",
         problem="" if sure else "unresolved: the intervals do not tell on which side of the knee these lie",
+    )
+
+
+def _other_rows(data: _Data, answer: Answer) -> pd.Series | None:
+    """The one cell of another benchmark that an agreement is asked with; None where it was not measured."""
+    rows = data.others[data.others["main"] & data.others["value"].notna()]
+    for name, value in answer.against.items():
+        rows = rows[(rows[name] == value).fillna(False).astype(bool)] if name in rows.columns else rows.iloc[:0]
+    return rows.iloc[0] if len(rows) == 1 else None
+
+
+def _agreement(data: _Data, answer: Answer) -> _Found:
+    """Whether another benchmark found the same for the same quantity: intervals that exclude each other contradict each other."""
+    mine, other = _cell(data, answer), _other_rows(data, answer)
+    if not mine.usable:
+        return mine
+    unit = data.metric(answer.metric).unit
+    name = str(answer.against["benchmark"])
+    said = f"{mine.value_text} [{interval_text(mine.low, mine.high, unit)}] here, {format_quantity(other['value'], unit)} [{interval_text(other['low'], other['high'], unit)}] by {name}"
+    problem = ""
+    if not all(map(math.isfinite, (mine.low, mine.high, other["low"], other["high"]))):
+        problem = "unresolved: an interval is missing"
+    elif mine.high < other["low"] or other["high"] < mine.low:
+        problem = "a contradiction: the intervals exclude each other, so that one of the two is wrong or the machine has changed between them"
+    return _Found(
+        value=mine.value, low=mine.low, high=mine.high, unit=unit, value_text=mine.value_text, interval_text=said, problem=problem
     )
 
 

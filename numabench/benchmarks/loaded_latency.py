@@ -6,7 +6,7 @@ from ..kernel import batch_quantile, mean_batch
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 from .memory_bandwidth import MASK, PAGE, VECTOR_AXIS, WORD, part_bytes
-from .memory_latency import ORDERS, PAGE_SIZES, chain_scratch, memory_size
+from .memory_latency import ORDERS, PAGE_SIZES, chain_scratch, memory_size, same_latency
 from .node_bandwidth import cores_of
 
 IDLE, MOST = "0", "max"
@@ -144,6 +144,8 @@ class LoadedLatency(Benchmark):
             who = "one loader" if loaders == 1 else f"{loaders} loaders"
             if main:
                 found.append(Answer(kind="cell", metric="latency", where=idle, text=f"Idle ({where}), a load takes {{value}}"))
+                if idle["chase_node"] == idle["cpu_node"] == min(topology.cpu_nodes(), default=0):
+                    found.append(same_latency(idle, "Idle latency, by two benchmarks"))
             found += [
                 Answer(
                     kind="cell",

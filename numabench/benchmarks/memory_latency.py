@@ -28,6 +28,13 @@ def chain_scratch(size: int) -> int:
     return max(size // 16, 256)
 
 
+def same_latency(where: Parameters, text: str) -> Answer:
+    """Asks whether memory_latency found the same for a working set of this size in memory."""
+    shared = {name: where[name] for name in ("size", "page_size")}
+    against = {"benchmark": "memory_latency", "metric": "latency", "order": "group", "chains": 1, **shared}
+    return Answer(kind="agreement", metric="latency", where=where, against=against, headline=False, text=text)
+
+
 class Chase(Benchmark):
     """What every pointer chase shares."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..model import Answer, Axis, View
 from . import Parameters, Placement, Sweep, memory_node
-from .memory_bandwidth import KERNEL_AXIS, SIZE_AXIS, VECTOR_AXIS, Streams, part_bytes
+from .memory_bandwidth import KERNEL_AXIS, SIZE_AXIS, VECTOR_AXIS, Streams, part_bytes, threads_text
 from .memory_latency import PAGE_SIZES, memory_size
 
 
@@ -118,6 +118,14 @@ class NodeBandwidth(Streams):
                 for other in cases
                 if other["memory_node"] != p["memory_node"] and all(other[k] == p[k] for k in p if k != "memory_node")
             ]
+        first = next(iter(topology.cpu_nodes()), None)
+        for p in cases:
+            if p["cpu_node"] == p["memory_node"] == first and p["kernel"] == "read":
+                threads = len(cores_of(topology, first)) if p["cores"] == "all" else 1
+                shared = {name: p[name] for name in ("kernel", "size", "vector", "page_size")}
+                against = {"benchmark": "memory_bandwidth", "metric": "bandwidth", "threads": threads, **shared}
+                text = f"Read bandwidth of {threads_text(threads)}, by two benchmarks"
+                found.append(Answer(kind="agreement", metric="bandwidth", where=p, against=against, headline=False, text=text))
         for cores in dict.fromkeys(p["cores"] for p in cases):
             where = {"kernel": "read", "cores": cores}
             if sum(all(p[k] == v for k, v in where.items()) for p in cases) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..model import Answer, Axis, View
 from . import Parameters, Placement, Sweep, memory_node
-from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_size
+from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_size, same_latency
 
 
 class NodeLatency(Chase):
@@ -71,6 +71,9 @@ class NodeLatency(Chase):
                 for p in row
                 if local and p is not local
             ]
+        first = next((p for p in cases if p["cpu_node"] == p["memory_node"] == min(topology.cpu_nodes(), default=None)), None)
+        if first:
+            found.append(same_latency(first, "Local memory, by two benchmarks"))
         if len(cases) > 1:
             text = "What the firmware's distances say of latency, against the measured matrix"
             found.append(Answer(kind="firmware", metric="latency", where={}, text=text))
