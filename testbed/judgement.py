@@ -145,8 +145,11 @@ def pairs_of(run) -> dict[str, tuple[int, int]]:
     return pairs
 
 
+OF_MATRICES = ("firmware", "agreement")  # answers that speak of more than one cell: nothing is given for them
+
+
 def answers_of(run, benchmark: str) -> list:
-    return [answer for answer in answers(run.log) if answer.benchmark == benchmark]
+    return [answer for answer in answers(run.log) if answer.benchmark == benchmark and answer.kind not in OF_MATRICES]
 
 
 def keys_of(run, benchmark: str) -> list[tuple]:
@@ -155,6 +158,8 @@ def keys_of(run, benchmark: str) -> list[tuple]:
     keys = []
     for answer in record.answers if record else ():
         where = answer.where
+        if answer.kind in OF_MATRICES:
+            continue
         place = (where["cpu_node"], where["memory_node"]) if benchmark == "node_latency" else (where["placement"],)
         asked = answer.kind if where.get("operation", "atomic_add") == "atomic_add" else f"{answer.kind} of {where['operation']}"
         keys.append((asked, *place))
