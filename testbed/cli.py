@@ -63,7 +63,7 @@ def list_machines() -> None:
     console.print(f"\nTheir files: {SHIPPED}; docs/testbed.md explains every key.", soft_wrap=True)
 
 
-@command.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@command.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "--machine", "name", required=True, metavar="MACHINE.toml", help="A machine file, or the name of a shipped machine."
 )

@@ -49,6 +49,15 @@ def enter(kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 
         os.sched_setaffinity(0, cpus)
 
 
+def broken_kernel(tmp_path, name: str, file: str, right: str, wrong: str) -> abi.Kernel:
+    """Kernel `name` of a copy of the sources in which `file` says `wrong` where it said `right`."""
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    text = (folder / file).read_text()
+    assert right in text and right != wrong
+    (folder / file).write_text(text.replace(right, wrong))
+    return abi.Kernel(abi.build(name, folder=folder).target)
+
+
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, abi.Kernel]:
     return {name: abi.Kernel(abi.build(name).target) for name in SOURCES}
@@ -99,14 +108,10 @@ def test_no_primitive_loses_an_update(loaded, primitive, threads):
 
 def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
     """With the lock's waiting taken out, the plain counter loses updates and the check says so."""
-    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
-    locks = tmp_path / "kernels" / "nb_locks.h"
-    text = locks.read_text()
-    assert "while (__atomic_exchange_n(&l->word, 1, __ATOMIC_ACQUIRE))" in text
-    locks.write_text(text.replace("while (__atomic_exchange_n(&l->word, 1, __ATOMIC_ACQUIRE))", "while (0)"))
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("a race needs two CPUs")
-    kernel = abi.Kernel(abi.build("contention", folder=tmp_path / "kernels").target)
+    waiting = "while (__atomic_exchange_n(&l->word, 1, __ATOMIC_ACQUIRE))"
+    kernel = broken_kernel(tmp_path, "contention", "nb_locks.h", waiting, "while (0)")
     parameters = {"primitive": "spin_ttas", "critical_section": 0, "think_time": 0}
     benchmark = discover()["contention"]
     found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=8192, samples=5)
@@ -191,13 +196,9 @@ def test_the_mean_batch_agrees_with_scipy(bins):
 
 def test_a_chain_that_is_not_one_cycle_is_noticed(tmp_path):
     """A shuffle of self pointers walks a random share of its lines (X-Mem and numademo do)."""
-    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
-    source = tmp_path / "kernels" / "nb_chase.h"
-    text = source.read_text()
-    wrong = text.replace("c->order[i + 1 < c->lines ? i + 1 : 0]", "c->order[c->order[i]]")
-    assert wrong != text
-    source.write_text(wrong)
-    kernel = abi.Kernel(abi.build("memory_latency", folder=tmp_path / "kernels").target)
+    kernel = broken_kernel(
+        tmp_path, "memory_latency", "nb_chase.h", "c->order[i + 1 < c->lines ? i + 1 : 0]", "c->order[c->order[i]]"
+    )
     benchmark = discover()["memory_latency"]
     parameters = {"size": 1 << 18, "order": "random", "page_size": "4k"}
     found = enter(kernel, benchmark.arguments(parameters, PROBES) | {"seed": 7}, size=1 << 18)
@@ -248,13 +249,13 @@ def test_the_sum_of_a_stream_is_that_of_a_plain_simulation():
 
 
 def test_a_stream_that_skips_is_noticed(tmp_path):
-    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
-    source = tmp_path / "kernels" / "nb_stream_set.h"
-    text = source.read_text()
-    wrong = text.replace("NAME(put)(to + i + k * W, v##k, past);", "if (k != 7) NAME(put)(to + i + k * W, v##k, past);")
-    assert wrong != text
-    source.write_text(wrong)
-    kernel = abi.Kernel(abi.build("memory_bandwidth", folder=tmp_path / "kernels").target)
+    kernel = broken_kernel(
+        tmp_path,
+        "memory_bandwidth",
+        "nb_stream_set.h",
+        "NAME(put)(to + i + k * W, v##k, past);",
+        "if (k != 7) NAME(put)(to + i + k * W, v##k, past);",
+    )
     benchmark = discover()["memory_bandwidth"]
     parameters = {"kernel": "copy", "vector": vectors_here()[-1], "size": 1 << 16}
     found = enter(kernel, benchmark.arguments(parameters, PROBES), size=1 << 16)
@@ -296,13 +297,13 @@ def test_first_touches_find_new_pages(loaded, threads):
 
 
 def test_a_page_that_was_there_before_is_noticed(tmp_path):
-    shutil.copytree(abi.source_folder(), tmp_path / "kernels")
-    source = tmp_path / "kernels" / "first_touch.c"
-    text = source.read_text()
-    wrong = text.replace("madvise(p.begin, p.bytes, MADV_DONTNEED)", "madvise(p.begin, p.bytes, MADV_NORMAL)")
-    assert wrong != text
-    source.write_text(wrong)
-    kernel = abi.Kernel(abi.build("first_touch", folder=tmp_path / "kernels").target)
+    kernel = broken_kernel(
+        tmp_path,
+        "first_touch",
+        "first_touch.c",
+        "madvise(p.begin, p.bytes, MADV_DONTNEED)",
+        "madvise(p.begin, p.bytes, MADV_NORMAL)",
+    )
     benchmark = discover()["first_touch"]
     assert "were new" in benchmark.check({"page_size": "4k"}, enter(kernel, {"page_bytes": 4096}))
 

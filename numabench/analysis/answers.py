@@ -151,12 +151,18 @@ def _sentence(data: _Data, answer: Answer, found: _Found) -> str:
     return f"{text} {found.problem[0].upper()}{found.problem[1:]}." if found.problem else text
 
 
-def _select(table: pd.DataFrame, where: Mapping[str, object], record: BenchmarkRecord, free: str | None = None) -> pd.DataFrame:
-    """Rows at `where`; an axis that it does not name is held at its first declared value that has rows (`free`: stays free)."""
+def _matching(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
+    """Rows at `where`; none where a column is missing."""
     for name, value in where.items():
         if name not in table.columns:
             return table.iloc[:0]
         table = table[(table[name] == value).fillna(False).astype(bool)]
+    return table
+
+
+def _select(table: pd.DataFrame, where: Mapping[str, object], record: BenchmarkRecord, free: str | None = None) -> pd.DataFrame:
+    """Rows at `where`; an axis that it does not name is held at its first declared value that has rows (`free`: stays free)."""
+    table = _matching(table, where)
     for axis in record.axes:
         if axis.name in where or axis.name == free or axis.name not in table.columns or table.empty:
             continue
@@ -199,6 +205,24 @@ def interval_text(low: float, high: float, unit: str) -> str:
         number, suffix = ends[0].rstrip("×"), "×"
     shared = suffix and ends[1].endswith(suffix if unit == "×" else f" {suffix}") and ends[1].count(" ") == ends[0].count(" ")
     return f"{number if shared else ends[0]}{' to ' if low < 0 else '–'}{ends[1]}"
+
+
+def _main(data: _Data, answer: Answer) -> pd.DataFrame:
+    """Estimates of the asked metric that have a value, each cell at its main distance."""
+    rows = data.estimates
+    return rows[(rows["metric"] == answer.metric) & rows["main"] & rows["value"].notna()]
+
+
+def _along(data: _Data, answer: Answer) -> pd.DataFrame:
+    """The asked metric at `where` for every value of the axis; no rows where the axis is unknown."""
+    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
+    rows = _select(rows, answer.where, data.record, free=answer.axis)
+    return rows[rows["value"].notna()] if answer.axis in rows.columns else rows.iloc[:0]
+
+
+def _quantity(row: pd.Series, unit: str) -> str:
+    """`120 ns [118–122 ns]`."""
+    return f"{format_quantity(row['value'], unit)} [{interval_text(row['low'], row['high'], unit)}]"
 
 
 def _cell(data: _Data, answer: Answer) -> _Found:
@@ -373,9 +397,7 @@ def _threshold_found(
 def _saturation(data: _Data, answer: Answer) -> _Found:
     """The smallest value of the axis whose metric is within `tolerance` of the best one over the whole axis, by the intervals."""
     metric = data.metric(answer.metric)
-    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
-    rows = _select(rows, answer.where, data.record, free=answer.axis)
-    rows = rows[rows["value"].notna()] if answer.axis in rows.columns else rows.iloc[:0]
+    rows = _along(data, answer)
     if len(rows) < 2:
         return _Found(problem=f"no two valid values of {answer.axis} at {_point(answer.where)}", usable=False)
     rows = rows.sort_values(answer.axis)
@@ -393,7 +415,7 @@ def _saturation(data: _Data, answer: Answer) -> _Found:
             doubtful = row if doubtful is None else doubtful
 
     def said(row: pd.Series) -> str:
-        return f"{format_quantity(row['value'], metric.unit)} [{interval_text(row['low'], row['high'], metric.unit)}] at {text_of(row[answer.axis])}"
+        return f"{_quantity(row, metric.unit)} at {text_of(row[answer.axis])}"
 
     if first[answer.axis] == rows.iloc[-1][answer.axis]:
         return _Found(
@@ -412,9 +434,7 @@ def _saturation(data: _Data, answer: Answer) -> _Found:
 def _knee(data: _Data, answer: Answer) -> _Found:
     """The last value of the axis before the metric is worse than at the first value by more than `tolerance`."""
     metric = data.metric(answer.metric)
-    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
-    rows = _select(rows, answer.where, data.record, free=answer.axis)
-    rows = rows[rows["value"].notna()] if answer.axis in rows.columns else rows.iloc[:0]
+    rows = _along(data, answer)
     axis = next((a for a in data.record.axes if a.name == answer.axis), None)
     if len(rows) < 2 or axis is None:
         return _Found(problem=f"no two valid values of {answer.axis} at {_point(answer.where)}", usable=False)
@@ -425,7 +445,7 @@ def _knee(data: _Data, answer: Answer) -> _Found:
     limit = first["value"] * (1 - answer.tolerance if higher else 1 + answer.tolerance)
 
     def said(row: pd.Series) -> str:
-        return f"{format_quantity(row['value'], metric.unit)} [{interval_text(row['low'], row['high'], metric.unit)}] at {text_of(row[answer.axis])}"
+        return f"{_quantity(row, metric.unit)} at {text_of(row[answer.axis])}"
 
     beyond = rows[rows["value"] < limit if higher else rows["value"] > limit]
     if beyond.empty:
@@ -447,9 +467,7 @@ def _knee(data: _Data, answer: Answer) -> _Found:
 
 def _other_rows(data: _Data, answer: Answer) -> pd.Series | None:
     """The one cell of another benchmark that an agreement is asked with; None where it was not measured."""
-    rows = data.others[data.others["main"] & data.others["value"].notna()]
-    for name, value in answer.against.items():
-        rows = rows[(rows[name] == value).fillna(False).astype(bool)] if name in rows.columns else rows.iloc[:0]
+    rows = _matching(data.others[data.others["main"] & data.others["value"].notna()], answer.against)
     return rows.iloc[0] if len(rows) == 1 else None
 
 
@@ -460,7 +478,7 @@ def _agreement(data: _Data, answer: Answer) -> _Found:
         return mine
     unit = data.metric(answer.metric).unit
     name = str(answer.against["benchmark"])
-    said = f"{mine.value_text} [{interval_text(mine.low, mine.high, unit)}] here, {format_quantity(other['value'], unit)} [{interval_text(other['low'], other['high'], unit)}] by {name}"
+    said = f"{mine.value_text} [{interval_text(mine.low, mine.high, unit)}] here, {_quantity(other, unit)} by {name}"
     problem = ""
     if not all(map(math.isfinite, (mine.low, mine.high, other["low"], other["high"]))):
         problem = "unresolved: an interval is missing"
@@ -504,10 +522,7 @@ def _capacity(data: _Data, answer: Answer) -> _Found:
 def _firmware(data: _Data, answer: Answer) -> _Found:
     """Distances that the firmware claims between nodes against a measured matrix (`firmware.py`)."""
     metric = data.metric(answer.metric)
-    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
-    for name, value in answer.where.items():
-        rows = rows[(rows[name] == value).fillna(False).astype(bool)] if name in rows.columns else rows.iloc[:0]
-    rows = rows[rows["value"].notna()]
+    rows = _matching(_main(data, answer), answer.where)
     if len(rows) < 2:
         return _Found(problem=f"fewer than two cells with valid samples at {_point(answer.where)}", usable=False)
     rho, said, problem = verdict(data.topology, rows, metric.polarity, metric.unit)

@@ -47,6 +47,16 @@ class Chase(Benchmark):
         "sample": "mean of batches of about 10 us, 1 % trimmed at either end",
     }
 
+    def place(self, p: Parameters, topology) -> Placement:
+        cpu = topology.order_cpus()[0]
+        return Placement(
+            cpus=(cpu,),
+            node=memory_node(topology, topology.node_of(cpu)),
+            size=p["size"],
+            scratch=chain_scratch(p["size"]),
+            page_size=p["page_size"],
+        )
+
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"group_bytes": ORDERS[p["order"]], "chains": p.get("chains", 1)}
 
@@ -138,16 +148,6 @@ class MemoryLatency(Chase):
             for orders, page in ((("random", "page", "sequential"), "thp"), (("group", "random"), "4k"))
         ]
         return [{**one, "size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}, *others]
-
-    def place(self, p: Parameters, topology) -> Placement:
-        cpu = topology.order_cpus()[0]
-        return Placement(
-            cpus=(cpu,),
-            node=memory_node(topology, topology.node_of(cpu)),
-            size=p["size"],
-            scratch=chain_scratch(p["size"]),
-            page_size=p["page_size"],
-        )
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         cpu = topology.order_cpus()[0]

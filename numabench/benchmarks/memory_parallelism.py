@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..kernel import mean_batch
 from ..model import Answer, Axis, View
 from ..units import format_bytes
-from . import Found, Parameters, Placement, Probes, Sweep, memory_node
-from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_size
+from . import Found, Parameters, Probes, Sweep
+from .memory_latency import PAGE_SIZES, Chase, memory_size
 
 CHAINS = (1, 2, 4, 8, 16)
 
@@ -43,16 +43,6 @@ class MemoryParallelism(Chase):
 
     def preparation(self, p: Parameters) -> tuple:
         return self.group(p)
-
-    def place(self, p: Parameters, topology) -> Placement:
-        cpu = topology.order_cpus()[0]
-        return Placement(
-            cpus=(cpu,),
-            node=memory_node(topology, topology.node_of(cpu)),
-            size=p["size"],
-            scratch=chain_scratch(p["size"]),
-            page_size=p["page_size"],
-        )
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         ns = mean_batch(found.threads[0])
