@@ -158,7 +158,8 @@ class MemoryProof(Frozen):
     pages: dict[str, int]  # node -> pages found there
     huge_bytes: int
     page_bytes: int
-    parts: tuple[int, ...] = ()  # node requested for each of equal parts, where these differ
+    parts: tuple[int, ...] = ()  # node requested for each of equal parts, where these differ; nodes that get pages in turn
+    policy: str = "bind"  # bind | preferred | interleave | weighted
     misplaced: int = 0  # pages elsewhere than requested
 
 

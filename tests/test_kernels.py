@@ -309,6 +309,51 @@ def test_a_page_that_was_there_before_is_noticed(tmp_path):
     assert "were new" in benchmark.check({"page_size": "4k"}, enter(kernel, {"page_bytes": 4096}))
 
 
+HERE = {"from_node": 0, "to_node": 0}  # on one node the kernel finds every page where it is wanted
+
+
+def test_pages_that_are_moved_arrive_and_come_back_whole(loaded):
+    benchmark = discover()["page_migration"]
+    parameters = {"page_size": "4k", "size": 1 << 20, **HERE}
+    found = enter(loaded["page_migration"], benchmark.arguments(parameters, PROBES))
+    assert benchmark.check(parameters, found) == ""
+    assert found.threads[0].operations % 256 == 0
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert metrics["time_per_page"] * metrics["rate"] == pytest.approx(4096e9)
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "said"),
+    [
+        (
+            "page_migration.c",
+            "*number_of(pages.at[i]) = i + 1;",
+            "*number_of(pages.at[i]) = i;",
+            "only 0 of 256 pages came back whole",
+        ),
+        ("nb_pages.h", "found += p->status[i] == node;", "found += p->status[i] == node && i;", "pages arrived on node 0"),
+    ],
+)
+def test_pages_that_got_lost_are_noticed(tmp_path, file, right, wrong, said):
+    benchmark = discover()["page_migration"]
+    parameters = {"page_size": "4k", "size": 1 << 20, **HERE}
+    kernel = broken_kernel(tmp_path, "page_migration", file, right, wrong)
+    assert said in benchmark.check(parameters, enter(kernel, benchmark.arguments(parameters, PROBES)))
+
+
+def test_a_placement_that_is_not_repaired_is_said():
+    benchmark = discover()["numa_balancing"]
+    thread = abi.ThreadBlock(executed=100, check=100)
+    thread.value[8] = 17
+    parameters = {"page_size": "4k", "size": 1 << 20}
+    assert "only 17 of 256 pages" in benchmark.check(parameters, Found([thread]))
+    thread.value[6] = 1_500_000_000
+    assert benchmark.check(parameters, Found([thread])) == ""
+    assert benchmark.metrics(parameters, Found([thread]), PROBES)["repair_time"] == 1.5
+    thread.check = 99
+    assert "99 uses of 100" in benchmark.check(parameters, Found([thread]))
+
+
 @pytest.mark.parametrize("chains", [1, 2, 7, 16])
 def test_parallel_chases_stand_where_they_should(loaded, chains):
     benchmark = discover()["memory_parallelism"]

@@ -20,7 +20,7 @@ import numabench as nb
 from numabench import kernel as abi
 from numabench.errors import MachineError
 from numabench.host import memory
-from numabench.host.memory import Buffer
+from numabench.host.memory import IN_TURN, POLICIES, Buffer, beyond_shares
 from numabench.measure.executor import Outcome, ProcessExecutor, read_events, wait_quietly, why
 from numabench.measure.protocol import Job, JobCase, Timing
 
@@ -130,6 +130,35 @@ def test_cases_that_are_prepared_alike_share_their_memory():
     reasons = [r for s in outcome.samples for r in s.reasons]
     assert [r for r in reasons if r.startswith(("check", "physics", "pages"))] == []
     assert {s.metrics["load"] > 0 for s in outcome.samples} == {True}
+
+
+@pytest.mark.skipif(not HAS_NUMA, reason="a kernel without NUMA binds nothing")
+@pytest.mark.parametrize("policy", [*POLICIES])
+def test_policies_are_proven(policy):
+    spread = policy in IN_TURN
+    try:
+        buffer = Buffer(4 << 20, "4k", None if spread else 0, (0,) if spread else (), policy)
+    except MachineError as error:
+        assert policy == "weighted" and "6.9" in str(error)
+        pytest.skip("no weighted interleave in this kernel")
+    try:
+        ctypes.memset(buffer.address, 1, buffer.size)
+        proof = buffer.prove()
+        assert (proof.policy, proof.misplaced, set(proof.pages)) == (policy, 0, {"0"})
+        if spread:
+            buffer.parts, buffer.policy = (0, 1), "interleave"  # as if half of the pages had been asked for elsewhere
+            assert 0 < buffer.prove().misplaced < sum(proof.pages.values()) // 2
+    finally:
+        buffer.close()
+
+
+def test_shares_of_nodes_may_be_off_by_chance_and_by_a_turn():
+    assert beyond_shares({"0": 2100, "1": 1996}, {0: 1, 1: 1}, 1.0) == 0
+    assert beyond_shares({"0": 2458, "1": 819, "2": 819}, {0: 3, 1: 1, 2: 1}, 1.0) == 0
+    assert beyond_shares({"0": 2458, "1": 819, "2": 819}, {0: 1, 1: 1, 2: 1}, 1.0) > 900
+    assert beyond_shares({"0": 3, "1": 1}, {0: 1, 1: 1}, 1.0) == 0
+    assert beyond_shares({"0": 2048, "1": 2046, "7": 2}, {0: 1, 1: 1}, 1.0) == 2
+    assert beyond_shares({"0": 100, "Bad address": 5}, {0: 1}, 1.0) == 5
 
 
 @pytest.mark.skipif(not HAS_NUMA, reason="a kernel without NUMA binds nothing")

@@ -64,7 +64,7 @@ def test_memory_goes_where_the_case_says(two_sockets):
     assert set(cells) == {(a, b) for a in range(4) for b in range(4)}
     for (cpu_node, memory), placement in cells.items():
         assert placement.node == memory and two_sockets.node_of(placement.cpus[0]) == cpu_node
-        assert placement.size >= 4 * two_sockets.llc_bytes_total()
+        assert placement.size >= 4 * two_sockets.llc_bytes_total(placement.cpus)
 
 
 def test_threads_stream_through_memory_of_their_own_node(two_sockets):

@@ -40,7 +40,8 @@ Sweep = dict[str, Sequence[Value]]
 class Placement(Frozen):
     """Where a case's threads and memory are asked to go. `node` None: wherever the first touch puts the pages.
 
-    `parts`: a node for each of so many equal parts of the memory, instead of one for all.
+    `parts`: a node for each of so many equal parts of the memory, instead of one for all; by the policies `interleave` and
+    `weighted` the nodes that get pages in turn.
     """
 
     cpus: tuple[int, ...]
@@ -49,6 +50,7 @@ class Placement(Frozen):
     scratch: int = 0
     page_size: str = "4k"
     parts: tuple[int, ...] = ()
+    policy: str = "bind"
 
 
 class Probes(Frozen):
@@ -119,6 +121,8 @@ class Benchmark(ABC):
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
+    seconds: ClassVar[float] = 0.0  # and what it takes on top, whatever the window
+    most_samples: ClassVar[int | None] = None  # of a case in one process, where one takes seconds
     needs: ClassVar[str] = ""  # what a machine without a place for any case lacks
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
     reports: ClassVar[tuple[str, ...]] = ()  # of the kernel's metrics; empty: all
@@ -149,6 +153,10 @@ class Benchmark(ABC):
     def answers(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """The sentences that the report says, for the points that were planned."""
         return ()
+
+    def samples(self, wanted: int) -> int:
+        """Samples of a case in one process, where `wanted` are asked for."""
+        return min(wanted, self.most_samples or wanted)
 
     # -- in the worker ----------------------------------------------------------------------------------------------
 

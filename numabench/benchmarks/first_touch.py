@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep
-from .memory_bandwidth import HUGE, PAGE, part_bytes, thread_counts, threads_text
-from .memory_latency import MIB
-from .node_bandwidth import cores_of
+from .memory_bandwidth import PAGE, part_bytes, thread_counts, threads_text
+from .memory_latency import MIB, PAGE_BYTES, PAGE_SIZES, PAGE_WORDS
 
-STEPS = {"4k": PAGE, "thp": HUGE, "64k": 64 << 10, "2m": HUGE, "1g": 1 << 30}
 EACH = 32 * MIB  # of a thread: 8,192 small pages, 16 huge ones
 SPENT_SLOT = 6  # of `value`, as in kernels/first_touch.c
 
@@ -25,7 +23,7 @@ class FirstTouch(Benchmark):
     axes = (
         Axis(name="cpu_node", summary="node of the CPUs that touch", values=(), least=0),
         Axis(name="memory_node", summary="node that the pages are bound to", values=(), least=0),
-        Axis(name="page_size", summary="as in memory_latency; a page of that size is one touch", values=tuple(STEPS)),
+        Axis(name="page_size", summary="as in memory_latency; a page of that size is one touch", values=PAGE_SIZES),
         Axis(name="threads", summary="threads, each in its own part", values=(), least=1),
         Axis(name="size", summary="memory of all threads together", values=(), unit="B", log=True, least=PAGE, step=PAGE),
     )
@@ -42,10 +40,10 @@ class FirstTouch(Benchmark):
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         nodes, memory = topology.cpu_nodes() or (0,), topology.memory_nodes() or (0,)
-        sizes = tuple(STEPS) if profile == "full" else ("4k", "thp")
+        sizes = PAGE_SIZES if profile == "full" else ("4k", "thp")
         sweeps = []
         for node in nodes[:1] if profile == "quick" else nodes:
-            cores = len(cores_of(topology, node)) if topology.numa else len(topology.order_cpus())
+            cores = len(topology.node_cores(node))
             for n in thread_counts(cores, topology, profile == "full"):
                 where = memory if n == 1 and profile != "quick" else [m for m in memory if m == node] or memory[:1]
                 sweeps.append(
@@ -57,8 +55,8 @@ class FirstTouch(Benchmark):
         return p["cpu_node"], p["page_size"]
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        cpus = tuple(cores_of(topology, p["cpu_node"]) if topology.numa else topology.order_cpus())[: p["threads"]]
-        step = STEPS[p["page_size"]]
+        cpus = topology.node_cores(p["cpu_node"])[: p["threads"]]
+        step = PAGE_BYTES[p["page_size"]]
         each = part_bytes(p["size"], p["threads"]) // step * step
         if len(cpus) < p["threads"] or not each:
             return None
@@ -70,18 +68,17 @@ class FirstTouch(Benchmark):
         for p in cases:
             if p["cpu_node"] != cases[0]["cpu_node"]:
                 continue
-            pages = {"4k": "4 KiB", "thp": "2 MiB (transparent)", "64k": "64 KiB", "2m": "2 MiB", "1g": "1 GiB"}[p["page_size"]]
             where = f"by {threads_text(p['threads'])} of node {p['cpu_node']} in memory of node {p['memory_node']}"
-            text = f"The first touch of a page of {pages} {where} takes {{value}}"
+            text = f"The first touch of a page of {PAGE_WORDS[p['page_size']]} {where} takes {{value}}"
             found.append(Answer(kind="cell", metric="time_per_page", where=p, headline=p["threads"] == 1, text=text))
         return tuple(found)
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"page_bytes": STEPS[p["page_size"]]}
+        return {"page_bytes": PAGE_BYTES[p["page_size"]]}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         times = [t.value[SPENT_SLOT] / t.operations for t in found.threads]
-        step = STEPS[p["page_size"]]
+        step = PAGE_BYTES[p["page_size"]]
         return {"time_per_page": sum(times) / len(times), "rate": sum(step / ns * 1e9 for ns in times)}
 
     def check(self, p: Parameters, found: Found) -> str:

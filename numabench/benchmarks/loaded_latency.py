@@ -7,7 +7,6 @@ from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 from .memory_bandwidth import MASK, PAGE, VECTOR_AXIS, WORD, part_bytes
 from .memory_latency import ORDERS, PAGE_SIZES, chain_scratch, memory_size, same_latency
-from .node_bandwidth import cores_of
 
 IDLE, MOST = "0", "max"
 #: GB/s of all loaders together, as words: two of them are no numbers.
@@ -85,8 +84,12 @@ class LoadedLatency(Benchmark):
         nodes = topology.cpu_nodes() or (0,)
         memory = topology.memory_nodes() or (0,)
         first = nodes[0]
-        loaders = max(len(cores_of(topology, first)) - 1, 1)
-        common = {"size": (memory_size(topology),), "vector": topology.vectors[-1:], "page_size": ("thp",)}
+        loaders = max(len(topology.node_cores(first)) - 1, 1)
+        common = {
+            "size": (memory_size(topology, *map(topology.node_cores, nodes)),),
+            "vector": topology.vectors[-1:],
+            "page_size": ("thp",),
+        }
         local = memory_node(topology, first)
         here = {
             "cpu_node": (first,),
@@ -109,7 +112,7 @@ class LoadedLatency(Benchmark):
         return self.group(p)
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        cores = cores_of(topology, p["cpu_node"]) if topology.numa else list(topology.order_cpus())
+        cores = topology.node_cores(p["cpu_node"])
         if len(cores) < 2:
             return None
         loaders = len(cores) - 1
@@ -118,7 +121,7 @@ class LoadedLatency(Benchmark):
             return None
         chase, load = (memory_node(topology, p[name]) for name in ("chase_node", "load_node"))
         return Placement(
-            cpus=tuple(cores),
+            cpus=cores,
             node=chase,
             size=2 * loaders * each,
             scratch=chain_scratch(loaders * each),
@@ -140,7 +143,7 @@ class LoadedLatency(Benchmark):
             if idle["load_node"] != idle["chase_node"]:
                 where += f", load on node {idle['load_node']}"
             main = idle["mix"] == "1:0"
-            loaders = len(cores_of(topology, idle["cpu_node"])) - 1 if topology.numa else len(topology.order_cpus()) - 1
+            loaders = len(topology.node_cores(idle["cpu_node"])) - 1
             who = "one loader" if loaders == 1 else f"{loaders} loaders"
             if main:
                 found.append(Answer(kind="cell", metric="latency", where=idle, text=f"Idle ({where}), a load takes {{value}}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..kernel import mean_batch
 from ..model import Answer, Axis, View
 from ..units import format_bytes
@@ -9,17 +11,25 @@ from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_nod
 
 KIB, MIB = 1 << 10, 1 << 20
 ORDERS = {"group": 256 * KIB, "random": 1 << 62, "page": 4 * KIB, "sequential": 0}  # bytes within which lines are shuffled
-PAGE_SIZES = ("4k", "thp", "64k", "2m", "1g")  # the last three: reserved beforehand (hugetlb)
+PAGE_BYTES = {
+    "4k": 4 * KIB,
+    "thp": 2 * MIB,
+    "64k": 64 * KIB,
+    "2m": 2 * MIB,
+    "1g": 1 << 30,
+}  # the last three: reserved beforehand (hugetlb)
+PAGE_WORDS = {"4k": "4 KiB", "thp": "2 MiB (transparent)", "64k": "64 KiB", "2m": "2 MiB", "1g": "1 GiB"}
+PAGE_SIZES = tuple(PAGE_BYTES)
 MOST_CHAINS = 16  # as in kernels/memory_latency.c
 SMALLEST = 2 * KIB
-CACHES_TIMES = 4  # DRAM is measured on at least four times all last-level caches: 20 % of hits are left at twice
+CACHES_TIMES = 4  # DRAM is measured on at least four times the last-level caches in use: 20 % of hits are left at twice
 UNKNOWN_CACHES = 64 * MIB  # where the firmware names none
 LEAST_L1_CYCLES = 3.0  # no load-to-use latency of a current core is shorter
 
 
-def memory_size(topology) -> int:
-    """Bytes of a working set that no cache holds: a power of two."""
-    caches = topology.llc_bytes_total() or UNKNOWN_CACHES
+def memory_size(topology, *groups: Iterable[int]) -> int:
+    """Bytes of a working set that the caches of none of these groups of CPUs (no group: of all CPUs together) hold: a power of two."""
+    caches = max((topology.llc_bytes_total(cpus) or UNKNOWN_CACHES for cpus in groups or [topology.cpus]), default=0)
     return 1 << (CACHES_TIMES * caches - 1).bit_length()
 
 
@@ -133,7 +143,7 @@ class MemoryLatency(Chase):
     )
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
-        largest = memory_size(topology)
+        largest = memory_size(topology, topology.order_cpus()[:1])
         octaves = [1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())]
         one = {"chains": (1,)}  # memory_parallelism sweeps them
         if profile == "quick":

@@ -34,7 +34,10 @@ class MemoryParallelism(Chase):
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         caches = {cache.level: cache.size_bytes for cache in topology.caches if cache.holds_data and cache.size_bytes}
-        sizes = [memory_size(topology), *([caches[2] // 2 // 256 * 256] if 2 in caches and profile != "quick" else [])]
+        sizes = [
+            memory_size(topology, topology.order_cpus()[:1]),
+            *([caches[2] // 2 // 256 * 256] if 2 in caches and profile != "quick" else []),
+        ]
         chains = {"quick": (1, 16), "standard": CHAINS}.get(profile, tuple(range(1, 17)))
         return [{"size": sizes, "chains": chains, "order": ("group",), "page_size": ("thp",)}]
 
@@ -59,7 +62,7 @@ class MemoryParallelism(Chase):
                 metric="time_per_line",
                 where={**p, "chains": 1},
                 against={"chains": most},
-                headline=p["size"] == memory_size(topology),
+                headline=p["size"] == max(q["size"] for q in cases),
                 text=f"With {most} chases at the same time in {format_bytes(p['size'])}, {{value}} as many lines arrive as with one",
             )
             for p in cases

@@ -8,17 +8,6 @@ from .memory_bandwidth import KERNEL_AXIS, SIZE_AXIS, VECTOR_AXIS, Streams, part
 from .memory_latency import PAGE_SIZES, memory_size
 
 
-def cores_of(topology, node: int) -> list[int]:
-    """The node's allowed CPUs in topology order, one per core."""
-    ranks = {core: index for index, cores in enumerate(topology.cores) for core in cores}
-    seen, chosen = set(), []
-    for cpu in topology.order_cpus():
-        if topology.node_of(cpu) == node and ranks.get(cpu, -1 - cpu) not in seen:
-            seen.add(ranks.get(cpu, -1 - cpu))
-            chosen.append(cpu)
-    return chosen
-
-
 class NodeBandwidth(Streams):
     name = "node_bandwidth"
     rank = 7
@@ -60,26 +49,29 @@ class NodeBandwidth(Streams):
     notes = ("Nodes without CPUs (expanders, high-bandwidth memory) are columns, nodes without memory are rows.",)
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
+        cores = [topology.node_cores(node) for node in topology.cpu_nodes()]
+        groups = {"one": [each[:1] for each in cores], "all": cores}
         return [
             {
                 "cpu_node": topology.cpu_nodes(),
                 "memory_node": topology.memory_nodes(),
                 "kernel": ("read",) if profile == "quick" else ("read", "write"),
-                "cores": ("one", "all"),
-                "size": (memory_size(topology),),
+                "cores": (who,),
+                "size": (memory_size(topology, *groups[who]),),
                 "vector": topology.vectors[-1:],
                 "page_size": ("thp",),
             }
+            for who in ("one", "all")
         ]
 
     def keep(self, p: Parameters, topology) -> bool:
-        return p["cores"] == "one" or len(cores_of(topology, p["cpu_node"])) > 1
+        return p["cores"] == "one" or len(topology.node_cores(p["cpu_node"])) > 1
 
     def group(self, p: Parameters) -> tuple:
         return p["cpu_node"], p["kernel"], p["cores"]  # a row: local and remote in one process
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        cores = cores_of(topology, p["cpu_node"])
+        cores = topology.node_cores(p["cpu_node"])
         if not cores:
             return None
         cpus = tuple(cores if p["cores"] == "all" else cores[:1])
@@ -121,7 +113,7 @@ class NodeBandwidth(Streams):
         first = next(iter(topology.cpu_nodes()), None)
         for p in cases:
             if p["cpu_node"] == p["memory_node"] == first and p["kernel"] == "read":
-                threads = len(cores_of(topology, first)) if p["cores"] == "all" else 1
+                threads = len(topology.node_cores(first)) if p["cores"] == "all" else 1
                 shared = {name: p[name] for name in ("kernel", "size", "vector", "page_size")}
                 against = {"benchmark": "memory_bandwidth", "metric": "bandwidth", "threads": threads, **shared}
                 text = f"Read bandwidth of {threads_text(threads)}, by two benchmarks"

@@ -24,13 +24,14 @@ class NodeLatency(Chase):
     notes = ("Nodes without CPUs (expanders, high-bandwidth memory) are columns, nodes without memory are rows.",)
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
+        firsts = [topology.node_cores(node)[:1] for node in topology.cpu_nodes()]
         return [
             {
                 "cpu_node": topology.cpu_nodes(),
                 "memory_node": topology.memory_nodes(),
                 "order": ("group",),
-                "page_size": ("thp",),
-                "size": (memory_size(topology),),
+                "page_size": ("thp",) if profile == "quick" else ("4k", "thp"),
+                "size": (memory_size(topology, *firsts),),
             }
         ]
 

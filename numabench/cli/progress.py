@@ -37,7 +37,7 @@ def print_plan(console: Console, visit: Visit) -> None:
             name,
             str(sum(len(b.cases) for b in blocks)),
             str(len(blocks)),
-            format_seconds(sum(b.seconds(plan.timing) for b in blocks)),
+            format_seconds(sum(b.seconds for b in blocks)),
         )
     processes = (
         f"{plan.looks[0]} to {plan.looks[-1]} processes each, target ±{plan.target:.1%}"

@@ -22,7 +22,11 @@ RESERVED = "hugepages/hugepages-{}kB"  # below /sys/kernel/mm and below a node
 _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS = 3, 0x22
 _MAP_HUGETLB, _MAP_HUGE_SHIFT = 0x40000, 26
 _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
-_MPOL_BIND, _MPOL_MF_STRICT = 2, 1
+_MPOL_MF_STRICT = 1
+POLICIES = {"bind": 2, "preferred": 1, "interleave": 3, "weighted": 6}  # modes of mbind(2)
+IN_TURN = ("interleave", "weighted")  # those that deal pages to several nodes
+WEIGHTS = "/sys/kernel/mm/mempolicy/weighted_interleave"
+SAMPLING = 5.0  # standard deviations that the share of a node may be off where not every page is looked at
 _MAP_FAILED = c.c_void_p(-1).value
 
 _libc = c.CDLL(None, use_errno=True)
@@ -49,12 +53,15 @@ def _libnuma() -> c.CDLL:
 class Buffer:
     """`size` bytes at a 2 MiB boundary, on `node` (None: wherever the first touch puts them), in pages of `page_size`.
 
-    `parts`: a node for each of so many equal parts (of whole pages) instead of one for all.
+    `parts`: a node for each of so many equal parts (of whole pages) instead of one for all; by the policies `interleave` and
+    `weighted` the nodes that get pages in turn.
     Nothing is touched here: the thread that will use the memory does that.
     """
 
-    def __init__(self, size: int, page_size: str = "4k", node: int | None = None, parts: tuple[int, ...] = ()):
-        self.size, self.page_size, self.node, self.parts = size, page_size, node, parts
+    def __init__(
+        self, size: int, page_size: str = "4k", node: int | None = None, parts: tuple[int, ...] = (), policy: str = "bind"
+    ):
+        self.size, self.page_size, self.node, self.parts, self.policy = size, page_size, node, parts, policy
         huge = HUGETLB.get(page_size)
         self._length = size + ALIGN if huge is None else -(-size >> huge) << huge
         flags = _MAP_PRIVATE_ANONYMOUS | (0 if huge is None else _MAP_HUGETLB | huge << _MAP_HUGE_SHIFT)
@@ -65,8 +72,11 @@ class Buffer:
         self.address = -(-base // ALIGN) * ALIGN if huge is None else base
         if huge is None:
             self._advise()
-        for first, count, where in self._runs():
-            self._bind(where, first * self._part, count * self._part)
+        if policy in IN_TURN:
+            self._bind(parts, 0, size)
+        else:
+            for first, count, where in self._runs():
+                self._bind((where,), first * self._part, count * self._part)
 
     def _advise(self) -> None:
         advice = _MADV_HUGEPAGE if self.page_size == "thp" else _MADV_NOHUGEPAGE
@@ -85,16 +95,19 @@ class Buffer:
                 yield first, count, where
             first += count
 
-    def _bind(self, node: int, offset: int, size: int) -> None:
-        words = node // 64 + 1
+    def _bind(self, nodes: tuple[int, ...], offset: int, size: int) -> None:
+        words = max(nodes) // 64 + 1
         mask = (c.c_uint64 * words)()
-        mask[node // 64] = 1 << node % 64
-        if _libnuma().mbind(self.address + offset, size, _MPOL_BIND, mask, words * 64 + 1, _MPOL_MF_STRICT):
+        for node in nodes:
+            mask[node // 64] |= 1 << node % 64
+        if _libnuma().mbind(self.address + offset, size, POLICIES[self.policy], mask, words * 64 + 1, _MPOL_MF_STRICT):
             code = c.get_errno()
             self.close()
+            if self.policy == "weighted" and not os.path.exists(WEIGHTS):
+                raise MachineError("this kernel has no weighted interleave", "use Linux 6.9 or newer")
             forbidden = code in (errno.EPERM, errno.ENOSYS)  # what seccomp filters answer
             raise MachineError(
-                f"cannot bind {size} bytes to node {node}: {os.strerror(code)}",
+                f"cannot {self.policy} {size} bytes to node {', '.join(map(str, nodes))}: {os.strerror(code)}",
                 "allow the system call mbind (containers: --cap-add SYS_NICE)"
                 if forbidden
                 else "numactl --hardware shows the nodes allowed",
@@ -105,7 +118,9 @@ class Buffer:
         page = os.sysconf("SC_PAGESIZE")
         total = -(-self.size // page)
         step = -(-total // PROOF_PAGES)
-        addresses = [self.address + i * page for i in range(0, total, step)]
+        jump = self.policy in IN_TURN  # every second page would all be of one node
+        places = (i + i * 7919 % step if jump else i for i in range(0, total, step))
+        addresses = [self.address + min(place, total - 1) * page for place in places]
         count = len(addresses)
         status = (c.c_int * count)()
         pages: dict[str, int] = {}
@@ -119,13 +134,19 @@ class Buffer:
             for address, where in zip(addresses, status, strict=True):
                 name = str(where) if where >= 0 else os.strerror(-where)
                 pages[name] = pages.get(name, 0) + 1
-                misplaced += where != (self.parts[(address - self.address) // self._part] if self.parts else self.node)
+                if not jump:
+                    misplaced += where != (self.parts[(address - self.address) // self._part] if self.parts else self.node)
+            if jump:
+                whole = 1 << HUGETLB[self.page_size] if self.page_size in HUGETLB else ALIGN if self.page_size == "thp" else page
+                shares = dict(zip(self.parts, weights(self.parts, self.policy), strict=True))
+                misplaced = beyond_shares(pages, shares, count * whole / self.size)
         return MemoryProof(
             bytes=self.size,
             page_size=self.page_size,
             node=self.node,
             pages=pages,
             parts=self.parts,
+            policy=self.policy,
             misplaced=misplaced,
             page_bytes=page if self.page_size not in HUGETLB else 1 << HUGETLB[self.page_size],
             huge_bytes=huge_bytes(self.address) if self.size >= ALIGN and self.page_size not in HUGETLB else 0,
@@ -135,6 +156,28 @@ class Buffer:
         if self._base:
             _libc.munmap(self._base, self._length)
             self._base = 0
+
+
+def weights(nodes: tuple[int, ...], policy: str) -> list[int]:
+    """How many pages in a row the kernel gives to each of `nodes` when it deals them out."""
+    if policy != "weighted":
+        return [1] * len(nodes)
+    found = []
+    for node in nodes:
+        with open(f"{WEIGHTS}/node{node}") as file:
+            found.append(int(file.read()))
+    return found
+
+
+def beyond_shares(pages: dict[str, int], wanted: dict[int, int], unit: float) -> int:
+    """Pages on other nodes than wanted, and those that a node has beyond its share by more than chance and one more turn (`unit`: pages
+    looked at of each that is dealt out) give it."""
+    total, whole, beyond = sum(pages.values()), sum(wanted.values()), 0
+    for name, count in pages.items():
+        share = wanted.get(int(name), 0) / whole if name.isdigit() else 0.0
+        slack = SAMPLING * (total * share * (1 - share)) ** 0.5 + unit * wanted.get(int(name), 0) if share else 0.0
+        beyond += max(0, round(count - total * share - slack))
+    return beyond
 
 
 def cannot_map(size: int, page_size: str) -> MachineError:
@@ -175,6 +218,17 @@ def huge_bytes(address: int) -> int:
             elif inside and line.startswith("AnonHugePages:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def require_balancing() -> None:
+    """MachineError unless the kernel moves pages to the nodes that use them (bit 0: NUMA balancing as it always was)."""
+    try:
+        with open("/proc/sys/kernel/numa_balancing") as file:
+            setting = file.read().strip()
+    except OSError:
+        raise MachineError("this kernel has no NUMA balancing", "use one with CONFIG_NUMA_BALANCING") from None
+    if not int(setting) & 1:
+        raise MachineError(f"NUMA balancing is off (kernel.numa_balancing={setting})", "sudo sysctl kernel.numa_balancing=1")
 
 
 def available_bytes(node: int | None = None) -> int | None:

@@ -157,6 +157,11 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
         """Allowed CPUs, one per core, filling an L3, then the L3s of a node, nodes, packages; SMT siblings last."""
         return tuple(sorted(self.allowed_cpus, key=self._order_key))
 
+    def node_cores(self, node: int) -> Cpus:
+        """The node's allowed CPUs in topology order, one per core; without NUMA those of the machine."""
+        firsts = (cpu for cpu in self.order_cpus() if self._ranks[cpu] == 0)
+        return tuple(cpu for cpu in firsts if not self.numa or self.node_of(cpu) == node)
+
     def cpu_nodes(self) -> tuple[int, ...]:
         """Nodes with allowed CPUs; of overlapping nodes those that `node_of` answers."""
         return tuple(sorted({self.node_of(cpu) for cpu in self.allowed_cpus} - {None}))
@@ -187,9 +192,10 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
             last.update(dict.fromkeys(cache.cpus, cache))
         return tuple({id(cache): cache for cache in last.values()}.values())
 
-    def llc_bytes_total(self) -> int | None:
-        """Sum over the last-level caches of the online CPUs (allowed or not), without memory-side caches."""
-        sizes = [cache.size_bytes for cache in self.last_level_caches()]
+    def llc_bytes_total(self, cpus: Iterable[int] | None = None) -> int | None:
+        """Sum over the last-level caches of `cpus` (default: all online ones, allowed or not), without memory-side caches."""
+        wanted = set(self.cpus if cpus is None else cpus)
+        sizes = [cache.size_bytes for cache in self.last_level_caches() if wanted.intersection(cache.cpus)]
         return sum(sizes) if sizes and None not in sizes else None
 
     def largest_line_bytes(self) -> int | None:

@@ -47,7 +47,7 @@ class PlannedCase(Frozen):
     case: Case
     placement: Placement
     group: tuple
-    windows: float = 1.0
+    seconds: float  # that its samples are expected to take, without the preparation of its memory
     preparation: tuple | None = None  # cases of one block with the same one share memory
 
 
@@ -58,9 +58,10 @@ class Block(Frozen):
     name: str
     cases: tuple[PlannedCase, ...]
 
-    def seconds(self, timing: Timing) -> float:
+    @property
+    def seconds(self) -> float:
         """Expected duration of one process."""
-        return PROCESS_OVERHEAD + cases_seconds(self.cases, timing)
+        return PROCESS_OVERHEAD + cases_seconds(self.cases)
 
 
 class Plan(Frozen):
@@ -84,19 +85,20 @@ class Plan(Frozen):
         return hashlib.sha256(repr(text).encode()).hexdigest()[:16]
 
     def seconds(self, processes: int) -> float:
-        return processes * sum(b.seconds(self.timing) for b in self.blocks)
+        return processes * sum(b.seconds for b in self.blocks)
 
 
-def cases_seconds(cases: Iterable[PlannedCase], timing: Timing) -> float:
+def cases_seconds(cases: Iterable[PlannedCase]) -> float:
     """Expected time of these cases in one process; memory that several share is prepared once."""
     shared = {(c.preparation, c.placement): c for c in cases if c.preparation is not None}
     alone = [c for c in cases if c.preparation is None]
-    return sum(case_seconds(c, timing) for c in cases) + sum(preparation_seconds(c.placement) for c in [*shared.values(), *alone])
+    return sum(c.seconds for c in cases) + sum(preparation_seconds(c.placement) for c in [*shared.values(), *alone])
 
 
-def case_seconds(planned: PlannedCase, timing: Timing) -> float:
-    """Its samples, without the preparation of its memory."""
-    return timing.samples * (timing.window * planned.windows + timing.warmup + SAMPLE_OVERHEAD) + CASE_OVERHEAD
+def case_seconds(benchmark: Benchmark, timing: Timing) -> float:
+    """Expected time of a case's samples, without the preparation of its memory."""
+    sample = timing.window * benchmark.windows + benchmark.seconds + timing.warmup + SAMPLE_OVERHEAD
+    return benchmark.samples(timing.samples) * sample + CASE_OVERHEAD
 
 
 def preparation_seconds(where: Placement) -> float:
@@ -206,13 +208,12 @@ def make_plan(
     timing, selection = msgspec.structs.replace(default_timing, **timing_changes), selection or {}
     blocks, skipped = [], []
     for benchmark in benchmarks:
-        planned = []
+        planned, nowhere = [], []
         for parameters in expand(benchmark, topology, profile, selection):
             placement = benchmark.place(parameters, topology)
             case = Case(benchmark=benchmark.name, parameters=parameters)
             if placement is None:
-                lacking = f": needs {benchmark.needs}" if benchmark.needs else f" {case.label()}: this machine has no such CPUs"
-                skipped.append(benchmark.name + lacking)
+                nowhere.append(case)
             elif missing := lacking_pages(placement, reserved):
                 skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {missing}")
             elif memory is not None and placement.size + placement.scratch > memory:
@@ -226,20 +227,22 @@ def make_plan(
                         case=case,
                         placement=placement,
                         group=benchmark.group(parameters),
-                        windows=benchmark.windows,
+                        seconds=case_seconds(benchmark, timing),
                         preparation=benchmark.preparation(parameters),
                     )
                 )
-        blocks += make_blocks(benchmark.name, planned, timing)
+        if nowhere:
+            skipped.append(without_place(benchmark, nowhere))
+        blocks += make_blocks(benchmark.name, planned)
     if not blocks:
         raise MachineError(
             f"nothing is left to measure: {skipped[0] if skipped else 'no case fits this machine'}",
             "numabench list NAME shows the parameters, numabench machine what is here",
         )
     looks = (processes,) if processes else LOOKS
-    wanted = GENEROSITY * LEAST_CONTRASTED * sum(block.seconds(timing) for block in blocks)
+    wanted = GENEROSITY * LEAST_CONTRASTED * sum(block.seconds for block in blocks)
     budget = min(max(wanted, least_budget), most_budget) if budget is None else budget
-    blocks, dropped = fit_blocks(blocks, timing, budget / min(looks[0], LOOKS[0]))
+    blocks, dropped = fit_blocks(blocks, budget / min(looks[0], LOOKS[0]))
     if dropped:
         skipped.append(
             f"{sum(len(b.cases) for b in dropped)} cases of {', '.join(dict.fromkeys(b.benchmark for b in dropped))}: the "
@@ -257,6 +260,14 @@ def make_plan(
     )
 
 
+def without_place(benchmark: Benchmark, cases: list[Case]) -> str:
+    """Why this machine has no place for these cases, in one line for all."""
+    if benchmark.needs:
+        return f"{benchmark.name}: needs {benchmark.needs}"
+    others = f" and {len(cases) - 1} more cases" if len(cases) > 1 else ""
+    return f"{benchmark.name} {cases[0].label()}{others}: this machine has no such CPUs"
+
+
 def lacking_pages(placement: Placement, reserved: Callable[[str, int | None], int] | None) -> str:
     """What reserved huge pages are missing, and the command that reserves them; empty where none are."""
     if reserved is None or placement.page_size not in HUGETLB:
@@ -268,24 +279,24 @@ def lacking_pages(placement: Placement, reserved: Callable[[str, int | None], in
     return f"needs {needed}, {there >> shift} are free; {reserve_command(placement.size, placement.page_size)}"
 
 
-def fit_blocks(blocks: list[Block], timing: Timing, seconds: float) -> tuple[list[Block], list[Block]]:
+def fit_blocks(blocks: list[Block], seconds: float) -> tuple[list[Block], list[Block]]:
     """Blocks of which one round fits into `seconds`, benchmarks in turn, and the others. At least one always fits."""
     turns = sorted(blocks, key=lambda b: int(b.name.rpartition("/")[2]))
     kept: list[Block] = []
     for block in turns:
-        if not kept or sum(b.seconds(timing) for b in kept) + block.seconds(timing) <= seconds:
+        if not kept or sum(b.seconds for b in kept) + block.seconds <= seconds:
             kept.append(block)
     return [b for b in blocks if b in kept], [b for b in blocks if b not in kept]
 
 
-def make_blocks(benchmark: str, planned: list[PlannedCase], timing: Timing) -> list[Block]:
+def make_blocks(benchmark: str, planned: list[PlannedCase]) -> list[Block]:
     """Whole groups, packed into blocks of about TRIAL_SECONDS."""
     groups: dict[tuple, list[PlannedCase]] = {}
     for case in planned:
         groups.setdefault(case.group, []).append(case)
     packs: list[list[PlannedCase]] = []
     for group in groups.values():
-        if not packs or cases_seconds([*packs[-1], *group], timing) > TRIAL_SECONDS:
+        if not packs or cases_seconds([*packs[-1], *group]) > TRIAL_SECONDS:
             packs.append([])
         packs[-1] += group
     return [Block(benchmark=benchmark, name=f"{benchmark}/{number}", cases=tuple(pack)) for number, pack in enumerate(packs)]
@@ -324,6 +335,7 @@ def job_cases(block: Block, process: int, seed: int, topology: Topology) -> tupl
                 scratch=where.scratch,
                 page_size=where.page_size,
                 parts=where.parts,
+                policy=where.policy,
                 seed=random.Random(f"{seed}/{planned.case.hash}/{process}").getrandbits(62),
             )
         )

@@ -8,7 +8,7 @@ from ..model import Frozen, Sample, Value
 
 
 class Timing(Frozen):
-    """Times of one sample in seconds, and how many samples a case gets in a process."""
+    """Times of one sample in seconds, and how many samples a case gets in a process (of some benchmarks fewer)."""
 
     window: float = 0.015
     warmup: float = 0.0005
@@ -28,7 +28,8 @@ class JobCase(Frozen):
     scratch: int
     page_size: str
     seed: int
-    parts: tuple[int, ...] = ()  # node of each of equal parts of the memory, where these differ
+    parts: tuple[int, ...] = ()  # node of each of equal parts of the memory, where these differ; nodes that get pages in turn
+    policy: str = "bind"
 
 
 class Job(Frozen):

@@ -68,7 +68,7 @@ class Runner:
         self.reached: dict[str, float] = {}
         self.failures: Counter[str | None] = Counter()
         self.measured = 0.0
-        self.costs = {block.name: block.seconds(plan.timing) for block in plan.blocks}
+        self.costs = {block.name: block.seconds for block in plan.blocks}
         self.began = clock()
 
     def run(self) -> EndRecord:
@@ -146,8 +146,8 @@ class Runner:
             parent=os.getpid(),
             spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
         )
-        patience = max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds(self.plan.timing))
-        return self.executor.execute(job, min(patience, max(self.left(), block.seconds(self.plan.timing)) + TIMEOUT_SLACK))
+        patience = max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds)
+        return self.executor.execute(job, min(patience, max(self.left(), block.seconds) + TIMEOUT_SLACK))
 
     def record(
         self, block: Block, process: int, started: str, duration: float, outcomes: list[Outcome], failures: list[str]

@@ -18,7 +18,7 @@ sys.modules.setdefault("typing_extensions", None)
 
 from .. import kernel as abi
 from ..benchmarks import Benchmark, Found, Probes
-from ..errors import NumabenchError
+from ..errors import MachineError, NumabenchError
 from ..host.counters import machine_counters
 from ..host.memory import Buffer
 from ..host.placement import die_with_parent
@@ -60,8 +60,8 @@ class Worker:
         self.scratch: Buffer | None = None
         self.prepared: tuple | None = None  # what they are prepared for, where other cases can use them as they are
         self.kept: dict[
-            str, Buffer
-        ] = {}  # large memory that other cases may ask for: mapping and zeroing it takes most of a case's time
+            tuple, Buffer
+        ] = {}  # large memory that other cases may ask for: mapping and zeroing it takes most of their time
         self.startup, self.measured = 0.0, 0.0
 
     def run(self) -> None:
@@ -87,15 +87,17 @@ class Worker:
         arguments = self.benchmark.arguments(case.parameters, probes) | self.benchmark.seed_argument(case.seed)
         try:
             if not self.prepare(case, arguments, members):
-                emit(CaseFailed(case=case.case, reason=f"kernel {self.kernel.name} cannot do {case.parameters} on this machine"))
-                return
+                raise cannot_do(self.kernel.name, case)
             proof, home = self.buffer.prove(), self.hop_page.prove()
-            for index in range(self.timing.samples):
+            samples = self.benchmark.samples(self.timing.samples)
+            for index in range(samples):
                 self.load(self.buffer, self.scratch, arguments, self.timing.window, self.timing.batch)
                 entries = self.crew.enter(self.kernel, abi.MEASURE, members)
+                if abi.UNSUPPORTED in [entry.status for entry in entries]:
+                    raise cannot_do(self.kernel.name, case)
                 found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
                 after = self.probe(members, work=self.benchmark.needs_work)
-                if index == self.timing.samples - 1:
+                if index == samples - 1:
                     proof, home = self.buffer.prove(), self.hop_page.prove()
                 emit(Took(sample=self.judge(case, index, arguments, found, entries, (proof, home), probes, after)))
                 probes = after
@@ -107,11 +109,11 @@ class Worker:
         """Memory as the case needs it: that of the case before, where it was prepared alike; False where the kernel cannot."""
         wanted = self.benchmark.preparation(case.parameters)
         if wanted is not None:
-            wanted = (*wanted, case.cpus, case.node, case.parts, case.size, case.page_size)
+            wanted = (*wanted, case.cpus, case.node, case.parts, case.policy, case.size, case.page_size)
             if wanted == self.prepared:
                 return True
         self.release()
-        self.buffer = self.take("buffer", case.size, case.page_size, case.node, case.parts)
+        self.buffer = self.take("buffer", case.size, case.page_size, case.node, case.parts, case.policy)
         self.scratch = self.take("scratch", max(case.scratch, 1))
         self.load(self.buffer, self.scratch, arguments, self.timing.window, self.timing.batch)
         for member in members:
@@ -122,18 +124,16 @@ class Worker:
         self.prepared = wanted
         return True
 
-    def take(self, role: str, size: int, page_size: str = "4k", node: int | None = None, parts: tuple[int, ...] = ()) -> Buffer:
-        """Memory as asked for: the last large one of that role if it is alike, else a new one."""
-        kept = self.kept.get(role)
-        if kept and (kept.size, kept.page_size, kept.node, kept.parts) == (size, page_size, node, parts):
-            return kept
-        if size < KEPT_FROM:
-            return Buffer(size, page_size, node, parts)
-        if kept:
-            del self.kept[role]
-            kept.close()
-        self.kept[role] = Buffer(size, page_size, node, parts)
-        return self.kept[role]
+    def take(self, role: str, *asked) -> Buffer:
+        """Memory as asked for (see `Buffer`): the last large one of that role if it is alike, else a new one."""
+        key = (role, *asked)
+        if key not in self.kept:
+            if asked[0] < KEPT_FROM:
+                return Buffer(*asked)
+            for other in [other for other in self.kept if other[0] == role]:
+                self.kept.pop(other).close()
+            self.kept[key] = Buffer(*asked)
+        return self.kept[key]
 
     def release(self) -> None:
         self.prepared = None
@@ -266,6 +266,12 @@ class Worker:
             if t.run_delay > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window:
                 reasons.append("run_delay")
         return reasons
+
+
+def cannot_do(kernel: str, case: JobCase) -> MachineError:
+    return MachineError(
+        f"kernel {kernel} cannot do {case.parameters} on this machine", "see the kernel's source for what it needs"
+    )
 
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:

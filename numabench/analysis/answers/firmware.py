@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..model import HIGHER, Frozen
-from ..units import format_number, format_quantity
+from ...model import HIGHER, Frozen
+from ...units import format_number, format_quantity
 
 SAME = 0.03  # measured cells closer than this are not told apart (METHODOLOGY: the band of `same`)
 SHOWN = 6  # contradictions named in a sentence

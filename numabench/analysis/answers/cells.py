@@ -1,0 +1,172 @@
+"""Answers about cells: one, two against each other, one of two benchmarks, several in order."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from ...model import HIGHER, Answer
+from ...units import format_number, format_quantity
+from ..estimate import FEW_BLOCKS, paired, summarise_pairs
+from ..segments import text_of
+from ..structure import parameter_columns
+from .evidence import Data, Found, design_text, interval_text, matching, plural, point_text, quantity, select
+
+
+def cell(data: Data, answer: Answer) -> Found:
+    rows = select(data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]], answer.where, data.record)
+    rows = rows[rows["value"].notna()]
+    if rows.empty:
+        return Found(problem=f"no valid samples of {answer.metric} at {point_text(answer.where)}", usable=False)
+    row = rows.iloc[0]
+    unit = data.metric(answer.metric).unit
+    design = design_text(row["processes"], row["sessions"], row["distance"])
+    problem = "" if math.isfinite(row["low"]) else "unresolved: too few processes for an interval"
+    if "disturbed" in row["reasons"]:
+        problem = f"unresolved: {row['disturbed']:.0%} of the samples were disturbed"
+    return Found(
+        value=float(row["value"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        unit=unit,
+        distance=row["distance"],
+        value_text=format_quantity(row["value"], unit),
+        interval_text=f"{interval_text(row['low'], row['high'], unit)}, {design}",
+        problem=problem,
+    )
+
+
+def pairwise(data: Data, answer: Answer) -> Found:
+    """`difference` and `ratio`: of the pairs of one process at `where` and at `where` with `against` put over it."""
+    rows = data.medians[data.medians["metric"] == answer.metric]
+    other = {**answer.where, **answer.against}
+    values, controls = select(rows, answer.where, data.record), select(rows, other, data.record)
+    for point, side in ((answer.where, values), (other, controls)):
+        if side["value"].notna().sum() == 0:
+            return Found(problem=f"no valid samples of {answer.metric} at {point_text(point)}", usable=False)
+    shared = [p for p in parameter_columns(rows) if p not in answer.against]
+    table = summarise_pairs(paired(values, controls, shared))
+    row = table[table["main"]].iloc[0]
+    if not row["blocks"]:
+        return Found(
+            problem=f"nothing at {point_text(answer.where)} was measured in one process and at one distance with "
+            f"{point_text(answer.against)}",
+            usable=False,
+        )
+    unit = "×" if answer.kind == "ratio" else data.metric(answer.metric).unit
+    value, low, high = (float(row[f"{answer.kind}{end}"]) for end in ("", "_low", "_high"))
+    nothing = 1.0 if answer.kind == "ratio" else 0.0
+    problem = ""
+    if not math.isfinite(low):
+        problem = f"unresolved: {plural(row['blocks'], 'pair')}, at least {FEW_BLOCKS} are needed for an interval"
+    elif "disturbed" in row["reasons"]:
+        problem = "unresolved: more than a fifth of the samples were disturbed"
+    elif low <= nothing <= high:
+        problem = "unresolved: the interval includes no difference (1×, or 0)"
+    text = f"{format_number(value)}×" if unit == "×" else format_quantity(value, unit)
+    design = design_text(row["blocks"], row["sessions"], row["distance"])
+    return Found(
+        value=value,
+        low=low,
+        high=high,
+        unit=unit,
+        distance=row["distance"],
+        value_text=text,
+        interval_text=f"{interval_text(low, high, unit)}, {design}",
+        problem=problem,
+    )
+
+
+def other_cell(data: Data, answer: Answer) -> pd.Series | None:
+    """The one cell of another benchmark that an agreement is asked with; None where it was not measured."""
+    rows = matching(data.others[data.others["main"] & data.others["value"].notna()], answer.against)
+    return rows.iloc[0] if len(rows) == 1 else None
+
+
+def agreement(data: Data, answer: Answer) -> Found:
+    """Whether another benchmark found the same for the same quantity: intervals that exclude each other contradict each other."""
+    mine, other = cell(data, answer), other_cell(data, answer)
+    if not mine.usable:
+        return mine
+    unit = data.metric(answer.metric).unit
+    name = str(answer.against["benchmark"])
+    said = f"{mine.value_text} [{interval_text(mine.low, mine.high, unit)}] here, {quantity(other, unit)} by {name}"
+    problem = ""
+    if not all(map(math.isfinite, (mine.low, mine.high, other["low"], other["high"]))):
+        problem = "unresolved: an interval is missing"
+    elif mine.high < other["low"] or other["high"] < mine.low:
+        problem = "a contradiction: the intervals exclude each other, so that one of the two is wrong or the machine has changed between them"
+    return Found(
+        value=mine.value, low=mine.low, high=mine.high, unit=unit, value_text=mine.value_text, interval_text=said, problem=problem
+    )
+
+
+def ranking(data: Data, answer: Answer) -> Found:
+    """Values of the axis best first; `≈` joins neighbours that are not resolved."""
+    metric = data.metric(answer.metric)
+    rows = select(data.estimates[data.estimates["metric"] == answer.metric], answer.where, data.record, free=answer.axis)
+    rows = rows[rows["value"].notna()]
+    if rows.empty or answer.axis not in rows.columns:
+        return Found(
+            problem=f"no valid samples of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False
+        )
+    distance = rows.groupby("distance")["processes"].sum().idxmax()
+    rows = rows[rows["distance"] == distance].sort_values("value", ascending=metric.polarity != HIGHER)
+    names = [text_of(v) for v in rows[answer.axis]]
+    parts, open_pairs = [], []
+    for position, (_, row) in enumerate(rows.iterrows()):
+        if position:
+            apart = _resolved(data, answer, rows.iloc[position - 1], row)
+            parts.append((" > " if metric.polarity == HIGHER else " < ") if apart else " ≈ ")
+            open_pairs += [] if apart else [f"{names[position - 1]} and {names[position]}"]
+        parts.append(
+            (names[position], format_quantity(row["value"], metric.unit), interval_text(row["low"], row["high"], metric.unit))
+        )
+    best = rows.iloc[0]
+    problem = "" if len(rows) > 1 else f"only {names[0]} has been measured"
+    if open_pairs and len(open_pairs) == len(rows) - 1:
+        problem = "unresolved: no two neighbours are told apart"
+    design = design_text(int(rows["processes"].min()), int(rows["sessions"].min()), distance)
+    return Found(
+        value=float(best["value"]),
+        low=float(best["low"]),
+        high=float(best["high"]),
+        unit=metric.unit,
+        distance=distance,
+        value_text=names[0],
+        ranking=_chain(parts),
+        interval_text=f"95 % intervals in brackets, {design}",
+        problem=problem,
+    )
+
+
+def _chain(parts: list[str | tuple[str, str, str]]) -> str:
+    """Signs and (name, value, interval) in a row; a unit that all share is said once, at the end."""
+    units = {text.partition(" ")[2] for part in parts if isinstance(part, tuple) for text in part[1:]}
+    shared = units.pop() if len(units) == 1 else ""
+
+    def say(part: str | tuple[str, str, str]) -> str:
+        if isinstance(part, str):
+            return part
+        name, value, interval = (text.removesuffix(shared).rstrip() for text in part)
+        return f"{name} {value} [{interval}]"
+
+    return f"{''.join(map(say, parts))} {shared}".rstrip()
+
+
+def _resolved(data: Data, answer: Answer, one: pd.Series, other: pd.Series) -> bool:
+    """Whether two neighbours differ: on pairs of one process where there are enough, else by their own intervals."""
+    rows = data.medians[(data.medians["metric"] == answer.metric) & (data.medians["distance"] == one["distance"])]
+    pairs = paired(
+        rows[rows["case"] == one["case"]],
+        rows[rows["case"] == other["case"]],
+        [p for p in parameter_columns(rows) if p != answer.axis],
+    )
+    if np.isfinite(pairs["gap"]).sum() >= FEW_BLOCKS:
+        row = summarise_pairs(pairs).iloc[0]
+        return not row["difference_low"] <= 0 <= row["difference_high"]
+    if not all(np.isfinite([one["low"], one["high"], other["low"], other["high"]])):
+        return False
+    return bool(one["high"] < other["low"] or other["high"] < one["low"])

@@ -1,0 +1,219 @@
+"""Answers about curves: where along an axis something begins, ends or bends."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from ...model import HIGHER, Answer
+from ...units import format_bytes, format_number
+from ..estimate import FEW_BLOCKS
+from ..segments import text_of
+from .evidence import Data, Found, along, design_text, interval_text, point_text, quantity, select
+
+STEP = 1.2  # a plateau that is no more than this times the one before is no step
+
+
+def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[bool, bool]:
+    """(certainly within the tolerance of the control, certainly beyond it) by the ratio's interval.
+
+    Where a fifth was disturbed nothing is called free; a cost far outside the tolerance stays one.
+    """
+    calm = "disturbed" not in row["reasons"]
+    if polarity == HIGHER:
+        return calm and row["ratio_low"] > 1 - tolerance, row["ratio_high"] < 1 - tolerance
+    return calm and row["ratio_high"] < 1 + tolerance, row["ratio_low"] > 1 + tolerance
+
+
+def threshold(data: Data, answer: Answer) -> Found:
+    """The smallest value of the axis from which on nothing costs more than `tolerance` over the contrast's control."""
+    contrast = next((c for c in data.record.contrasts if c.axis == answer.axis and c.metric == answer.metric), None)
+    axis = next((a for a in data.record.axes if a.name == answer.axis), None)
+    if contrast is None or axis is None:
+        return Found(problem=f"no contrast over {answer.axis} is declared for {answer.metric}", usable=False)
+    table = data.contrasts
+    table = table[(table["axis"] == answer.axis) & (table["metric"] == answer.metric) & (table["control"] == contrast.control)]
+    table = select(table, answer.where, data.record, free=answer.axis)
+    if table.empty or not table["blocks"].sum():
+        return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
+    distance = table.groupby("distance")["blocks"].sum().idxmax()
+    table = table[(table["distance"] == distance) & (table[answer.axis] > 0)].sort_values(answer.axis, ascending=False)
+    polarity = data.metric(answer.metric).polarity
+    last, blocker = None, None
+    for _, row in table.iterrows():
+        free, costly = _free_and_costly(row, polarity, answer.tolerance)
+        if not free:
+            blocker = (row, costly)
+            break
+        last = row
+    return _threshold_found(answer, axis.unit, contrast.control, last, blocker, distance)
+
+
+def _why(row: pd.Series | None) -> str:
+    """What keeps a contrast from being resolved, where it is not the width of its interval."""
+    if row is None:
+        return ""
+    if "few_blocks" in row["reasons"]:
+        return f" ({row['blocks']} pairs, at least {FEW_BLOCKS} are needed)"
+    return " (more than a fifth of the samples were disturbed)" if "disturbed" in row["reasons"] else ""
+
+
+def _threshold_found(
+    answer: Answer, unit: str, control: object, last: pd.Series | None, blocker: tuple[pd.Series, bool] | None, distance: str
+) -> Found:
+    def size(value: object) -> str:
+        return f"{text_of(value)} {unit}".rstrip()
+
+    def ratio(row: pd.Series) -> str:
+        return f"at {size(row[answer.axis])} the ratio to {size(control)} is {format_number(row['ratio'])} ({interval_text(row['ratio_low'], row['ratio_high'], '×')})"
+
+    if last is None:
+        row, costly = blocker if blocker else (None, False)
+        said = f": {ratio(row)}" if row is not None else ""
+        verdict = "no value below the control is free" if costly else f"unresolved{_why(row)}"
+        return Found(unit=unit, distance=distance, problem=f"{verdict}{said}", usable=False)
+    design = design_text(last["blocks"], last["sessions"], distance)
+    problem = (
+        "" if blocker is None or blocker[1] else f"it may be less, which is unresolved{_why(blocker[0])}: {ratio(blocker[0])}"
+    )
+    return Found(
+        value=float(last[answer.axis]),
+        unit=unit,
+        distance=distance,
+        value_text=size(last[answer.axis]),
+        interval_text=f"{ratio(last)}, {design}",
+        problem=problem,
+    )
+
+
+def reach(data: Data, answer: Answer) -> Found:
+    """The last value of the axis before the contrast at `where` costs more than `tolerance` over its control."""
+    contrast = next((c for c in data.record.contrasts if c.axis in answer.where and c.metric == answer.metric), None)
+    table = data.contrasts
+    if contrast is not None:
+        table = table[(table["axis"] == contrast.axis) & (table["metric"] == answer.metric)]
+        table = select(table, answer.where, data.record, free=answer.axis)
+        table = table[table["ratio"].notna()].sort_values(answer.axis) if answer.axis in table.columns else table.iloc[:0]
+    if contrast is None or table.empty:
+        return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
+    polarity = data.metric(answer.metric).polarity
+    judged = [(row, *_free_and_costly(row, polarity, answer.tolerance)) for _, row in table.iterrows()]
+    beyond = next((index for index, (_, _, costly) in enumerate(judged) if costly), len(judged))
+
+    def said(row: pd.Series) -> str:
+        ratio = interval_text(row["ratio_low"], row["ratio_high"], "×")
+        return f"at {text_of(row[answer.axis])} the ratio is {format_number(row['ratio'])} ({ratio})"
+
+    if not beyond:
+        return Found(problem=f"none of the values is free: {said(judged[0][0])}", usable=False)
+    last, free, _ = judged[beyond - 1]
+    if beyond == len(judged):
+        return Found(problem=f"no {answer.axis} measured costs more than {answer.tolerance:.0%}: {said(last)}", usable=False)
+    return Found(
+        value=float(last[answer.axis]),
+        value_text=text_of(last[answer.axis]),
+        interval_text=f"{said(last)}, {said(judged[beyond][0])}, {design_text(last['blocks'], last['sessions'], '')}",
+        problem="" if free else "unresolved: the interval there does not exclude a cost",
+    )
+
+
+def saturation(data: Data, answer: Answer) -> Found:
+    """The smallest value of the axis whose metric is within `tolerance` of the best one over the whole axis, by the intervals."""
+    metric = data.metric(answer.metric)
+    rows = along(data, answer)
+    if len(rows) < 2:
+        return Found(problem=f"no two valid values of {answer.axis} at {point_text(answer.where)}", usable=False)
+    rows = rows.sort_values(answer.axis)
+    higher = metric.polarity == HIGHER
+    best = rows.loc[rows["value"].idxmax() if higher else rows["value"].idxmin()]
+    limit = best["value"] * (1 - answer.tolerance if higher else 1 + answer.tolerance)
+    first, doubtful = None, None
+    for _, row in rows.iterrows():
+        reached = row["value"] >= limit if higher else row["value"] <= limit
+        excluded = row["high"] < limit if higher else row["low"] > limit
+        if reached:
+            first = row
+            break
+        if not excluded:
+            doubtful = row if doubtful is None else doubtful
+
+    def said(row: pd.Series) -> str:
+        return f"{quantity(row, metric.unit)} at {text_of(row[answer.axis])}"
+
+    if first[answer.axis] == rows.iloc[-1][answer.axis]:
+        return Found(
+            problem=f"at {point_text(answer.where)} not saturated by any {answer.axis} measured: {said(rows.iloc[-2])}, {said(first)}",
+            usable=False,
+        )
+    problem = "" if doubtful is None else f"it may be less, which is unresolved: {said(doubtful)}"
+    return Found(
+        value=float(first[answer.axis]),
+        value_text=text_of(first[answer.axis]),
+        interval_text=f"{said(first)}, at most {said(best)}",
+        problem=problem,
+    )
+
+
+def knee(data: Data, answer: Answer) -> Found:
+    """The last value of the axis before the metric is worse than at the first value by more than `tolerance`."""
+    metric = data.metric(answer.metric)
+    rows = along(data, answer)
+    axis = next((a for a in data.record.axes if a.name == answer.axis), None)
+    if len(rows) < 2 or axis is None:
+        return Found(problem=f"no two valid values of {answer.axis} at {point_text(answer.where)}", usable=False)
+    order = {value: index for index, value in enumerate(axis.values)}
+    rows = rows.loc[sorted(rows.index, key=lambda index: order.get(rows.at[index, answer.axis], len(order)))]
+    first = rows.iloc[0]
+    higher = metric.polarity == HIGHER
+    limit = first["value"] * (1 - answer.tolerance if higher else 1 + answer.tolerance)
+
+    def said(row: pd.Series) -> str:
+        return f"{quantity(row, metric.unit)} at {text_of(row[answer.axis])}"
+
+    beyond = rows[rows["value"] < limit if higher else rows["value"] > limit]
+    if beyond.empty:
+        return Found(
+            problem=f"no knee among the values of {answer.axis} measured: {said(first)}, {said(rows.iloc[-1])}", usable=False
+        )
+    bent = beyond.iloc[0]
+    last = rows.iloc[rows.index.get_loc(bent.name) - 1]
+    sure = (bent["high"] < limit if higher else bent["low"] > limit) and (
+        last["low"] >= limit if higher else last["high"] <= limit
+    )
+    return Found(
+        value=float(order[last[answer.axis]]),
+        value_text=text_of(last[answer.axis]),
+        interval_text=f"{said(last)}, {said(bent)}",
+        problem="" if sure else "unresolved: the intervals do not tell on which side of the knee these lie",
+    )
+
+
+def capacity(data: Data, answer: Answer) -> Found:
+    """Where a curve leaves one plateau for the next: it crosses their geometric mean between two measured values of the axis, which are the
+    interval; the figure is interpolated in logarithms."""
+    first, last = answer.where[answer.axis], answer.against[answer.axis]
+    where = {name: value for name, value in answer.where.items() if name != answer.axis}
+    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
+    rows = select(rows, where, data.record, free=answer.axis)
+    rows = rows[rows["value"].notna()].sort_values(answer.axis)
+    rows = rows[(rows[answer.axis] >= first) & (rows[answer.axis] <= last)]
+    points = list(zip(rows[answer.axis].astype(float), rows["value"], strict=True))
+    if len(points) < 3 or points[0][0] != first or points[-1][0] != last:
+        return Found(problem=f"too few valid samples of {answer.metric} between {first} and {last}", usable=False)
+    limit = math.sqrt(points[0][1] * points[-1][1])
+    beyond = next((index for index, (_, value) in enumerate(points) if value > limit), None)
+    if not beyond or points[-1][1] < STEP * points[0][1]:
+        return Found(problem=f"the curve has no step between {first} and {last}", usable=False)
+    (a, low), (b, high) = points[beyond - 1], points[beyond]
+    share = math.log(limit / low) / math.log(high / low)
+    unit = next((axis.unit for axis in data.record.axes if axis.name == answer.axis), "")
+    size = math.exp(math.log(a) + share * math.log(b / a))
+    return Found(
+        value=size,
+        low=a,
+        high=b,
+        unit=unit,
+        value_text=format_bytes(round(size)) if unit == "B" else format_number(size),
+        interval_text=" to ".join(format_bytes(int(end)) if unit == "B" else format_number(end) for end in (a, b)),
+    )

@@ -1,0 +1,117 @@
+"""What every kind of answer is found in and filled with: one benchmark's tables, rows at a point, and the words for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ...model import Answer, BenchmarkRecord, Frozen, Metric
+from ...units import format_number, format_quantity
+from ..segments import text_of
+
+NAN = float("nan")
+
+
+class Found(Frozen):
+    """What a kind of answer fills a template with; `problem` is a sentence saying what is missing or unresolved."""
+
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    unit: str = ""
+    value_text: str = "–"
+    interval_text: str = ""
+    distance: str = ""
+    ranking: str = ""
+    problem: str = ""
+    usable: bool = True  # the template makes sense in spite of a problem
+
+
+class Data(Frozen):
+    """One benchmark on one machine."""
+
+    record: BenchmarkRecord
+    medians: pd.DataFrame
+    estimates: pd.DataFrame
+    contrasts: pd.DataFrame
+    topology: dict
+    others: pd.DataFrame  # estimates of all benchmarks on the machine
+
+    def metric(self, name: str) -> Metric:
+        return next((m for m in self.record.metrics if m.name == name), Metric(name=name, unit="", polarity="lower"))
+
+
+def matching(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
+    """Rows at `where`; none where a column is missing."""
+    for name, value in where.items():
+        if name not in table.columns:
+            return table.iloc[:0]
+        table = table[(table[name] == value).fillna(False).astype(bool)]
+    return table
+
+
+def select(table: pd.DataFrame, where: Mapping[str, object], record: BenchmarkRecord, free: str | None = None) -> pd.DataFrame:
+    """Rows at `where`; an axis that it does not name is held at its first declared value that has rows (`free`: stays free)."""
+    table = matching(table, where)
+    for axis in record.axes:
+        if axis.name in where or axis.name == free or axis.name not in table.columns or table.empty:
+            continue
+        present = set(table[axis.name].dropna())
+        first = next((v for v in axis.values if v in present), None)
+        if first is not None:
+            table = table[(table[axis.name] == first).fillna(False).astype(bool)]
+    return table
+
+
+def main_cells(data: Data, answer: Answer) -> pd.DataFrame:
+    """Estimates of the asked metric that have a value, each cell at its main distance."""
+    rows = data.estimates
+    return rows[(rows["metric"] == answer.metric) & rows["main"] & rows["value"].notna()]
+
+
+def along(data: Data, answer: Answer) -> pd.DataFrame:
+    """The asked metric at `where` for every value of the axis; no rows where the axis is unknown."""
+    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
+    rows = select(rows, answer.where, data.record, free=answer.axis)
+    return rows[rows["value"].notna()] if answer.axis in rows.columns else rows.iloc[:0]
+
+
+def point_text(where: Mapping[str, object]) -> str:
+    return " ".join(f"{k}={text_of(v)}" for k, v in where.items()) or "any point"
+
+
+def plural(n: int, noun: str) -> str:
+    return f"{int(n)} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def design_text(processes: int, sessions: int, distance: str) -> str:
+    """`8 processes, 1 session, hop 27 ns`."""
+    return ", ".join([plural(processes, "process"), plural(sessions, "session"), *([f"hop {distance}"] if distance else [])])
+
+
+def _leading(text: str) -> tuple[float, str]:
+    """Number and suffix: `10.0 ns` and `10.00 ns` say the same."""
+    number, _, suffix = text.rstrip("×").partition(" ")
+    return (float(number) if number != "–" else NAN), suffix
+
+
+def interval_text(low: float, high: float, unit: str) -> str:
+    """`26.8–27.4 ns`, `-0.2 to 0.3 ns`, `1.02–1.05×`: as many digits (3 to 6) as keep the ends apart."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "no interval"
+    for digits in range(3, 7):
+        ends = [f"{format_number(x, digits)}×" if unit == "×" else format_quantity(x, unit, digits) for x in (low, high)]
+        if low == high or _leading(ends[0]) != _leading(ends[1]):
+            break
+    number, _, suffix = ends[0].partition(" ")
+    if unit == "×":
+        number, suffix = ends[0].rstrip("×"), "×"
+    shared = suffix and ends[1].endswith(suffix if unit == "×" else f" {suffix}") and ends[1].count(" ") == ends[0].count(" ")
+    return f"{number if shared else ends[0]}{' to ' if low < 0 else '–'}{ends[1]}"
+
+
+def quantity(row: pd.Series, unit: str) -> str:
+    """`120 ns [118–122 ns]`."""
+    return f"{format_quantity(row['value'], unit)} [{interval_text(row['low'], row['high'], unit)}]"
