@@ -56,7 +56,7 @@ static struct nb_chain chain(const struct nb_case *c)
 {
     const uint64_t line = 64;
     return (struct nb_chain){c->buffer, (uint32_t *)c->scratch, (c->threads > 1 ? c->buffer_bytes / 2 : c->buffer_bytes) / line, line,
-                             (uint64_t)c->parameter[GROUP] / line, (uint64_t)c->parameter[SEED]};
+                             (uint64_t)c->parameter[GROUP] / line, (uint64_t)c->parameter[SEED], 1};
 }
 
 static void chase(struct nb_thread *t, uint64_t n)
@@ -123,8 +123,9 @@ int nb_run(struct nb_thread *t)
         }
         if (mine.lines > UINT32_MAX || mine.lines * sizeof(uint32_t) > c->scratch_bytes)
             return NB_UNSUPPORTED;
-        nb_chain_build(&mine);
-        t->cursor = (uint64_t)(uintptr_t)nb_chain_word(&mine, *mine.order);
+        uint64_t *start = NULL;
+        nb_chain_build(&mine, &start, 1);
+        t->cursor = (uint64_t)(uintptr_t)start;
         return NB_OK;
     }
     if (!t->index) {

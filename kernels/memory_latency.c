@@ -5,7 +5,7 @@
 #include "nb_cpu.h"
 #include "nb_window.h"
 
-enum { LINE, GROUP, SEED, CHAINS };
+enum { LINE, GROUP, SEED, CHAINS, LAPS };
 #define MOST_CHAINS 16
 
 static const struct nb_parameter parameters[] = {
@@ -14,13 +14,14 @@ static const struct nb_parameter parameters[] = {
                0, INT64_MAX},
     [SEED] = {"seed", NULL, "of the order", 1, 0, INT64_MAX},
     [CHAINS] = {"chains", NULL, "independent chases at the same time", 1, 1, MOST_CHAINS},
+    [LAPS] = {"laps", NULL, "rounds through all lines, each in another order, before an order comes again", 1, 1, 4},
 };
 static const struct nb_metric metrics[] = {
     {"latency", "ns", "time of one dependent load, in the mean batch of a window (1 % trimmed at either end)", NB_LOWER_IS_BETTER},
     {"cycles", "cycle", "the same in cycles of the core, whose clock rate is measured around the sample", NB_LOWER_IS_BETTER},
     {"time_per_line", "ns", "latency divided by the chases: a line each, all at the same time", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("memory_latency", 2, "pointer chases through a working set", parameters, metrics);
+NB_DESCRIBE("memory_latency", 3, "pointer chases through a working set", parameters, metrics);
 
 /* Lines walked once before measuring. Larger sets need none of it: they were built in the chase's own order, so that a
  * cache too small for all of them holds their end and not their beginning. */
@@ -80,15 +81,13 @@ int nb_run(struct nb_thread *t)
     struct chases *all = chases_of(t);
     if (c->phase == NB_PREPARE) {
         const struct nb_chain chain = {c->buffer, (uint32_t *)c->scratch, lines, line, (uint64_t)c->parameter[GROUP] / line,
-                                       (uint64_t)c->parameter[SEED]};
+                                       (uint64_t)c->parameter[SEED], (uint64_t)c->parameter[LAPS]};
         struct chases start = {0};
-        if (!lines || lines > UINT32_MAX || lines * sizeof(uint32_t) > c->scratch_bytes || sizeof start > c->scratch_bytes)
+        if (!lines || chain.laps > line / 16 || lines > UINT32_MAX || lines * sizeof(uint32_t) > c->scratch_bytes || sizeof start > c->scratch_bytes)
             return NB_UNSUPPORTED;
-        nb_chain_build(&chain);
-        for (uint64_t k = 0; k < MOST_CHAINS; k++)
-            start.at[k] = nb_chain_word(&chain, chain.order[k * lines / MOST_CHAINS]);
+        nb_chain_build(&chain, start.at, MOST_CHAINS);
         *all = start;
-        chase(t, (lines < WALK_AT_MOST ? lines : WALK_AT_MOST) / 64 * 64);
+        chase(t, (lines * chain.laps < WALK_AT_MOST ? lines * chain.laps : WALK_AT_MOST) / 64 * 64);
         t->executed = *all->steps;
         return NB_OK;
     }

@@ -1,4 +1,4 @@
-/* Pointer chases: one cycle through all lines of a memory, by construction.
+/* Pointer chases: one cycle through all lines of a memory, by construction, once or in several laps of different order.
  *
  * Every line holds a pointer to the next and, beside it, its own number in the cycle. Where the chase stands after any
  * count of loads is therefore known beforehand: a chain that is not one cycle (a shuffle of self pointers walks a
@@ -8,12 +8,13 @@
 #include "nb_cpu.h"
 #include <stdint.h>
 
-/* Lines are shuffled within groups of `group` lines and the groups among each other; 0: not at all. `order` has room for `lines`
- * numbers and holds the visiting order afterwards. */
+/* Lines are shuffled within groups of `group` lines and the groups among each other; 0: not at all. The cycle visits every line `laps`
+ * times, each time by another pointer and after another line, so that a prefetcher which remembers what followed on a line is wrong.
+ * `order` has room for `lines` numbers. */
 struct nb_chain {
     uint8_t *memory;
     uint32_t *order;
-    uint64_t lines, line_bytes, group, seed;
+    uint64_t lines, line_bytes, group, seed, laps;
 };
 
 static inline uint64_t nb_draw(uint64_t *state, uint64_t below) /* splitmix64, scaled: Steele, Lea & Flood 2014 */
@@ -37,10 +38,10 @@ static inline void nb_shuffle(uint32_t *order, uint64_t n, uint64_t run, uint64_
     }
 }
 
-/* The word of the line that holds the pointer varies, so that no set of the cache sees the same offset every time. */
-static inline uint64_t *nb_chain_word(const struct nb_chain *c, uint32_t line)
+/* The word of the line that holds a lap's pointer. It varies, so that no set of the cache sees the same offset every time. */
+static inline uint64_t *nb_chain_word(const struct nb_chain *c, uint32_t line, uint64_t lap)
 {
-    return (uint64_t *)(c->memory + line * c->line_bytes) + ((line * 0x9e3779b1u) >> 16) % (c->line_bytes / 8);
+    return (uint64_t *)(c->memory + line * c->line_bytes) + (((line * 0x9e3779b1u) >> 16) + 2 * lap) % (c->line_bytes / 8);
 }
 
 /* The number of the line in the cycle: in the other half of the pointer's aligned pair of words. */
@@ -51,23 +52,41 @@ static inline uint64_t *nb_chain_number(uint64_t *pointer)
 
 #define AHEAD 16 /* lines on their way while one is written */
 
-static inline void nb_chain_build(const struct nb_chain *c)
+static inline void nb_chain_order(const struct nb_chain *c, uint64_t *state)
 {
-    uint64_t state = c->seed, group = c->group < c->lines ? c->group : c->lines;
+    uint64_t group = c->group < c->lines ? c->group : c->lines;
     for (uint64_t i = 0; i < c->lines; i++)
         c->order[i] = (uint32_t)i;
     if (group) {
         for (uint64_t first = 0; first < c->lines; first += group)
-            nb_shuffle(c->order + first, c->lines - first < group ? c->lines - first : group, 1, &state);
-        nb_shuffle(c->order, c->lines / group, group, &state);
+            nb_shuffle(c->order + first, c->lines - first < group ? c->lines - first : group, 1, state);
+        nb_shuffle(c->order, c->lines / group, group, state);
     }
-    for (uint64_t i = 0; i < c->lines; i++) {
-        uint64_t *here = nb_chain_word(c, c->order[i]);
-        if (i + AHEAD < c->lines)
-            __builtin_prefetch(c->memory + c->order[i + AHEAD] * c->line_bytes, 1);
-        *here = (uint64_t)(uintptr_t)nb_chain_word(c, c->order[i + 1 < c->lines ? i + 1 : 0]);
-        *nb_chain_number(here) = i;
+}
+
+/* `starts`: room for `n` places in the cycle, each an n-th of it after the one before. */
+static inline void nb_chain_build(const struct nb_chain *c, uint64_t **starts, uint64_t n)
+{
+    uint64_t state = c->seed, *first = NULL, *last = NULL, found = 0;
+    for (uint64_t lap = 0; lap < c->laps; lap++) {
+        nb_chain_order(c, &state);
+        if (!lap)
+            first = nb_chain_word(c, *c->order, lap);
+        else
+            *last = (uint64_t)(uintptr_t)nb_chain_word(c, *c->order, lap);
+        for (uint64_t i = 0; i < c->lines; i++) {
+            uint64_t *here = nb_chain_word(c, c->order[i], lap);
+            if (i + AHEAD < c->lines)
+                __builtin_prefetch(c->memory + c->order[i + AHEAD] * c->line_bytes, 1);
+            *here = (uint64_t)(uintptr_t)nb_chain_word(c, c->order[i + 1 < c->lines ? i + 1 : 0], lap);
+            *nb_chain_number(here) = lap * c->lines + i;
+            last = here;
+        }
+        for (; found < n && found * c->laps * c->lines / n < (lap + 1) * c->lines; found++)
+            starts[found] = nb_chain_word(c, c->order[found * c->laps * c->lines / n - lap * c->lines], lap);
     }
+    if (c->laps > 1)
+        *last = (uint64_t)(uintptr_t)first;
 }
 
 /* `n` loads, a multiple of 64, each of which needs the result of the one before. */

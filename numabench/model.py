@@ -74,10 +74,11 @@ class Answer(Frozen):
     paired), `threshold` (the first value of `axis` from which on nothing differs from the
     contrast's control by more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
     axis within `tolerance`), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
-    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `agreement` (of the cell at `where` with that of another benchmark: `against` names
+    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `agreement` (of the cell at `where` with that of another benchmark, within `tolerance`: `against` names
     `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
     plateaus at `where` and at `against`, the curve over `axis` crosses the geometric mean of the two), `firmware` (what the
-    firmware claims of distances between nodes against the matrix at `where`), `ranking` (values of `axis` at `where`, best first).
+    firmware claims of distances between nodes against the matrix at `where`), `weights` (for dealing out pages to nodes, by the matrix
+    at `where`), `ranking` (values of `axis` at `where`, best first).
     """
 
     kind: str

@@ -145,7 +145,7 @@ def pairs_of(run) -> dict[str, tuple[int, int]]:
     return pairs
 
 
-OF_MATRICES = ("firmware", "agreement")  # answers that speak of more than one cell: nothing is given for them
+OF_MATRICES = ("firmware", "agreement", "weights")  # answers that speak of more than one cell: nothing is given for them
 
 
 def answers_of(run, benchmark: str) -> list:

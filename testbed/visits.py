@@ -21,7 +21,7 @@ COMPARED_STRIDES = (8, 256)  # shared and apart; those between are for the knee
 #: Small windows and few processes, since virtual time passes slowly; the method is the one of every run. Contrasts need six
 #: processes. Spacing 400: the work between two accesses takes longer than a line from any core to any other.
 SETTINGS = {
-    "node_latency": {"size": "8M"},  # over a hundred times the caches of the machines shipped
+    "node_latency": {"size": "8M", "page_size": "thp"},  # over a hundred times the caches of the machines shipped
     "padded_counters": {
         "operation": "atomic_add",
         "spacing": "400",

@@ -156,6 +156,35 @@ def test_a_chain_is_one_cycle_through_all_lines(loaded, group):
     scratch.close()
 
 
+def test_no_lap_repeats_the_order_of_another(loaded):
+    size, kernel, laps = 16 << 10, loaded["memory_latency"], 4
+    crew, buffer, scratch = Crew(1), Buffer(size), Buffer(size)
+    crew.place((min(os.sched_getaffinity(0)),), (0,))
+    case = crew.case
+    case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
+    for slot, value in enumerate(kernel.encode({"seed": 3, "laps": laps})):
+        case.parameter[slot] = value
+    assert crew.enter(kernel, abi.PREPARE, [0])[0].status == abi.OK
+    memory = (ctypes.c_uint64 * (size // 8)).from_address(buffer.address)
+    place = start = ctypes.c_uint64.from_address(scratch.address).value
+    visited = []
+    for _ in range(laps * size // 64):
+        visited.append((place - buffer.address) // 64)
+        place = memory[(place - buffer.address) // 8]
+    assert place == start and [visited.count(line) for line in range(size // 64)] == [laps] * (size // 64)
+    following = {line: [b for a, b in itertools.pairwise(visited) if a == line] for line in range(size // 64)}
+    repeated = [line for line, after in following.items() if len(set(after)) < len(after)]
+    assert len(repeated) < size // 64 // 8  # by chance a line is followed by the same one twice
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    buffer.close()
+    scratch.close()
+
+
+def test_laps_that_a_line_has_no_room_for_are_refused(loaded):
+    with pytest.raises(AssertionError):
+        enter(loaded["memory_latency"], {"line_bytes": 32, "laps": 3}, size=1 << 12)
+
+
 def test_the_median_batch_is_within_the_window_s_own_times(loaded):
     found = enter(loaded["memory_latency"], {"seed": 1}, size=1 << 14)
     thread = found.threads[0]
@@ -389,8 +418,8 @@ RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benc
     ],
     "contention": [(2, 8192, (i, 5, 5), {"primitive": name}) for i, name in enumerate(discover()["contention"].axes[0].values)],
     "memory_latency": [
-        (1, 1 << 16, (64, group, 5, chains), {"size": 1 << 16, "chains": chains})
-        for group, chains in ((0, 1), (4096, 3), (1 << 40, 16))
+        (1, 1 << 16, (64, group, 5, chains, laps), {"size": 1 << 16, "chains": chains, "laps": laps})
+        for group, chains, laps in ((0, 1, 1), (4096, 3, 1), (1 << 40, 16, 1), (4096, 1, 4), (1 << 40, 16, 3))
     ],
 }
 

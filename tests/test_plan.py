@@ -40,7 +40,9 @@ def test_every_case_is_placed_on_cpus_that_are_there(two_sockets, profile):
         for planned in block.cases:
             assert set(planned.placement.cpus) <= set(two_sockets.allowed_cpus)
             wanted = planned.case.parameters.get("threads")
-            if wanted is None and (block.benchmark == "loaded_latency" or planned.case.parameters.get("cores") == "all"):
+            if wanted is None and (
+                block.benchmark in ("loaded_latency", "memory_policy") or planned.case.parameters.get("cores") == "all"
+            ):
                 wanted = 8  # the cores of a node
             assert len(set(planned.placement.cpus)) == (wanted or 1)
 

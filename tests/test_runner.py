@@ -17,6 +17,7 @@ from numabench.measure.executor import Outcome
 from numabench.measure.plan import make_plan
 from numabench.measure.protocol import Began, Done, Job, Took
 from numabench.measure.runner import Runner
+from numabench.measure.visit import Request, Visit, open_resume
 from numabench.model import BenchmarkRecord, Metric, Sample
 from numabench.runlog.read import load
 from numabench.runlog.write import Journal
@@ -94,6 +95,48 @@ def scene(tmp_path):
         ), tmp_path / "log.jsonl"
 
     return make
+
+
+class Curve(FakeExecutor):
+    """Latencies that step up at two sizes."""
+
+    def execute(self, job: Job, timeout: float) -> Outcome:
+        outcome = super().execute(job, timeout)
+        for event in outcome.events:
+            if isinstance(event, Took):
+                size = event.sample.parameters["size"]
+                level = 1.0 if size <= 40_000 else 5.0 if size <= 3_000_000 else 100.0
+                event.sample.metrics.clear()
+                event.sample.metrics.update(latency=level * random.Random(size).uniform(0.999, 1.001), cycles=4.0)
+        return outcome
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_curve_is_refined_at_its_knees(tmp_path, interrupted):
+    path, asked = tmp_path / "log.jsonl", Request(benchmarks=("memory_latency",), profile="standard")
+    visit, executor = Visit(asked), Curve(sd=0.1, faults={30: KeyboardInterrupt} if interrupted else None)
+    first = {c.case.parameters["size"] for block in visit.plan.blocks for c in block.cases}
+    visit.measure(path, judge, executor=executor)
+    if interrupted:
+        request, resumed = open_resume(path)
+        Visit(request).measure(path, judge, executor=Curve(sd=0.1), resume=resumed)
+    log = load(path)
+    added = {s.parameters["size"] for t in log.trials for s in t.samples} - first
+    assert len(added) == 2 and sorted(size > 100_000 for size in added) == [False, True]
+    processes = sorted(t.process for t in log.trials if {s.parameters["size"] for s in t.samples} <= added)
+    assert processes == list(range(5, processes[-1] + 1)) and len(processes) >= 5  # from the first look on
+    record = log.benchmarks[-1]
+    assert (
+        added <= set(next(axis.values for axis in record.axes if axis.name == "size"))
+        and record.cases == log.ends[-1].cells["total"]
+    )
+
+
+def test_what_was_asked_for_by_value_is_not_refined(tmp_path):
+    path = tmp_path / "log.jsonl"
+    asked = Request(benchmarks=("memory_latency",), profile="standard", settings=("size=16k,64k", "order=group"))
+    Visit(asked).measure(path, judge, executor=Curve())
+    assert {s.parameters["size"] for t in load(path).trials for s in t.samples} == {16 << 10, 64 << 10}
 
 
 def trials_of(path: Path):

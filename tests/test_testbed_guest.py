@@ -90,7 +90,7 @@ def test_nothing_is_left_behind_however_it_ends(how):
 # -- placement, in plain mode -------------------------------------------------------------------------------------------
 
 SIZE = 1 << 20
-RUN = "run node_latency --set size=1M --window 20ms --samples 1 --processes 1 --quiet"
+RUN = "run node_latency --set size=1M --set page_size=thp --window 20ms --samples 1 --processes 1 --quiet"
 OFFLINE = f"""
 (while ! grep -q trial /out/offline/m/*.jsonl 2>/dev/null; do sleep 0.2; done
  echo 0 > /sys/devices/system/cpu/cpu2/online

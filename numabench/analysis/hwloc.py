@@ -11,11 +11,9 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 
 from ..errors import UsageError
-from ..runlog.export import samples
 from ..runlog.read import RunLog
 from ..units import parse_cpus
-from .estimate import estimate_cells
-from .structure import with_distance
+from .nodes import matrix_of, one_machine, valid_cells
 
 MIB = 1 << 20
 HIGHER_FIRST, LOWER_FIRST, NEED_INITIATOR = 1, 2, 4  # hwloc_memattr_flag_e
@@ -31,15 +29,11 @@ ATTRIBUTES = (
 
 def memory_attributes(log: RunLog) -> str:
     """The XML for the one machine of `log`. Raises UsageError for several machines, or without a node matrix."""
-    machines = {str(header.machine.get("id")): header.machine for header in log.headers}
-    if len(machines) != 1:
-        raise UsageError(f"these logs hold {len(machines)} machines", "export the logs of one at a time")
-    topology = next(iter(machines.values())).get("topology") or {}
+    topology = one_machine(log).get("topology") or {}
     if not topology.get("nodes"):
         raise UsageError("these logs do not say which nodes the machine has", "run numabench node_latency node_bandwidth on it")
     tree = Tree(topology)
-    estimates = estimate_cells(with_distance(samples(log)))
-    estimates = estimates[estimates["main"] & estimates["value"].notna()]
+    estimates = valid_cells(log)
     found = [tree.attribute(*attribute[:2], matrix_of(estimates, *attribute[2:])) for attribute in ATTRIBUTES]
     if not any(found):
         raise UsageError(
@@ -48,21 +42,6 @@ def memory_attributes(log: RunLog) -> str:
     ElementTree.indent(tree.root)
     head = '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE topology SYSTEM "hwloc2.dtd">\n'
     return head + ElementTree.tostring(tree.root, encoding="unicode") + "\n"
-
-
-def matrix_of(estimates, benchmark: str, metric: str, where: dict, unit: int) -> dict[tuple[int, int], int]:
-    """(CPU node, memory node) -> hwloc's integer; of all cores of the node where that was measured, else of one."""
-    rows = estimates[(estimates["benchmark"] == benchmark) & (estimates["metric"] == metric)]
-    for name, value in where.items():
-        rows = rows[rows[name] == value] if name in rows else rows.iloc[:0]
-    if rows.empty:
-        return {}
-    if "cores" in rows and (rows["cores"] == "all").any():
-        rows = rows[rows["cores"] == "all"]
-    return {
-        (int(a), int(b)): round(value / unit)
-        for a, b, value in zip(rows["cpu_node"], rows["memory_node"], rows["value"], strict=True)
-    }
 
 
 def bitmap(numbers: Iterable[int]) -> str:

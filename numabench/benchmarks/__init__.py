@@ -122,6 +122,7 @@ class Benchmark(ABC):
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
     seconds: ClassVar[float] = 0.0  # and what it takes on top, whatever the window
+    refined: ClassVar[str] = ""  # the metric by which `refine` looks; empty: nothing is refined
     most_samples: ClassVar[int | None] = None  # of a case in one process, where one takes seconds
     needs: ClassVar[str] = ""  # what a machine without a place for any case lacks
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
@@ -153,6 +154,10 @@ class Benchmark(ABC):
     def answers(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """The sentences that the report says, for the points that were planned."""
         return ()
+
+    def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
+        """Points to add to those of the sweep, by the medians of `refined` that the first processes found."""
+        return []
 
     def samples(self, wanted: int) -> int:
         """Samples of a case in one process, where `wanted` are asked for."""

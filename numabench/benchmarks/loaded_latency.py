@@ -34,6 +34,9 @@ def rates(loaders: int) -> tuple[str, ...]:
     return (IDLE, *within[::-every][::-1], MOST)
 
 
+CHASED = 0.03  # of a core's bandwidth that another core's chase may take
+
+
 class LoadedLatency(Benchmark):
     name = kernel = "loaded_latency"
     rank = 8
@@ -149,6 +152,7 @@ class LoadedLatency(Benchmark):
                 found.append(Answer(kind="cell", metric="latency", where=idle, text=f"Idle ({where}), a load takes {{value}}"))
                 if idle["chase_node"] == idle["cpu_node"] == min(topology.cpu_nodes(), default=0):
                     found.append(same_latency(idle, "Idle latency, by two benchmarks"))
+                    found.append(saturation(most, loaders))
             found += [
                 Answer(
                     kind="cell",
@@ -231,6 +235,21 @@ def expected_sums(mix: str, bursts: int, done: int) -> tuple[int, int]:
     cut = min(rest, checked)
     left = read(checked) * BURST_SUM + written(0, cut, turns) + written(cut, checked, turns - 1)
     return (turns * read(bursts) + read(rest)) * READ_SUM & MASK, left & MASK
+
+
+def saturation(most: Parameters, loaders: int) -> Answer:
+    """Asks whether node_bandwidth read as much from the memory of that node as the loaders did at most."""
+    shared = {name: most[name] for name in ("size", "vector", "page_size")}
+    where = {"cpu_node": most["cpu_node"], "memory_node": most["load_node"], "cores": "one" if loaders == 1 else "all"}
+    return Answer(
+        kind="agreement",
+        metric="load",
+        where=most,
+        against={"benchmark": "node_bandwidth", "metric": "bandwidth", "kernel": "read", **where, **shared},
+        tolerance=CHASED if loaders == 1 else 1 / (loaders + 1),  # where a core chases, one less reads
+        headline=False,
+        text="Read bandwidth at saturation, by two benchmarks",
+    )
 
 
 BENCHMARK = LoadedLatency()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from ..kernel import mean_batch
-from ..model import Answer, Axis, View
+from ..model import Answer, Axis, Contrast, View
 from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
@@ -24,6 +25,8 @@ MOST_CHAINS = 16  # as in kernels/memory_latency.c
 SMALLEST = 2 * KIB
 CACHES_TIMES = 4  # DRAM is measured on at least four times the last-level caches in use: 20 % of hits are left at twice
 UNKNOWN_CACHES = 64 * MIB  # where the firmware names none
+MOST_LAPS = 4  # a line has room for as many pointers, each beside its number
+KNEE = 1.15  # times the latency of the next smaller size: the curve rises there
 LEAST_L1_CYCLES = 3.0  # no load-to-use latency of a current core is shorter
 
 
@@ -41,8 +44,8 @@ def chain_scratch(size: int) -> int:
 def same_latency(where: Parameters, text: str) -> Answer:
     """Asks whether memory_latency found the same for a working set of this size in memory."""
     shared = {name: where[name] for name in ("size", "page_size")}
-    against = {"benchmark": "memory_latency", "metric": "latency", "order": "group", "chains": 1, **shared}
-    return Answer(kind="agreement", metric="latency", where=where, against=against, headline=False, text=text)
+    against = {"benchmark": "memory_latency", "metric": "latency", "order": "group", "chains": 1, "laps": 1, **shared}
+    return Answer(kind="agreement", metric="latency", where=where, against=against, tolerance=0.0, headline=False, text=text)
 
 
 class Chase(Benchmark):
@@ -68,7 +71,7 @@ class Chase(Benchmark):
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"group_bytes": ORDERS[p["order"]], "chains": p.get("chains", 1)}
+        return {"group_bytes": ORDERS[p["order"]], "chains": p.get("chains", 1), "laps": p.get("laps", 1)}
 
     def seed_argument(self, seed: int) -> dict[str, int]:
         return {"seed": seed}
@@ -79,7 +82,7 @@ class Chase(Benchmark):
 
     def check(self, p: Parameters, found: Found) -> str:
         """The only chase has made all steps; several, which began a sixteenth of the cycle apart, together those they count."""
-        thread, lines, chains = found.threads[0], p["size"] // 64, p.get("chains", 1)
+        thread, lines, chains = found.threads[0], p["size"] // 64 * p.get("laps", 1), p.get("chains", 1)
         if chains == 1:
             steps, at = thread.executed, thread.check
         else:
@@ -116,7 +119,16 @@ class MemoryLatency(Chase):
             values=PAGE_SIZES,
         ),
         Axis(name="chains", summary="independent chases at the same time", values=(1, 2, 4, 8, 16), least=1, most=16),
+        Axis(
+            name="laps",
+            summary="rounds through all lines, each in another order, before an order comes again",
+            values=(1, 4),
+            least=1,
+            most=4,
+        ),
     )
+    contrasts = (Contrast(axis="laps", control=1, metric="latency"),)
+    refined = "latency"
     views = (
         View(
             title="Latency by working set (huge pages)",
@@ -145,33 +157,39 @@ class MemoryLatency(Chase):
     def sweep(self, topology, profile: str) -> list[Sweep]:
         largest = memory_size(topology, topology.order_cpus()[:1])
         octaves = [1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())]
-        one = {"chains": (1,)}  # memory_parallelism sweeps them
+        one = {"chains": (1,), "laps": (1,)}  # memory_parallelism sweeps the chains
         if profile == "quick":
             return [
                 {**one, "size": octaves[1::2], "order": ("group",), "page_size": ("thp",)},
                 {**one, "size": octaves[-1:], "order": ("random",), "page_size": ("thp",)},
             ]
         if profile == "full":
-            return [{**one, "size": sizes_per_octave(octaves, 4), "order": tuple(ORDERS), "page_size": PAGE_SIZES}]
+            every = {**one, "size": sizes_per_octave(octaves, 4), "order": tuple(ORDERS), "page_size": PAGE_SIZES}
+            return [every, {**one, "size": octaves, "order": ("group",), "page_size": ("thp",), "laps": (MOST_LAPS,)}]
         others = [
             {**one, "size": octaves[::-3][::-1], "order": orders, "page_size": (page,)}
             for orders, page in ((("random", "page", "sequential"), "thp"), (("group", "random"), "4k"))
         ]
-        return [{**one, "size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}, *others]
+        main = {**one, "size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}
+        return [main, *others]
+
+    def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
+        """A size halfway between every two neighbours of the main curve between which it rises."""
+        main = {"order": "group", "page_size": "thp", "chains": 1, "laps": 1}
+        curve = [(p, ns) for p, ns in found if p == {**p, **main}]
+        curve.sort(key=lambda point: point[0]["size"])
+        points = []
+        for (p, low), (q, high) in itertools.pairwise(curve):
+            middle = int((p["size"] * q["size"]) ** 0.5) // 256 * 256
+            if high > KNEE * low and p["size"] < middle < q["size"]:
+                points.append({**p, "size": middle})
+        return points
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
-        cpu = topology.order_cpus()[0]
         sizes = sorted({p["size"] for p in cases if p["order"] == "group" and p["page_size"] == "thp"})
-        found, levels = [], []
+        found, levels, caches = [], [], own_caches(topology)
         for level in (1, 2, 3):
-            capacity = min(
-                (
-                    c.size_bytes
-                    for c in topology.caches
-                    if c.level == level and c.type != "Instruction" and cpu in c.cpus and c.size_bytes
-                ),
-                default=None,
-            )
+            capacity = caches.get(level)
             share = capacity and max((s for s in sizes if s <= capacity // 2), default=None)
             if share and level == 3:  # neighbours leave a fraction of a shared cache: well above L2, well below the capacity
                 share = max((s for s in sizes if s <= capacity // 8), default=share)
@@ -187,7 +205,7 @@ class MemoryLatency(Chase):
                         kind="capacity",
                         metric="latency",
                         axis="size",
-                        where={"size": size, "order": "group", "page_size": "thp"},
+                        where={"size": size, "order": "group", "page_size": "thp", "laps": 1},
                         against={"size": following},
                         headline=False,
                         text=f"{name}, {format_bytes(capacity)} by the firmware, holds up to {{value}} in effect",
@@ -201,15 +219,37 @@ class MemoryLatency(Chase):
                         f"within {format_bytes(sizes[-1])} in random order (memory and address translation)", sizes[-1], "random"
                     )
                 )
+        found += [
+            Answer(
+                kind="ratio",
+                metric="latency",
+                where=p,
+                against={"laps": 1},
+                headline=False,
+                text=f"In {format_bytes(p['size'])}, {p['laps']} laps of different order take {{value}} as long as one order over and over, "
+                "which a prefetcher may remember",
+            )
+            for p in cases
+            if p["laps"] > 1
+        ]
         return tuple(found)
 
     def level(self, where: str, size: int, order: str = "group") -> Answer:
         return Answer(
             kind="cell",
             metric="latency",
-            where={"size": size, "order": order, "page_size": "thp"},
+            where={"size": size, "order": order, "page_size": "thp", "laps": 1},
             text=f"A dependent load {where} takes {{value}}",
         )
+
+
+def own_caches(topology) -> dict[int, int]:
+    """Level -> bytes of the smallest data cache of that level that the first CPU has."""
+    cpu, sizes = topology.order_cpus()[0], {}
+    for cache in topology.caches:
+        if cache.holds_data and cache.size_bytes and cpu in cache.cpus:
+            sizes[cache.level] = min(cache.size_bytes, sizes.get(cache.level, cache.size_bytes))
+    return sizes
 
 
 def sizes_per_octave(octaves: list[int], points: int) -> list[int]:

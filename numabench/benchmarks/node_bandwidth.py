@@ -117,9 +117,16 @@ class NodeBandwidth(Streams):
                 shared = {name: p[name] for name in ("kernel", "size", "vector", "page_size")}
                 against = {"benchmark": "memory_bandwidth", "metric": "bandwidth", "threads": threads, **shared}
                 text = f"Read bandwidth of {threads_text(threads)}, by two benchmarks"
-                found.append(Answer(kind="agreement", metric="bandwidth", where=p, against=against, headline=False, text=text))
+                found.append(
+                    Answer(
+                        kind="agreement", metric="bandwidth", where=p, against=against, tolerance=0.0, headline=False, text=text
+                    )
+                )
         for cores in dict.fromkeys(p["cores"] for p in cases):
             where = {"kernel": "read", "cores": cores}
+            if len({p["memory_node"] for p in cases}) > 1:
+                text = f"Weights for interleaving pages, by what {'all cores' if cores == 'all' else 'one core'} read from each node: {{value}}"
+                found.append(Answer(kind="weights", metric="bandwidth", where=where, headline=cores == "all", text=text))
             if sum(all(p[k] == v for k, v in where.items()) for p in cases) > 1:
                 text = f"What the firmware's distances say of reading by {'all cores' if cores == 'all' else 'one core'}, against the measured matrix"
                 found.append(Answer(kind="firmware", metric="bandwidth", where=where, headline=cores == "all", text=text))

@@ -20,7 +20,11 @@ class NodeLatency(Chase):
         Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
         Axis(name="size", summary="working set", values=(), unit="B", log=True, least=1 << 20, step=256),
     )
-    views = (View(title="Latency from node to node", metric="latency", kind="heatmap", x="memory_node", y="cpu_node"),)
+    views = (
+        View(
+            title="Latency from node to node", metric="latency", kind="heatmap", x="memory_node", y="cpu_node", facet="page_size"
+        ),
+    )
     notes = ("Nodes without CPUs (expanders, high-bandwidth memory) are columns, nodes without memory are rows.",)
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
@@ -30,7 +34,7 @@ class NodeLatency(Chase):
                 "cpu_node": topology.cpu_nodes(),
                 "memory_node": topology.memory_nodes(),
                 "order": ("group",),
-                "page_size": ("thp",) if profile == "quick" else ("4k", "thp"),
+                "page_size": ("thp",) if profile == "quick" else ("thp", "4k"),
                 "size": (memory_size(topology, *firsts),),
             }
         ]
@@ -52,33 +56,36 @@ class NodeLatency(Chase):
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found = []
-        for node in dict.fromkeys(p["cpu_node"] for p in cases):
-            row = [p for p in cases if p["cpu_node"] == node]
-            local = next((p for p in row if p["memory_node"] == node), None)
-            if local:
-                alone = ", the only one" if len({(p["cpu_node"], p["memory_node"]) for p in cases}) == 1 else ""
+        few = len({(p["cpu_node"], p["memory_node"]) for p in cases}) <= 16
+        for p in cases:
+            if p["memory_node"] == p["cpu_node"]:
+                alone = ", the only one" if len({(q["cpu_node"], q["memory_node"]) for q in cases}) == 1 else ""
+                text = f"Node {p['cpu_node']}{alone}: local memory{small(p)} takes {{value}}"
+                found.append(Answer(kind="cell", metric="latency", where=p, headline=not small(p), text=text))
+            elif {**p, "memory_node": p["cpu_node"]} in cases:
                 found.append(
-                    Answer(kind="cell", metric="latency", where=local, text=f"Node {node}{alone}: local memory takes {{value}}")
+                    Answer(
+                        kind="ratio",
+                        metric="latency",
+                        where=p,
+                        against={"memory_node": p["cpu_node"]},
+                        headline=few and not small(p),
+                        text=f"From node {p['cpu_node']}, memory of node {p['memory_node']}{small(p)} takes {{value}} as long as local memory",
+                    )
                 )
-            found += [
-                Answer(
-                    kind="ratio",
-                    metric="latency",
-                    where=p,
-                    against={"memory_node": node},
-                    headline=len(cases) <= 16,
-                    text=f"From node {node}, memory of node {p['memory_node']} takes {{value}} as long as local memory",
-                )
-                for p in row
-                if local and p is not local
-            ]
+        found.sort(key=lambda answer: (answer.where["cpu_node"], answer.kind != "cell"))
         first = next((p for p in cases if p["cpu_node"] == p["memory_node"] == min(topology.cpu_nodes(), default=None)), None)
         if first:
             found.append(same_latency(first, "Local memory, by two benchmarks"))
-        if len(cases) > 1:
+        pages = cases[0]["page_size"] if cases else ""
+        if len([p for p in cases if p["page_size"] == pages]) > 1:
             text = "What the firmware's distances say of latency, against the measured matrix"
-            found.append(Answer(kind="firmware", metric="latency", where={}, text=text))
+            found.append(Answer(kind="firmware", metric="latency", where={"page_size": pages}, text=text))
         return tuple(found)
+
+
+def small(p: Parameters) -> str:
+    return " in 4 KiB pages" if p["page_size"] == "4k" else ""
 
 
 BENCHMARK = NodeLatency()

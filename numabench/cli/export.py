@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from ..runlog.read import RunLog
 
-HWLOC = "hwloc-memattrs"
+HWLOC, WEIGHTS = "hwloc-memattrs", "interleave-weights"
 EPILOG = """\b
 Examples:
   numabench export results/sample > samples.csv
@@ -18,6 +18,7 @@ Examples:
   numabench export results/mine --format json | jq '.[0]'
   numabench export results/* --format parquet -o all.parquet
   numabench export results/mine --format hwloc-memattrs -o mine.xml && lstopo --input mine.xml --memattrs
+  numabench export results/mine --format interleave-weights | sudo sh
 \b
 Columns: run, machine, benchmark, metric, unit, session, process, sample, value, valid; then one per parameter; then
 case, block, polarity, machine_id, hop_ns, frequency_ghz, reasons. Keep the rows with valid = True, take the median per
@@ -45,16 +46,17 @@ def check_benchmark(log: RunLog, name: str) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("csv", "json", "parquet", HWLOC)),
+    type=click.Choice(("csv", "json", "parquet", HWLOC, WEIGHTS)),
     default="csv",
     show_default=True,
-    help="parquet needs pyarrow (pip install 'numabench[fleet]'); hwloc-memattrs is a topology with measured memory attributes.",
+    help="parquet needs pyarrow (pip install 'numabench[fleet]'); hwloc-memattrs is a topology with measured memory attributes; "
+    "interleave-weights are shell commands for the kernel's weighted interleave.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there instead of to standard output."
 )
 def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Path | None) -> None:
-    """Write one row per sample and metric of LOG..., files or folders; or, for hwloc, what was measured between nodes."""
+    """Write one row per sample and metric of LOG..., files or folders; or, for hwloc and the kernel, what was measured between nodes."""
     from ..errors import UsageError
     from ..runlog.export import samples, write_table
     from ..runlog.read import load
@@ -64,6 +66,11 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
         from ..analysis.hwloc import memory_attributes
 
         write_text(memory_attributes(log), output)
+        return
+    if form == WEIGHTS:
+        from ..analysis.weights import weight_commands
+
+        write_text(weight_commands(log), output)
         return
     if benchmark is not None:
         check_benchmark(log, benchmark)

@@ -208,31 +208,9 @@ def make_plan(
     timing, selection = msgspec.structs.replace(default_timing, **timing_changes), selection or {}
     blocks, skipped = [], []
     for benchmark in benchmarks:
-        planned, nowhere = [], []
-        for parameters in expand(benchmark, topology, profile, selection):
-            placement = benchmark.place(parameters, topology)
-            case = Case(benchmark=benchmark.name, parameters=parameters)
-            if placement is None:
-                nowhere.append(case)
-            elif missing := lacking_pages(placement, reserved):
-                skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {missing}")
-            elif memory is not None and placement.size + placement.scratch > memory:
-                skipped.append(
-                    f"{benchmark.name} {case.label()}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
-                    f"{format_bytes(memory)} may be used here"
-                )
-            else:
-                planned.append(
-                    PlannedCase(
-                        case=case,
-                        placement=placement,
-                        group=benchmark.group(parameters),
-                        seconds=case_seconds(benchmark, timing),
-                        preparation=benchmark.preparation(parameters),
-                    )
-                )
-        if nowhere:
-            skipped.append(without_place(benchmark, nowhere))
+        points = expand(benchmark, topology, profile, selection)
+        planned, left_out = plan_cases(benchmark, points, topology, timing, memory, reserved)
+        skipped += left_out
         blocks += make_blocks(benchmark.name, planned)
     if not blocks:
         raise MachineError(
@@ -258,6 +236,41 @@ def make_plan(
         seed=seed,
         skipped=tuple(dict.fromkeys(skipped)),
     )
+
+
+def plan_cases(
+    benchmark: Benchmark,
+    points: Iterable[Parameters],
+    topology: Topology,
+    timing: Timing,
+    memory: int | None = None,
+    reserved: Callable[[str, int | None], int] | None = None,
+) -> tuple[list[PlannedCase], list[str]]:
+    """The points with their places, and why others have none (see `make_plan`)."""
+    planned, skipped, nowhere = [], [], []
+    for parameters in points:
+        placement = benchmark.place(parameters, topology)
+        case = Case(benchmark=benchmark.name, parameters=parameters)
+        if placement is None:
+            nowhere.append(case)
+        elif missing := lacking_pages(placement, reserved):
+            skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {missing}")
+        elif memory is not None and placement.size + placement.scratch > memory:
+            skipped.append(
+                f"{benchmark.name} {case.label()}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
+                f"{format_bytes(memory)} may be used here"
+            )
+        else:
+            planned.append(
+                PlannedCase(
+                    case=case,
+                    placement=placement,
+                    group=benchmark.group(parameters),
+                    seconds=case_seconds(benchmark, timing),
+                    preparation=benchmark.preparation(parameters),
+                )
+            )
+    return planned, [*([without_place(benchmark, nowhere)] if nowhere else []), *skipped]
 
 
 def without_place(benchmark: Benchmark, cases: list[Case]) -> str:
@@ -289,8 +302,8 @@ def fit_blocks(blocks: list[Block], seconds: float) -> tuple[list[Block], list[B
     return [b for b in blocks if b in kept], [b for b in blocks if b not in kept]
 
 
-def make_blocks(benchmark: str, planned: list[PlannedCase]) -> list[Block]:
-    """Whole groups, packed into blocks of about TRIAL_SECONDS."""
+def make_blocks(benchmark: str, planned: list[PlannedCase], first: int = 0) -> list[Block]:
+    """Whole groups, packed into blocks of about TRIAL_SECONDS, which are numbered from `first` on."""
     groups: dict[tuple, list[PlannedCase]] = {}
     for case in planned:
         groups.setdefault(case.group, []).append(case)
@@ -299,7 +312,9 @@ def make_blocks(benchmark: str, planned: list[PlannedCase]) -> list[Block]:
         if not packs or cases_seconds([*packs[-1], *group]) > TRIAL_SECONDS:
             packs.append([])
         packs[-1] += group
-    return [Block(benchmark=benchmark, name=f"{benchmark}/{number}", cases=tuple(pack)) for number, pack in enumerate(packs)]
+    return [
+        Block(benchmark=benchmark, name=f"{benchmark}/{number}", cases=tuple(pack)) for number, pack in enumerate(packs, first)
+    ]
 
 
 def order_cases(block: Block, process: int, seed: int) -> list[PlannedCase]:

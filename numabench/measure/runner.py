@@ -13,7 +13,7 @@ from .. import kernel as abi
 from ..benchmarks import memory_node
 from ..errors import NumabenchError
 from ..host.topology import Topology
-from ..model import EndRecord, TrialRecord
+from ..model import BenchmarkRecord, EndRecord, TrialRecord
 from ..runlog.write import Journal
 from .executor import Executor, Outcome
 from .plan import Block, Plan, job_cases
@@ -25,6 +25,9 @@ RETRIES = 2  # more processes for what a crashed one had not reached
 GIVE_UP_AFTER = 2  # failures of a case
 TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
 TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
+
+#: Blocks to add to those planned, by the trials of the first look, and the records that then describe their benchmarks.
+Refiner = Callable[[Iterable[TrialRecord]], tuple[list[Block], list[BenchmarkRecord]]]
 
 #: Relative half-widths by case, from all trials of the session so far; infinite while a case has too few processes.
 Judge = Callable[[Iterable[TrialRecord]], dict[str, float]]
@@ -58,12 +61,14 @@ class Runner:
         session: str,
         progress: Progress | None = None,
         trials: Iterable[TrialRecord] = (),
+        refine: Refiner | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.plan, self.topology, self.kernels, self.modules = plan, topology, kernels, modules
         self.executor, self.journal, self.judge = executor, journal, judge
         self.run_id, self.session, self.progress, self.clock = run, session, progress or Progress(), clock
-        self.trials = list(trials)
+        self.trials, self.refine = list(trials), refine
+        self.blocks = list(plan.blocks)
         self.active = {block.name: block for block in plan.blocks}
         self.reached: dict[str, float] = {}
         self.failures: Counter[str | None] = Counter()
@@ -191,6 +196,17 @@ class Runner:
             elif len(left) < len(block.cases):
                 self.active[name] = Block(benchmark=block.benchmark, name=name, cases=left)
                 self.costs[name] *= len(left) / len(block.cases)
+        if processes == self.plan.looks[0] and self.refine:
+            self.add(*self.refine(t for t in self.trials if t.process < processes))
+
+    def add(self, blocks: list[Block], records: list[BenchmarkRecord]) -> None:
+        """Measure these blocks as well from now on."""
+        for record in records:
+            self.journal.append(record)
+        for block in blocks:
+            self.blocks.append(block)
+            self.active[block.name] = block
+            self.costs[block.name] = block.seconds
 
     def worth_measuring(self, case: str, processes: int) -> bool:
         """Whether a cell lacks precision that it could still reach."""
@@ -224,7 +240,7 @@ class Runner:
             self.reached = self.judge(self.trials)
         except NumabenchError:
             self.reached = {}
-        cases = {c.case.hash: block for block in self.plan.blocks for c in block.cases}
+        cases = {c.case.hash for block in self.blocks for c in block.cases}
         wanting = {
             case: self.reached.get(case, float("inf"))
             for case in cases

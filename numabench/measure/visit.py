@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
@@ -18,13 +19,13 @@ from ..host.machine import read_machine
 from ..host.memory import available_bytes, reserved_bytes
 from ..host.placement import numactl_command
 from ..host.topology import Topology, read_topology
-from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, TrialRecord
+from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA
 from ..runlog.read import load
 from ..runlog.write import Journal
 from ..units import parse_cpus
 from .executor import Executor, ProcessExecutor
-from .plan import TARGET, Plan, make_plan, parse_selection
+from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
 from .runner import Judge, Progress, Runner, utc_now
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
@@ -138,6 +139,9 @@ class Visit:
                 session,
                 progress,
                 resume.trials if resume else (),
+                None
+                if self.request.settings or self.plan.profile == "quick"
+                else lambda trials: self.refine(trials, kernels, run),
             )
             end = runner.run()
         if runner.trials and end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
@@ -180,6 +184,26 @@ class Visit:
             },
             arguments=msgspec.to_builtins(self.request) | {"command": " ".join(["numabench", *sys.argv[1:]])},
         )
+
+    def refine(
+        self, trials: Iterable[TrialRecord], kernels: dict[str, abi.Build], run: str
+    ) -> tuple[list[Block], list[BenchmarkRecord]]:
+        """Blocks of the points that the benchmarks want besides, by what was found so far; the plan has them as well from now on."""
+        found: dict[str, dict[str, list[Sample]]] = {}
+        for trial in trials:
+            for sample in trial.samples:
+                if sample.valid:
+                    found.setdefault(trial.benchmark, {}).setdefault(sample.case, []).append(sample)
+        added = []
+        for benchmark in self.benchmarks:
+            cases = found.get(benchmark.name, {}).values() if benchmark.refined else ()
+            curve = [(case[0].parameters, median(s.metrics[benchmark.refined] for s in case)) for case in cases]
+            planned, _ = plan_cases(benchmark, benchmark.refine(curve), self.topology, self.plan.timing)
+            first = sum(block.benchmark == benchmark.name for block in self.plan.blocks)
+            added += make_blocks(benchmark.name, planned, first)
+        self.plan = msgspec.structs.replace(self.plan, blocks=(*self.plan.blocks, *added))
+        names = {block.benchmark for block in added}
+        return added, [self.describe(b, kernels[b.name], run) for b in self.benchmarks if b.name in names]
 
     def describe(self, benchmark: Benchmark, build: abi.Build, run: str) -> BenchmarkRecord:
         """The descriptor that travels with the log: axes with the values measured, metrics as the kernel declares them."""

@@ -23,6 +23,7 @@ FINDERS = {
     "knee": curves.knee,
     "capacity": curves.capacity,
     "firmware": matrices.firmware,
+    "weights": matrices.weights,
 }
 
 __all__ = ["Answered", "answers", "design_text", "interval_text"]

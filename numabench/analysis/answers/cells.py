@@ -86,7 +86,8 @@ def other_cell(data: Data, answer: Answer) -> pd.Series | None:
 
 
 def agreement(data: Data, answer: Answer) -> Found:
-    """Whether another benchmark found the same for the same quantity: intervals that exclude each other contradict each other."""
+    """Whether another benchmark found the same for the same quantity: intervals that exclude each other by more than the tolerance
+    contradict each other."""
     mine, other = cell(data, answer), other_cell(data, answer)
     if not mine.usable:
         return mine
@@ -96,8 +97,9 @@ def agreement(data: Data, answer: Answer) -> Found:
     problem = ""
     if not all(map(math.isfinite, (mine.low, mine.high, other["low"], other["high"]))):
         problem = "unresolved: an interval is missing"
-    elif mine.high < other["low"] or other["high"] < mine.low:
-        problem = "a contradiction: the intervals exclude each other, so that one of the two is wrong or the machine has changed between them"
+    elif mine.high * (1 + answer.tolerance) < other["low"] or other["high"] * (1 + answer.tolerance) < mine.low:
+        apart = f" by more than {answer.tolerance:.0%}" if answer.tolerance else ""
+        problem = f"a contradiction: the intervals exclude each other{apart}, so that one of the two is wrong or the machine has changed between them"
     return Found(
         value=mine.value, low=mine.low, high=mine.high, unit=unit, value_text=mine.value_text, interval_text=said, problem=problem
     )

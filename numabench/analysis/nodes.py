@@ -1,0 +1,41 @@
+"""What was measured between the nodes of one machine."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ..errors import UsageError
+from ..runlog.export import samples
+from ..runlog.read import RunLog
+from .estimate import estimate_cells
+from .structure import with_distance
+
+
+def one_machine(log: RunLog) -> dict:
+    """What the log says of its only machine. Raises UsageError where there are several."""
+    machines = {str(header.machine.get("id")): header.machine for header in log.headers}
+    if len(machines) != 1:
+        raise UsageError(f"these logs hold {len(machines)} machines", "export the logs of one at a time")
+    return next(iter(machines.values()))
+
+
+def valid_cells(log: RunLog) -> pd.DataFrame:
+    """The estimates that have a value, each at its main distance."""
+    estimates = estimate_cells(with_distance(samples(log)))
+    return estimates[estimates["main"] & estimates["value"].notna()]
+
+
+def matrix_of(estimates, benchmark: str, metric: str, where: dict, unit: int) -> dict[tuple[int, int], int]:
+    """(CPU node, memory node) -> value in `unit`s of the metric's, rounded; of all cores of the node where that was measured, else of one; in huge pages likewise."""
+    rows = estimates[(estimates["benchmark"] == benchmark) & (estimates["metric"] == metric)]
+    for name, value in where.items():
+        rows = rows[rows[name] == value] if name in rows else rows.iloc[:0]
+    if rows.empty:
+        return {}
+    for name, preferred in (("cores", "all"), ("page_size", "thp")):
+        if name in rows and (rows[name] == preferred).any():
+            rows = rows[rows[name] == preferred]
+    return {
+        (int(a), int(b)): round(value / unit)
+        for a, b, value in zip(rows["cpu_node"], rows["memory_node"], rows["value"], strict=True)
+    }
