@@ -12,9 +12,9 @@
  * histogram of batches stand for, and the ns of all batches in its last bin, which has no end. */
 enum { NB_BATCH, NB_SHORTEST, NB_MEDIAN_PS, NB_LONGEST, NB_USUAL, NB_ENDLESS };
 
-/* A batch that takes this long was interrupted. Ten times the shortest: no level of memory is ten times slower than the
- * one before it; 20 us more: a timer tick takes 2 to 5. */
-#define NB_GAP_NS(shortest) (10 * (shortest) + 20000)
+/* A batch that takes this long was interrupted. Ten times the usual one (not the shortest, which a cache may have served): no level of
+ * memory is ten times slower than the one before it; 20 us more: a timer tick takes 2 to 5. */
+#define NB_GAP_NS(usual) (10 * (usual) + 20000)
 
 /* Executes `n` operations (a multiple of 64). */
 typedef void (*nb_batch)(struct nb_thread *t, uint64_t n);
@@ -85,8 +85,8 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
         batches++;
         if (took < shortest)
             shortest = took;
-        else if (took > NB_GAP_NS(shortest))
-            t->gaps++, t->gap_ns += took - shortest;
+        if (took > NB_GAP_NS(usual))
+            t->gaps++, t->gap_ns += took - usual;
         now = next;
     } while (now < end);
     t->end_ns = now;

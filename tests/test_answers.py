@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import counters, latency, loaded, make_log, matrix
+from synthetic import counters, latency, loaded, make_log, matrix, node_bandwidth
 
 from numabench.analysis.answers import answers, design_text, interval_text
 from numabench.analysis.estimate import contrast_cells, estimate_cells
@@ -322,11 +322,16 @@ def test_without_a_step_there_is_no_capacity():
     assert "no step" in asked(level, capacity(2**17, 2**23), benchmark="toy_latency")[0].text
 
 
-def agreement(log) -> list:
+def agreement(log, tolerance: float = 0.0) -> list:
     """Whether the local cell of the node matrix and memory in the latency curve agree."""
     against = {"benchmark": "toy_latency", "metric": "latency", "size": 2**27, "order": "group"}
     question = Answer(
-        kind="agreement", metric="latency", where={"cpu_node": 0, "memory_node": 0}, against=against, text="Local memory"
+        kind="agreement",
+        metric="latency",
+        where={"cpu_node": 0, "memory_node": 0},
+        against=against,
+        tolerance=tolerance,
+        text="Local memory",
     )
     records = tuple(msgspec.structs.replace(b, answers=(question,) if b.name == "toy_nodes" else ()) for b in log.benchmarks)
     return answers(msgspec.structs.replace(log, benchmarks=records))
@@ -347,3 +352,27 @@ def test_two_benchmarks_of_one_quantity_agree_or_contradict(factor, agrees):
 
 def test_an_agreement_with_what_was_not_measured_is_not_said():
     assert agreement(make_log(benchmarks=(matrix,))) == []
+
+
+@pytest.mark.parametrize(("factor", "tolerance", "agrees"), [(1.2, 0.3, True), (1.2, 0.05, False)])
+def test_an_agreement_has_the_tolerance_that_is_asked_for(factor, tolerance, agrees):
+    log = make_log(
+        processes=12,
+        sd=(0.0, 0.004, 0.002),
+        benchmarks=(latency, matrix),
+        scale=lambda name, _: factor if name == "toy_nodes" else 1.0,
+    )
+    (found,) = agreement(log, tolerance=tolerance)
+    assert found.ok == agrees and (f"by more than {tolerance:.0%}" in found.text) != agrees
+
+
+def test_weights_for_interleaving_are_said():
+    question = Answer(kind="weights", metric="bandwidth", where={"kernel": "read", "cores": "all"}, text="Weights: {value}")
+    log = make_log(benchmarks=(node_bandwidth,), sd=(0.0, 0.0, 0.0), scale=lambda _, p: 2.0 if p["memory_node"] == 3 else 1.0)
+    (found,) = asked(log, question, benchmark="node_bandwidth")
+    assert (
+        found.ok
+        and found.text == "Weights: node 0: 2, node 1: 2, node 2: 2, node 3: 1 (at most 0% from the measured proportions)."
+    )
+    (missing,) = asked(log, msgspec.structs.replace(question, where={"kernel": "copy"}), benchmark="node_bandwidth")
+    assert not missing.ok and "fewer than two nodes" in missing.text

@@ -14,11 +14,14 @@ import msgspec
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from pages import numabench, write_log
 from synthetic import make_log, node_bandwidth, node_latency
 from synthetic_sysfs import SyntheticTree
 
 from numabench.analysis.hwloc import bitmap, memory_attributes
+from numabench.analysis.weights import interleave_weights, weight_commands
 from numabench.cli.export import command
 from numabench.errors import MachineError, UsageError
 from numabench.host.topology import read_topology, to_json_dict
@@ -168,6 +171,38 @@ def test_hwloc_itself_reads_the_attributes(four_nodes, tmp_path):
     path.write_text(memory_attributes(four_nodes))
     shown = subprocess.run([lstopo, "--input", str(path), "--memattrs"], capture_output=True, text=True, check=True)
     assert "ReadLatency" in shown.stdout and "= 150" in shown.stdout and "= 95" in shown.stdout and not shown.stderr
+
+
+def test_weights_are_in_proportion_and_small():
+    assert interleave_weights({(0, 0): 100.0, (0, 1): 50.0}) == ({0: 2, 1: 1}, 0.0)
+    assert interleave_weights({(0, 0): 100.0, (1, 0): 40.0, (0, 1): 30.0, (1, 1): 99.0})[0] == {0: 1, 1: 1}
+    weights, off = interleave_weights({(0, 0): 200.0, (0, 2): 64.0})
+    assert weights == {0: 3, 2: 1} and 0 < off <= 0.05
+    weights, off = interleave_weights({(0, 0): 1e12, (0, 1): 1e9})
+    assert weights[1] == 1 and weights[0] <= 32 and off > 0.05  # said, not hidden
+
+
+@given(st.lists(st.floats(1e9, 30e9), min_size=2, max_size=8))
+def test_weights_are_within_what_is_said(bandwidths):
+    weights, off = interleave_weights({(0, node): value for node, value in enumerate(bandwidths)})
+    shares = [weight / sum(weights.values()) for weight in weights.values()]
+    wanted = [value / sum(bandwidths) for value in bandwidths]
+    assert max(abs(a / b - 1) for a, b in zip(shares, wanted, strict=True)) == pytest.approx(off)
+    assert all(1 <= weight <= 32 for weight in weights.values())
+
+
+def test_the_command_writes_weights_that_a_shell_takes(four_nodes, tmp_path):
+    write_log(four_nodes, tmp_path / "run.jsonl")
+    done = CliRunner().invoke(command, [str(tmp_path / "run.jsonl"), "--format", "interleave-weights"])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[0].startswith("#") and lines[1:] == [
+        f"echo 1 > /sys/kernel/mm/mempolicy/weighted_interleave/node{node}" for node in range(4)
+    ]
+    assert subprocess.run(["sh", "-n"], input=done.output, text=True, check=False).returncode == 0
+    one = make_log(benchmarks=(node_latency,))
+    with pytest.raises(UsageError, match="no read bandwidth of two memory nodes"):
+        weight_commands(one)
 
 
 def test_several_machines_or_no_matrix_are_one_line(four_nodes):

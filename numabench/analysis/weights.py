@@ -13,7 +13,6 @@ from .nodes import matrix_of, one_machine, valid_cells
 
 MOST = 32  # larger weights deal so many pages to one node at a time that short accesses see one controller only
 OFF = 0.05  # a weight that is this far from the measured proportion is close enough
-FOLDER = "/sys/kernel/mm/mempolicy/weighted_interleave"
 
 
 def interleave_weights(cells: dict[tuple[int, int], float]) -> tuple[dict[int, int], float]:
@@ -45,4 +44,6 @@ def weight_commands(log: RunLog) -> str:
         )
     weights, off = interleave_weights(cells)
     head = f"# Weights by measured read bandwidth, at most {off:.0%} from its proportions. As root, on Linux 6.9 and newer; then numactl --weighted-interleave=all PROGRAM\n"
-    return head + "".join(f"echo {weight} > {FOLDER}/node{node}\n" for node, weight in weights.items())
+    return head + "".join(
+        f"echo {weight} > /sys/kernel/mm/mempolicy/weighted_interleave/node{node}\n" for node, weight in weights.items()
+    )
