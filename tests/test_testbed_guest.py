@@ -91,6 +91,9 @@ def test_nothing_is_left_behind_however_it_ends(how):
 
 SIZE = 1 << 20
 RUN = "run node_latency --set size=1M --set page_size=thp --window 20ms --samples 1 --processes 1 --quiet"
+SPREAD = 2 << 20
+SHORT = "--window 20ms --samples 1 --processes 1 --quiet --alias m"
+WEIGHTS = "/sys/kernel/mm/mempolicy/weighted_interleave"
 OFFLINE = f"""
 (while ! grep -q trial /out/offline/m/*.jsonl 2>/dev/null; do sleep 0.2; done
  echo 0 > /sys/devices/system/cpu/cpu2/online
@@ -112,6 +115,12 @@ def plain(tmp_path_factory):
         f"mkdir -p {group}; mount -t cgroup2 none {group}; echo +cpuset > {group}/cgroup.subtree_control; mkdir {group}/part",
         f"echo 2-3 > {group}/part/cpuset.cpus; echo 1-2 > {group}/part/cpuset.mems",
         f"sh -c 'echo $$ > {group}/part/cgroup.procs; exec {NUMABENCH} {RUN} --alias m --output /out/cpuset'",
+        f"echo 3 > {WEIGHTS}/node0; echo 1 > {WEIGHTS}/node1; echo 1 > {WEIGHTS}/node2",
+        f"{NUMABENCH} run memory_policy --set size=2M --set kernel=read --set page_size=4k {SHORT} --output /out/spread",
+        f"{NUMABENCH} run page_migration --set size=4M --set page_size=4k {SHORT} --output /out/moved",
+        "echo 1 > /proc/sys/kernel/numa_balancing",
+        f"{NUMABENCH} run numa_balancing --set size=2M {SHORT} --output /out/repaired",
+        "echo 0 > /proc/sys/kernel/numa_balancing",
         OFFLINE,
     )
     return run(load_machine("cxl"), script, shared=shared, timed=NOTHING)
@@ -142,6 +151,31 @@ def test_every_page_is_where_the_plan_says_seen_from_inside_and_from_outside(pla
         assert set(sample.memory.pages) == {str(node)}  # numabench's own proof
         assert section["pages"] == {str(node): SIZE // 4096}  # what the simulator saw: every page, and none elsewhere
         assert set(section["accesses"]) == {f"{cpu}/{node}"} and load_machine("cxl").node_of[cpu] == sample.parameters["cpu_node"]
+
+
+def test_pages_are_dealt_out_as_the_policy_says_seen_from_inside_and_from_outside(plain):
+    samples = measured(log_of(plain.shared, "spread"))
+    sections = [section for section in plain.sections if section["bytes"] == SPREAD]
+    assert {sample.parameters["policy"] for sample in samples} == {"bind", "preferred", "interleave", "weighted"}
+    assert len(sections) >= len(samples)
+    for sample, section in zip(samples, sections, strict=False):
+        policy = sample.parameters["policy"]
+        shares = {"interleave": [1, 1, 1], "weighted": [3, 1, 1]}.get(policy, [1, 0, 0])
+        wanted = [SPREAD // 4096 * share / sum(shares) for share in shares]
+        assert "pages" not in sample.reasons and sample.memory.misplaced == 0 and sample.memory.policy == policy
+        for pages in (sample.memory.pages, section["pages"]):  # numabench's own proof, and what the simulator saw
+            assert [pages.get(str(node), 0) for node in range(3)] == pytest.approx(wanted, abs=3)
+
+
+def test_pages_move_between_all_nodes_and_come_home(plain):
+    moved = measured(log_of(plain.shared, "moved"))
+    assert {(s.parameters["from_node"], s.parameters["to_node"]) for s in moved} == {
+        (a, b) for a in range(3) for b in range(3)
+    } - {(n, n) for n in range(3)}
+    repaired = measured(log_of(plain.shared, "repaired"))
+    assert len(repaired) == 1 and repaired[0].metrics["repair_time"] >= repaired[0].metrics["reaction_time"] > 0
+    for sample in [*moved, *repaired]:
+        assert not [reason for reason in sample.reasons if reason.startswith(("check", "pages"))]
 
 
 def test_a_cpu_and_a_node_that_go_away_are_named_and_the_rest_is_measured(plain):

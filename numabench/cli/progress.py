@@ -60,7 +60,7 @@ def print_plan(console: Console, visit: Visit) -> None:
     for note in plan.skipped[:5]:
         console.print(f"left out: {note}", style="yellow")
     if len(plan.skipped) > 5:
-        console.print(f"left out: {len(plan.skipped) - 5} more cases", style="yellow")
+        console.print(f"left out: {len(plan.skipped) - 5} more reasons, which the run log names", style="yellow")
     console.print()
 
 
