@@ -64,6 +64,10 @@ class View(Frozen):
     facet: str | None = None
     where: dict[str, Value] = {}
     along: str | None = None  # of a curve: the axis whose values are its points
+    both: tuple[
+        Value, ...
+    ] = ()  # of a heat map: the values of either axis; a cell that was not measured is then that of its transposed place
+    borders: tuple[Value, ...] = ()  # of a heat map: values of both axes before which a group begins
     ratio_to: Value | None = None  # plot ratios to this value of the contrast's axis instead of the metric
 
 
@@ -78,7 +82,7 @@ class Answer(Frozen):
     `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
     plateaus at `where` and at `against`, the curve over `axis` crosses the geometric mean of the two), `firmware` (what the
     firmware claims of distances between nodes against the matrix at `where`), `weights` (for dealing out pages to nodes, by the matrix
-    at `where`), `ranking` (values of `axis` at `where`, best first).
+    at `where`), `structure` (groups of near CPUs in the matrix at `where` against those declared), `ranking` (values of `axis` at `where`, best first).
     """
 
     kind: str

@@ -11,7 +11,7 @@ import pandas as pd
 
 import numabench
 from numabench.analysis.answers import answers
-from numabench.host.sysfs import format_list
+from numabench.units import format_cpus
 
 from . import expected
 from .machine import Machine
@@ -169,13 +169,13 @@ def keys_of(run, benchmark: str) -> list[tuple]:
 def judge_topology(machine: Machine, found: dict) -> list[Finding]:
     """`numabench machine` against the machine file: all that the firmware declares."""
     pairs = [
-        ("CPUs", format_list(range(machine.cpus)), found["cpus"]),
+        ("CPUs", format_cpus(range(machine.cpus)), found["cpus"]),
         ("packages", listed(machine.groups("socket")), [package["cpus"] for package in found["packages"]]),
         ("dies", listed(machine.groups("die")), found["dies"]),
         ("cores", listed(machine.groups("smt")), found["cores"]),
         ("threads of a core", machine.threads, found["smt"]),
         ("L3 groups", listed(machine.groups("die")), [cache["cpus"] for cache in found["caches"] if cache["level"] == 3]),
-        ("nodes' CPUs", [format_list(node.cpus) for node in machine.nodes], [node["cpus"] for node in found["nodes"]]),
+        ("nodes' CPUs", [format_cpus(node.cpus) for node in machine.nodes], [node["cpus"] for node in found["nodes"]]),
         ("nodes with memory", list(machine.memory_nodes), [node["id"] for node in found["nodes"] if node["memory_bytes"]]),
         (
             "distances",
@@ -206,7 +206,7 @@ def hmat_pairs(machine: Machine, found: dict) -> list[tuple]:
 
 
 def listed(groups: tuple[tuple[int, ...], ...]) -> list[str]:
-    return [format_list(group) for group in groups]
+    return [format_cpus(group) for group in groups]
 
 
 def judge_comparison(base: Path, new: Path, machine: Machine, changed: tuple[int, int] | None) -> list[Finding]:

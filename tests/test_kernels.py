@@ -338,6 +338,26 @@ def test_a_page_that_was_there_before_is_noticed(tmp_path):
     assert "were new" in benchmark.check({"page_size": "4k"}, enter(kernel, {"page_bytes": 4096}))
 
 
+@pytest.mark.parametrize("operation", ["cas", "load_store", "two_lines", "atomic_add"])
+def test_every_way_between_two_cpus_is_counted(loaded, operation):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a pair needs two CPUs")
+    benchmark = discover()["core_to_core"]
+    parameters = {"cpu_a": 0, "cpu_b": 1, "operation": operation}
+    found = enter(loaded["core_to_core"], benchmark.arguments(parameters, PROBES), threads=2, size=4096, samples=3)
+    assert benchmark.check(parameters, found) == ""
+    assert found.threads[0].executed >= 3 * 16 * 400 and found.threads[0].executed == found.threads[1].executed
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert 0 < metrics["latency_p50"] <= metrics["latency_p99"] and metrics["line_spread"] >= 0
+    found.threads[1].check += 1
+    assert "thread 1" in benchmark.check(parameters, found)
+
+
+def test_half_a_pair_is_refused(loaded):
+    with pytest.raises(AssertionError):
+        enter(loaded["core_to_core"], {}, threads=1, size=4096)
+
+
 HERE = {"from_node": 0, "to_node": 0}  # on one node the kernel finds every page where it is wanted
 
 
@@ -425,6 +445,9 @@ RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benc
 
 
 RUNS["first_touch"] = [(threads, 1 << 20, (4096,), {"page_size": "4k"}) for threads in (1, 2)]
+
+
+RUNS["core_to_core"] = [(2, 4096, (i,), {"operation": name}) for i, name in enumerate(discover()["core_to_core"].axes[2].values)]
 
 
 def streams(compiler: list[str]) -> dict[str, list]:

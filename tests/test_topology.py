@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from synthetic_sysfs import CPU, NODE, SyntheticTree, as_list, as_mask
 
 from numabench.errors import UsageError
-from numabench.host.sysfs import Tree, format_list, parse_list, parse_mask, parse_size
+from numabench.host.sysfs import Tree, parse_list, parse_mask, parse_size
 from numabench.host.topology import RELATIONS, read_topology, to_json_dict
+from numabench.units import format_cpus
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SNAPSHOTS = Path(os.environ.get("NUMABENCH_SHARED", REPOSITORY.parent / "shared")) / "topologies"
@@ -30,7 +31,7 @@ GIB = 1 << 30
 
 @given(st.frozensets(st.integers(0, 400)))
 def test_sets_survive_every_notation(cpus):
-    assert parse_list(format_list(cpus)) == cpus
+    assert parse_list(format_cpus(cpus)) == cpus
     assert parse_mask(as_mask(cpus)) == cpus
 
 
@@ -638,4 +639,4 @@ def check_caches(form, kernel):
 
 
 def test_a_list_text_is_what_the_kernel_prints():
-    assert format_list([8, 3, 2, 1, 0]) == "0-3,8" and as_list([2, 1]) == "1,2"
+    assert format_cpus([8, 3, 2, 1, 0]) == "0-3,8" and as_list([2, 1]) == "1,2"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UsageError
@@ -155,8 +155,13 @@ class Benchmark(ABC):
         """The sentences that the report says, for the points that were planned."""
         return ()
 
+    def rounds(self, cases: list[Parameters]) -> list[Hashable | None]:
+        """For each case the round in which it is measured at the same time as the others of that round, whose CPUs and arguments allow
+        it; None: on its own."""
+        return [None] * len(cases)
+
     def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
-        """Points to add to those of the sweep, by the medians of `refined` that the first processes found."""
+        """Points to add to those of the sweep, by the medians of `refined` that the processes so far found."""
         return []
 
     def samples(self, wanted: int) -> int:

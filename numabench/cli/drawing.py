@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from rich.text import Text
 from rich.tree import Tree
 
-from ..host.sysfs import format_list
 from ..host.topology import Node, Topology
-from ..units import format_bytes
+from ..units import format_bytes, format_cpus
 
 _MAX_CPU_TEXT = 26  # characters of a CPU list before it is abbreviated
 _MEMORY_TOLERANCE = 0.1  # the kernel takes its own share from some nodes and not from others
@@ -86,7 +85,7 @@ def _amount(group: list[Part]) -> str:
 def brief(cpus: Iterable[int]) -> str:
     """A CPU list that fits into a line: `0-3,8`, or `0,2,4,…,110` with the number of CPUs."""
     ordered = sorted(cpus)
-    text = format_list(ordered)
+    text = format_cpus(ordered)
     if len(text) <= _MAX_CPU_TEXT:
         return text
     ranges = text.split(",")

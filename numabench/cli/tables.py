@@ -9,9 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..host.machine import Machine
-from ..host.sysfs import format_list
 from ..host.topology import Topology
-from ..units import format_bytes
+from ..units import format_bytes, format_cpus
 from .drawing import brief, memory_text
 
 _MAX_ROWS = 16  # nodes drawn one by one: more do not fit on a screen, and their distances not in 80 columns
@@ -33,14 +32,14 @@ def facts(machine: Machine, topology: Topology) -> list[tuple[str, str]]:
     cores = f", {len(topology.cores)} cores" if topology.cores else ""
     lines = [("CPUs", f"{len(topology.cpus)} online ({brief(topology.cpus)}){cores}, {machine.arch or 'unknown arch'}")]
     if topology.allowed_cpus != topology.cpus:
-        lines.append(("may use", f"CPUs {format_list(topology.allowed_cpus) or 'none'}"))
+        lines.append(("may use", f"CPUs {format_cpus(topology.allowed_cpus) or 'none'}"))
     if topology.allowed_mems != tuple(node.id for node in topology.nodes):
-        lines.append(("", f"memory of nodes {format_list(topology.allowed_mems) or 'none'}"))
+        lines.append(("", f"memory of nodes {format_cpus(topology.allowed_mems) or 'none'}"))
     for label, cpus in (("offline", topology.offline), ("isolated", topology.isolated)):
         if cpus:
             lines.append((label, f"CPUs {brief(cpus)}"))
     if topology.kinds:
-        lines.append(("kinds", "; ".join(f"{kind.name}: {format_list(kind.cpus)}" for kind in topology.kinds)))
+        lines.append(("kinds", "; ".join(f"{kind.name}: {format_cpus(kind.cpus)}" for kind in topology.kinds)))
     lines.append(("cache line", _line_sizes(topology)))
     setup = {"kernel": "kernel", "hypervisor": "hypervisor", "governor": "governor", "thp_enabled": "THP"}
     shown = [f"{name} {configuration[key]}" for key, name in setup.items() if configuration[key] not in (None, "none")]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from ..units import format_cpus
 from .parts import Cache, Cpus, Package, ascending, owners
-from .sysfs import CpuSet, Tree, format_list, parse_size
+from .sysfs import CpuSet, Tree, parse_size
 
 _UNKNOWN_IDS = (-1, 65535)  # die_id and cluster_id where the firmware is silent; 65535 is -1 in an u16 of Arm PPTT
 
@@ -31,7 +32,7 @@ def read_levels(tree: Tree, directories: dict[int, str], online: CpuSet):
                 sets.append(members & online)
     silent += sorted(online - set(directories))
     if silent:
-        tree.warn(f"CPUs {format_list(silent)} are online without core information in sysfs")
+        tree.warn(f"CPUs {format_cpus(silent)} are online without core information in sysfs")
     return tuple(_distinct(tree, sets, noun) for sets, noun in ((cores, "core"), (dies, "die"), (clusters, "cluster")))
 
 
@@ -47,7 +48,7 @@ def _distinct(tree: Tree, sets: Iterable[CpuSet], noun: str) -> tuple[Cpus, ...]
     counts = Counter(cpu for cpus in unique for cpu in cpus)
     twice = [cpu for cpu, count in counts.items() if count > 1]
     if twice:
-        tree.warn(f"CPUs {format_list(twice)} are in more than one {noun}: sharing is not symmetric in sysfs")
+        tree.warn(f"CPUs {format_cpus(twice)} are in more than one {noun}: sharing is not symmetric in sysfs")
     return tuple(unique)
 
 
@@ -60,7 +61,7 @@ def read_packages(tree: Tree, directories: dict[int, str], online: CpuSet) -> tu
             members.setdefault(number, []).append(cpu)
     unknown = online.difference(*members.values()) if members else online
     if unknown:
-        tree.warn(f"the package of CPUs {format_list(unknown)} is unknown (physical_package_id missing or -1)")
+        tree.warn(f"the package of CPUs {format_cpus(unknown)} is unknown (physical_package_id missing or -1)")
     return tuple(Package(number, ascending(cpus)) for number, cpus in sorted(members.items()))
 
 
@@ -89,7 +90,7 @@ def read_caches(tree: Tree, directories: dict[int, str], online: CpuSet, cores) 
     if unshared:
         tree.warn(f"{', '.join(sorted(unshared))}: no CPU set that holds its own CPU; taken as one per core")
     if without:
-        tree.warn(f"CPUs {format_list(without)} show no caches")
+        tree.warn(f"CPUs {format_cpus(without)} show no caches")
     caches = sorted((Cache(*each) for each in found), key=lambda each: (each.level, each.type or "", each.cpus))
     for level, kind in sorted({(each.level, each.type or "") for each in caches}):
         same = [frozenset(each.cpus) for each in caches if (each.level, each.type or "") == (level, kind)]

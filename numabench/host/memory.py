@@ -113,14 +113,15 @@ class Buffer:
                 else "numactl --hardware shows the nodes allowed",
             )
 
-    def prove(self) -> MemoryProof:
-        """Where the touched pages are now."""
+    def prove(self, part: int | None = None) -> MemoryProof:
+        """Where the touched pages are now; of one part, or of all."""
         page = os.sysconf("SC_PAGESIZE")
-        total = -(-self.size // page)
+        size, begin = (self.size, self.address) if part is None else (self._part, self.address + part * self._part)
+        total = -(-size // page)
         step = -(-total // PROOF_PAGES)
         jump = self.policy in IN_TURN  # every second page would all be of one node
         places = (i + i * 7919 % step if jump else i for i in range(0, total, step))
-        addresses = [self.address + min(place, total - 1) * page for place in places]
+        addresses = [begin + min(place, total - 1) * page for place in places]
         count = len(addresses)
         status = (c.c_int * count)()
         pages: dict[str, int] = {}
@@ -139,17 +140,17 @@ class Buffer:
             if jump:
                 whole = 1 << HUGETLB[self.page_size] if self.page_size in HUGETLB else ALIGN if self.page_size == "thp" else page
                 shares = dict(zip(self.parts, weights(self.parts, self.policy), strict=True))
-                misplaced = beyond_shares(pages, shares, count * whole / self.size)
+                misplaced = beyond_shares(pages, shares, count * whole / size)
         return MemoryProof(
-            bytes=self.size,
+            bytes=size,
             page_size=self.page_size,
-            node=self.node,
+            node=self.node if part is None else self.parts[part],
             pages=pages,
-            parts=self.parts,
+            parts=self.parts if part is None else (),
             policy=self.policy,
             misplaced=misplaced,
             page_bytes=page if self.page_size not in HUGETLB else 1 << HUGETLB[self.page_size],
-            huge_bytes=huge_bytes(self.address) if self.size >= ALIGN and self.page_size not in HUGETLB else 0,
+            huge_bytes=huge_bytes(self.address) if size >= ALIGN and self.page_size not in HUGETLB else 0,
         )
 
     def close(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import re
 
-from ..units import format_bytes
+from ..units import format_bytes, format_cpus
 from . import configuration
 from .findings import Finding, Host
 from .processor import brand_of
 from .programs import compiler_path
-from .sysfs import cgroup_directories, format_list
+from .sysfs import cgroup_directories
 
 BUSY = 0.15  # three ticks of a sample: more than the noise of one tick at both ends
 SATURATED = 0.9  # two ticks of a sample: a CPU that gives a newcomer only half of its time
@@ -79,7 +79,7 @@ def emulated(host: Host) -> Finding | None:
 
 def allowed(host: Host) -> Finding:
     allowed, online = host.topology.allowed_cpus, host.topology.cpus
-    text = f"CPUs {format_list(allowed)} of {format_list(online)} may be used"
+    text = f"CPUs {format_cpus(allowed)} of {format_cpus(online)} may be used"
     if not allowed:
         return Finding(
             "cpus",
@@ -107,7 +107,7 @@ def load(host: Host) -> Finding | None:
     if min(busy.values()) >= SATURATED and load >= len(busy):
         return Finding("load", "fatal", f"no allowed CPU is free (load {load:g} on {len(busy)} CPUs)", why, fix)
     if loaded:
-        return Finding("load", "warn", f"CPUs {format_list(loaded)} are busy now (load {load:g})", why, fix)
+        return Finding("load", "warn", f"CPUs {format_cpus(loaded)} are busy now (load {load:g})", why, fix)
     if load > len(busy) / 2:
         return Finding("load", "note", f"idle now, but the load of the last minute is {load:g}", why, fix)
     return Finding("load", "ok", f"all allowed CPUs are idle (load {load:g})")

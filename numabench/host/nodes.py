@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from ..units import format_cpus
 from .parts import AccessClass, MemorySideCache, Node, ascending
-from .sysfs import CpuSet, Tree, format_list, parse_size
+from .sysfs import CpuSet, Tree, parse_size
 
 _NODE = "sys/devices/system/node"
 _KIB = 1024  # meminfo: "kB" means KiB
@@ -23,13 +24,13 @@ def read_nodes(tree: Tree, online: CpuSet) -> tuple[tuple[Node, ...], bool]:
     cpus = {number: _read_node_cpus(tree, number, path) for number, path in directories.items()}
     strangers = frozenset().union(*cpus.values()) - online
     if strangers:
-        tree.warn(f"node maps name CPUs that are not online: {format_list(strangers)}")
+        tree.warn(f"node maps name CPUs that are not online: {format_cpus(strangers)}")
     cpus = {number: members & online for number, members in cpus.items()}
     counts = Counter(cpu for members in cpus.values() for cpu in members)
     if repeated := [cpu for cpu, count in counts.items() if count > 1]:
-        tree.warn(f"CPUs {format_list(repeated)} are in more than one NUMA node: the smallest, then the first node counts")
+        tree.warn(f"CPUs {format_cpus(repeated)} are in more than one NUMA node: the smallest, then the first node counts")
     if online - set(counts):
-        tree.warn(f"CPUs {format_list(online - set(counts))} are in no NUMA node")
+        tree.warn(f"CPUs {format_cpus(online - set(counts))} are in no NUMA node")
     with_cpus = {number for number, members in cpus.items() if members}
     nodes = [_read_node(tree, number, path, cpus[number], directories, with_cpus) for number, path in directories.items()]
     _warn_memory(tree, [node.memory_bytes for node in nodes])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ..units import format_cpus
 from . import configuration
 from .findings import Finding, Host
 from .processor import arch_of
-from .sysfs import format_list
 
 _MM = "sys/kernel/mm"
 SELF_PROFILING_PARANOID = 2  # perf_event_paranoid up to 2 lets a process count its own user-space events (sysctl doc)
@@ -67,7 +67,7 @@ def kinds(host: Host) -> Finding | None:
     kinds = host.topology.kinds
     if not kinds:
         return None
-    text = "; ".join(f"{kind.name}: {format_list(kind.cpus)}" for kind in kinds)
+    text = "; ".join(f"{kind.name}: {format_cpus(kind.cpus)}" for kind in kinds)
     return Finding(
         "hybrid",
         "note",
@@ -181,7 +181,7 @@ def isolation(host: Host) -> Finding:
         return Finding(
             "isolation",
             "ok",
-            f"isolated: {format_list(topology.isolated) or 'none'}, without tick: {format_list(topology.nohz_full) or 'none'}",
+            f"isolated: {format_cpus(topology.isolated) or 'none'}, without tick: {format_cpus(topology.nohz_full) or 'none'}",
         )
     return Finding(
         "isolation",

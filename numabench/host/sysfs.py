@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 
 CpuSet = frozenset[int]
@@ -50,17 +49,6 @@ def parse_size(text: str) -> int:
     if not match:
         raise ValueError(f"{text!r} is not a size")
     return int(match[1]) * _SUFFIXES[match[2]]
-
-
-def format_list(cpus: Iterable[int]) -> str:
-    """The kernel's canonical form, ascending: `0-3,8`."""
-    runs: list[list[int]] = []
-    for cpu in sorted(cpus):
-        if runs and cpu == runs[-1][1] + 1:
-            runs[-1][1] = cpu
-        else:
-            runs.append([cpu, cpu])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
 class Tree:

@@ -13,9 +13,9 @@ from functools import cached_property
 import msgspec
 
 from ..errors import UsageError
+from ..units import format_cpus
 from .discover import discover
 from .parts import AccessClass, Cache, CoreKind, Cpus, Node, Package, owners
-from .sysfs import format_list
 
 # From the closest to the farthest. The levels are nested: two CPUs are "l3" only inside one node, "node" only inside
 # one package, so that an L3 which sysfs shows across two sub-NUMA nodes does not hide the step between these nodes.
@@ -86,7 +86,7 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
         try:
             first, second = self._places[a], self._places[b]
         except KeyError as missing:
-            raise UsageError(f"CPU {missing} is not online", f"choose among {format_list(self.cpus)}") from None
+            raise UsageError(f"CPU {missing} is not online", f"choose among {format_cpus(self.cpus)}") from None
         depth = 0
         while depth < len(first) and first[depth] == second[depth]:
             depth += 1
@@ -157,6 +157,11 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
         """Allowed CPUs, one per core, filling an L3, then the L3s of a node, nodes, packages; SMT siblings last."""
         return tuple(sorted(self.allowed_cpus, key=self._order_key))
 
+    def cpus_in_place(self) -> Cpus:
+        """Allowed CPUs as they lie: by package, node, L3, cluster and core, siblings next to each other."""
+        places = self._places
+        return tuple(sorted(self.allowed_cpus, key=lambda cpu: (*(-1 if each is None else each for each in places[cpu]), cpu)))
+
     def node_cores(self, node: int) -> Cpus:
         """The node's allowed CPUs in topology order, one per core; without NUMA those of the machine."""
         firsts = (cpu for cpu in self.order_cpus() if self._ranks[cpu] == 0)
@@ -213,30 +218,30 @@ def to_json_dict(topology: Topology) -> dict:
     id, caches by level, type and first CPU, all other lists by first CPU."""
 
     def optional(cpus: Cpus | None) -> str | None:
-        return None if cpus is None else format_list(cpus)
+        return None if cpus is None else format_cpus(cpus)
 
     def plain(part: Package | Cache | CoreKind) -> dict:
-        return {**msgspec.structs.asdict(part), "cpus": format_list(part.cpus)}
+        return {**msgspec.structs.asdict(part), "cpus": format_cpus(part.cpus)}
 
     return {
-        "cpus": format_list(topology.cpus),
-        "allowed_cpus": format_list(topology.allowed_cpus),
+        "cpus": format_cpus(topology.cpus),
+        "allowed_cpus": format_cpus(topology.allowed_cpus),
         "packages": [plain(each) for each in topology.packages],
-        "cores": [format_list(core) for core in topology.cores],
+        "cores": [format_cpus(core) for core in topology.cores],
         "nodes": [_node_json(topology, node) for node in topology.nodes],
         "caches": [plain(each) for each in topology.caches],
         "smt": topology.smt,
         "warnings": list(topology.warnings),
-        "allowed_nodes": format_list(topology.allowed_mems),
+        "allowed_nodes": format_cpus(topology.allowed_mems),
         "numa": topology.numa,
-        "dies": [format_list(each) for each in topology.dies],
-        "clusters": [format_list(each) for each in topology.clusters],
+        "dies": [format_cpus(each) for each in topology.dies],
+        "clusters": [format_cpus(each) for each in topology.clusters],
         "kinds": [plain(each) for each in topology.kinds],
         "possible": optional(topology.possible),
         "present": optional(topology.present),
-        "offline": format_list(topology.offline),
-        "isolated": format_list(topology.isolated),
-        "nohz_full": format_list(topology.nohz_full),
+        "offline": format_cpus(topology.offline),
+        "isolated": format_cpus(topology.isolated),
+        "nohz_full": format_cpus(topology.nohz_full),
         "vectors": list(topology.vectors),
     }
 
@@ -248,7 +253,7 @@ def _node_json(topology: Topology, node: Node) -> dict:
 
     return {
         "id": node.id,
-        "cpus": format_list(node.cpus),
+        "cpus": format_cpus(node.cpus),
         "memory_bytes": node.memory_bytes,
         "distances": {str(other): far for other, far in node.distances.items()},
         "access": {each.name: plain(each) for each in node.access},

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from difflib import get_close_matches
 
 import msgspec
@@ -17,7 +17,7 @@ from ..host.memory import HUGETLB, reserve_command
 from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value
 from ..units import format_bytes, format_seconds, parse_bytes
-from .protocol import JobCase, Timing
+from .protocol import Companion, JobCase, Timing
 
 LOOKS = (5, 8, 12, 20, 32)  # planned looks: looking after each process would stop on luck
 LEAST_CONTRASTED = (
@@ -49,6 +49,7 @@ class PlannedCase(Frozen):
     group: tuple
     seconds: float  # that its samples are expected to take, without the preparation of its memory
     preparation: tuple | None = None  # cases of one block with the same one share memory
+    round: Hashable | None = None  # cases of one block with the same one are measured at the same time
 
 
 class Block(Frozen):
@@ -89,10 +90,19 @@ class Plan(Frozen):
 
 
 def cases_seconds(cases: Iterable[PlannedCase]) -> float:
-    """Expected time of these cases in one process; memory that several share is prepared once."""
+    """Expected time of these cases in one process; memory that several share is prepared once, and a round takes as long as one of it."""
+    cases = [each[0] for each in in_rounds(cases)]
     shared = {(c.preparation, c.placement): c for c in cases if c.preparation is not None}
     alone = [c for c in cases if c.preparation is None]
     return sum(c.seconds for c in cases) + sum(preparation_seconds(c.placement) for c in [*shared.values(), *alone])
+
+
+def in_rounds(cases: Iterable[PlannedCase]) -> list[list[PlannedCase]]:
+    """The cases in their order, those of one round together where the first of them is."""
+    rounds: dict[Hashable, list[PlannedCase]] = {}
+    for case in cases:
+        rounds.setdefault(case.case.hash if case.round is None else (case.round,), []).append(case)
+    return list(rounds.values())
 
 
 def case_seconds(benchmark: Benchmark, timing: Timing) -> float:
@@ -247,8 +257,8 @@ def plan_cases(
     reserved: Callable[[str, int | None], int] | None = None,
 ) -> tuple[list[PlannedCase], list[str]]:
     """The points with their places, and why others have none (see `make_plan`)."""
-    planned, skipped, nowhere = [], [], []
-    for parameters in points:
+    planned, skipped, nowhere, points = [], [], [], list(points)
+    for parameters, together in zip(points, benchmark.rounds(points), strict=True):
         placement = benchmark.place(parameters, topology)
         case = Case(benchmark=benchmark.name, parameters=parameters)
         if placement is None:
@@ -268,6 +278,7 @@ def plan_cases(
                     group=benchmark.group(parameters),
                     seconds=case_seconds(benchmark, timing),
                     preparation=benchmark.preparation(parameters),
+                    round=together,
                 )
             )
     return planned, [*([without_place(benchmark, nowhere)] if nowhere else []), *skipped]
@@ -334,24 +345,28 @@ def order_cases(block: Block, process: int, seed: int) -> list[PlannedCase]:
 
 def job_cases(block: Block, process: int, seed: int, topology: Topology) -> tuple[JobCase, ...]:
     """The block as a worker takes it. Each process gets chains and allocations of its own."""
-    cases = []
-    for planned in order_cases(block, process, seed):
-        where = planned.placement
-        nodes = [topology.node_of(cpu) for cpu in where.cpus]
-        used = sorted({n for n in nodes if n is not None})
-        cases.append(
-            JobCase(
-                case=planned.case.hash,
-                parameters=planned.case.parameters,
-                cpus=where.cpus,
-                groups=tuple(used.index(n) if n is not None else 0 for n in nodes),
-                node=where.node,
-                size=where.size,
-                scratch=where.scratch,
-                page_size=where.page_size,
-                parts=where.parts,
-                policy=where.policy,
-                seed=random.Random(f"{seed}/{planned.case.hash}/{process}").getrandbits(62),
-            )
-        )
-    return tuple(cases)
+    return tuple(job_case(planned, process, seed, topology) for planned in in_rounds(order_cases(block, process, seed)))
+
+
+def job_case(planned: list[PlannedCase], process: int, seed: int, topology: Topology) -> JobCase:
+    """A case, or a round of several, whose threads and parts of the memory follow each other."""
+    first, where = planned[0], planned[0].placement
+    cpus = tuple(cpu for each in planned for cpu in each.placement.cpus)
+    nodes = [topology.node_of(cpu) for cpu in cpus]
+    used = sorted({n for n in nodes if n is not None})
+    homes = tuple(each.placement.node for each in planned)
+    company = tuple(Companion(case=each.case.hash, parameters=each.case.parameters) for each in planned)
+    return JobCase(
+        case=first.case.hash,
+        parameters=first.case.parameters,
+        cpus=cpus,
+        groups=tuple(used.index(n) if n is not None else 0 for n in nodes),
+        node=where.node,
+        size=sum(each.placement.size for each in planned),
+        scratch=where.scratch,
+        page_size=where.page_size,
+        parts=homes if len(planned) > 1 and None not in homes else where.parts,
+        policy=where.policy,
+        company=company if len(planned) > 1 else (),
+        seed=random.Random(f"{seed}/{first.case.hash}/{process}").getrandbits(62),
+    )

@@ -16,8 +16,15 @@ class Timing(Frozen):
     samples: int = 3
 
 
+class Companion(Frozen):
+    """One of several cases that are measured at the same time: it has an equal share of the threads, and one of the parts of the memory."""
+
+    case: str
+    parameters: dict[str, Value]
+
+
 class JobCase(Frozen):
-    """One case with everything placed: the worker decides nothing."""
+    """One case, or a round of several, with everything placed: the worker decides nothing."""
 
     case: str
     parameters: dict[str, Value]
@@ -30,6 +37,7 @@ class JobCase(Frozen):
     seed: int
     parts: tuple[int, ...] = ()  # node of each of equal parts of the memory, where these differ; nodes that get pages in turn
     policy: str = "bind"
+    company: tuple[Companion, ...] = ()  # the cases of a round; empty: this one alone
 
 
 class Job(Frozen):

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 
+import msgspec
+
 from .. import kernel as abi
 from ..benchmarks import memory_node
 from ..errors import NumabenchError
@@ -26,7 +28,7 @@ GIVE_UP_AFTER = 2  # failures of a case
 TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
 TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
 
-#: Blocks to add to those planned, by the trials of the first look, and the records that then describe their benchmarks.
+#: Blocks to add to those planned, by the trials of a look, and the records that then describe their benchmarks.
 Refiner = Callable[[Iterable[TrialRecord]], tuple[list[Block], list[BenchmarkRecord]]]
 
 #: Relative half-widths by case, from all trials of the session so far; infinite while a case has too few processes.
@@ -116,9 +118,8 @@ class Runner:
         """Execute one block, once more for what a crash left over, and journal the trial."""
         self.progress.started(block, process)
         started, before = utc_now(), self.clock()
-        cases = tuple(
-            c for c in job_cases(block, process, self.plan.seed, self.topology) if self.failures[c.case] < GIVE_UP_AFTER
-        )
+        able = tuple(case for case in block.cases if self.failures[case.case.hash] < GIVE_UP_AFTER)
+        cases = job_cases(msgspec.structs.replace(block, cases=able), process, self.plan.seed, self.topology)
         outcomes: list[Outcome] = []
         failures: list[str] = []
         while cases and len(outcomes) <= RETRIES:
@@ -196,7 +197,7 @@ class Runner:
             elif len(left) < len(block.cases):
                 self.active[name] = Block(benchmark=block.benchmark, name=name, cases=left)
                 self.costs[name] *= len(left) / len(block.cases)
-        if processes == self.plan.looks[0] and self.refine:
+        if self.refine:
             self.add(*self.refine(t for t in self.trials if t.process < processes))
 
     def add(self, blocks: list[Block], records: list[BenchmarkRecord]) -> None:

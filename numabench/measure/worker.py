@@ -16,6 +16,8 @@ import time
 # msgspec takes typing_extensions where it finds it and does without it otherwise: it would double this process's start.
 sys.modules.setdefault("typing_extensions", None)
 
+import msgspec
+
 from .. import kernel as abi
 from ..benchmarks import Benchmark, Found, Probes
 from ..errors import MachineError, NumabenchError
@@ -72,7 +74,8 @@ class Worker:
             try:
                 self.measure(case)
             except NumabenchError as error:
-                emit(CaseFailed(case=case.case, reason=str(error)))
+                for one, _ in alone(case):
+                    emit(CaseFailed(case=one.case, reason=str(error)))
         after = machine_counters(cpus)
         emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after}))
 
@@ -88,7 +91,7 @@ class Worker:
         try:
             if not self.prepare(case, arguments, members):
                 raise cannot_do(self.kernel.name, case)
-            proof, home = self.buffer.prove(), self.hop_page.prove()
+            proofs, home = self.prove(case), self.hop_page.prove()
             samples = self.benchmark.samples(self.timing.samples)
             for index in range(samples):
                 self.load(self.buffer, self.scratch, arguments, self.timing.window, self.timing.batch)
@@ -98,8 +101,10 @@ class Worker:
                 found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
                 after = self.probe(members, work=self.benchmark.needs_work)
                 if index == samples - 1:
-                    proof, home = self.buffer.prove(), self.hop_page.prove()
-                emit(Took(sample=self.judge(case, index, arguments, found, entries, (proof, home), probes, after)))
+                    proofs, home = self.prove(case), self.hop_page.prove()
+                for (one, members_of), proof in zip(alone(case), proofs, strict=True):
+                    theirs = Found(found.threads[members_of]), entries[members_of]
+                    emit(Took(sample=self.judge(one, index, arguments, *theirs, (proof, home), probes, after)))
                 probes = after
         finally:
             if self.prepared is None:
@@ -123,6 +128,12 @@ class Worker:
             return False
         self.prepared = wanted
         return True
+
+    def prove(self, case: JobCase) -> list[MemoryProof]:
+        """Where the memory of the case is, or the part of each of a round."""
+        if not case.company or not self.buffer.parts:
+            return [self.buffer.prove()] * (len(case.company) or 1)
+        return [self.buffer.prove(part) for part in range(len(case.company))]
 
     def take(self, role: str, *asked) -> Buffer:
         """Memory as asked for (see `Buffer`): the last large one of that role if it is alike, else a new one."""
@@ -249,7 +260,7 @@ class Worker:
             memory=memory[0],
             overlap=overlap,
             start_skew=max(t.begin for t in threads),
-            hop=(before.hop, after.hop) if before.hop and after.hop else None,
+            hop=(before.hop, after.hop) if before.hop and after.hop and not case.company else None,
             frequency=(before.frequency, after.frequency),
             width=(before.width, after.width),
             extra=self.benchmark.extra(arguments, around, found),
@@ -266,6 +277,16 @@ class Worker:
             if t.run_delay > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window:
                 reasons.append("run_delay")
         return reasons
+
+
+def alone(case: JobCase) -> list[tuple[JobCase, slice]]:
+    """Each case of a round as if it were the only one, and which of the threads are its own."""
+    share = len(case.cpus) // (len(case.company) or 1)
+    threads = [slice(k * share, (k + 1) * share) for k in range(len(case.company) or 1)]
+    return [
+        (msgspec.structs.replace(case, case=one.case, parameters=one.parameters, cpus=case.cpus[own]), own)
+        for one, own in zip(case.company or (case,), threads, strict=True)
+    ]
 
 
 def cannot_do(kernel: str, case: JobCase) -> MachineError:

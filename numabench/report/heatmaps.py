@@ -22,6 +22,7 @@ from .selection import DASH, Figure, Panel, Selection, caption, facet_points, ma
 ANNOTATE = 16  # cells per side up to which every cell carries its figure
 CELL = (30, 46)  # CSS pixels of an annotated cell: smallest, largest
 SLANT_FROM = 28  # CSS pixels of a column name from which on names are slanted
+BORDER = 1.2  # CSS pixels between groups
 PLAIN = 420  # CSS pixels of the longer side of a map without figures
 COLOURS, RATIO_COLOURS = "cividis", "PuOr_r"  # both legible to the colour blind (Nuñez et al. 2018; ColorBrewer)
 
@@ -30,7 +31,7 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
     """One panel per facet, free axis, source and distance class, all on one colour scale."""
     view = selection.view
     points, common = facet_points(selection, {view.x, view.y})
-    columns, rows = selection.values(view.x), selection.values(view.y)
+    columns, rows = (list(view.both),) * 2 if view.both else (selection.values(view.x), selection.values(view.y))
     finite = [float(v) for s in selection.sources for v in s.rows["value"].dropna()]
     factor, unit = rate_prefix(selection.unit, finite)
     scale = colour_scale([v / factor for v in finite], selection.ratio)
@@ -43,6 +44,8 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
             for distance in class_groups(mine, usual):
                 part = mine[mine["distance"].isin(usual) if distance is None else mine["distance"] == distance]
                 grid = matrix(part, view.x, view.y, columns, rows) / factor
+                if view.both:
+                    grid = np.where(np.isfinite(grid), grid, grid.T)
                 if not np.isfinite(grid).any():
                     continue
                 title = DASH.join(
@@ -62,6 +65,8 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
                     Panel(title, heatmap_panel(grid, rows, columns, selection, label, scale, f"{prefix}-{len(drawn)}", alt))
                 )
     expected = len(rows) * len(columns) * max(1, len(drawn))
+    if view.both:
+        expected = len(rows) * (len(rows) - 1) // 2 * max(1, len(drawn))  # a pair is measured once at least
     note = " Hatched: not measured." if drawn and expected > len(finite) else ""
     single = " One node: the matrix is a single cell." if len(rows) == len(columns) == 1 and "node" in view.x else ""
     said = caption(selection, common).replace(
@@ -143,6 +148,9 @@ def heatmap_panel(
         ax.set(
             xlabel=view.x.replace("_", " "), ylabel=view.y.replace("_", " "), xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5)
         )
+        for border in (place - 0.5 for place, value in enumerate(rows) if value in view.borders):
+            ax.axhline(border, color=theme.PAPER, linewidth=BORDER, zorder=3)
+            ax.axvline(border, color=theme.PAPER, linewidth=BORDER, zorder=3)
         ax.tick_params(length=0)
         for spine in ax.spines.values():
             spine.set_visible(False)

@@ -24,6 +24,7 @@ FINDERS = {
     "capacity": curves.capacity,
     "firmware": matrices.firmware,
     "weights": matrices.weights,
+    "structure": matrices.structure,
 }
 
 __all__ = ["Answered", "answers", "design_text", "interval_text"]

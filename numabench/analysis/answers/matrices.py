@@ -1,11 +1,15 @@
-"""Answers about whole matrices between nodes."""
+"""Answers about whole matrices: between nodes, between CPUs."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...model import Answer
-from ...units import format_number
+from ...units import format_number, format_quantity
+from ..declared import against_declared
+from ..neighbours import levels, symmetric
 from ..weights import interleave_weights
-from .evidence import Data, Found, main_cells, matching, point_text
+from .evidence import Data, Found, main_cells, matching, plural, point_text
 from .firmware import verdict
 
 
@@ -28,3 +32,30 @@ def weights(data: Data, answer: Answer) -> Found:
     found, off = interleave_weights(cells)
     said = ", ".join(f"node {node}: {weight}" for node, weight in found.items())
     return Found(value_text=said, interval_text=f"at most {off:.0%} from the measured proportions")
+
+
+def structure(data: Data, answer: Answer) -> Found:
+    """Groups of near CPUs in a measured matrix, held against those that the machine declares (`neighbours.py`, `declared.py`)."""
+    rows = matching(main_cells(data, answer), answer.where)
+    cpus = tuple(sorted({*rows["cpu_a"], *rows["cpu_b"]})) if "cpu_a" in rows else ()
+    index = {cpu: place for place, cpu in enumerate(cpus)}
+    matrix = np.full((len(cpus), len(cpus)), np.nan)
+    for a, b, value in zip(rows.get("cpu_a", ()), rows.get("cpu_b", ()), rows["value"], strict=True):
+        matrix[index[a], index[b]] = value
+    try:
+        found = levels(symmetric(matrix), tuple(map(int, cpus)))
+    except ValueError:
+        return Found(problem=f"not every two of {len(cpus)} CPUs have valid samples at {point_text(answer.where)}", usable=False)
+    unit = data.metric(answer.metric).unit
+    said = "; ".join(
+        f"{plural(len(level.groups), 'group')} of up to {level.size} CPUs: {format_quantity(level.inside, unit)} inside, "
+        f"at least {format_quantity(level.fastest_outside, unit)} outside"
+        for level in found
+    )
+    confirmed, contradicted = against_declared(found, symmetric(matrix), cpus, data.topology)
+    return Found(
+        value=float(len(found)),
+        value_text=plural(len(found), "level"),
+        interval_text="; ".join(filter(None, (said or "no groups: all pairs are alike", confirmed))),
+        problem=f"contradicted: {'; '.join(contradicted)}" if contradicted else "",
+    )

@@ -1,0 +1,202 @@
+"""How long does a cache line take from one CPU to another, for every two CPUs?"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Hashable
+
+from ..model import Answer, Axis, Contrast, View
+from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+
+OPERATIONS = ("cas", "load_store", "two_lines", "atomic_add")
+LINES = 16  # sampled, as in kernels/core_to_core.c
+PAGE = 4096
+MEDIAN_SLOT, P99_SLOT = 0, 1  # of the second thread's `value`
+ALONE_PAIRS = 1  # `company` of a pair that is measured alone
+DISTURBING = 0.02  # a pair that company changes by more than this is measured with fewer at a time
+
+
+class CoreToCore(Benchmark):
+    name = kernel = "core_to_core"
+    rank = 2
+    title = "Core to core"
+    question = "How long does a cache line take from one CPU to another, and which CPUs are near each other?"
+    expected = (
+        "Siblings of one core are nearest, then CPUs that share an L2 or L3, then those of one socket; between sockets it takes several times as "
+        "long. Where the line's home is changes the picture: a pair far from it pays for the way there."
+    )
+    axes = (
+        Axis(name="cpu_a", summary="one CPU: a row", values=(), least=0),
+        Axis(name="cpu_b", summary="the other: a column", values=(), least=0),
+        Axis(
+            name="operation",
+            summary="cas and atomic_add on one word, load_store on one word, two_lines: one each way. Different quantities",
+            values=OPERATIONS,
+        ),
+        Axis(name="home", summary="node that the line lives on", values=(), least=0),
+        Axis(name="company", summary="pairs measured at the same time", values=(), least=1),
+    )
+    contrasts = (Contrast(axis="company", control=ALONE_PAIRS, metric="latency"),)
+    method = {
+        "one way": "half of a round trip",
+        "lines": LINES,
+        "round_trips": 200,
+        "pause": "none",
+        "page": "fresh for each pair",
+    }
+    judges_gaps = False  # what is reported are medians of blocks
+    most_samples = 1
+    windows = 0.2  # eight passes over sixteen lines: 5 ms at 100 ns
+    refined = "latency"
+    needs = "two CPUs"
+    notes = (
+        "Compare-and-swap, load and store, and one line each way are different quantities, and are never compared with each other.",
+        "Pairs without a CPU in common are measured at the same time, some of them alone as well: the report says what company changes.",
+    )
+
+    def sweep(self, topology, profile: str) -> list[Sweep]:
+        cpus = topology.order_cpus()
+        ranks = {cpu: rank for rank, cpu in enumerate(cpus)}
+        company = max(len(cpus) // 2, 1)
+        operations = {"quick": OPERATIONS[:1], "standard": OPERATIONS[:1]}.get(profile, OPERATIONS)
+        sweeps = []
+        for a in cpus:
+            others = [b for b in cpus if ranks[b] > ranks[a] or topology.node_of(b) != topology.node_of(a)]
+            sweeps.append(self.pairs(topology, a, others, operations, company))
+        if company > ALONE_PAIRS:
+            for relation in topology.relations():
+                a, b = sorted(topology.choose_cpus(relation, 2), key=ranks.__getitem__)
+                sweeps.append(self.pairs(topology, a, [b], operations, ALONE_PAIRS))
+        return sweeps
+
+    def pairs(self, topology, a: int, others: list[int], operations: tuple[str, ...], company: int) -> Sweep:
+        """Pairs of `a`, on whose node the line lives: between two nodes both ways are measured, and each is a cell."""
+        home = memory_node(topology, topology.node_of(a))
+        return {"cpu_a": (a,), "cpu_b": others, "operation": operations, "home": (home or 0,), "company": (company,)}
+
+    def keep(self, p: Parameters, topology) -> bool:
+        return p["cpu_a"] != p["cpu_b"]
+
+    def group(self, p: Parameters) -> tuple:
+        return (p["operation"],)  # with and without company in one process
+
+    def rounds(self, cases: list[Parameters]) -> list[Hashable | None]:
+        """Rounds of a tournament (the circle method): in each of them every CPU is in one pair at most."""
+        ranks = {cpu: rank for rank, cpu in enumerate(sorted({p[name] for p in cases for name in ("cpu_a", "cpu_b")}))}
+        last = len(ranks) + len(ranks) % 2 - 1
+        found: list[Hashable | None] = []
+        seen: Counter[Hashable] = Counter()
+        for p in cases:
+            low, high = sorted((ranks[p["cpu_a"]], ranks[p["cpu_b"]]))
+            colour = (low + high) % last if high < last else 2 * low % last
+            turn = (p["operation"], p["company"], ranks[p["cpu_a"]] == low, colour)
+            found.append((*turn, seen[turn] // p["company"]) if p["company"] > ALONE_PAIRS else None)
+            seen[turn] += 1
+        return found
+
+    def place(self, p: Parameters, topology) -> Placement | None:
+        if not {p["cpu_a"], p["cpu_b"]} <= {*topology.allowed_cpus} or p["cpu_a"] == p["cpu_b"]:
+            return None
+        return Placement(cpus=(p["cpu_a"], p["cpu_b"]), node=memory_node(topology, p["home"]), size=PAGE)
+
+    def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
+        """All pairs with a quarter of the company, where a pair alone takes another time than in company."""
+        least = min((p["company"] for p, _ in found if p["company"] > ALONE_PAIRS), default=ALONE_PAIRS)
+        alone = {key(p): ns for p, ns in found if p["company"] == ALONE_PAIRS}
+        ratios = [ns / alone[key(p)] for p, ns in found if p["company"] == least and key(p) in alone]
+        if least <= 2 or not any(abs(ratio - 1) > DISTURBING for ratio in ratios):
+            return []
+        return [{**p, "company": max(least // 4, 2)} for p, _ in found if p["company"] == least]
+
+    def figures(self, topology, cases: list[Parameters]) -> tuple[View, ...]:
+        chosen = matrix_company(cases)
+        measured = {p[name] for p in cases for name in ("cpu_a", "cpu_b")}
+        cpus = tuple(cpu for cpu in topology.cpus_in_place() if cpu in measured)
+        return tuple(
+            View(
+                title=f"One way between CPUs by {operation}",
+                metric="latency",
+                kind="heatmap",
+                x="cpu_b",
+                y="cpu_a",
+                where={"operation": operation, "company": chosen},
+                both=cpus,
+                borders=borders(topology, cpus),
+            )
+            for operation in dict.fromkeys(p["operation"] for p in cases)
+        )
+
+    def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        found, told = [], set()
+        least = min((p["company"] for p in cases), default=ALONE_PAIRS)
+        for p in cases:
+            relation = topology.relation(p["cpu_a"], p["cpu_b"])
+            if p["company"] != least or (p["operation"], relation) in told:
+                continue
+            told.add((p["operation"], relation))
+            who = f"{RELATION_WORDS[relation]} ({p['cpu_a']} and {p['cpu_b']})"
+            found.append(
+                Answer(
+                    kind="cell",
+                    metric="latency",
+                    where=p,
+                    headline=p["operation"] == OPERATIONS[0],
+                    text=f"Between {who}, a line takes {{value}} one way by {p['operation']}",
+                )
+            )
+            chosen = matrix_company(cases)
+            if chosen > least:
+                text = (
+                    f"Between {who}, with {chosen} pairs at the same time ({p['operation']}), it takes {{value}} as long as alone"
+                )
+                where = {**p, "company": chosen}
+                found.append(
+                    Answer(kind="ratio", metric="latency", where=where, against={"company": least}, headline=False, text=text)
+                )
+        for operation in dict.fromkeys(p["operation"] for p in cases):
+            text = f"Groups of near CPUs by {operation}, against what the machine declares"
+            where = {"operation": operation, "company": matrix_company(cases)}
+            if len({p["cpu_a"] for p in cases}) > 2:
+                found.append(
+                    Answer(kind="structure", metric="latency", where=where, headline=operation == OPERATIONS[0], text=text)
+                )
+        return tuple(found)
+
+    def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
+        return {"operation": p["operation"]}
+
+    def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
+        lines = [ps / 1000 for ps in found.threads[0].value[:LINES]]
+        second = found.threads[1].value
+        return {
+            "latency": sum(lines) / LINES,
+            "latency_p50": second[MEDIAN_SLOT] / 1000,
+            "latency_p99": second[P99_SLOT] / 1000,
+            "line_spread": max(lines) - min(lines),
+        }
+
+    def check(self, p: Parameters, found: Found) -> str:
+        for index, thread in enumerate(found.threads):
+            if thread.check != thread.executed:
+                return f"the lines count {thread.check} ways, thread {index} made {thread.executed}"
+        return ""
+
+
+def key(p: Parameters) -> tuple:
+    return p["cpu_a"], p["cpu_b"], p["operation"]
+
+
+def matrix_company(cases: list[Parameters]) -> int:
+    """The company in which all pairs were measured: of several the least."""
+    pairs = Counter(p["company"] for p in cases)
+    return min((company for company, count in pairs.items() if count == max(pairs.values())), default=ALONE_PAIRS)
+
+
+def borders(topology, cpus: tuple[int, ...]) -> tuple[int, ...]:
+    """CPUs that begin another node, or another L3 within it."""
+    far = ("node", "package", "cross_package")
+    return tuple(b for a, b in itertools.pairwise(cpus) if topology.relation(a, b) in far)
+
+
+BENCHMARK = CoreToCore()
