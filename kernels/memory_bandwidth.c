@@ -71,9 +71,9 @@ static void fill(uint8_t *to, uint64_t words, int doubles)
 }
 
 /* What round `n` writes, and its factor. The word is odd times a counter: never zero, never twice the same. */
-static uint64_t round_factor(const struct nb_case *c, uint64_t n)
+static uint64_t round_factor(int doubles, uint64_t n)
 {
-    return arrays(c) == 3 ? n % 7 + 1 : (n + 1) * 0x9e3779b97f4a7c15u;
+    return doubles ? n % 7 + 1 : (n + 1) * 0x9e3779b97f4a7c15u;
 }
 
 /* Lines by which odd rounds of a copy shift the source, so that each round finds other data: about half, whole pages if it has any. */
@@ -88,12 +88,16 @@ static void stream(struct nb_thread *t, uint64_t n)
     const struct nb_case *c = t->shared;
     nb_stream run = nb_find_stream(c->parameter[VECTOR], c->parameter[KERNEL]);
     uint64_t lines = array_bytes(c) / LINE, at = t->executed % lines, turn = t->executed / lines, sum = 0;
-    int turned = arrays(c) == 2;
+    const int turned = arrays(c) == 2, doubles = arrays(c) == 3;
     uint8_t *to = array(t, 0), *b = array(t, arrays(c) > 1), *d = array(t, arrays(c) - 1);
     while (n) {
+        for (; !turned && !at && n >= lines; n -= lines, turn++) /* whole rounds: in the first cache a round takes 50 ns */
+            sum += run(to, b, d, lines * LINE, round_factor(doubles, turn));
+        if (!n)
+            break;
         uint64_t from = turned && turn % 2 ? (at + shift(lines)) % lines : at, most = lines - (from > at ? from : at);
         uint64_t some = n < most ? n : most;
-        sum += run(to + at * LINE, b + from * LINE, d + at * LINE, some * LINE, round_factor(c, turn));
+        sum += run(to + at * LINE, b + from * LINE, d + at * LINE, some * LINE, round_factor(doubles, turn));
         n -= some;
         at += some;
         if (at == lines)

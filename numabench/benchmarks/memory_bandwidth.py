@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from array import array
 
+import msgspec
+
 from ..model import Answer, Axis, View
 from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
@@ -18,6 +20,7 @@ BUS = {"read": 1.0, "write": 2.0, "copy": 1.5, "triad": 4 / 3, "write_nt": 1.0, 
 KERNELS = tuple(BYTES)
 TEMPORAL = KERNELS[:4]
 VECTORS = {"portable": 8, "sse2": 16, "avx2": 32, "avx512": 64, "neon": 16, "sve": 64}  # bytes of a vector, at most
+NARROW = ("sse2", "neon")  # in memory often the faster ones: more loads a line leave prefetchers more time (18 for 16 GB/s)
 VECTORS_PER_CYCLE = (
     4  # no current core loads and stores more (Zen 5 and Golden Cove: 3 loads or 2 loads and 2 stores of 32 bytes)
 )
@@ -59,6 +62,9 @@ class Streams(Benchmark):
         "bytes": "of the program; bus: times 2 for write, 1.5 for copy, 4/3 for triad with stores into caches",
         "aggregate": "all bytes from the first thread's start to the last one's end",
     }
+
+    def preparation(self, p: Parameters) -> tuple:
+        return tuple(v for k, v in p.items() if k != "vector")  # all sets go on with what any of them left
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"kernel": p["kernel"], "vector": p["vector"]}
@@ -124,14 +130,30 @@ class MemoryBandwidth(Streams):
         cpus, memory = len(topology.order_cpus()), memory_size(topology)
         few, many = thread_counts(cpus, topology, False), thread_counts(cpus, topology, True)
         common = {"page_size": ("thp",), "vector": topology.vectors[-1:]}
+        both = tuple(dict.fromkeys((*(v for v in topology.vectors if v in NARROW), topology.vectors[-1])))
         if profile == "quick":
             return [{**common, "kernel": ("read", "triad"), "size": [memory], "threads": few}]
         caches = {**common, "kernel": TEMPORAL, "vector": topology.vectors if profile == "full" else topology.vectors[-1:]}
         return [
             *({**caches, "size": cache_sizes(topology, n), "threads": [n]} for n in few),
-            {**common, "kernel": KERNELS if len(topology.vectors) > 1 else TEMPORAL, "size": [memory], "threads": few},
-            {**common, "kernel": KERNELS[:1] if profile == "standard" else TEMPORAL, "size": [memory], "threads": many},
+            {
+                **common,
+                "kernel": KERNELS if len(topology.vectors) > 1 else TEMPORAL,
+                "size": [memory],
+                "threads": few,
+                "vector": both,
+            },
+            {
+                **common,
+                "kernel": KERNELS[:1] if profile == "standard" else TEMPORAL,
+                "size": [memory],
+                "threads": many,
+                "vector": both,
+            },
         ]
+
+    def group(self, p: Parameters) -> tuple:
+        return self.preparation(p)  # one instruction set against another in one process
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = topology.order_cpus()[: p["threads"]]
@@ -149,10 +171,11 @@ class MemoryBandwidth(Streams):
     def figures(self, topology, cases: list[Parameters]) -> tuple[View, ...]:
         """Working sets grow with the threads: one figure by working set for each end of the thread counts, and one by threads in memory."""
         counts = sorted({p["threads"] for p in cases})
+        widest = max((p["vector"] for p in cases), key=tuple(VECTORS).index, default="")
         by_size = {"metric": "bandwidth", "kind": "line", "x": "size", "series": "kernel"}
         return (
             *(
-                View(title=f"Bandwidth by working set, {threads_text(n)}", where={"threads": n}, **by_size)
+                View(title=f"Bandwidth by working set, {threads_text(n)}", where={"threads": n, "vector": widest}, **by_size)
                 for n in dict.fromkeys((*counts[:1], *counts[-1:]))
             ),
             View(
@@ -161,6 +184,7 @@ class MemoryBandwidth(Streams):
                 kind="line",
                 x="threads",
                 series="kernel",
+                facet="vector",
                 where={"size": max((p["size"] for p in cases), default=0)},
             ),
             View(
@@ -169,7 +193,7 @@ class MemoryBandwidth(Streams):
                 kind="line",
                 x="size",
                 series="kernel",
-                where={"threads": counts[0] if counts else 1},
+                where={"threads": counts[0] if counts else 1, "vector": widest},
             ),
         )
 
@@ -177,31 +201,36 @@ class MemoryBandwidth(Streams):
         largest = max((p["size"] for p in cases), default=0)
         found = []
         for kernel in dict.fromkeys(p["kernel"] for p in cases):
-            rows = [p for p in cases if p["size"] == largest and p["kernel"] == kernel]
-            rows = sorted((p for p in rows if p["vector"] == rows[0]["vector"]), key=lambda p: p["threads"])
-            for p in [*rows[:1], *rows[1:][-1:]]:
-                found.append(
-                    Answer(
-                        kind="cell",
-                        metric="bandwidth",
-                        where=p,
-                        headline=kernel in ("read", "triad"),
-                        text=f"{kernel.removesuffix('_nt').capitalize()}{' past the caches' if kernel.endswith('_nt') else ''} in memory "
-                        f"by {threads_text(p['threads'])}: {{value}}",
+            rows = sorted((p for p in cases if p["size"] == largest and p["kernel"] == kernel), key=lambda p: p["threads"])
+            what = f"{kernel.removesuffix('_nt').capitalize()}{' past the caches' if kernel.endswith('_nt') else ''}"
+            headline = kernel in ("read", "triad")
+            for threads in dict.fromkeys(p["threads"] for p in (*rows[:1], *rows[-1:])):
+                mine = [p for p in rows if p["threads"] == threads]
+                text = f"{what} in memory by {threads_text(threads)}"
+                if len(mine) > 1:
+                    where = {k: v for k, v in mine[0].items() if k != "vector"}
+                    ranking = Answer(kind="ranking", metric="bandwidth", axis="vector", where=where, text=f"{text}: {{ranking}}")
+                    found.append(msgspec.structs.replace(ranking, headline=headline))
+                else:
+                    found.append(
+                        Answer(kind="cell", metric="bandwidth", where=mine[0], headline=headline, text=f"{text}: {{value}}")
                     )
-                )
-            if len(rows) > 2:
-                found.append(
-                    Answer(
-                        kind="saturation",
-                        metric="bandwidth",
-                        axis="threads",
-                        where={k: v for k, v in rows[0].items() if k != "threads"},
-                        tolerance=0.05,
-                        headline=kernel == "read",
-                        text=f"Memory is saturated for {kernel} by {{value}} threads",
+            counts = {p["threads"] for p in rows}
+            for vector in dict.fromkeys(p["vector"] for p in rows):
+                if len(counts) > 2:
+                    where = {k: v for k, v in rows[0].items() if k != "threads"} | {"vector": vector}
+                    text = f"Memory is saturated for {kernel} ({vector}) by {{value}} threads"
+                    found.append(
+                        Answer(
+                            kind="saturation",
+                            metric="bandwidth",
+                            axis="threads",
+                            where=where,
+                            tolerance=0.05,
+                            headline=kernel == "read",
+                            text=text,
+                        )
                     )
-                )
         found += [
             Answer(
                 kind="cell",

@@ -26,7 +26,7 @@ SMALLEST = 2 * KIB
 CACHES_TIMES = 4  # DRAM is measured on at least four times the last-level caches in use: 20 % of hits are left at twice
 UNKNOWN_CACHES = 64 * MIB  # where the firmware names none
 MOST_LAPS = 4  # a line has room for as many pointers, each beside its number
-KNEE = 1.15  # times the latency of the next smaller size: the curve rises there
+KNEE = 1.15  # times the latency of the next smaller size: the curve rises there; and the step in size that is fine enough
 LEAST_L1_CYCLES = 3.0  # no load-to-use latency of a current core is shorter
 
 
@@ -174,14 +174,14 @@ class MemoryLatency(Chase):
         return [main, *others]
 
     def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
-        """A size halfway between every two neighbours of the main curve between which it rises."""
+        """A size halfway between every two neighbours of the main curve between which it rises, until they are as near as that."""
         main = {"order": "group", "page_size": "thp", "chains": 1, "laps": 1}
         curve = [(p, ns) for p, ns in found if p == {**p, **main}]
         curve.sort(key=lambda point: point[0]["size"])
         points = []
         for (p, low), (q, high) in itertools.pairwise(curve):
             middle = int((p["size"] * q["size"]) ** 0.5) // 256 * 256
-            if high > KNEE * low and p["size"] < middle < q["size"]:
+            if high > KNEE * low and q["size"] > KNEE * p["size"] and p["size"] < middle < q["size"]:
                 points.append({**p, "size": middle})
         return points
 

@@ -29,8 +29,8 @@ TRIAL_SECONDS = 6.0  # of measuring in one process: start-up stays below 2 %, an
 # Rough prices for the first estimate; the runner then uses what it measured.
 SAMPLE_OVERHEAD = 0.004
 CASE_OVERHEAD = 0.003
-CHAIN_OVERHEAD = 1.5e-9  # s per byte of a chain's lines
-TOUCH_OVERHEAD = 0.6e-9  # s per byte and thread that touches its own part
+CHAIN_OVERHEAD = 0.6e-9  # s per byte of a chain's lines
+TOUCH_OVERHEAD = 0.25e-9  # s per byte and thread that touches its own part
 LINES_PER_SCRATCH = 16  # bytes of lines for each byte that building their chain takes
 PROCESS_OVERHEAD = 0.1
 GENEROSITY = 1.3  # of a large machine's budget over the time that pairs need
@@ -38,7 +38,7 @@ GENEROSITY = 1.3  # of a large machine's budget over the time that pairs need
 #: Per profile: wall-clock budget in seconds on a small machine, the most that it grows to on a large one, and timing.
 PROFILES: dict[str, tuple[float, float, Timing]] = {
     "quick": (40.0, 120.0, Timing(window=0.008)),
-    "standard": (300.0, 1200.0, Timing(window=0.025)),
+    "standard": (240.0, 1200.0, Timing(window=0.025)),
     "full": (3600.0, 4 * 3600.0, Timing(window=0.025)),
 }
 
