@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +61,7 @@ def judge_visit(visit: Visit) -> list[Finding]:
     estimates = estimates[estimates["main"]]
     pairs = pairs_of(run)
     findings += judge_nodes(machine, run, estimates)
+    findings += judge_matrix(machine, estimates)
     for relation, (a, b) in pairs.items():
         findings += judge_pair(machine, run, estimates, relation, a, b)
     return findings
@@ -86,6 +88,21 @@ def judge_nodes(machine: Machine, run, estimates) -> list[Finding]:
                 findings.append(
                     Finding(machine.name, "remote / local", f"{c} to {m}", wanted, found, TOLERANCE * wanted, low, high, "×")
                 )
+    return findings
+
+
+def judge_matrix(machine: Machine, estimates) -> list[Finding]:
+    """Core to core: every two CPUs, and both ways round where they were measured so."""
+    rows = estimates[(estimates["benchmark"] == "core_to_core") & (estimates["metric"] == "latency")]
+    rows = rows[rows["company"] == rows["company"].max()]
+    findings = []
+    for a, b in itertools.combinations(range(len(machine.node_of)), 2):
+        ways = [(x, y) for x, y in ((a, b), (b, a)) if ((rows["cpu_a"] == x) & (rows["cpu_b"] == y)).any()]
+        for x, y in ways or [(a, b)]:
+            row = rows[(rows["cpu_a"] == x) & (rows["cpu_b"] == y)]
+            wanted = expected.hop(machine, x, y)
+            finding = number(machine, "core to core", f"{x} to {y}", wanted, row, "ns")
+            findings.append(replace(finding, slack=TOLERANCE * wanted + HOP_SLACK))
     return findings
 
 
@@ -140,7 +157,7 @@ def pairs_of(run) -> dict[str, tuple[int, int]]:
     pairs = {}
     for trial in run.log.trials:
         for sample in trial.samples:
-            if len(sample.threads) == 2:
+            if len(sample.threads) == 2 and "placement" in sample.parameters:
                 pairs.setdefault(sample.parameters["placement"], tuple(thread.cpu for thread in sample.threads))
     return pairs
 

@@ -28,11 +28,13 @@ SETTINGS = {
         "threads": "2",
     },
     "contention": {"primitive": "atomic_add", "critical_section": "0", "threads": "2"},
+    "core_to_core": {},
 }
 BENCHMARKS = tuple(SETTINGS)
+COMPARED = BENCHMARKS[:3]  # by `numabench compare` as well: both boots would only repeat the matrix
 PROCESSES = 6
 OPTIONS = ("--window", "1ms", "--samples", "2", "--budget", "20m")
-KERNELS = ("memory_latency", "padded_counters", "contention", "sentinel")
+KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "sentinel")
 TIMEOUT = 900.0
 SLOWER = 1.1  # what the comparison has to find
 

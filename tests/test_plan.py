@@ -116,7 +116,9 @@ def test_a_curve_under_load_is_one_block_and_prepared_once(two_sockets):
 def test_one_core_has_none_for_the_load(two_cpus):
     alone = msgspec.structs.replace(two_cpus, allowed_cpus=(0,))
     plan = make_plan([find("loaded_latency"), find("memory_parallelism")], alone)
-    assert plan.skipped == ("loaded_latency: needs two cores of one node: one chases, the others load",)
+    assert plan.skipped == (
+        "loaded_latency: needs two cores of one node, of which one chases and the others load, and nodes with memory",
+    )
     with pytest.raises(MachineError, match="nothing is left to measure: loaded_latency: needs two cores"):
         make_plan([find("loaded_latency")], alone)
 
@@ -253,3 +255,24 @@ def test_the_standard_plan_fits_its_budget_on_two_cpus(two_cpus):
     assert plan.seconds(8) < plan.budget <= 360
     quick = make_plan(all_benchmarks(), two_cpus, profile="quick")
     assert quick.seconds(8) < quick.budget <= 60
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "setting"),
+    [
+        ("node_latency", "memory_node=7"),
+        ("node_bandwidth", "memory_node=7"),
+        ("first_touch", "memory_node=7"),
+        ("loaded_latency", "load_node=7"),
+        ("page_migration", "to_node=7"),
+        ("core_to_core", "home=7"),
+    ],
+)
+def test_a_node_without_memory_is_left_out_by_name_and_never_another_taken(two_sockets, benchmark, setting):
+    found = find(benchmark)
+    with pytest.raises(MachineError, match=f"nothing is left to measure: {benchmark}"):
+        make_plan([found], two_sockets, selection=parse_selection([found], [setting]))
+    name = setting.partition("=")[0]
+    plan = make_plan([found], two_sockets, selection=parse_selection([found], [f"{name}=0,1,7"]))
+    assert plan.cases and any(skipped.startswith(benchmark) for skipped in plan.skipped)
+    assert 7 not in {c.case.parameters[name] for block in plan.blocks for c in block.cases}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 
 from ..model import Frozen
 
@@ -40,6 +41,15 @@ def symmetric(matrix: np.ndarray) -> np.ndarray:
         mean = np.where(there, both, 0.0).sum(axis=0) / there.sum(axis=0)
     np.fill_diagonal(mean, np.nan)
     return mean
+
+
+def latency_matrix(rows: pd.DataFrame, cpus: tuple[int, ...]) -> np.ndarray:
+    """Symmetric matrix, shape (n, n), of estimates with columns `cpu_a`, `cpu_b` and `value`; NaN where there is none."""
+    index = {cpu: place for place, cpu in enumerate(cpus)}
+    matrix = np.full((len(cpus), len(cpus)), np.nan)
+    for a, b, value in zip(rows["cpu_a"], rows["cpu_b"], rows["value"], strict=True):
+        matrix[index[int(a)], index[int(b)]] = value
+    return symmetric(matrix)
 
 
 def levels(matrix: np.ndarray, cpus: tuple[int, ...]) -> list[Level]:

@@ -217,6 +217,11 @@ def memory_node(topology: Topology, node: int | None) -> int | None:
     return min(usable, key=lambda other: (distances.get(other, 1 << 30), other))
 
 
+def has_memory(topology: Topology, *nodes: int) -> bool:
+    """Whether all of these nodes have memory that may be used; on a kernel without NUMA there is one memory, whatever its number."""
+    return not topology.numa or set(nodes) <= set(topology.memory_nodes())
+
+
 def discover() -> dict[str, Benchmark]:
     """All benchmarks by name: those of this package and those that other distributions register (`package.module`)."""
     from importlib.metadata import entry_points

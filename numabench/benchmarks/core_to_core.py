@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 from ..model import Answer, Axis, Contrast, View
-from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
 
 OPERATIONS = ("cas", "load_store", "two_lines", "atomic_add")
 LINES = 16  # sampled, as in kernels/core_to_core.c
@@ -96,7 +96,11 @@ class CoreToCore(Benchmark):
         return found
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        if not {p["cpu_a"], p["cpu_b"]} <= {*topology.allowed_cpus} or p["cpu_a"] == p["cpu_b"]:
+        if (
+            not {p["cpu_a"], p["cpu_b"]} <= {*topology.allowed_cpus}
+            or p["cpu_a"] == p["cpu_b"]
+            or not has_memory(topology, p["home"])
+        ):
             return None
         return Placement(cpus=(p["cpu_a"], p["cpu_b"]), node=memory_node(topology, p["home"]), size=PAGE)
 

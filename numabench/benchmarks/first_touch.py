@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, View
-from . import Benchmark, Found, Parameters, Placement, Probes, Sweep
+from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory
 from .memory_bandwidth import PAGE, part_bytes, thread_counts, threads_text
 from .memory_latency import MIB, PAGE_BYTES, PAGE_SIZES, PAGE_WORDS
 
@@ -58,7 +58,7 @@ class FirstTouch(Benchmark):
         cpus = topology.node_cores(p["cpu_node"])[: p["threads"]]
         step = PAGE_BYTES[p["page_size"]]
         each = part_bytes(p["size"], p["threads"]) // step * step
-        if len(cpus) < p["threads"] or not each:
+        if len(cpus) < p["threads"] or not each or not has_memory(topology, p["memory_node"]):
             return None
         node = p["memory_node"] if topology.numa else None
         return Placement(cpus=cpus, node=node, size=p["threads"] * each, page_size=p["page_size"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..kernel import batch_quantile, mean_batch
 from ..model import Answer, Axis, View
-from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
 from .memory_bandwidth import MASK, PAGE, VECTOR_AXIS, WORD, part_bytes
 from .memory_latency import ORDERS, PAGE_SIZES, chain_scratch, memory_size, same_latency
 
@@ -76,7 +76,7 @@ class LoadedLatency(Benchmark):
         "blocks": "about 10 us of chasing",
         "load_bytes": "of the program",
     }
-    needs = "two cores of one node: one chases, the others load"
+    needs = "two cores of one node, of which one chases and the others load, and nodes with memory"
     judges_gaps = False  # a loader waits for its token
     notes = (
         "The load is what the loaders really moved in the time of the chase, in bytes of the program: stores into caches move more than that.",
@@ -116,7 +116,7 @@ class LoadedLatency(Benchmark):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cores = topology.node_cores(p["cpu_node"])
-        if len(cores) < 2:
+        if len(cores) < 2 or not has_memory(topology, p["chase_node"], p["load_node"]):
             return None
         loaders = len(cores) - 1
         each = part_bytes(p["size"], loaders)

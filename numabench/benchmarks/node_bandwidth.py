@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, View
-from . import Parameters, Placement, Sweep, memory_node
+from . import Parameters, Placement, Sweep, has_memory, memory_node
 from .memory_bandwidth import KERNEL_AXIS, SIZE_AXIS, VECTOR_AXIS, Streams, part_bytes, threads_text
 from .memory_latency import PAGE_SIZES, memory_size
 
@@ -72,7 +72,7 @@ class NodeBandwidth(Streams):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cores = topology.node_cores(p["cpu_node"])
-        if not cores:
+        if not cores or not has_memory(topology, p["memory_node"]):
             return None
         cpus = tuple(cores if p["cores"] == "all" else cores[:1])
         return Placement(

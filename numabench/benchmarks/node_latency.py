@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, View
-from . import Parameters, Placement, Sweep, memory_node
+from . import Parameters, Placement, Sweep, has_memory, memory_node
 from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_size, same_latency
 
 
@@ -44,7 +44,7 @@ class NodeLatency(Chase):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpu = next((c for c in topology.order_cpus() if topology.node_of(c) == p["cpu_node"]), None)
-        if cpu is None:
+        if cpu is None or not has_memory(topology, p["memory_node"]):
             return None
         return Placement(
             cpus=(cpu,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..host.memory import require_balancing
 from ..model import Answer, Axis, View
-from . import Benchmark, Found, Parameters, Placement, Probes, Sweep
+from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory
 from .memory_latency import MIB, PAGE_BYTES, PAGE_WORDS
 from .page_migration import BYTES_PER_PAGE
 
@@ -57,7 +57,7 @@ class NumaBalancing(Benchmark):
     def place(self, p: Parameters, topology) -> Placement | None:
         cores = topology.node_cores(p["cpu_node"])
         both = {p["cpu_node"], p["wrong_node"]}
-        if not topology.numa or not cores or len(both) < 2 or not both <= {*topology.memory_nodes()}:
+        if not topology.numa or not cores or len(both) < 2 or not has_memory(topology, *both):
             return None
         scratch = p["size"] // PAGE_BYTES[p["page_size"]] * BYTES_PER_PAGE
         return Placement(cpus=cores[:1], node=None, size=p["size"], scratch=scratch, page_size=p["page_size"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, View
-from . import Benchmark, Found, Parameters, Placement, Probes, Sweep
+from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory
 from .memory_latency import MIB, PAGE_BYTES, PAGE_SIZES, PAGE_WORDS
 
 SIZE = 32 * MIB  # 8,192 small pages, 16 huge ones
@@ -51,11 +51,8 @@ class PageMigration(Benchmark):
         ]
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        if (
-            not topology.numa
-            or p["from_node"] == p["to_node"]
-            or not {p["from_node"], p["to_node"]} <= {*topology.memory_nodes()}
-        ):
+        both = {p["from_node"], p["to_node"]}
+        if not topology.numa or len(both) < 2 or not has_memory(topology, *both):
             return None
         near = [*topology.node_cores(p["to_node"]), *topology.node_cores(p["from_node"]), *topology.order_cpus()]
         page = PAGE_BYTES[p["page_size"]]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+from keyword import iskeyword
 
 import click
 
 from .. import __version__
 from ..errors import INTERRUPTED, MACHINE, USAGE, NumabenchError
 
-#: verb -> what `--help` says of it; the module of the same name holds `command`.
+#: verb -> what `--help` says of it; the module of the same name (`import_` for Python's own word) holds `command`.
 VERBS = {
     "run": "Measure this machine and write a run log.",
     "list": "Show the benchmarks, their parameters and metrics.",
@@ -20,6 +21,7 @@ VERBS = {
     "report": "Turn run logs into one HTML page and a table of answers.",
     "compare": "Compare two machines, or two states of one, with verdicts.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
+    "import": "Read a published core-to-core matrix into a run log.",
 }
 
 
@@ -30,7 +32,7 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return importlib.import_module(f".{name}", __package__).command if name in VERBS else None
+        return importlib.import_module(f".{name}{'_' * iskeyword(name)}", __package__).command if name in VERBS else None
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         from difflib import get_close_matches

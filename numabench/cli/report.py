@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..runlog.read import RunLog
 
 EPILOG = """\b
@@ -78,8 +80,35 @@ def print_answers(log: RunLog, title: str | None = None) -> None:
         table.add_row(Text.assemble("• ", text), value, interval)
     if found:
         console.print(table)
+        print_matrices(log, console)
     else:
         console.print("These logs declare no headline answers; figures and tables are in the report.")
+
+
+def print_matrices(log: RunLog, console: Console) -> None:
+    """Latencies between CPUs as heat maps, where three and more were measured."""
+    from ..analysis.estimate import estimate_cells
+    from ..analysis.neighbours import latency_matrix
+    from ..analysis.structure import with_distance
+    from ..runlog.export import samples
+    from .heatmap import draw
+
+    views = {(b.run, v.title): (b, v) for b in log.benchmarks for v in b.views if v.kind == "heatmap" and len(v.both) > 2}
+    if not views:
+        return
+    cells = estimate_cells(with_distance(samples(log)))
+    machines = {header.run: header.machine for header in log.headers}
+    for benchmark, view in views.values():
+        rows = cells[
+            (cells["benchmark"] == benchmark.name) & (cells["metric"] == view.metric) & cells["main"] & cells["value"].notna()
+        ]
+        rows = rows[rows["machine_id"] == str(machines[benchmark.run].get("id"))]
+        for name, value in view.where.items():
+            rows = rows[rows[name] == value]
+        if not rows.empty:
+            console.print(f"\n{view.title} on {machines[benchmark.run].get('alias')}, ns", style="bold")
+            for line in draw(latency_matrix(rows, view.both), view.both, console.width):
+                console.print(line, no_wrap=True, crop=True)
 
 
 @click.command("report", epilog=EPILOG, short_help="The answers, and a page with figures and tables.")

@@ -289,7 +289,7 @@ def without_place(benchmark: Benchmark, cases: list[Case]) -> str:
     if benchmark.needs:
         return f"{benchmark.name}: needs {benchmark.needs}"
     others = f" and {len(cases) - 1} more cases" if len(cases) > 1 else ""
-    return f"{benchmark.name} {cases[0].label()}{others}: this machine has no such CPUs"
+    return f"{benchmark.name} {cases[0].label()}{others}: this machine has no such CPUs or memory"
 
 
 def lacking_pages(placement: Placement, reserved: Callable[[str, int | None], int] | None) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...model import Answer
 from ...units import format_number, format_quantity
 from ..declared import against_declared
-from ..neighbours import levels, symmetric
+from ..neighbours import latency_matrix, levels
 from ..weights import interleave_weights
 from .evidence import Data, Found, main_cells, matching, plural, point_text
 from .firmware import verdict
@@ -37,13 +35,12 @@ def weights(data: Data, answer: Answer) -> Found:
 def structure(data: Data, answer: Answer) -> Found:
     """Groups of near CPUs in a measured matrix, held against those that the machine declares (`neighbours.py`, `declared.py`)."""
     rows = matching(main_cells(data, answer), answer.where)
-    cpus = tuple(sorted({*rows["cpu_a"], *rows["cpu_b"]})) if "cpu_a" in rows else ()
-    index = {cpu: place for place, cpu in enumerate(cpus)}
-    matrix = np.full((len(cpus), len(cpus)), np.nan)
-    for a, b, value in zip(rows.get("cpu_a", ()), rows.get("cpu_b", ()), rows["value"], strict=True):
-        matrix[index[a], index[b]] = value
+    cpus = tuple(sorted({*map(int, rows["cpu_a"]), *map(int, rows["cpu_b"])})) if "cpu_a" in rows else ()
+    if len(cpus) < 3:
+        return Found(problem=f"no valid samples of three CPUs at {point_text(answer.where)}", usable=False)
+    matrix = latency_matrix(rows, cpus)
     try:
-        found = levels(symmetric(matrix), tuple(map(int, cpus)))
+        found = levels(matrix, cpus)
     except ValueError:
         return Found(problem=f"not every two of {len(cpus)} CPUs have valid samples at {point_text(answer.where)}", usable=False)
     unit = data.metric(answer.metric).unit
@@ -52,7 +49,7 @@ def structure(data: Data, answer: Answer) -> Found:
         f"at least {format_quantity(level.fastest_outside, unit)} outside"
         for level in found
     )
-    confirmed, contradicted = against_declared(found, symmetric(matrix), cpus, data.topology)
+    confirmed, contradicted = against_declared(found, matrix, cpus, data.topology)
     return Found(
         value=float(len(found)),
         value_text=plural(len(found), "level"),

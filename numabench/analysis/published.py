@@ -1,0 +1,125 @@
+"""A published matrix of core-to-core latencies as the records of a run log, for the same figures and answers as one's own."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timezone
+
+import numpy as np
+
+from .. import __version__
+from ..model import (
+    Answer,
+    Axis,
+    BenchmarkRecord,
+    EndRecord,
+    Header,
+    Metric,
+    Record,
+    Sample,
+    TrialRecord,
+    View,
+    case_hash,
+)
+from ..runlog import SCHEMA
+from ..units import format_cpus
+from .neighbours import Level, levels, symmetric
+
+NAME = "core_to_core"
+
+
+def matrix_records(matrix: list[list[float | None]], alias: str, operation: str, source: str) -> list[Record]:
+    """Records of a log with one trial. A figure of 0 is below what its tool could resolve: it counts as half of the smallest other one, and
+    its sample's `extra` says so. `source` is what the header keeps as the command."""
+    values = np.array([[np.nan if value is None else value for value in row] for row in matrix])
+    least = values[values > 0].min(initial=np.inf) / 2
+    found = levels(symmetric(np.where(values == 0, least, values)), tuple(range(len(matrix))))
+    order, borders = in_groups(len(matrix), found)
+    run = hashlib.sha256(values.tobytes() + alias.encode()).hexdigest()[:12]
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    cpus = tuple(range(len(matrix)))
+    where = {"operation": operation}
+    samples = tuple(
+        sample({"cpu_a": int(a), "cpu_b": int(b), **where}, float(values[a, b]), float(least))
+        for a, b in zip(*np.nonzero(np.isfinite(values)), strict=True)
+        if a != b
+    )
+    return [
+        Header(
+            schema=SCHEMA,
+            run=run,
+            session=run,
+            started=now,
+            numabench=__version__,
+            machine={"id": run, "alias": alias, "topology": {"cpus": format_cpus(cpus)}},
+            plan={"profile": "published", "cases": len(samples)},
+            arguments={"command": source},
+        ),
+        BenchmarkRecord(
+            run=run,
+            name=NAME,
+            title="Core to core (published)",
+            question="How long does a cache line take from one CPU to another, and which CPUs are near each other?",
+            axes=(
+                Axis(name="cpu_a", summary="one CPU: a row", values=cpus),
+                Axis(name="cpu_b", summary="the other: a column", values=cpus),
+                Axis(name="operation", summary="as in core_to_core", values=(operation,)),
+            ),
+            metrics=(Metric(name="latency", unit="ns", summary="one way, half of a round trip", polarity="lower"),),
+            method={"one way": "half of a round trip", "source": "published"},
+            views=(
+                View(
+                    title=f"One way between CPUs by {operation}",
+                    metric="latency",
+                    kind="heatmap",
+                    x="cpu_b",
+                    y="cpu_a",
+                    where=where,
+                    both=order,
+                    borders=borders,
+                ),
+            ),
+            answers=(Answer(kind="structure", metric="latency", where=where, text="Groups of near CPUs: {value}"),),
+            notes=(
+                "Published figures: one value for each pair, without placement, intervals or proof; the CPUs are in measured groups.",
+            ),
+            cases=len(samples),
+        ),
+        TrialRecord(
+            run=run,
+            session=run,
+            benchmark=NAME,
+            block=f"{NAME}/0",
+            process=0,
+            started=now,
+            duration=0.0,
+            startup=0.0,
+            status="ok",
+            samples=samples,
+        ),
+        EndRecord(run=run, session=run, ended=now, status="complete", measured=0.0, elapsed=0.0),
+    ]
+
+
+def sample(parameters: dict, value: float, least: float) -> Sample:
+    return Sample(
+        case=case_hash(NAME, parameters),
+        index=0,
+        parameters=parameters,
+        metrics={"latency": value or least},
+        valid=True,
+        extra={} if value else {"published": 0.0},
+    )
+
+
+def in_groups(count: int, found: list[Level]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(CPUs with those of each group next to each other, from the largest groups down; the first CPU of each group of the largest level
+    that is not the first of all)."""
+
+    def place(cpu: int) -> tuple[int, ...]:
+        return (*(next(min(group) for group in level.groups if cpu in group) for level in reversed(found)), cpu)
+
+    order = tuple(sorted(range(count), key=place))
+    coarse = [level for level in found if level.size > 2]
+    firsts = [next(cpu for cpu in order if cpu in group) for group in coarse[0].groups] if coarse else []
+    return order, tuple(cpu for cpu in firsts if cpu != order[0])
