@@ -48,8 +48,8 @@ DEFECTS = {
         mistake=(
             (
                 "numabench/host/memory.py",
-                "                self._bind((where,), first * self._part, count * self._part)\n",
-                "                pass\n",
+                "            self._bind(nodes, first, length)\n",
+                "            pass\n",
             ),
             (
                 "numabench/measure/worker.py",

@@ -63,7 +63,8 @@ class Buffer:
     ):
         self.size, self.page_size, self.node, self.parts, self.policy = size, page_size, node, parts, policy
         huge = HUGETLB.get(page_size)
-        self._length = size + ALIGN if huge is None else -(-size >> huge) << huge
+        self._span = -(-size // ALIGN) * ALIGN if page_size == "thp" else size  # whole huge pages, or the kernel gives small ones
+        self._length = self._span + ALIGN if huge is None else -(-size >> huge) << huge
         flags = _MAP_PRIVATE_ANONYMOUS | (0 if huge is None else _MAP_HUGETLB | huge << _MAP_HUGE_SHIFT)
         base = _libc.mmap(None, self._length, _PROT_READ_WRITE, flags, -1, 0)
         if base == _MAP_FAILED:
@@ -72,28 +73,28 @@ class Buffer:
         self.address = -(-base // ALIGN) * ALIGN if huge is None else base
         if huge is None:
             self._advise()
-        if policy in IN_TURN:
-            self._bind(parts, 0, size)
-        else:
-            for first, count, where in self._runs():
-                self._bind((where,), first * self._part, count * self._part)
+        for nodes, first, length in self._ranges():
+            self._bind(nodes, first, length)
 
     def _advise(self) -> None:
         advice = _MADV_HUGEPAGE if self.page_size == "thp" else _MADV_NOHUGEPAGE
-        _libc.madvise(self.address, self.size, advice)  # EINVAL without THP: the proof shows what was obtained
+        _libc.madvise(self.address, self._span, advice)  # EINVAL without THP: the proof shows what was obtained
 
     @property
     def _part(self) -> int:
         return self.size // (len(self.parts) or 1)
 
-    def _runs(self) -> Iterator[tuple[int, int, int]]:
-        """(first part, parts, node) of neighbouring parts on one node."""
+    def _ranges(self) -> Iterator[tuple[tuple[int, ...], int, int]]:
+        """(nodes, offset, bytes) of what is to be bound: all of it, or neighbouring parts on one node."""
+        if self.policy in IN_TURN or not self.parts:
+            nodes = self.parts or (() if self.node is None else (self.node,))
+            yield from [(nodes, 0, self._span)] if nodes else []
+            return
         first = 0
-        for where, run in itertools.groupby(self.parts or (self.node,)):
-            count = len(list(run))
-            if where is not None:
-                yield first, count, where
-            first += count
+        for where, run in itertools.groupby(self.parts):
+            length = len(list(run)) * self._part
+            yield (where,), first, length
+            first += length
 
     def _bind(self, nodes: tuple[int, ...], offset: int, size: int) -> None:
         words = max(nodes) // 64 + 1
@@ -150,7 +151,9 @@ class Buffer:
             policy=self.policy,
             misplaced=misplaced,
             page_bytes=page if self.page_size not in HUGETLB else 1 << HUGETLB[self.page_size],
-            huge_bytes=huge_bytes(self.address) if size >= ALIGN and self.page_size not in HUGETLB else 0,
+            huge_bytes=huge_bytes(self.address)
+            if self.page_size == "thp" or (size >= ALIGN and self.page_size not in HUGETLB)
+            else 0,
         )
 
     def close(self) -> None:
