@@ -17,6 +17,7 @@ from numabench.analysis.declared import against_declared, declared_groups
 from numabench.analysis.neighbours import levels, partition, symmetric
 from numabench.benchmarks import find
 from numabench.benchmarks.core_to_core import OPERATIONS, CoreToCore
+from numabench.cli.heatmap import draw
 from numabench.host.topology import read_topology, to_json_dict
 from numabench.measure.plan import job_cases, make_plan
 from numabench.measure.worker import alone
@@ -194,6 +195,19 @@ def test_declared_groups_that_are_not_near_are_contradicted(machine):
     matrix, cpus = matrix_of(machine, {**TRUE, "l3": 90.0}), machine.allowed_cpus
     said, wrong = against_declared(levels(matrix, cpus), matrix, cpus, to_json_dict(machine))
     assert said == "cores, nodes as declared" and len(wrong) == 1 and wrong[0].startswith("L3 groups are declared")
+
+
+def test_a_machine_that_declares_nothing_is_not_contradicted(machine):
+    matrix, cpus = matrix_of(machine, TRUE), machine.allowed_cpus
+    assert against_declared(levels(matrix, cpus), matrix, cpus, {"cpus": "0-15"}) == ("", [])
+
+
+@pytest.mark.parametrize(("count", "lines"), [(3, 5), (16, 18), (17, 10), (512, 65)])
+def test_a_matrix_fits_the_terminal(count, lines):
+    matrix = np.where(np.eye(count, dtype=bool), np.nan, np.arange(count * count).reshape(count, count) + 1.0)
+    drawn = draw(matrix, tuple(range(count)), 140)
+    assert len(drawn) == lines and max(line.cell_len for line in drawn) <= 140
+    assert ("CPUs to a cell" in drawn[-1].plain) == (count == 512)
 
 
 def test_groups_that_nobody_declared_are_named(machine):

@@ -45,8 +45,8 @@ def against_declared(found: list[Level], matrix: np.ndarray, cpus: tuple[int, ..
     A declared level contradicts the matrix where its groups are not near: its own pairs (those of no nearer level) take as long as those that the
     next level adds. A measured level contradicts the declaration where nothing declared is like it."""
     declared = declared_groups(topology, cpus)
-    if not declared and not topology.get("cpus"):
-        return "", []
+    if not any(topology.get(part) for part in ("packages", "nodes", "cores", "caches")):
+        return "", []  # a published matrix
     confirmed, wrong = [], []
     shared = [np.eye(len(cpus), dtype=bool), *(together(cpus, groups) for groups in declared.values())]
     shared.append(np.ones_like(shared[0]))
@@ -62,7 +62,7 @@ def against_declared(found: list[Level], matrix: np.ndarray, cpus: tuple[int, ..
     for level in found:
         groups = partition(level.groups)
         if groups not in declared.values():
-            some = ", ".join(format_cpus(group) for group in sorted(groups, key=min)[:SHOWN])
+            some = " / ".join(format_cpus(group) for group in sorted(groups, key=min)[:SHOWN])
             more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
             wrong.append(f"measured groups {some}{more} are not declared")
     return f"{', '.join(confirmed)} as declared" if confirmed else "", wrong

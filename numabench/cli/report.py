@@ -91,9 +91,11 @@ def print_matrices(log: RunLog, console: Console) -> None:
     from ..analysis.neighbours import latency_matrix
     from ..analysis.structure import with_distance
     from ..runlog.export import samples
-    from .heatmap import draw
+    from .heatmap import FIGURES, draw
 
     views = {(b.run, v.title): (b, v) for b in log.benchmarks for v in b.views if v.kind == "heatmap" and len(v.both) > 2}
+    if not console.color_system:  # a file: only figures can be read there
+        views = {key: (b, v) for key, (b, v) in views.items() if len(v.both) <= FIGURES}
     if not views:
         return
     cells = estimate_cells(with_distance(samples(log)))

@@ -193,6 +193,11 @@ def capacity(data: Data, answer: Answer) -> Found:
     """Where a curve leaves one plateau for the next: it crosses their geometric mean between two measured values of the axis, which are the
     interval; the figure is interpolated in logarithms."""
     first, last = answer.where[answer.axis], answer.against[answer.axis]
+    unit = next((axis.unit for axis in data.record.axes if axis.name == answer.axis), "")
+
+    def said(value: float) -> str:
+        return format_bytes(round(value)) if unit == "B" else format_number(value)
+
     where = {name: value for name, value in answer.where.items() if name != answer.axis}
     rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
     rows = select(rows, where, data.record, free=answer.axis)
@@ -200,20 +205,19 @@ def capacity(data: Data, answer: Answer) -> Found:
     rows = rows[(rows[answer.axis] >= first) & (rows[answer.axis] <= last)]
     points = list(zip(rows[answer.axis].astype(float), rows["value"], strict=True))
     if len(points) < 3 or points[0][0] != first or points[-1][0] != last:
-        return Found(problem=f"too few valid samples of {answer.metric} between {first} and {last}", usable=False)
+        return Found(problem=f"too few valid samples of {answer.metric} between {said(first)} and {said(last)}", usable=False)
     limit = math.sqrt(points[0][1] * points[-1][1])
     beyond = next((index for index, (_, value) in enumerate(points) if value > limit), None)
     if not beyond or points[-1][1] < STEP * points[0][1]:
-        return Found(problem=f"the curve has no step between {first} and {last}", usable=False)
+        return Found(problem=f"the curve has no step between {said(first)} and {said(last)}", usable=False)
     (a, low), (b, high) = points[beyond - 1], points[beyond]
     share = math.log(limit / low) / math.log(high / low)
-    unit = next((axis.unit for axis in data.record.axes if axis.name == answer.axis), "")
     size = math.exp(math.log(a) + share * math.log(b / a))
     return Found(
         value=size,
         low=a,
         high=b,
         unit=unit,
-        value_text=format_bytes(round(size)) if unit == "B" else format_number(size),
-        interval_text=" to ".join(format_bytes(int(end)) if unit == "B" else format_number(end) for end in (a, b)),
+        value_text=said(size),
+        interval_text=f"{said(a)} to {said(b)}",
     )
