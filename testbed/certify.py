@@ -12,7 +12,7 @@ from .guest import temporary_share
 from .judgement import TOLERANCE, Finding, judge_comparison, judge_visit
 from .machine import Machine
 from .packages import find_tools
-from .visits import COMPARED, COMPARED_STRIDES, numabench_command, slower_machine, visit
+from .visits import COMPARED_STRIDES, numabench_command, slower_machine, visit
 
 VISIT_SECONDS = 70.0  # expected, before the first one has been seen
 
@@ -78,7 +78,7 @@ class Certification:
             done()
             found = judge_visit(base)
             if self.with_comparison:
-                compared = numabench_command(COMPARED, strides=COMPARED_STRIDES)
+                compared = numabench_command(strides=COMPARED_STRIDES)
                 step(f"{machine.name}: another boot")
                 again = visit(machine, shared / "again", self.tree, look=False, words=compared)
                 done()

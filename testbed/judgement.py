@@ -61,7 +61,8 @@ def judge_visit(visit: Visit) -> list[Finding]:
     estimates = estimates[estimates["main"]]
     pairs = pairs_of(run)
     findings += judge_nodes(machine, run, estimates)
-    findings += judge_matrix(machine, estimates)
+    cores = numabench.load(visit.cores).estimates()
+    findings += judge_matrix(machine, cores[cores["main"]])
     for relation, (a, b) in pairs.items():
         findings += judge_pair(machine, run, estimates, relation, a, b)
     return findings
@@ -157,7 +158,7 @@ def pairs_of(run) -> dict[str, tuple[int, int]]:
     pairs = {}
     for trial in run.log.trials:
         for sample in trial.samples:
-            if len(sample.threads) == 2 and "placement" in sample.parameters:
+            if len(sample.threads) == 2:
                 pairs.setdefault(sample.parameters["placement"], tuple(thread.cpu for thread in sample.threads))
     return pairs
 

@@ -28,12 +28,12 @@ SETTINGS = {
         "threads": "2",
     },
     "contention": {"primitive": "atomic_add", "critical_section": "0", "threads": "2"},
-    "core_to_core": {},
 }
 BENCHMARKS = tuple(SETTINGS)
-COMPARED = BENCHMARKS[:3]  # by `numabench compare` as well: both boots would only repeat the matrix
 PROCESSES = 6
 OPTIONS = ("--window", "1ms", "--samples", "2", "--budget", "20m")
+#: A run of its own: one process, since every two CPUs take long, and `operation` is also a parameter of the counters.
+CORES = ("run", "core_to_core", "--set", "operation=cas", "--window", "1ms", "--budget", "20m", "--processes", "1")
 KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "sentinel")
 TIMEOUT = 900.0
 SLOWER = 1.1  # what the comparison has to find
@@ -41,11 +41,13 @@ SLOWER = 1.1  # what the comparison has to find
 
 @dataclass(frozen=True)
 class Visit:
-    """One boot of one machine. `log` is the run log, `topology` what `numabench machine --format json` printed."""
+    """One boot of one machine. `log` is the run log, `topology` what `numabench machine --format json` printed, `cores` the log of
+    the matrix between all CPUs; the last two only of a boot that looked at the machine."""
 
     machine: Machine
     log: Path
     topology: Path
+    cores: Path
     boot: float
     seconds: float
 
@@ -78,10 +80,13 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
     """
     shutil.rmtree(shared, ignore_errors=True)
     program = shlex.join([sys.executable, "-m", "numabench"])
-    measure = shlex.join([*(words or numabench_command()), "--alias", machine.name, "--output", "/out/results", "--quiet"])
+
+    def measure(words: list[str] | tuple[str, ...], folder: str) -> str:
+        return f"{program} {shlex.join([*words, '--alias', machine.name, '--output', f'/out/{folder}', '--quiet'])}"
+
     lines = [
-        *([f"{program} machine --format json > /out/machine.json || exit"] if look else []),
-        f"{program} {measure}",
+        *([f"{program} machine --format json > /out/machine.json || exit", f"{measure(CORES, 'cores')} || exit"] if look else []),
+        measure(words or numabench_command(), "results"),
     ]
     script = guest_script(tree, *lines)
     found = run(machine, script, shared=shared, timeout=TIMEOUT)
@@ -93,7 +98,14 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
             "look at the console",
             found.console[-2000:],
         )
-    return Visit(machine=machine, log=logs[-1], topology=shared / "machine.json", boot=found.boot, seconds=found.seconds)
+    return Visit(
+        machine=machine,
+        log=logs[-1],
+        topology=shared / "machine.json",
+        cores=shared / "cores",
+        boot=found.boot,
+        seconds=found.seconds,
+    )
 
 
 def guest_script(tree: Path, *lines: str) -> str:
