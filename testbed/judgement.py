@@ -16,7 +16,7 @@ from numabench.units import format_cpus
 
 from . import expected
 from .machine import Machine
-from .visits import COMPARED_STRIDES, STRIDES, Visit
+from .visits import COMPARED_STRIDES, STRIDES, Visit, core_cpus
 
 TOLERANCE = 0.02  # of a latency
 HOP_SLACK = 4.0  # ns: a hop's loops look for the line every few ns
@@ -93,11 +93,11 @@ def judge_nodes(machine: Machine, run, estimates) -> list[Finding]:
 
 
 def judge_matrix(machine: Machine, estimates) -> list[Finding]:
-    """Core to core: every two CPUs, and both ways round where they were measured so."""
+    """Core to core: every two of the CPUs measured, and both ways round where they were measured so."""
     rows = estimates[(estimates["benchmark"] == "core_to_core") & (estimates["metric"] == "latency")]
     rows = rows[rows["company"] == rows["company"].max()]
     findings = []
-    for a, b in itertools.combinations(range(len(machine.node_of)), 2):
+    for a, b in itertools.combinations(sorted(core_cpus(machine)), 2):
         ways = [(x, y) for x, y in ((a, b), (b, a)) if ((rows["cpu_a"] == x) & (rows["cpu_b"] == y)).any()]
         for x, y in ways or [(a, b)]:
             row = rows[(rows["cpu_a"] == x) & (rows["cpu_b"] == y)]

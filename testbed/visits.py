@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .defects import CHECKOUT
 from .errors import GuestError, SimulationError
+from .expected import relation
 from .guest import run
 from .machine import Machine
 from .packages import folder
@@ -32,7 +33,7 @@ SETTINGS = {
 BENCHMARKS = tuple(SETTINGS)
 PROCESSES = 6
 OPTIONS = ("--window", "1ms", "--samples", "2", "--budget", "20m")
-#: A run of its own: one process, since every two CPUs take long, and `operation` is also a parameter of the counters.
+#: A run of its own: one process, of few CPUs, since many that spin take long, and `operation` is also a parameter of the counters.
 CORES = ("run", "core_to_core", "--set", "operation=cas", "--window", "1ms", "--budget", "20m", "--processes", "1")
 KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "sentinel")
 TIMEOUT = 900.0
@@ -73,6 +74,14 @@ def numabench_command(
     return ["run", *benchmarks, *settings, *OPTIONS, "--processes", str(processes)]
 
 
+def core_cpus(machine: Machine) -> list[int]:
+    """The first CPU, and the first one of each other relation to it."""
+    nearest: dict[str, int] = {}
+    for cpu in range(1, len(machine.node_of)):
+        nearest.setdefault(relation(machine, 0, cpu), cpu)
+    return [0, *nearest.values()]
+
+
 def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = True, words: list[str] | None = None) -> Visit:
     """Boot `machine`, let numabench of `tree` measure it (and `look` at it before), leave everything in `shared`.
 
@@ -80,12 +89,20 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
     """
     shutil.rmtree(shared, ignore_errors=True)
     program = shlex.join([sys.executable, "-m", "numabench"])
+    cpus = ",".join(map(str, core_cpus(machine)))
 
     def measure(words: list[str] | tuple[str, ...], folder: str) -> str:
         return f"{program} {shlex.join([*words, '--alias', machine.name, '--output', f'/out/{folder}', '--quiet'])}"
 
     lines = [
-        *([f"{program} machine --format json > /out/machine.json || exit", f"{measure(CORES, 'cores')} || exit"] if look else []),
+        *(
+            [
+                f"{program} machine --format json > /out/machine.json || exit",
+                f"{measure([*CORES, '--cpus', cpus], 'cores')} || exit",
+            ]
+            if look
+            else []
+        ),
         measure(words or numabench_command(), "results"),
     ]
     script = guest_script(tree, *lines)
