@@ -3,6 +3,7 @@
  * Threads 2k and 2k+1 are a pair; any number of pairs run at the same time, each in its part of the memory. Both time their blocks of
  * round trips: the first leaves the median block of each line, the second the quantiles over all. */
 #include "nb.h"
+#include "nb_hop.h"
 #include "nb_window.h"
 
 enum { OPERATION };
@@ -28,16 +29,6 @@ static const struct nb_metric metrics[] = {
 NB_DESCRIBE("core_to_core", 1, "a cache line between two CPUs", parameters, metrics);
 
 /* ROUND_TRIPS from `next` on, the value that this side waits for; its partner answers with the next one. */
-static void cas(uint64_t *word, uint64_t next)
-{
-    for (int i = 0; i < ROUND_TRIPS; i++, next += 2) {
-        uint64_t seen;
-        do
-            seen = next;
-        while (!__atomic_compare_exchange_n(word, &seen, next + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-    }
-}
-
 static void load_store(uint64_t *word, uint64_t next)
 {
     for (int i = 0; i < ROUND_TRIPS; i++, next += 2) {
@@ -77,7 +68,7 @@ static uint32_t block(const struct nb_thread *t, uint8_t *line, uint64_t blocks)
     uint64_t *word = (uint64_t *)line, *back = (uint64_t *)(line + BACK), next = 2 * ROUND_TRIPS * blocks + (uint64_t)follows;
     uint64_t before = nb_now();
     if (operation == CAS)
-        cas(word, next);
+        nb_hops(word, next, ROUND_TRIPS);
     else if (operation == LOAD_STORE)
         load_store(word, next);
     else if (operation == ATOMIC_ADD)

@@ -3,6 +3,7 @@
  * without any sign. */
 #include "nb.h"
 #include "nb_cpu.h"
+#include "nb_hop.h"
 #include "nb_window.h"
 
 enum { STATE, WORK };
@@ -70,11 +71,9 @@ static void hop(struct nb_thread *t, uint32_t partner, int slot)
     uint64_t *word = (uint64_t *)t->shared->buffer, next = __atomic_load_n(word, __ATOMIC_RELAXED) + (t->index != 0);
     nb_gate(t);
     for (int b = 0; b < BATCHES && (t->index == 0 || t->index == partner); b++) {
-        uint64_t before = nb_now(), seen;
-        for (int i = 0; i < ROUND_TRIPS; i++, next += 2)
-            do
-                seen = next;
-            while (!__atomic_compare_exchange_n(word, &seen, next + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+        uint64_t before = nb_now();
+        nb_hops(word, next, ROUND_TRIPS);
+        next += 2 * ROUND_TRIPS;
         t->value[slot + b] = nb_now() - before;
     }
     nb_gate(t);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -102,8 +102,7 @@ def judge_matrix(machine: Machine, estimates) -> list[Finding]:
         for x, y in ways or [(a, b)]:
             row = rows[(rows["cpu_a"] == x) & (rows["cpu_b"] == y)]
             wanted = expected.hop(machine, x, y)
-            finding = number(machine, "core to core", f"{x} to {y}", wanted, row, "ns")
-            findings.append(replace(finding, slack=TOLERANCE * wanted + HOP_SLACK))
+            findings.append(number(machine, "core to core", f"{x} to {y}", wanted, row, "ns", HOP_SLACK))
     return findings
 
 
@@ -142,15 +141,13 @@ def judge_pair(machine: Machine, run, estimates, relation: str, a: int, b: int) 
     return findings
 
 
-def number(machine: Machine, what: str, where: str, wanted: float, rows, unit: str) -> Finding:
-    """A latency from the one row of an estimates table that is meant."""
-    rows = rows[rows["value"].notna()]
+def number(machine: Machine, what: str, where: str, wanted: float, rows, unit: str, more: float = 0.0) -> Finding:
+    """A latency from the one row of an estimates table that is meant; `more` is slack beside the tolerance."""
+    rows, slack = rows[rows["value"].notna()], TOLERANCE * wanted + more
     if len(rows) != 1:
-        return Finding(machine.name, what, where, wanted, "no valid sample", TOLERANCE * wanted, unit=unit)
+        return Finding(machine.name, what, where, wanted, "no valid sample", slack, unit=unit)
     row = rows.iloc[0]
-    return Finding(
-        machine.name, what, where, wanted, float(row["value"]), TOLERANCE * wanted, float(row["low"]), float(row["high"]), unit
-    )
+    return Finding(machine.name, what, where, wanted, float(row["value"]), slack, float(row["low"]), float(row["high"]), unit)
 
 
 def pairs_of(run) -> dict[str, tuple[int, int]]:

@@ -44,9 +44,9 @@ def against_declared(found: list[Level], matrix: np.ndarray, cpus: tuple[int, ..
 
     A declared level contradicts the matrix where its groups are not near: its own pairs (those of no nearer level) take as long as those that the
     next level adds. A measured level contradicts the declaration where nothing declared is like it."""
-    declared = declared_groups(topology, cpus)
     if not any(topology.get(part) for part in ("packages", "nodes", "cores", "caches")):
         return "", []  # a published matrix
+    declared = declared_groups(topology, cpus)
     confirmed, wrong = [], []
     shared = [np.eye(len(cpus), dtype=bool), *(together(cpus, groups) for groups in declared.values())]
     shared.append(np.ones_like(shared[0]))

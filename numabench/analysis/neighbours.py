@@ -68,7 +68,7 @@ def levels(matrix: np.ndarray, cpus: tuple[int, ...]) -> list[Level]:
     heights = tree[:, 2]
     found: list[Level] = []
     for low, high in itertools.pairwise(heights):
-        if high <= MARGIN * low or high <= low:
+        if high <= MARGIN * low:
             continue
         labels = fcluster(tree, (low + high) / 2, criterion="distance")
         same = labels[:, None] == labels[None, :]

@@ -1,4 +1,4 @@
-"""What was measured between the nodes of one machine."""
+"""What was measured of a machine, and between its nodes."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timezone
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from ..model import (
     View,
     case_hash,
 )
-from ..runlog import SCHEMA
+from ..runlog import SCHEMA, utc_now
 from ..units import format_cpus
 from .neighbours import Level, levels, symmetric
 
@@ -36,7 +35,7 @@ def matrix_records(matrix: list[list[float | None]], alias: str, operation: str,
     found = levels(symmetric(np.where(values == 0, least, values)), tuple(range(len(matrix))))
     order, borders = in_groups(len(matrix), found)
     run = hashlib.sha256(values.tobytes() + alias.encode()).hexdigest()[:12]
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    now = utc_now()
     cpus = tuple(range(len(matrix)))
     where = {"operation": operation}
     samples = tuple(
@@ -113,8 +112,8 @@ def sample(parameters: dict, value: float, least: float) -> Sample:
 
 
 def in_groups(count: int, found: list[Level]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(CPUs with those of each group next to each other, from the largest groups down; the first CPU of each group of the largest level
-    that is not the first of all)."""
+    """(CPUs with those of each group next to each other, from the largest groups down; the first CPU of each group but the first
+    of the nearest level whose groups have more than two CPUs)."""
 
     def place(cpu: int) -> tuple[int, ...]:
         return (*(next(min(group) for group in level.groups if cpu in group) for level in reversed(found)), cpu)

@@ -59,7 +59,7 @@ class CoreToCore(Benchmark):
         cpus = topology.order_cpus()
         ranks = {cpu: rank for rank, cpu in enumerate(cpus)}
         company = max(len(cpus) // 2, 1)
-        operations = {"quick": OPERATIONS[:1], "standard": OPERATIONS[:1]}.get(profile, OPERATIONS)
+        operations = OPERATIONS if profile == "full" else OPERATIONS[:1]
         sweeps = []
         for a in cpus:
             others = [b for b in cpus if ranks[b] > ranks[a] or topology.node_of(b) != topology.node_of(a)]
@@ -133,10 +133,10 @@ class CoreToCore(Benchmark):
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found, told = [], set()
-        least = min((p["company"] for p in cases), default=ALONE_PAIRS)
-        for p in cases:
+        least, chosen = min((p["company"] for p in cases), default=ALONE_PAIRS), matrix_company(cases)
+        for p in (p for p in cases if p["company"] == least):
             relation = topology.relation(p["cpu_a"], p["cpu_b"])
-            if p["company"] != least or (p["operation"], relation) in told:
+            if (p["operation"], relation) in told:
                 continue
             told.add((p["operation"], relation))
             who = f"{RELATION_WORDS[relation]} ({p['cpu_a']} and {p['cpu_b']})"
@@ -149,7 +149,6 @@ class CoreToCore(Benchmark):
                     text=f"Between {who}, a line takes {{value}} one way by {p['operation']}",
                 )
             )
-            chosen = matrix_company(cases)
             if chosen > least:
                 text = (
                     f"Between {who}, with {chosen} pairs at the same time ({p['operation']}), it takes {{value}} as long as alone"
@@ -158,13 +157,11 @@ class CoreToCore(Benchmark):
                 found.append(
                     Answer(kind="ratio", metric="latency", where=where, against={"company": least}, headline=False, text=text)
                 )
-        for operation in dict.fromkeys(p["operation"] for p in cases):
+        matrices = dict.fromkeys(p["operation"] for p in cases) if len({p["cpu_a"] for p in cases}) > 2 else ()
+        for operation in matrices:
             text = f"Groups of near CPUs by {operation}, against what the machine declares"
-            where = {"operation": operation, "company": matrix_company(cases)}
-            if len({p["cpu_a"] for p in cases}) > 2:
-                found.append(
-                    Answer(kind="structure", metric="latency", where=where, headline=operation == OPERATIONS[0], text=text)
-                )
+            where = {"operation": operation, "company": chosen}
+            found.append(Answer(kind="structure", metric="latency", where=where, headline=operation == OPERATIONS[0], text=text))
         return tuple(found)
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from array import array
 
-import msgspec
-
 from ..model import Answer, Axis, View
 from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
@@ -130,26 +128,15 @@ class MemoryBandwidth(Streams):
         cpus, memory = len(topology.order_cpus()), memory_size(topology)
         few, many = thread_counts(cpus, topology, False), thread_counts(cpus, topology, True)
         common = {"page_size": ("thp",), "vector": topology.vectors[-1:]}
-        both = tuple(dict.fromkeys((*(v for v in topology.vectors if v in NARROW), topology.vectors[-1])))
         if profile == "quick":
             return [{**common, "kernel": ("read", "triad"), "size": [memory], "threads": few}]
+        both = tuple(dict.fromkeys((*(v for v in topology.vectors if v in NARROW), topology.vectors[-1])))
+        outside = {**common, "size": [memory], "vector": both}
         caches = {**common, "kernel": TEMPORAL, "vector": topology.vectors if profile == "full" else topology.vectors[-1:]}
         return [
             *({**caches, "size": cache_sizes(topology, n), "threads": [n]} for n in few),
-            {
-                **common,
-                "kernel": KERNELS if len(topology.vectors) > 1 else TEMPORAL,
-                "size": [memory],
-                "threads": few,
-                "vector": both,
-            },
-            {
-                **common,
-                "kernel": KERNELS[:1] if profile == "standard" else TEMPORAL,
-                "size": [memory],
-                "threads": many,
-                "vector": both,
-            },
+            {**outside, "kernel": KERNELS if len(topology.vectors) > 1 else TEMPORAL, "threads": few},
+            {**outside, "kernel": KERNELS[:1] if profile == "standard" else TEMPORAL, "threads": many},
         ]
 
     def group(self, p: Parameters) -> tuple:
@@ -209,28 +196,24 @@ class MemoryBandwidth(Streams):
                 text = f"{what} in memory by {threads_text(threads)}"
                 if len(mine) > 1:
                     where = {k: v for k, v in mine[0].items() if k != "vector"}
-                    ranking = Answer(kind="ranking", metric="bandwidth", axis="vector", where=where, text=f"{text}: {{ranking}}")
-                    found.append(msgspec.structs.replace(ranking, headline=headline))
+                    asked = {"kind": "ranking", "axis": "vector", "where": where, "text": f"{text}: {{ranking}}"}
                 else:
-                    found.append(
-                        Answer(kind="cell", metric="bandwidth", where=mine[0], headline=headline, text=f"{text}: {{value}}")
-                    )
-            counts = {p["threads"] for p in rows}
+                    asked = {"kind": "cell", "where": mine[0], "text": f"{text}: {{value}}"}
+                found.append(Answer(metric="bandwidth", headline=headline, **asked))
+            if len({p["threads"] for p in rows}) <= 2:
+                continue
             for vector in dict.fromkeys(p["vector"] for p in rows):
-                if len(counts) > 2:
-                    where = {k: v for k, v in rows[0].items() if k != "threads"} | {"vector": vector}
-                    text = f"Memory is saturated for {kernel} ({vector}) by {{value}} threads"
-                    found.append(
-                        Answer(
-                            kind="saturation",
-                            metric="bandwidth",
-                            axis="threads",
-                            where=where,
-                            tolerance=0.05,
-                            headline=kernel == "read",
-                            text=text,
-                        )
+                found.append(
+                    Answer(
+                        kind="saturation",
+                        metric="bandwidth",
+                        axis="threads",
+                        where={k: v for k, v in rows[0].items() if k != "threads"} | {"vector": vector},
+                        tolerance=0.05,
+                        headline=kernel == "read",
+                        text=f"Memory is saturated for {kernel} ({vector}) by {{value}} threads",
                     )
+                )
         found += [
             Answer(
                 kind="cell",

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..report.heatmaps import ANNOTATE, COLOURS
+
 if TYPE_CHECKING:
     from rich.text import Text
 
-FIGURES = 16  # CPUs up to which each cell says its figure
 HALF = "▀"  # upper half in the ink, lower half in the paper colour
 LABEL = 6  # characters before each line
 
@@ -21,7 +22,7 @@ def draw(matrix: np.ndarray, cpus: tuple[int, ...], width: int) -> list[Text]:
     from rich.text import Text
 
     finite = matrix[np.isfinite(matrix)]
-    scale, colours = Normalize(finite.min(), finite.max()), colormaps["cividis"]
+    scale, colours = Normalize(finite.min(), finite.max()), colormaps[COLOURS]
 
     def colour(value: float) -> str:
         return (
@@ -39,7 +40,7 @@ def draw(matrix: np.ndarray, cpus: tuple[int, ...], width: int) -> list[Text]:
         *((HALF, f"{colour(v)} on {colour(v)}") for v in np.linspace(finite.min(), finite.max(), 24)),
         f" {finite.max():.3g} ns",
     )
-    if len(cpus) <= FIGURES:
+    if len(cpus) <= ANNOTATE:
         head = Text(" " * LABEL + "".join(f"{cpu:>6}" for cpu in cpus), style="dim")
         lines = [
             Text.assemble(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..benchmarks.core_to_core import OPERATIONS
 from ..errors import UsageError
 
 EPILOG = """\b
@@ -22,8 +23,8 @@ The file: a line for each CPU, as many columns; ns one way; full, or one triangl
 @click.option("--alias", metavar="NAME", help="The machine's name in results and reports (the file's name).")
 @click.option(
     "--operation",
-    type=click.Choice(("cas", "load_store", "two_lines", "atomic_add")),
-    default="cas",
+    type=click.Choice(OPERATIONS),
+    default=OPERATIONS[0],
     show_default=True,
     help="How the latencies were measured: different quantities.",
 )

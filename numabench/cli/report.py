@@ -87,26 +87,21 @@ def print_answers(log: RunLog, title: str | None = None) -> None:
 
 def print_matrices(log: RunLog, console: Console) -> None:
     """Latencies between CPUs as heat maps, where three and more were measured."""
-    from ..analysis.estimate import estimate_cells
+    from ..analysis.answers.evidence import matching
     from ..analysis.neighbours import latency_matrix
-    from ..analysis.structure import with_distance
-    from ..runlog.export import samples
-    from .heatmap import FIGURES, draw
+    from ..analysis.nodes import valid_cells
+    from .heatmap import ANNOTATE, draw
 
     views = {(b.run, v.title): (b, v) for b in log.benchmarks for v in b.views if v.kind == "heatmap" and len(v.both) > 2}
     if not console.color_system:  # a file: only figures can be read there
-        views = {key: (b, v) for key, (b, v) in views.items() if len(v.both) <= FIGURES}
+        views = {key: (b, v) for key, (b, v) in views.items() if len(v.both) <= ANNOTATE}
     if not views:
         return
-    cells = estimate_cells(with_distance(samples(log)))
+    cells = valid_cells(log)
     machines = {header.run: header.machine for header in log.headers}
     for benchmark, view in views.values():
-        rows = cells[
-            (cells["benchmark"] == benchmark.name) & (cells["metric"] == view.metric) & cells["main"] & cells["value"].notna()
-        ]
-        rows = rows[rows["machine_id"] == str(machines[benchmark.run].get("id"))]
-        for name, value in view.where.items():
-            rows = rows[rows[name] == value]
+        whose = {"machine_id": str(machines[benchmark.run].get("id")), "benchmark": benchmark.name, "metric": view.metric}
+        rows = matching(cells, whose | view.where)
         if not rows.empty:
             console.print(f"\n{view.title} on {machines[benchmark.run].get('alias')}, ns", style="bold")
             for line in draw(latency_matrix(rows, view.both), view.both, console.width):

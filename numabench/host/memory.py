@@ -87,8 +87,8 @@ class Buffer:
     def _ranges(self) -> Iterator[tuple[tuple[int, ...], int, int]]:
         """(nodes, offset, bytes) of what is to be bound: all of it, or neighbouring parts on one node."""
         if self.policy in IN_TURN or not self.parts:
-            nodes = self.parts or (() if self.node is None else (self.node,))
-            yield from [(nodes, 0, self._span)] if nodes else []
+            if self.parts or self.node is not None:
+                yield self.parts or (self.node,), 0, self._span
             return
         first = 0
         for where, run in itertools.groupby(self.parts):

@@ -159,8 +159,7 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
 
     def cpus_in_place(self) -> Cpus:
         """Allowed CPUs as they lie: by package, node, L3, cluster and core, siblings next to each other."""
-        places = self._places
-        return tuple(sorted(self.allowed_cpus, key=lambda cpu: (*(-1 if each is None else each for each in places[cpu]), cpu)))
+        return tuple(sorted(self.allowed_cpus, key=lambda cpu: self._order_key(cpu)[1:]))
 
     def node_cores(self, node: int) -> Cpus:
         """The node's allowed CPUs in topology order, one per core; without NUMA those of the machine."""

@@ -7,7 +7,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
 
 import msgspec
 
@@ -16,6 +15,7 @@ from ..benchmarks import memory_node
 from ..errors import NumabenchError
 from ..host.topology import Topology
 from ..model import BenchmarkRecord, EndRecord, TrialRecord
+from ..runlog import utc_now
 from ..runlog.write import Journal
 from .executor import Executor, Outcome
 from .plan import Block, Plan, job_cases
@@ -41,10 +41,6 @@ class Progress:
     def started(self, block: Block, process: int) -> None: ...
 
     def finished(self, block: Block, trial: TrialRecord, remaining: float) -> None: ...
-
-
-def utc_now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class Runner:

@@ -20,13 +20,13 @@ from ..host.memory import available_bytes, reserved_bytes
 from ..host.placement import numactl_command
 from ..host.topology import Topology, read_topology
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
-from ..runlog import SCHEMA
+from ..runlog import SCHEMA, utc_now
 from ..runlog.read import load
 from ..runlog.write import Journal
 from ..units import parse_cpus
 from .executor import Executor, ProcessExecutor
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
-from .runner import Judge, Progress, Runner, utc_now
+from .runner import Judge, Progress, Runner
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
 LEAST_WINDOW, MOST_WINDOW = 0.0005, 10.0  # s: fifty looks at the clock; ten seconds

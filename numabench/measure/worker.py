@@ -281,11 +281,12 @@ class Worker:
 
 def alone(case: JobCase) -> list[tuple[JobCase, slice]]:
     """Each case of a round as if it were the only one, and which of the threads are its own."""
-    share = len(case.cpus) // (len(case.company) or 1)
-    threads = [slice(k * share, (k + 1) * share) for k in range(len(case.company) or 1)]
+    ones = case.company or (case,)
+    share = len(case.cpus) // len(ones)
+    threads = [slice(k * share, (k + 1) * share) for k in range(len(ones))]
     return [
         (msgspec.structs.replace(case, case=one.case, parameters=one.parameters, cpus=case.cpus[own]), own)
-        for one, own in zip(case.company or (case,), threads, strict=True)
+        for one, own in zip(ones, threads, strict=True)
     ]
 
 

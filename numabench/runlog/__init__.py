@@ -3,4 +3,13 @@
 Imports are lazy for the sake of start-up time: `write` needs msgspec alone, `read` and `export` pandas when asked.
 """
 
+from __future__ import annotations
+
 SCHEMA = 1  # version of the record layout; readers refuse newer ones
+
+
+def utc_now() -> str:
+    """The moment as records hold it: `2026-01-01T12:00:00Z`."""
+    from datetime import datetime, timezone
+
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
