@@ -237,6 +237,3 @@ class Case(Frozen):
     @property
     def hash(self) -> str:
         return case_hash(self.benchmark, self.parameters)
-
-    def label(self) -> str:
-        return " ".join(f"{k}={v}" for k, v in self.parameters.items())

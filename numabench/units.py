@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from .errors import UsageError
 
 _NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_LONG_NS = ((1e10, 1e9, "s"), (1e7, 1e6, "ms"), (1e4, 1e3, "µs"))  # from how many ns on, ns in one, unit
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -27,12 +28,19 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_quantity(value: float, unit: str, digits: int = 3) -> str:
-    """`3.2 ns`, `812 M operation/s`, `25.1 GB/s`: rates get a decimal prefix, everything else keeps its unit."""
-    if unit.endswith("/s") and value is not None and math.isfinite(value):
-        for factor, prefix in _PREFIXES:
-            if abs(value) >= factor:
-                return f"{format_number(value / factor, digits)} {prefix}{' ' if prefix and unit != 'B/s' else ''}{unit}"
-    return f"{format_number(value, digits)} {unit}".rstrip()
+    """`3.2 ns`, `812 M operation/s`, `25.1 GB/s`, `1.8 ms`: rates get a decimal prefix, long times a longer unit."""
+    factor, unit = prefixed(value, unit)
+    return f"{format_number(value / factor if factor != 1 else value, digits)} {unit}".rstrip()
+
+
+def prefixed(value: float | None, unit: str) -> tuple[float, str]:
+    """(factor, unit) in which `value` reads best: a rate as at most three digits before the point, a time from 10,000 ns on in µs, ms or s."""
+    size = abs(value) if value is not None and math.isfinite(value) else 0.0
+    if unit.endswith("/s"):
+        found = ((factor, f"{prefix}{' ' if len(unit) > 3 else ''}{unit}") for factor, prefix in _PREFIXES if size >= factor)
+    else:
+        found = ((factor, longer) for least, factor, longer in _LONG_NS if unit == "ns" and size >= least)
+    return next(found, (1.0, unit))
 
 
 def format_bytes(size: int) -> str:
@@ -54,6 +62,11 @@ def format_seconds(seconds: float) -> str:
     if seconds >= 1 or seconds == 0:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"
+
+
+def plural(n: int, noun: str) -> str:
+    """`1 process`, `2 processes`."""
+    return f"{int(n)} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def parse_bytes(text: str) -> int:

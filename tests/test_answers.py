@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import counters, latency, loaded, make_log, matrix, node_bandwidth
+from synthetic import counters, latency, loaded, make_log, matrix, node_bandwidth, truth
 
-from numabench.analysis.answers import answers, design_text, interval_text
+from numabench.analysis.answers import FINDERS, answers, design_text, interval_text
 from numabench.analysis.estimate import contrast_cells, estimate_cells
 from numabench.model import Answer
 from numabench.runlog.export import samples
@@ -199,6 +199,8 @@ def test_disturbed_cells_are_unresolved():
         (1.021, 1.049, "×", "1.02–1.05×"),
         (27.121, 27.123, "ns", "27.121–27.123 ns"),
         (9.9962, 10.0041, "ns", "9.996–10.00 ns"),
+        (17302, 1.76e6, "ns", "17.3–1760 µs"),
+        (9990, 12.1e6, "ns", "9990 ns–12.1 ms"),
         (float("nan"), 1, "ns", "no interval"),
         (0.99, 0.995, "", "0.990–0.995"),
     ],
@@ -209,8 +211,12 @@ def test_interval_text(low, high, unit, text):
 
 @given(st.floats(1e-2, 1e5), st.floats(1.001, 2))
 def test_interval_text_keeps_ends_apart(low, factor):
-    one, other = interval_text(low, low * factor, "ns").removesuffix(" ns").split("–")
-    assert float(one) < float(other)
+    def ns(text: str) -> float:
+        number, _, unit = text.partition(" ")
+        return float(number) * {"ns": 1, "µs": 1e3}[unit]
+
+    one, other = interval_text(low, low * factor, "ns").split("–")
+    assert ns(one if " " in one else f"{one} {other.partition(' ')[2]}") < ns(other)
 
 
 def test_design_text_counts_in_words():
@@ -240,6 +246,29 @@ def test_a_doubtful_knee_is_unresolved():
         processes=6, sd=(0.0, 0.3, 0.01), benchmarks=(loaded,), scale=lambda _, p: 0.52 if p["rate"] == "16" else 1.0
     )
     assert "nresolved" in answers(noisy)[0].text
+
+
+def reached(ratios: dict, sd: float = 0.001):
+    """Up to which spacing stride 8 is free; `ratios`: spacing -> how many times what stride 256 costs."""
+
+    def scale(name, p):
+        return (ratios[p["spacing"]] if p["stride"] == 8 else 1.0) / truth(name, p)
+
+    log = make_log(processes=12, sd=(0.0, sd, sd), benchmarks=(counters,), scale=scale)
+    where = {"operation": "increment", "stride": 8}
+    return asked(log, question("reach", axis="spacing", where=where, tolerance=0.1, text="Free up to {value}"))[0]
+
+
+def test_a_reach_ends_before_what_costs_more():
+    found = reached({0: 1.0, 200: 2.0})
+    assert found.ok and found.value == 0 and found.text.startswith("Free up to 0 (at 0 the ratio is ")
+    assert "none of the values is free: at 0 the ratio is 2.00" in reached({0: 2.0, 200: 2.0}).text
+    assert "no spacing measured costs more than 10%" in reached({0: 1.0, 200: 1.0}).text
+
+
+def test_a_reach_that_the_intervals_leave_open_is_unresolved():
+    found = reached({0: 1.0, 200: 3.0}, sd=1.0)
+    assert not found.ok and "unresolved: at " in found.text and "costs more than" not in found.text
 
 
 def nodes(distances, hmat: dict | None = None) -> dict:
@@ -311,6 +340,18 @@ def test_a_capacity_lies_between_the_sizes_around_the_step():
     l1, l2, l3 = asked(log, capacity(2**13, 2**19), capacity(2**17, 2**23), capacity(2**23, 2**27), benchmark="toy_latency")
     assert (l1.low, l1.high) == (2**15, 2**17) and l1.low < l1.value < l1.high and "32 KiB to 128 KiB" in l1.text
     assert (l2.low, l2.high) == (2**19, 2**21) and (l3.low, l3.high) == (2**23, 2**25)
+
+
+def test_a_log_without_samples_answers_what_is_missing():
+    log = make_log(**QUIET, benchmarks=(latency,))
+    empty = msgspec.structs.replace(log, trials=())
+    questions = [
+        Answer(kind=kind, metric="latency", axis="size", where={"size": 2**13}, against={"size": 2**19}, text="It is {value}")
+        for kind in FINDERS
+        if kind != "agreement"
+    ]
+    found = asked(empty, *questions, benchmark="toy_latency")
+    assert len(found) == len(questions) and not any(answer.ok or "{" in answer.text for answer in found)
 
 
 def test_without_a_step_there_is_no_capacity():

@@ -62,6 +62,8 @@ def test_list_shows_all_and_one():
         (["run", "padded_counters", "--set", "strid=8"], 2, "did you mean stride"),
         (["run", "padded_counters", "--set", "operation=stor"], 2, "did you mean store"),
         (["run", "--target", "much"], 2, "write it as 2%"),
+        (["run", "memory_latency", "--budget", "10ms"], 2, "is shorter than any process"),
+        (["run", "--root", str(ROOT)], 2, "can be planned for, not measured"),
         (["run", "--budget", "long"], 2, "write it as 10ms, 90s or 5m"),
         (["run", "--budget", "1.2.3"], 2, "write it as 10ms, 90s or 5m"),
         (["run", "--window", "."], 2, "write it as 10ms, 90s or 5m"),

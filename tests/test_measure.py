@@ -39,6 +39,7 @@ def job(
     page_size: str = "4k",
     samples: int = 2,
     node: int | None = NODE,
+    until: float = 1e12,
 ) -> Job:
     kernel = nb.list_benchmarks()[benchmark].kernel
     case = JobCase(
@@ -61,6 +62,7 @@ def job(
         sentinel=str(abi.build("sentinel").target),
         timing=Timing(window=0.002, samples=samples),
         spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
+        until=until,
     )
 
 
@@ -89,6 +91,12 @@ def test_a_sample_proves_its_placement():
         assert not any(r.startswith(("check", "physics", "pages", "cpu_moved")) for r in sample.reasons)
         assert sample.metrics["cycles"] >= 3
     assert outcome.done.startup > 0 and outcome.done.measured > 0
+
+
+def test_no_case_begins_after_the_budget():
+    work = job("memory_latency", {"size": 4096, "order": "group", "page_size": "4k"}, scratch=256, until=0.0)
+    outcome = execute(work)
+    assert outcome.failure == "" and outcome.done and not outcome.samples and not outcome.failed_cases
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: two threads cannot run at the same time")

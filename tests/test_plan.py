@@ -11,6 +11,7 @@ from synthetic_sysfs import SyntheticTree
 
 from numabench.benchmarks import ALONE, discover, find, place_threads
 from numabench.benchmarks.loaded_latency import rates
+from numabench.benchmarks.memory_latency import memory_size
 from numabench.errors import MachineError, UsageError
 from numabench.host.topology import read_topology
 from numabench.measure.plan import PROFILES, expand, job_cases, make_plan, order_cases, parse_selection
@@ -243,6 +244,26 @@ def test_too_little_memory_skips_a_default_and_refuses_a_wish(two_cpus):
 def test_what_this_machine_lacks_is_an_error_of_the_machine(two_cpus):
     with pytest.raises(MachineError, match="nothing is left to measure"):
         make_plan([find("padded_counters")], two_cpus, selection={"placement": ("cross_package",)})
+
+
+def test_a_budget_below_any_process_is_refused(two_cpus):
+    with pytest.raises(UsageError, match=r"a budget of 100.0 ms is shorter than any process: .*--budget \d+s at least"):
+        make_plan([find("memory_latency")], two_cpus, budget=0.1)
+
+
+def test_what_is_lacking_is_named(two_cpus):
+    one_cpu = msgspec.structs.replace(two_cpus, allowed_cpus=(0,))
+    with pytest.raises(MachineError, match="core_to_core: needs two CPUs"):
+        make_plan([find("core_to_core")], one_cpu)
+    with pytest.raises(MachineError, match=r"threads=99 .* other cases: no such place; usable here are 2 CPUs \(0-1\)"):
+        make_plan([find("contention")], two_cpus, selection={"threads": (99,), "placement": ("l3",)})
+
+
+def test_the_largest_set_is_called_memory_only_where_no_cache_holds_it(two_cpus):
+    memory = memory_size(two_cpus, (0,))
+    for size, words in ((memory, "(memory)"), (memory // 4, "(memory and caches: only")):
+        cases = [{"size": size, "order": "group", "page_size": "thp", "chains": 1, "laps": 1}]
+        assert words in find("memory_latency").answers(two_cpus, cases)[-1].text
 
 
 def test_threads_are_alone_or_related(two_cpus):

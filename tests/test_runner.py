@@ -185,6 +185,14 @@ def test_the_budget_wins(scene):
     assert len(end.cells["why"]) == end.cells["total"]
 
 
+def test_a_run_that_used_its_budget_up_says_so(scene):
+    """A worker begins no case after the budget's end: the last process may be cut short."""
+    now = [0.0]
+    executor = FakeExecutor(sd=0.0005, tick=lambda: now.__setitem__(0, now[0] + 30.0))
+    runner, _ = scene(executor, clock=lambda: now[0], budget=29.0, processes=1)
+    assert runner.run().status == "budget" and executor.jobs[0].until - executor.jobs[0].spawned == pytest.approx(29.0)
+
+
 def test_a_crash_costs_its_case_and_no_other(scene):
     executor = FakeExecutor(sd=0.0005, faults={1: "crashed: killed by SIGSEGV"})
     runner, path = scene(executor)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from ..errors import UsageError
 from ..runlog.read import RunLog
 from ..units import parse_cpus
-from .nodes import matrix_of, one_machine, valid_cells
+from .nodes import caution, matrix_of, one_machine, valid_cells
 
 MIB = 1 << 20
 HIGHER_FIRST, LOWER_FIRST, NEED_INITIATOR = 1, 2, 4  # hwloc_memattr_flag_e
@@ -41,6 +41,8 @@ def memory_attributes(log: RunLog) -> str:
         )
     ElementTree.indent(tree.root)
     head = '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE topology SYSTEM "hwloc2.dtd">\n'
+    if said := caution(estimates, "node_bandwidth", "node_latency"):
+        head += f"<!-- {said} -->\n"
     return head + ElementTree.tostring(tree.root, encoding="unicode") + "\n"
 
 

@@ -25,6 +25,13 @@ def valid_cells(log: RunLog) -> pd.DataFrame:
     return estimates[estimates["main"] & estimates["value"].notna()]
 
 
+def caution(estimates: pd.DataFrame, *benchmarks: str) -> str:
+    """How many cells of these benchmarks have no interval, or were disturbed too often; empty where all are resolved."""
+    rows = estimates[estimates["benchmark"].isin(benchmarks)]
+    doubtful = int((rows["low"].isna() | rows["reasons"].map(lambda reasons: "disturbed" in reasons)).sum())
+    return f"{doubtful} of {len(rows)} figures are not fully resolved: numabench report says which, and why" if doubtful else ""
+
+
 def matrix_of(estimates, benchmark: str, metric: str, where: dict, unit: int) -> dict[tuple[int, int], int]:
     """(CPU node, memory node) -> value in `unit`s of the metric's, rounded; of all cores of the node where that was measured, else of one; in huge pages likewise."""
     rows = estimates[(estimates["benchmark"] == benchmark) & (estimates["metric"] == metric)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..errors import UsageError
 from ..runlog.read import RunLog
-from .nodes import matrix_of, one_machine, valid_cells
+from .nodes import caution, matrix_of, one_machine, valid_cells
 
 MOST = 32  # larger weights deal so many pages to one node at a time that short accesses see one controller only
 OFF = 0.05  # a weight that is this far from the measured proportion is close enough
@@ -36,7 +36,8 @@ def interleave_weights(cells: dict[tuple[int, int], float]) -> tuple[dict[int, i
 def weight_commands(log: RunLog) -> str:
     """Shell commands that set the weights measured in `log`. Raises UsageError for several machines, or without a matrix of two nodes."""
     one_machine(log)
-    cells = matrix_of(valid_cells(log), "node_bandwidth", "bandwidth", {"kernel": "read"}, 1)
+    estimates = valid_cells(log)
+    cells = matrix_of(estimates, "node_bandwidth", "bandwidth", {"kernel": "read"}, 1)
     if len({memory for _, memory in cells}) < 2:
         raise UsageError(
             "these logs hold no read bandwidth of two memory nodes",
@@ -44,6 +45,8 @@ def weight_commands(log: RunLog) -> str:
         )
     weights, off = interleave_weights(cells)
     head = f"# Weights by measured read bandwidth, at most {off:.0%} from its proportions. As root, on Linux 6.9 and newer; then numactl --weighted-interleave=all PROGRAM\n"
+    if said := caution(estimates, "node_bandwidth"):
+        head += f"# {said}\n"
     return head + "".join(
         f"echo {weight} > /sys/kernel/mm/mempolicy/weighted_interleave/node{node}\n" for node, weight in weights.items()
     )

@@ -247,7 +247,7 @@ def find(name: str) -> Benchmark:
     known = discover()
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, 3, 0.4)
+    near = get_close_matches(name, known, 3, 0.5)
     raise UsageError(
         f"there is no benchmark {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}",
         f"numabench list shows them: {', '.join(sorted(known))}",

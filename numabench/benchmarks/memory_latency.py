@@ -211,14 +211,15 @@ class MemoryLatency(Chase):
                         text=f"{name}, {format_bytes(capacity)} by the firmware, holds up to {{value}} in effect",
                     )
                 )
-        if sizes:
-            found.append(self.level(f"within {format_bytes(sizes[-1])} (memory)", sizes[-1]))
-            if any(p["order"] == "random" and p["page_size"] == "thp" and p["size"] == sizes[-1] for p in cases):
-                found.append(
-                    self.level(
-                        f"within {format_bytes(sizes[-1])} in random order (memory and address translation)", sizes[-1], "random"
-                    )
-                )
+        memory = memory_size(topology, topology.order_cpus()[:1])
+        told = {size for _, size, _ in levels}
+        if sizes and sizes[-1] not in told:
+            largest = sizes[-1]
+            where = "memory" if largest >= memory else f"memory and caches: only {format_bytes(memory)} are beyond them"
+            found.append(self.level(f"within {format_bytes(largest)} ({where})", largest))
+            if any(p["order"] == "random" and p["page_size"] == "thp" and p["size"] == largest for p in cases):
+                where = f"within {format_bytes(largest)} in random order ({where}, and address translation)"
+                found.append(self.level(where, largest, "random"))
         found += [
             Answer(
                 kind="ratio",

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+from ..units import format_bytes
+
+if TYPE_CHECKING:
+    from ..model import Axis, Value
 
 
 @click.command("list")
@@ -37,9 +44,23 @@ def command(name: str | None) -> None:
     for title in ("parameter", "values", "meaning"):
         table.add_column(title)
     for axis in benchmark.axes:
-        values = ", ".join(map(str, axis.values)) or "depends on the machine"
+        values = ", ".join(format_value(axis, value) for value in axis.values) or "depends on the machine"
+        values += allowed(axis)
         table.add_row(axis.name, values, f"{axis.summary}{f' ({axis.unit})' if axis.unit else ''}")
     console.print(table)
     for note in benchmark.notes:
         console.print(f"\n• {note}")
     console.print(f"\nMeasure some of it: numabench run {benchmark.name} --set {benchmark.axes[0].name}=VALUE,VALUE", style="dim")
+
+
+def format_value(axis: Axis, value: Value) -> str:
+    return format_bytes(value) if axis.unit == "B" and value else str(value)
+
+
+def allowed(axis: Axis) -> str:
+    """What `--set` takes besides the values that the profiles measure; nothing for names."""
+    if any(isinstance(value, str) for value in axis.values) or axis.least is None:
+        return ""
+    bounds = f"{format_value(axis, axis.least)} {'and more' if axis.most is None else f'to {format_value(axis, axis.most)}'}"
+    steps = f" in steps of {format_value(axis, axis.step)}" if axis.step > 1 else ""
+    return f" (--set takes {bounds}{steps})"

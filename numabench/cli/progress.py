@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..measure.plan import LEAST_CONTRASTED
 from ..measure.runner import Progress
-from ..units import format_seconds
+from ..units import format_seconds, plural
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,25 +42,19 @@ def print_plan(console: Console, visit: Visit) -> None:
     processes = (
         f"{plan.looks[0]} to {plan.looks[-1]} processes each, target ±{plan.target:.1%}"
         if len(plan.looks) > 1
-        else f"{plan.looks[0]} processes each"
+        else f"{plural(plan.looks[0], 'process')} each"
     )
     console.print(
-        f"[bold]Plan[/] profile {plan.profile}, {plan.cases} cases on {len(visit.topology.allowed_cpus)} CPUs, {processes}"
+        f"[bold]Plan[/] profile {plan.profile}, {plural(plan.cases, 'case')} on {plural(len(visit.topology.allowed_cpus), 'CPU')}, {processes}"
     )
     console.print(table)
-    least = plan.seconds(min(LEAST_CONTRASTED, plan.looks[-1]))
-    console.print(
-        f"Expected time: about {format_seconds(min(least, plan.budget))}"
-        + (
-            f" to {format_seconds(min(plan.budget, plan.seconds(plan.looks[-1])))}"
-            if least < plan.budget
-            else " (all of the budget)"
-        )
-    )
+    least, most = (min(plan.seconds(n), plan.budget) for n in (min(LEAST_CONTRASTED, plan.looks[-1]), plan.looks[-1]))
+    until = f" to {format_seconds(most)}" if least < most else " (all of the budget)" if most == plan.budget else ""
+    console.print(f"Expected time: about {format_seconds(least)}{until}")
     for note in plan.skipped[:5]:
         console.print(f"left out: {note}", style="yellow")
     if len(plan.skipped) > 5:
-        console.print(f"left out: {len(plan.skipped) - 5} more reasons, which the run log names", style="yellow")
+        console.print(f"left out: {plural(len(plan.skipped) - 5, 'more reason')}, which the run log names", style="yellow")
     console.print()
 
 

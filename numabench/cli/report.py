@@ -51,7 +51,7 @@ def write_page(page: str, target: Path) -> None:
 
 
 def print_answers(log: RunLog, title: str | None = None) -> None:
-    """The headline answers as a table with values, intervals and their design, sentences in full."""
+    """The headline answers (all, where none is one) as a table with values, intervals and their design, sentences in full."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -59,7 +59,8 @@ def print_answers(log: RunLog, title: str | None = None) -> None:
     from ..analysis.answers import answers
     from ..report.tables import format_answer
 
-    found = [a for a in answers(log) if a.headline]
+    every = answers(log)
+    found = [a for a in every if a.headline] or every
     many = len({a.machine for a in found}) > 1
     titles = {b.name: b.title for b in log.benchmarks}
     console = Console(highlight=False)
@@ -82,7 +83,7 @@ def print_answers(log: RunLog, title: str | None = None) -> None:
         console.print(table)
         print_matrices(log, console)
     else:
-        console.print("These logs declare no headline answers; figures and tables are in the report.")
+        console.print("These logs declare no answers; figures and tables are in the report.")
 
 
 def print_matrices(log: RunLog, console: Console) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
-from ..errors import IMPRECISE, INTERRUPTED
+from ..errors import IMPRECISE, INTERRUPTED, UsageError
 
 
 @click.command("run")
 @click.argument("benchmarks", nargs=-1, metavar="[BENCHMARK]...")
 @click.option(
-    "--profile", default="standard", show_default=True, help="quick (under a minute), standard (about 6 minutes) or full."
+    "--profile",
+    default="standard",
+    show_default=True,
+    help="quick (a look, 1 to 2 minutes), standard (about 10) or full (hours).",
 )
 @click.option(
     "--set",
@@ -75,6 +78,8 @@ def command(
     from .progress import RunDisplay, print_plan, print_summary
     from .roots import opened_root
 
+    if root != "/" and not plan_only:
+        raise UsageError(f"a snapshot ({root}) can be planned for, not measured", "add --plan-only, or leave --root away")
     console = Console(highlight=False)
     request, state = resume_request(*open_resume(resume), **options) if resume else (make_request(**options), None)
     if state and state.complete and not options["budget"]:
@@ -114,8 +119,6 @@ def resume_request(request, state, budget, target, **options):
     """The resumed log's own request with a new budget or target, if given; anything else would be another run."""
     import msgspec
 
-    from ..errors import UsageError
-
     context = click.get_current_context()
     given = [n for n in options if context.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
     if given:
@@ -132,7 +135,6 @@ def resume_request(request, state, budget, target, **options):
 
 def make_request(benchmarks, budget, target, window, settings, **plain):
     """Options as text into a Request."""
-    from ..errors import UsageError
     from ..measure.visit import Request
     from ..units import parse_seconds
 

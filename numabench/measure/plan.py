@@ -16,7 +16,7 @@ from ..errors import MachineError, UsageError
 from ..host.memory import HUGETLB, reserve_command
 from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value
-from ..units import format_bytes, format_seconds, parse_bytes
+from ..units import format_bytes, format_cpus, format_seconds, parse_bytes, plural
 from .protocol import Companion, JobCase, Timing
 
 LOOKS = (5, 8, 12, 20, 32)  # planned looks: looking after each process would stop on luck
@@ -230,10 +230,16 @@ def make_plan(
     looks = (processes,) if processes else LOOKS
     wanted = GENEROSITY * LEAST_CONTRASTED * sum(block.seconds for block in blocks)
     budget = min(max(wanted, least_budget), most_budget) if budget is None else budget
+    if all(block.seconds > budget for block in blocks):
+        least = min(blocks, key=lambda block: block.seconds)
+        raise UsageError(
+            f"a budget of {format_seconds(budget)} is shorter than any process: one of {least.benchmark} takes {format_seconds(least.seconds)}",
+            f"--budget {math.ceil(least.seconds * looks[0])}s at least, or fewer values with --set",
+        )
     blocks, dropped = fit_blocks(blocks, budget / min(looks[0], LOOKS[0]))
     if dropped:
         skipped.append(
-            f"{sum(len(b.cases) for b in dropped)} cases of {', '.join(dict.fromkeys(b.benchmark for b in dropped))}: the "
+            f"{plural(sum(len(b.cases) for b in dropped), 'case')} of {', '.join(dict.fromkeys(b.benchmark for b in dropped))}: the "
             f"budget of {format_seconds(budget)} is too short; all need --budget {math.ceil(wanted / 60)}m"
         )
     return Plan(
@@ -258,16 +264,18 @@ def plan_cases(
 ) -> tuple[list[PlannedCase], list[str]]:
     """The points with their places, and why others have none (see `make_plan`)."""
     planned, skipped, nowhere, points = [], [], [], list(points)
+    if not points and benchmark.needs:
+        skipped.append(f"{benchmark.name}: needs {benchmark.needs}")
     for parameters, together in zip(points, benchmark.rounds(points), strict=True):
         placement = benchmark.place(parameters, topology)
         case = Case(benchmark=benchmark.name, parameters=parameters)
         if placement is None:
-            nowhere.append(case)
+            nowhere.append(parameters)
         elif missing := lacking_pages(placement, reserved):
             skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {missing}")
         elif memory is not None and placement.size + placement.scratch > memory:
             skipped.append(
-                f"{benchmark.name} {case.label()}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
+                f"{label(benchmark, parameters)}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
                 f"{format_bytes(memory)} may be used here"
             )
         else:
@@ -281,15 +289,24 @@ def plan_cases(
                     round=together,
                 )
             )
-    return planned, [*([without_place(benchmark, nowhere)] if nowhere else []), *skipped]
+    return planned, [*([without_place(benchmark, nowhere, topology)] if nowhere else []), *skipped]
 
 
-def without_place(benchmark: Benchmark, cases: list[Case]) -> str:
+def without_place(benchmark: Benchmark, cases: list[Parameters], topology: Topology) -> str:
     """Why this machine has no place for these cases, in one line for all."""
     if benchmark.needs:
         return f"{benchmark.name}: needs {benchmark.needs}"
-    others = f" and {len(cases) - 1} more cases" if len(cases) > 1 else ""
-    return f"{benchmark.name} {cases[0].label()}{others}: this machine has no such CPUs or memory"
+    others = f" and {plural(len(cases) - 1, 'other case')}" if len(cases) > 1 else ""
+    nodes = f", memory on {plural(len(found), 'node')} ({format_cpus(found)})" if (found := topology.memory_nodes()) else ""
+    here = f"usable here are {plural(len(topology.allowed_cpus), 'CPU')} ({format_cpus(topology.allowed_cpus)}){nodes}"
+    return f"{label(benchmark, cases[0])}{others}: no such place; {here}"
+
+
+def label(benchmark: Benchmark, parameters: Parameters) -> str:
+    """`memory_latency size=2 GiB order=group`: a case as people read it."""
+    units = {axis.name: axis.unit for axis in benchmark.axes}
+    words = (f"{name}={format_bytes(value) if units.get(name) == 'B' else value}" for name, value in parameters.items())
+    return " ".join([benchmark.name, *words])
 
 
 def lacking_pages(placement: Placement, reserved: Callable[[str, int | None], int] | None) -> str:

@@ -51,6 +51,7 @@ class Job(Frozen):
     home: int | None  # node of the process's own heap, stacks and page tables
     parent: int
     spawned: float  # CLOCK_MONOTONIC of the runner
+    until: float  # of the same clock: the budget's end, after which no case begins
 
 
 class Began(Frozen, tag="began", tag_field="event"):

@@ -80,7 +80,7 @@ class Runner:
         try:
             for process in range(self.plan.looks[-1]):
                 fitted = self.round(process)
-                if fitted < len(self.active):
+                if fitted < len(self.active) or self.left() <= 0:
                     status = "budget"
                 if not fitted:
                     break
@@ -138,6 +138,7 @@ class Runner:
         self.progress.finished(block, trial, self.remaining())
 
     def execute(self, block: Block, cases: tuple) -> Outcome:
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)
         job = Job(
             benchmark=self.modules[block.benchmark],
             kernel=str(self.kernels[block.benchmark].target),
@@ -146,7 +147,8 @@ class Runner:
             timing=self.plan.timing,
             home=memory_node(self.topology, self.topology.node_of(cases[0].cpus[0])),
             parent=os.getpid(),
-            spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
+            spawned=now,
+            until=now + self.left(),
         )
         patience = max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds)
         return self.executor.execute(job, min(patience, max(self.left(), block.seconds) + TIMEOUT_SLACK))

@@ -83,7 +83,7 @@ class Visit:
                 f"a window of {request.window:g} s is not possible", f"choose {LEAST_WINDOW * 1e3:g}ms to {MOST_WINDOW:g}s"
             )
         changes = {name: value for name, value in (("samples", request.samples), ("window", request.window)) if value is not None}
-        room = available_bytes() if self.root == "/" else None
+        room = available_bytes() if self.root == "/" else installed_bytes(self.topology)
         return make_plan(
             self.benchmarks,
             self.topology,
@@ -144,8 +144,9 @@ class Visit:
                 else lambda trials: self.refine(trials, kernels, run),
             )
             end = runner.run()
-        if runner.trials and end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
-            reason = next((reason for trial in runner.trials for reason in trial.reasons), "no process returned a sample")
+        if end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
+            silent = "no process returned a sample" if runner.trials else "no process fits into the budget"
+            reason = next((reason for trial in runner.trials for reason in trial.reasons), silent)
             raise MachineError(f"nothing could be measured: {reason} (all reasons: {path})", "numabench check")
         return end
 
@@ -233,6 +234,12 @@ class Visit:
                 flags=" ".join(build.flags),
             ),
         )
+
+
+def installed_bytes(topology: Topology) -> int | None:
+    """Memory of all nodes of a snapshot, whose kernel can no longer say what is available; None where it does not say."""
+    sizes = [node.memory_bytes for node in topology.nodes]
+    return None if None in sizes else sum(sizes)
 
 
 def measured_axis(axis: Axis, values: Iterable) -> Axis:

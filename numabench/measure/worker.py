@@ -70,6 +70,8 @@ class Worker:
         cpus = {cpu for case in self.job.cases for cpu in case.cpus}
         before = machine_counters(cpus)
         for case in self.job.cases:
+            if time.clock_gettime(time.CLOCK_MONOTONIC) > self.job.until:
+                break
             emit(Began(case=case.case))
             try:
                 self.measure(case)

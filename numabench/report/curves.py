@@ -14,7 +14,7 @@ from ..model import Value
 from ..units import format_quantity
 from . import theme
 from .panels import HEIGHT, LIGHTER, WIDTH, blank, key, to_svg
-from .scales import format_value, limits, log_ticks, plain, rate_prefix, tick_text
+from .scales import format_value, limits, log_ticks, plain, shared_prefix, tick_text
 from .selection import DASH, Figure, Panel, Selection, caption, facet_points, matching, value_label
 
 KNEE = 1.5  # times the value of the first point: beyond it a curve counts as bent
@@ -58,7 +58,7 @@ def draw_curves(selection: Selection, prefix: str) -> Figure | None:
     x_scale = limits([float(v) for path in every for v in path.x.ravel()])
     y_scale = limits([float(v) for path in every for v in path.y.ravel()])
     units = [
-        rate_prefix(m.unit, [v for path in every for v in array(path).ravel()])
+        shared_prefix(m.unit, [v for path in every for v in array(path).ravel()])
         for m, array in ((across, lambda path: path.x), (selection.metric, lambda path: path.y))
     ]
     labels = [

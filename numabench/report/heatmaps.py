@@ -16,7 +16,7 @@ from ..model import Value
 from ..units import format_number, format_quantity
 from . import theme
 from .panels import blank, text_width, to_svg
-from .scales import LOG_SPAN, format_value, log_ticks, plain, rate_prefix, shorten, tick_text
+from .scales import LOG_SPAN, format_value, log_ticks, plain, shared_prefix, shorten, tick_text
 from .selection import DASH, Figure, Panel, Selection, caption, facet_points, matching, usual_distances, value_label
 
 ANNOTATE = 16  # cells per side up to which every cell carries its figure
@@ -33,7 +33,7 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
     points, common = facet_points(selection, {view.x, view.y})
     columns, rows = (list(view.both),) * 2 if view.both else (selection.values(view.x), selection.values(view.y))
     finite = [float(v) for s in selection.sources for v in s.rows["value"].dropna()]
-    factor, unit = rate_prefix(selection.unit, finite)
+    factor, unit = shared_prefix(selection.unit, finite)
     scale = colour_scale([v / factor for v in finite], selection.ratio)
     label = value_label(selection) + ("" if unit == "×" else f" ({unit})")
     drawn = []

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from ..model import Axis, Value
 from ..units import format_bytes
 from . import theme
-from .scales import byte_ticks, format_value, log_ticks, rate_prefix, shorten, tick_text
+from .scales import byte_ticks, format_value, log_ticks, shared_prefix, shorten, tick_text
 
 WIDTH, HEIGHT = 440, 300  # CSS pixels: two panels side by side on a page of 1,000, one on a telephone
 BAND_FROM = 14  # from this many points on, intervals are a band: caps would hide the curve
@@ -78,7 +78,7 @@ def text_width(text: str) -> float:
 
 def value_axis(frame: Frame, axis: object, set_scale, set_limits, set_label) -> float:
     """Scale, ticks and label of the value axis; returns the factor that values are divided by (rates: M, G)."""
-    factor, unit = rate_prefix(frame.unit, frame.all_values)
+    factor, unit = shared_prefix(frame.unit, frame.all_values)
     low, high = frame.low / factor, frame.high / factor
     if frame.log:
         set_scale("log")

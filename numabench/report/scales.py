@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..model import Axis, Value
-from ..units import format_bytes, format_number
+from ..units import format_bytes, format_number, prefixed
 
 LOG_SPAN = 20.0  # values that span more than this get a logarithmic axis: below it a linear one shows the steps honestly
 ZERO_SHARE = 0.6  # a linear axis starts at zero unless everything lies above this share of the maximum
@@ -93,14 +93,9 @@ def limits(values: Sequence[float]) -> tuple[float, float, bool]:
     return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin, False
 
 
-def rate_prefix(unit: str, values: Sequence[float]) -> tuple[float, str]:
-    """(factor, unit with prefix) so that a rate's largest value reads as at most three digits before the point."""
-    finite = [abs(v) for v in values if v is not None and math.isfinite(v)]
-    if unit.endswith("/s") and finite:
-        for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if max(finite) >= factor:
-                return factor, f"{prefix}{' ' if len(unit) > 3 else ''}{unit}"
-    return 1.0, unit
+def shared_prefix(unit: str, values: Sequence[float]) -> tuple[float, str]:
+    """(factor, unit) in which the largest of these values reads best."""
+    return prefixed(max((abs(v) for v in values if v is not None and math.isfinite(v)), default=None), unit)
 
 
 def tick_text(value: float) -> str:

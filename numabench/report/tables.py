@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..model import Axis, BenchmarkRecord, Contrast
 from ..units import format_number
-from .scales import format_value, in_order, plain, rate_prefix
+from .scales import format_value, in_order, plain, shared_prefix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ def interval_text(value: float, low: float, high: float, unit: str) -> tuple[str
     if unit == "×":
         factor, suffix, places = 1.0, "×", RATIO_PLACES if 0.1 <= value < 10 else None
     else:
-        factor, prefixed = rate_prefix(unit, [value])
+        factor, prefixed = shared_prefix(unit, [value])
         suffix, places = f" {prefixed}".rstrip(), None
     if places is None:  # as many decimals for the ends as for the value, so that they line up
         places = max(0, digits - 1 - math.floor(math.log10(abs(value / factor)))) if value and math.isfinite(value) else 3

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from ...model import HIGHER, Answer
-from ...units import format_number, format_quantity
+from ...units import format_number, format_quantity, plural
 from ..estimate import FEW_BLOCKS, paired, summarise_pairs
 from ..segments import text_of
 from ..structure import parameter_columns
-from .evidence import Data, Found, design_text, interval_text, matching, plural, point_text, quantity, select
+from .evidence import Data, Found, design_text, interval_text, matching, point_text, quantity, select
 
 
 def cell(data: Data, answer: Answer) -> Found:

@@ -109,7 +109,9 @@ def reach(data: Data, answer: Answer) -> Found:
         return Found(problem=f"none of the values is free: {said(judged[0][0])}", usable=False)
     last, free, _ = judged[beyond - 1]
     if beyond == len(judged):
-        return Found(problem=f"no {answer.axis} measured costs more than {answer.tolerance:.0%}: {said(last)}", usable=False)
+        doubtful = next((row for row, calm, _ in judged if not calm), None)
+        verdict = f"no {answer.axis} measured costs more than {answer.tolerance:.0%}: {said(last)}"
+        return Found(problem=verdict if doubtful is None else f"unresolved{_why(doubtful)}: {said(doubtful)}", usable=False)
     return Found(
         value=float(last[answer.axis]),
         value_text=text_of(last[answer.axis]),
@@ -199,11 +201,10 @@ def capacity(data: Data, answer: Answer) -> Found:
         return format_bytes(round(value)) if unit == "B" else format_number(value)
 
     where = {name: value for name, value in answer.where.items() if name != answer.axis}
-    rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
-    rows = select(rows, where, data.record, free=answer.axis)
-    rows = rows[rows["value"].notna()].sort_values(answer.axis)
-    rows = rows[(rows[answer.axis] >= first) & (rows[answer.axis] <= last)]
-    points = list(zip(rows[answer.axis].astype(float), rows["value"], strict=True))
+    rows = along(data, answer, where)
+    if not rows.empty:
+        rows = rows[(rows[answer.axis] >= first) & (rows[answer.axis] <= last)].sort_values(answer.axis)
+    points = list(zip(rows.get(answer.axis, ()), rows["value"], strict=True))
     if len(points) < 3 or points[0][0] != first or points[-1][0] != last:
         return Found(problem=f"too few valid samples of {answer.metric} between {said(first)} and {said(last)}", usable=False)
     limit = math.sqrt(points[0][1] * points[-1][1])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ...model import Answer, BenchmarkRecord, Frozen, Metric
-from ...units import format_number, format_quantity
+from ...units import format_number, format_quantity, plural
 from ..segments import text_of
 
 NAN = float("nan")
@@ -71,19 +71,15 @@ def main_cells(data: Data, answer: Answer) -> pd.DataFrame:
     return rows[(rows["metric"] == answer.metric) & rows["main"] & rows["value"].notna()]
 
 
-def along(data: Data, answer: Answer) -> pd.DataFrame:
-    """The asked metric at `where` for every value of the axis; no rows where the axis is unknown."""
+def along(data: Data, answer: Answer, where: Mapping[str, object] | None = None) -> pd.DataFrame:
+    """The asked metric at `where` (the answer's) for every value of the axis; no rows where the axis is unknown."""
     rows = data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]]
-    rows = select(rows, answer.where, data.record, free=answer.axis)
+    rows = select(rows, answer.where if where is None else where, data.record, free=answer.axis)
     return rows[rows["value"].notna()] if answer.axis in rows.columns else rows.iloc[:0]
 
 
 def point_text(where: Mapping[str, object]) -> str:
     return " ".join(f"{k}={text_of(v)}" for k, v in where.items()) or "any point"
-
-
-def plural(n: int, noun: str) -> str:
-    return f"{int(n)} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def design_text(processes: int, sessions: int, distance: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ...model import Answer
-from ...units import format_number, format_quantity
+from ...units import format_number, format_quantity, plural
 from ..declared import against_declared
 from ..neighbours import latency_matrix, levels
 from ..weights import interleave_weights
-from .evidence import Data, Found, main_cells, matching, plural, point_text
+from .evidence import Data, Found, main_cells, matching, point_text
 from .firmware import verdict
 
 
