@@ -84,7 +84,7 @@ def scene(tmp_path):
             made,
             topology,
             kernels,
-            {benchmark.name: type(benchmark).__module__},
+            {benchmark.name: benchmark},
             executor,
             journal,
             judge((record,)),
@@ -98,7 +98,11 @@ def scene(tmp_path):
 
 
 class Curve(FakeExecutor):
-    """Latencies that step up at two sizes."""
+    """Latencies that step up at two sizes, and by a factor at the largest."""
+
+    def __init__(self, *arguments, largest: float = 1.0, **options):
+        super().__init__(*arguments, **options)
+        self.largest = largest
 
     def execute(self, job: Job, timeout: float) -> Outcome:
         outcome = super().execute(job, timeout)
@@ -106,6 +110,7 @@ class Curve(FakeExecutor):
             if isinstance(event, Took):
                 size = event.sample.parameters["size"]
                 level = 1.0 if size <= 40_000 else 5.0 if size <= 3_000_000 else 100.0
+                level *= self.largest if size == max(case.parameters["size"] for case in job.cases) else 1.0
                 event.sample.metrics.clear()
                 event.sample.metrics.update(latency=level * random.Random(size).uniform(0.999, 1.001), cycles=4.0)
         return outcome
@@ -130,6 +135,19 @@ def test_a_curve_is_refined_at_its_knees(tmp_path, interrupted):
         added <= set(next(axis.values for axis in record.axes if axis.name == "size"))
         and record.cases == log.ends[-1].cells["total"]
     )
+
+
+@pytest.mark.parametrize(("largest", "valid"), [(1.0, True), (0.95, True), (0.001, False)])
+def test_a_nearer_level_that_is_slower_fails_its_process(tmp_path, largest, valid):
+    """Memory is 5 % faster than L3 where neighbours hold that; a hundred times is no memory."""
+    asked = Request(benchmarks=("memory_latency",), profile="quick", settings=("order=group",), processes=2)
+    Visit(asked).measure(tmp_path / "log.jsonl", judge, executor=Curve(largest=largest))
+    trials = load(tmp_path / "log.jsonl").trials
+    failed = [s for t in trials for s in t.samples if not s.valid]
+    assert bool(failed) != valid and all(t.status == ("ok" if valid else "disturbed") for t in trials)
+    assert all(len(s.reasons) == 1 and "no nearer level is slower" in s.reasons[0] for s in failed)
+    sizes = {s.parameters["size"] for t in trials for s in t.samples}
+    assert {s.parameters["size"] for s in failed} < sizes and (valid or max(sizes) in {s.parameters["size"] for s in failed})
 
 
 def test_what_was_asked_for_by_value_is_not_refined(tmp_path):

@@ -194,6 +194,12 @@ class Benchmark(ABC):
         """What cannot be; empty when nothing contradicts physics."""
         return ""
 
+    def contradictions(
+        self, found: list[tuple[Parameters, dict[str, float]]], topology: Topology
+    ) -> list[tuple[Parameters, str]]:
+        """Cases of one process that cannot be beside its others, and what is wrong with each; `found`: medians of its valid samples."""
+        return []
+
     def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
         """Achieved values that are no metrics."""
         return {}

@@ -25,8 +25,10 @@ MOST_CHAINS = 16  # as in kernels/memory_latency.c
 SMALLEST = 2 * KIB
 CACHES_TIMES = 4  # DRAM is measured on at least four times the last-level caches in use: 20 % of hits are left at twice
 UNKNOWN_CACHES = 64 * MIB  # where the firmware names none
+MAIN = {"order": "group", "page_size": "thp", "chains": 1, "laps": 1}  # the curve by size that answers come from
 MOST_LAPS = 4  # a line has room for as many pointers, each beside its number
 KNEE = 1.15  # times the latency of the next smaller size: the curve rises there; and the step in size that is fine enough
+LEVEL_NOISE = 1.1  # what a nearer level may be slower by in one process: a shared cache that neighbours hold is as far as memory
 LEAST_L1_CYCLES = 3.0  # no load-to-use latency of a current core is shorter
 
 
@@ -173,10 +175,28 @@ class MemoryLatency(Chase):
         main = {**one, "size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}
         return [main, *others]
 
+    def group(self, p: Parameters) -> tuple:
+        """The main curve is one group: its levels are held against each other within a process."""
+        main = p["order"] == "group" and p["page_size"] == "thp"
+        return (p["order"], p["page_size"], *(() if main else (p["size"],)))
+
+    def contradictions(self, found: list[tuple[Parameters, dict[str, float]]], topology) -> list[tuple[Parameters, str]]:
+        """L1 < L2 < L3 < memory, each by the largest set of the main curve that is certainly within it."""
+        main = {p["size"]: (p, metrics["latency"]) for p, metrics in found if p == {**p, **MAIN}}
+        levels = [(name, size) for name, size, _ in level_sets(list(main), topology)]
+        if main and max(main) >= memory_size(topology, topology.order_cpus()[:1]):
+            levels.append(("memory", max(main)))
+        wrong = []
+        for (near, small), (far, large) in itertools.pairwise(levels):
+            (p, less), (q, more) = main[small], main[large]
+            if less > LEVEL_NOISE * more:
+                said = f"{near} ({format_bytes(small)}) took {less:.2f} ns, {far} ({format_bytes(large)}) {more:.2f} ns: no nearer level is slower"
+                wrong += [(p, said), (q, said)]
+        return wrong
+
     def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
         """A size halfway between every two neighbours of the main curve between which it rises, until they are as near as that."""
-        main = {"order": "group", "page_size": "thp", "chains": 1, "laps": 1}
-        curve = [(p, ns) for p, ns in found if p == {**p, **main}]
+        curve = [(p, ns) for p, ns in found if p == {**p, **MAIN}]
         curve.sort(key=lambda point: point[0]["size"])
         points = []
         for (p, low), (q, high) in itertools.pairwise(curve):
@@ -187,17 +207,11 @@ class MemoryLatency(Chase):
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         sizes = sorted({p["size"] for p in cases if p["order"] == "group" and p["page_size"] == "thp"})
-        found, levels, caches = [], [], own_caches(topology)
-        for level in (1, 2, 3):
-            capacity = caches.get(level)
-            share = capacity and max((s for s in sizes if s <= capacity // 2), default=None)
-            if share and level == 3:  # neighbours leave a fraction of a shared cache: well above L2, well below the capacity
-                share = max((s for s in sizes if s <= capacity // 8), default=share)
-            if share:
-                levels.append((f"L{level}", share, capacity))
-                found.append(
-                    self.level(f"within {format_bytes(share)} (L{level} of {format_bytes(capacity)} by the firmware)", share)
-                )
+        levels = level_sets(sizes, topology)
+        found = [
+            self.level(f"within {format_bytes(size)} ({name} of {format_bytes(capacity)} by the firmware)", size)
+            for name, size, capacity in levels
+        ]
         for (name, size, capacity), following in zip(levels, [*(size for _, size, _ in levels[1:]), *sizes[-1:]], strict=False):
             if len([s for s in sizes if size <= s <= following]) > 2:
                 found.append(
@@ -242,6 +256,18 @@ class MemoryLatency(Chase):
             where={"size": size, "order": order, "page_size": "thp", "laps": 1},
             text=f"A dependent load {where} takes {{value}}",
         )
+
+
+def level_sets(sizes: Iterable[int], topology) -> list[tuple[str, int, int]]:
+    """(level, the largest of the sizes that is certainly within it, its bytes by the firmware), nearest first."""
+    found = []
+    for level, capacity in sorted(own_caches(topology).items()):
+        share = max((s for s in sizes if s <= capacity // 2), default=None)
+        if share and level == 3:  # neighbours leave a fraction of a shared cache: well above L2, well below the capacity
+            share = max((s for s in sizes if s <= capacity // 8), default=share)
+        if share and level <= 3:
+            found.append((f"L{level}", share, capacity))
+    return found
 
 
 def own_caches(topology) -> dict[int, int]:

@@ -7,14 +7,15 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from statistics import median
 
 import msgspec
 
 from .. import kernel as abi
-from ..benchmarks import memory_node
+from ..benchmarks import Benchmark, memory_node
 from ..errors import NumabenchError
 from ..host.topology import Topology
-from ..model import BenchmarkRecord, EndRecord, TrialRecord
+from ..model import BenchmarkRecord, EndRecord, Sample, TrialRecord, case_hash
 from ..runlog import utc_now
 from ..runlog.write import Journal
 from .executor import Executor, Outcome
@@ -51,7 +52,7 @@ class Runner:
         plan: Plan,
         topology: Topology,
         kernels: dict[str, abi.Build],
-        modules: dict[str, str],
+        benchmarks: dict[str, Benchmark],
         executor: Executor,
         journal: Journal,
         judge: Judge,
@@ -62,7 +63,7 @@ class Runner:
         refine: Refiner | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.plan, self.topology, self.kernels, self.modules = plan, topology, kernels, modules
+        self.plan, self.topology, self.kernels, self.benchmarks = plan, topology, kernels, benchmarks
         self.executor, self.journal, self.judge = executor, journal, judge
         self.run_id, self.session, self.progress, self.clock = run, session, progress or Progress(), clock
         self.trials, self.refine = list(trials), refine
@@ -140,7 +141,7 @@ class Runner:
     def execute(self, block: Block, cases: tuple) -> Outcome:
         now = time.clock_gettime(time.CLOCK_MONOTONIC)
         job = Job(
-            benchmark=self.modules[block.benchmark],
+            benchmark=self.benchmarks[block.benchmark].module,
             kernel=str(self.kernels[block.benchmark].target),
             sentinel=str(self.kernels["sentinel"].target),
             cases=cases,
@@ -156,7 +157,7 @@ class Runner:
     def record(
         self, block: Block, process: int, started: str, duration: float, outcomes: list[Outcome], failures: list[str]
     ) -> TrialRecord:
-        samples = tuple(s for outcome in outcomes for s in outcome.samples)
+        samples = self.plausible(block.benchmark, [s for outcome in outcomes for s in outcome.samples])
         dones = [outcome.done for outcome in outcomes if outcome.done]
         reasons = sorted({reason for s in samples for reason in s.reasons})
         status = "failed" if failures else "disturbed" if reasons else "ok"
@@ -178,6 +179,25 @@ class Runner:
             samples=samples,
             interference=interference,
             measured=sum(d.measured for d in dones),
+        )
+
+    def plausible(self, benchmark: str, samples: list[Sample]) -> tuple[Sample, ...]:
+        """The samples of a process; those of cases that cannot be beside its others are no longer valid."""
+        cases: dict[str, list[Sample]] = {}
+        for sample in samples:
+            if sample.valid:
+                cases.setdefault(sample.case, []).append(sample)
+        found = [
+            (each[0].parameters, {name: median(s.metrics[name] for s in each) for name in each[0].metrics})
+            for each in cases.values()
+        ]
+        wrong = {
+            case_hash(benchmark, p): f"physics:{said}"
+            for p, said in self.benchmarks[benchmark].contradictions(found, self.topology)
+        }
+        return tuple(
+            msgspec.structs.replace(s, valid=False, reasons=(*s.reasons, wrong[s.case])) if s.case in wrong else s
+            for s in samples
         )
 
     # -- precision --------------------------------------------------------------------------------------------------

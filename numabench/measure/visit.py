@@ -131,7 +131,7 @@ class Visit:
                 self.plan,
                 self.topology,
                 kernels,
-                {b.name: b.module for b in self.benchmarks},
+                {b.name: b for b in self.benchmarks},
                 executor or ProcessExecutor(),
                 journal,
                 judge(records),
