@@ -121,6 +121,7 @@ class Benchmark(ABC):
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
+    batches: ClassVar[float] = 1.0  # how far apart a thread looks at the clock, in the usual batches
     seconds: ClassVar[float] = 0.0  # and what it takes on top, whatever the window
     refined: ClassVar[str] = ""  # the metric by which `refine` looks; empty: nothing is refined
     most_samples: ClassVar[int | None] = None  # of a case in one process, where one takes seconds

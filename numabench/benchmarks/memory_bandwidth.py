@@ -55,6 +55,7 @@ class Streams(Benchmark):
     """What every bandwidth benchmark shares."""
 
     kernel = "memory_bandwidth"
+    batches = 10.0  # a stream begins anew with each batch: its prefetchers' run-up is 4 % of 10 us
     method = {
         "data": "never zero, changed in every round",
         "bytes": "of the program; bus: times 2 for write, 1.5 for copy, 4/3 for triad with stores into caches",
@@ -186,6 +187,7 @@ class MemoryBandwidth(Streams):
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         largest = max((p["size"] for p in cases), default=0)
+        place = "memory" if largest >= memory_size(topology) else format_bytes(largest)
         found = []
         for kernel in dict.fromkeys(p["kernel"] for p in cases):
             rows = sorted((p for p in cases if p["size"] == largest and p["kernel"] == kernel), key=lambda p: p["threads"])
@@ -193,7 +195,7 @@ class MemoryBandwidth(Streams):
             headline = kernel in ("read", "triad")
             for threads in dict.fromkeys(p["threads"] for p in (*rows[:1], *rows[-1:])):
                 mine = [p for p in rows if p["threads"] == threads]
-                text = f"{what} in memory by {threads_text(threads)}"
+                text = f"{what} in {place} by {threads_text(threads)}"
                 if len(mine) > 1:
                     where = {k: v for k, v in mine[0].items() if k != "vector"}
                     asked = {"kind": "ranking", "axis": "vector", "where": where, "text": f"{text}: {{ranking}}"}
@@ -211,7 +213,7 @@ class MemoryBandwidth(Streams):
                         where={k: v for k, v in rows[0].items() if k != "threads"} | {"vector": vector},
                         tolerance=0.05,
                         headline=kernel == "read",
-                        text=f"Memory is saturated for {kernel} ({vector}) by {{value}} threads",
+                        text=f"{kernel.capitalize()} ({vector}) from {place} is saturated by {{value}} threads",
                     )
                 )
         found += [

@@ -96,7 +96,7 @@ class Worker:
             proofs, home = self.prove(case), self.hop_page.prove()
             samples = self.benchmark.samples(self.timing.samples)
             for index in range(samples):
-                self.load(self.buffer, self.scratch, arguments, self.timing.window, self.timing.batch)
+                self.load(self.buffer, self.scratch, arguments, self.timing.window, self.benchmark.batches * self.timing.batch)
                 entries = self.crew.enter(self.kernel, abi.MEASURE, members)
                 if abi.UNSUPPORTED in [entry.status for entry in entries]:
                     raise cannot_do(self.kernel.name, case)
@@ -122,7 +122,7 @@ class Worker:
         self.release()
         self.buffer = self.take("buffer", case.size, case.page_size, case.node, case.parts, case.policy)
         self.scratch = self.take("scratch", max(case.scratch, 1))
-        self.load(self.buffer, self.scratch, arguments, self.timing.window, self.timing.batch)
+        self.load(self.buffer, self.scratch, arguments, self.timing.window, self.benchmark.batches * self.timing.batch)
         for member in members:
             block = self.crew.blocks[member]
             block.executed = block.cursor = 0
