@@ -22,7 +22,8 @@ from numabench.errors import MachineError
 from numabench.host import memory
 from numabench.host.memory import IN_TURN, POLICIES, Buffer, beyond_shares
 from numabench.measure.executor import Outcome, ProcessExecutor, read_events, wait_quietly, why
-from numabench.measure.protocol import Job, JobCase, Timing
+from numabench.measure.protocol import Companion, Job, JobCase, Timing
+from numabench.measure.worker import without
 
 CPUS = tuple(sorted(os.sched_getaffinity(0)))
 HAS_NUMA = Path("/sys/devices/system/node/node0").exists()
@@ -238,6 +239,23 @@ def test_a_cpu_that_is_gone_fails_its_case_in_words():
         job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0}, cpus=(4095,), node=None), 60
     )
     assert "cannot run on CPU 4095" in outcome.failed_cases["c1"]
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: there is no pair")
+@pytest.mark.parametrize("node", [NODE, None])
+def test_of_a_round_the_pairs_without_the_lost_cpu_are_measured(node):
+    pairs = [(4094, 4095), CPUS[:2]]
+    company = tuple(Companion(case=f"c{k}", parameters={"operation": "cas", "cpu_a": a}) for k, (a, _) in enumerate(pairs))
+    work = job("core_to_core", company[0].parameters, cpus=(*pairs[0], *pairs[1]), size=2 * 4096, node=node)
+    case = msgspec.structs.replace(
+        work.cases[0], case="c0", company=company, parts=(node, node) if node is not None else (), groups=(0, 1, 2, 3)
+    )
+    outcome = execute(msgspec.structs.replace(work, cases=(case,)))
+    assert outcome.failure == "" and list(outcome.failed_cases) == ["c0"] and "CPU 4094" in outcome.failed_cases["c0"]
+    assert {s.case for s in outcome.samples} == {"c1"} and [t.cpu for t in outcome.samples[0].threads] == list(CPUS[:2])
+    left = without(case, frozenset({4095}))
+    assert left.groups == (2, 3) and left.size == 4096 and not left.company and not left.parts
+    assert without(case, frozenset()) is None and without(case, frozenset({4094, *CPUS[:1]})) is None
 
 
 def test_a_worker_that_crashes_is_a_reason():

@@ -41,6 +41,7 @@ class Crew:
         self._wanted: list[int | None] = [None] * size
         self._entries: list[Entry | BaseException | None] = [None] * size
         self._run = None
+        self.lost: frozenset[int] = frozenset()  # CPUs of the last `place` on which no thread could be pinned
         self._go = [threading.Semaphore(0) for _ in range(size)]
         self._done = [threading.Semaphore(0) for _ in range(size)]
         self.blocks[0].schedstat = open_schedstat()
@@ -92,7 +93,11 @@ class Crew:
             self._wanted[member] = cpu
             self.blocks[member].group = group
         self._run = None
-        self._together(list(range(len(cpus))))
+        try:
+            self._together(list(range(len(cpus))))
+        finally:
+            failed = [isinstance(entry, BaseException) for entry in self._entries[: len(cpus)]]
+            self.lost = frozenset(cpu for cpu, gone in zip(cpus, failed, strict=True) if gone)
 
     def enter(self, kernel: abi.Kernel, phase: int, members: list[int]) -> list[Entry]:
         """All `members` enter `kernel` at once; their blocks hold what they found. Member order gives thread index."""

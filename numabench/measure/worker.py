@@ -73,13 +73,22 @@ class Worker:
             if time.clock_gettime(time.CLOCK_MONOTONIC) > self.job.until:
                 break
             emit(Began(case=case.case))
-            try:
-                self.measure(case)
-            except NumabenchError as error:
-                for one, _ in alone(case):
-                    emit(CaseFailed(case=one.case, reason=str(error)))
+            self.attempt(case)
         after = machine_counters(cpus)
         emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after}))
+
+    def attempt(self, case: JobCase) -> None:
+        """Measure a case, or of a round what is left where a CPU has gone; what cannot be measured is said."""
+        try:
+            self.measure(case)
+        except NumabenchError as error:
+            left = without(case, self.crew.lost)
+            kept = {one.case for one, _ in alone(left)} if left else set()
+            for one, _ in alone(case):
+                if one.case not in kept:
+                    emit(CaseFailed(case=one.case, reason=str(error)))
+            if left:
+                self.attempt(left)
 
     # -- one case ---------------------------------------------------------------------------------------------------
 
@@ -290,6 +299,27 @@ def alone(case: JobCase) -> list[tuple[JobCase, slice]]:
         (msgspec.structs.replace(case, case=one.case, parameters=one.parameters, cpus=case.cpus[own]), own)
         for one, own in zip(ones, threads, strict=True)
     ]
+
+
+def without(case: JobCase, lost: frozenset[int]) -> JobCase | None:
+    """A round without the cases that need one of these CPUs; None where it would be the same, or nothing is left."""
+    ones = alone(case)
+    kept = [k for k, (one, _) in enumerate(ones) if not lost & {*one.cpus}]
+    if not kept or len(kept) == len(ones):
+        return None
+    first = ones[kept[0]][0]
+    nodes = tuple(case.parts[k] for k in kept) if case.parts else ()
+    return msgspec.structs.replace(
+        case,
+        case=first.case,
+        parameters=first.parameters,
+        cpus=tuple(cpu for k in kept for cpu in ones[k][0].cpus),
+        groups=tuple(group for k in kept for group in case.groups[ones[k][1]]),
+        node=nodes[0] if nodes else case.node,
+        size=case.size // len(ones) * len(kept),
+        parts=nodes if len(kept) > 1 else (),
+        company=tuple(case.company[k] for k in kept) if len(kept) > 1 else (),
+    )
 
 
 def cannot_do(kernel: str, case: JobCase) -> MachineError:
