@@ -163,11 +163,28 @@ def loaded(run: str) -> BenchmarkRecord:
     )
 
 
+def litmus(run: str) -> BenchmarkRecord:
+    return BenchmarkRecord(
+        run=run,
+        name="toy_litmus",
+        title="Toy litmus",
+        question="What is seen?",
+        axes=(Axis(name="ordering", summary="of accesses", values=("plain", "fence")),),
+        metrics=(Metric(name="weak", unit="per 10^8", polarity="lower"), Metric(name="trials", unit="1", polarity="higher")),
+        method={},
+        answers=tuple(
+            Answer(kind="occurrence", metric="weak", where={"ordering": o}, text="Seen {value}") for o in ("plain", "fence")
+        ),
+    )
+
+
 def truth(benchmark: str, p: dict) -> float:
     """Nanoseconds that a perfect measurement finds."""
     if benchmark == "toy_counters":
         base = (1.2 if p["operation"] == "increment" else 5.0) + 0.8 * p["spacing"]
         return base + (27.0 if p["stride"] < 64 else 0.0)
+    if benchmark == "toy_litmus":
+        return 1.0
     if benchmark == "toy_loaded":
         return LATENCIES[p["rate"]] * (1.2 if p["mix"] == "1:1" else 1.0)
     if "node" in benchmark:
@@ -242,6 +259,7 @@ def make_log(
                         values = {"time_per_operation": ns, "throughput": 2e9 / ns, "latency": ns}
                         values["bandwidth"] = 2**40 / ns * (4 if c.parameters.get("cores") == "all" else 1)
                         values["load"] = LOADS.get(c.parameters.get("rate"), 1.0) * ns / truth(d.name, c.parameters)
+                        values |= {"weak": 2000.0 if c.parameters.get("ordering") == "plain" else 0.0, "trials": 1e6}
                         bad = rng.random() < disturbed
                         taken.append(
                             Sample(

@@ -18,6 +18,7 @@ from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, discover
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
+from numabench.benchmarks.memory_ordering import BYTES, ORDERINGS, THREADS
 from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
@@ -450,6 +451,12 @@ RUNS["first_touch"] = [(threads, 1 << 20, (4096,), {"page_size": "4k"}) for thre
 RUNS["core_to_core"] = [(2, 4096, (i,), {"operation": name}) for i, name in enumerate(discover()["core_to_core"].axes[2].values)]
 
 
+RUNS["memory_ordering"] = [
+    (THREADS[test], BYTES, (i, j), {"test": test, "ordering": ordering})
+    for (i, test), (j, ordering) in itertools.product(enumerate(THREADS), enumerate(ORDERINGS))
+]
+
+
 def streams(compiler: list[str]) -> dict[str, list]:
     """Runs of the kernels that stream, with every instruction set that the compiler's processor has."""
     vectors = ("portable", "neon", "sve") if compiler[0].startswith("aarch64") else ("portable",)
@@ -512,7 +519,8 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         names = ("executed", "operations", "check", "begin_ns", "end_ns", "cursor")
         numbers = [list(map(int, row.split())) for row in rows]
         found = Found([SimpleNamespace(**dict(zip(names, row, strict=False)), value=row[len(names) :]) for row in numbers])
-        assert benchmark.check(what, found) == "", (what, done.stdout)
+        complaint = benchmark.check(what, found)  # an emulator need not keep the order that its processor would
+        assert complaint == "" or (emulator and "forbids" in complaint), (what, done.stdout)
         assert all(t.operations > 0 for t in found.threads)
 
 

@@ -64,6 +64,7 @@ class RunDisplay(Progress):
     def __init__(self, console: Console, plan: Plan, quiet: bool):
         self.console, self.plan, self.quiet = console, plan, quiet
         self.disturbed = self.samples = self.processes = 0
+        self.failed_checks: Counter[str] = Counter()
 
     def __enter__(self) -> RunDisplay:
         return self
@@ -80,6 +81,8 @@ class RunDisplay(Progress):
         self.processes += 1
         self.samples += len(trial.samples)
         self.disturbed += sum(not s.valid for s in trial.samples)
+        wrong = (r.removeprefix("check:") for s in trial.samples for r in s.reasons if r.startswith("check:"))
+        self.failed_checks.update(f"{trial.benchmark}: {reason}" for reason in wrong)
         if trial.status == "failed":
             self.show_line(f"{block.name}: process {trial.process} failed: {trial.reasons[0]}", keep=True)
         share = self.disturbed / self.samples if self.samples else 0.0

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
-from ..errors import IMPRECISE, INTERRUPTED, UsageError
+from ..errors import IMPRECISE, INTERRUPTED, REGRESSION, UsageError
+from ..units import plural
+
+MOST_FAILURES = 5  # that are printed; the log has all
 
 
 @click.command("run")
@@ -98,6 +101,8 @@ def command(
     finally:
         signal.signal(signal.SIGTERM, previous)
     print_summary(console, path, end)
+    for what, count in display.failed_checks.most_common(MOST_FAILURES):
+        console.print(f"failed its check ({plural(count, 'sample')}): {what}", style="red", markup=False)
     if end.status == "interrupted":
         console.print(f"Interrupted; what was measured is kept. Go on with: numabench run --resume {path}")
         return INTERRUPTED
@@ -111,6 +116,8 @@ def command(
         page = path.with_name("report.html")
         write_page(render_report(log), page)
         console.print(f"Report: {page}", soft_wrap=True)
+    if display.failed_checks:
+        return REGRESSION
     precise = end.cells["reached"] == end.cells["total"]
     return IMPRECISE if require_precision and not precise else 0
 

@@ -13,6 +13,7 @@ from .evidence import Data, Found, design_text, interval_text
 
 FINDERS = {
     "cell": cells.cell,
+    "occurrence": cells.occurrence,
     "difference": cells.pairwise,
     "ratio": cells.pairwise,
     "agreement": cells.agreement,

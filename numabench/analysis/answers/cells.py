@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from ...model import HIGHER, Answer
 from ...units import format_number, format_quantity, plural
-from ..estimate import FEW_BLOCKS, paired, summarise_pairs
+from ..estimate import DISTURBED_SHARE, FEW_BLOCKS, paired, summarise_pairs
 from ..segments import text_of
 from ..structure import parameter_columns
 from .evidence import Data, Found, design_text, interval_text, matching, point_text, quantity, select
+
+TRIALS = "trials"
+RULE_OF_THREE = 3.0
 
 
 def cell(data: Data, answer: Answer) -> Found:
@@ -36,6 +40,45 @@ def cell(data: Data, answer: Answer) -> Found:
         interval_text=f"{interval_text(row['low'], row['high'], unit)}, {design}",
         problem=problem,
     )
+
+
+def occurrence(data: Data, answer: Answer) -> Found:
+    """How often something was seen, per 10^8 trials; where it was not, what 95 % of such runs would have shown: three over the trials
+    (Hanley & Lippman-Hand 1983). The log has their number as a metric of its own, `trials`."""
+    rows = {
+        name: select(data.medians[data.medians["metric"] == name], answer.where, data.record) for name in (answer.metric, TRIALS)
+    }
+    seen, trials = rows[answer.metric], rows[TRIALS]
+    count = float((trials["value"] * trials["samples"]).sum())
+    if not count or seen["value"].gt(0).any():
+        found = cell(data, answer)
+        if not found.usable:
+            return found
+        design = found.interval_text.partition(", ")[2]
+        return msgspec.structs.replace(
+            found,
+            value_text=f"in {_rounded(found.value)} of 10^8 trials",
+            interval_text=f"{_rounded(found.low)} to {_rounded(found.high)}, {design}"
+            if math.isfinite(found.low)
+            else found.interval_text,
+        )
+    limit, aside = RULE_OF_THREE / count * 1e8, int(trials["invalid"].sum())
+    return Found(
+        value=0.0,
+        low=0.0,
+        high=limit,
+        unit=data.metric(answer.metric).unit,
+        value_text=f"in none of {_rounded(count)} trials",
+        interval_text=f"under {_rounded(limit)} of 10^8, {design_text((trials['samples'] > 0).sum(), trials['session'].nunique(), '')}",
+        problem=f"{plural(aside, 'sample')} were set aside"
+        if aside > DISTURBED_SHARE * (aside + trials["samples"].sum())
+        else "",
+    )
+
+
+def _rounded(count: float) -> str:
+    """Three digits, with commas."""
+    return f"{float(f'{count:.3g}'):,.{0 if count >= 100 else 1}f}"
 
 
 def pairwise(data: Data, answer: Answer) -> Found:
