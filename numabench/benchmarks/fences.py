@@ -1,0 +1,84 @@
+"""What does it cost to order memory accesses?"""
+
+from __future__ import annotations
+
+from ..kernel import mean_batch
+from ..model import Answer, Axis, Contrast, View
+from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+
+NONE = "none"
+C11 = ("acquire", "release", "seq_cst", "seq_cst_store", "exchange")
+#: What an architecture has besides, told by an instruction set for streams that all of its processors have.
+OWN = {"sse2": ("mfence", "sfence", "lfence", "locked_add"), "neon": ("dmb_ish", "dmb_ishld", "dmb_ishst", "isb")}
+WORDS = {
+    "acquire": "an acquire fence",
+    "release": "a release fence",
+    "seq_cst": "a sequentially consistent fence",
+    "seq_cst_store": "a sequentially consistent store",
+    "exchange": "an atomic exchange",
+    "locked_add": "a locked add on the stack",
+}
+BEFORE = {"nothing": "Alone", "store": "After a store"}
+
+
+class Fences(Benchmark):
+    name = kernel = "fences"
+    rank = 13
+    title = "Fences"
+    question = "What does it cost to order memory accesses, alone and after a store?"
+    expected = (
+        "On x86-64 acquire and release fences cost nothing: the processor orders so by itself. What must wait for earlier stores (a full fence, a sequentially "
+        "consistent store, an exchange) takes 5 to 30 ns, and a locked operation less than `mfence`. On aarch64 each `dmb` has a price."
+    )
+    axes = (
+        Axis(
+            name="fence",
+            summary="C11's, and the processor's own",
+            values=(NONE, *C11, *(name for each in OWN.values() for name in each)),
+        ),
+        Axis(
+            name="before", summary="what comes before each fence: nothing, or a store into the first cache", values=tuple(BEFORE)
+        ),
+    )
+    contrasts = (Contrast(axis="fence", control=NONE, metric="time"),)
+    views = (View(title="Time of a fence", metric="time", kind="bar", x="fence", series="before"),)
+    method = {"line": "private, in the first cache", "loop": "one fence a turn"}
+    notes = (
+        "The difference to `none` is the fence's own price; `none` is what the loop and the store take.",
+        "Stores that miss the cache make a full fence wait as long as they take: these figures are the least that it costs.",
+    )
+
+    def sweep(self, topology, profile: str) -> list[Sweep]:
+        own = next((names for vector, names in OWN.items() if vector in topology.vectors), ())
+        return [{"fence": (NONE, *C11, *own) if profile != "quick" else (NONE, "seq_cst", "exchange"), "before": tuple(BEFORE)}]
+
+    def place(self, p: Parameters, topology) -> Placement:
+        cpu = topology.order_cpus()[0]
+        return Placement(cpus=(cpu,), node=memory_node(topology, topology.node_of(cpu)), size=4096)
+
+    def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        return tuple(
+            Answer(
+                kind="difference",
+                metric="time",
+                where=p,
+                against={"fence": NONE},
+                headline=p["before"] == "store",
+                text=f"{BEFORE[p['before']]}, {WORDS.get(p['fence'], p['fence'])} takes {{value}} more than none",
+            )
+            for p in cases
+            if p["fence"] != NONE
+        )
+
+    def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
+        return {"fence": p["fence"], "before": p["before"]}
+
+    def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
+        return {"time": mean_batch(found.threads[0])}
+
+    def check(self, p: Parameters, found: Found) -> str:
+        thread = found.threads[0]
+        return "" if thread.check == thread.executed else f"{thread.executed} fences were asked for, {thread.check} were counted"
+
+
+BENCHMARK = Fences()
