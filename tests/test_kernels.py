@@ -16,6 +16,8 @@ from scipy.stats import trim_mean
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, discover
+from numabench.benchmarks.card_marking import BARRIERS, marks_needed
+from numabench.benchmarks.fences import C11, NONE
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
 from numabench.benchmarks.memory_ordering import BYTES, ORDERINGS, THREADS
@@ -420,6 +422,43 @@ def test_sentinels_return_positive_times(loaded, probe):
     assert found.threads[0].value[0] > 0 and found.threads[0].operations > 0
 
 
+@pytest.mark.parametrize("barrier", BARRIERS)
+@pytest.mark.parametrize(("after", "cleaned", "threads"), [("nothing", 0, 2), ("locked", 64, 2), ("nothing", 1024, 1)])
+def test_barriers_mark_as_often_as_they_must(loaded, barrier, after, cleaned, threads):
+    parameters = {"barrier": barrier, "after": after, "stride": 1, "cleaned": cleaned, "spacing": 0}
+    benchmark = discover()["card_marking"]
+    found = enter(loaded["card_marking"], benchmark.arguments(parameters, PROBES), threads=threads, size=8192)
+    assert benchmark.check(parameters, found) == ""
+    found.threads[-1].check += 1
+    assert "marks after" in benchmark.check(parameters, found)
+
+
+@given(st.integers(0, 5000), st.sampled_from([0, 1, 4, 64, 1024]))
+def test_a_conditional_barrier_stores_where_the_card_is_clean(references, cleaned):
+    dirty, stores = False, 0
+    for number in range(references):
+        dirty = dirty and not (cleaned and number % (1024 // cleaned) == 0)
+        stores += not dirty
+        dirty = True
+    assert marks_needed(references, cleaned) == stores
+
+
+def test_a_barrier_that_forgets_its_card_is_noticed(tmp_path):
+    kernel = broken_kernel(tmp_path, "card_marking", "card_marking.c", "KIND == CONDITIONAL && !*mark", "KIND == CONDITIONAL && 0")
+    parameters = {"barrier": "conditional", "after": "nothing", "stride": 1, "cleaned": 0, "spacing": 0}
+    benchmark = discover()["card_marking"]
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=1, size=8192)
+    assert "marks after" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize("before", ["nothing", "store"])
+def test_every_fence_of_this_processor_is_counted(loaded, before):
+    benchmark, topology = discover()["fences"], read_topology()
+    for name in benchmark.sweep(topology, "standard")[0]["fence"]:
+        found = enter(loaded["fences"], benchmark.arguments({"fence": name, "before": before}, PROBES), size=4096)
+        assert benchmark.check({}, found) == "" and benchmark.metrics({}, found, PROBES)["time"] > 0
+
+
 # -- compilers, processors ------------------------------------------------------------------------------------------
 
 
@@ -451,6 +490,16 @@ RUNS["first_touch"] = [(threads, 1 << 20, (4096,), {"page_size": "4k"}) for thre
 RUNS["core_to_core"] = [(2, 4096, (i,), {"operation": name}) for i, name in enumerate(discover()["core_to_core"].axes[2].values)]
 
 
+RUNS["fences"] = [
+    (1, 4096, (i, before), {})
+    for i, name in enumerate(discover()["fences"].axes[0].values)
+    for before in (0, 1)
+    if name in (NONE, *C11)  # the processor's own differ
+]
+RUNS["card_marking"] = [
+    (2, 8192, (i, after, 1, cleaned, 0), {"barrier": name, "cleaned": cleaned})
+    for (i, name), after, cleaned in itertools.product(enumerate(BARRIERS), (0, 1), (0, 4, 1024))
+]
 RUNS["memory_ordering"] = [
     (THREADS[test], BYTES, (i, j), {"test": test, "ordering": ordering})
     for (i, test), (j, ordering) in itertools.product(enumerate(THREADS), enumerate(ORDERINGS))

@@ -45,8 +45,8 @@ def test_every_case_is_placed_on_cpus_that_are_there(two_sockets, profile):
                 block.benchmark in ("loaded_latency", "memory_policy") or planned.case.parameters.get("cores") == "all"
             ):
                 wanted = 8  # the cores of a node
-            if block.benchmark == "core_to_core":
-                wanted = 2
+            if block.benchmark in ("core_to_core", "memory_ordering"):
+                wanted = 4 if planned.case.parameters.get("test") == "iriw" else 2
             assert len(set(planned.placement.cpus)) == (wanted or 1)
 
 
@@ -273,9 +273,9 @@ def test_threads_are_alone_or_related(two_cpus):
 
 def test_the_standard_plan_fits_its_budget_on_two_cpus(two_cpus):
     plan = make_plan(all_benchmarks(), two_cpus, profile="standard")
-    assert plan.seconds(8) < plan.budget <= 360
+    assert plan.seconds(8) < plan.budget <= 600
     quick = make_plan(all_benchmarks(), two_cpus, profile="quick")
-    assert quick.seconds(8) < quick.budget <= 60
+    assert quick.seconds(8) < quick.budget <= 90
 
 
 @pytest.mark.parametrize(
