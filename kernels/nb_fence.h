@@ -27,7 +27,7 @@ static inline __attribute__((always_inline)) void nb_fence(int fence, uint64_t *
     else if (fence == NB_SEQ_CST_STORE)
         __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
     else if (fence == NB_EXCHANGE)
-        __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+        (void)__atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
 #if defined(__x86_64__) && !defined(NB_PORTABLE)
     else if (fence == NB_MFENCE)
         __asm__ volatile("mfence" : : : "memory");

@@ -21,6 +21,7 @@ from numabench.benchmarks.fences import C11, NONE
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
 from numabench.benchmarks.memory_ordering import BYTES, ORDERINGS, THREADS
+from numabench.benchmarks.publication import METHODS
 from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
@@ -444,11 +445,45 @@ def test_a_conditional_barrier_stores_where_the_card_is_clean(references, cleane
 
 
 def test_a_barrier_that_forgets_its_card_is_noticed(tmp_path):
-    kernel = broken_kernel(tmp_path, "card_marking", "card_marking.c", "KIND == CONDITIONAL && !*mark", "KIND == CONDITIONAL && 0")
+    kernel = broken_kernel(
+        tmp_path, "card_marking", "card_marking.c", "KIND == CONDITIONAL && !*mark", "KIND == CONDITIONAL && 0"
+    )
     parameters = {"barrier": "conditional", "after": "nothing", "stride": 1, "cleaned": 0, "spacing": 0}
     benchmark = discover()["card_marking"]
     found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=1, size=8192)
     assert "marks after" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("spacing", "readers"), [(0, 1), (20, 1), (20, 2)])
+def test_no_reader_sees_what_is_not_published(loaded, method, spacing, readers):
+    parameters = {"method": method, "spacing": spacing, "readers": readers}
+    benchmark = discover()["publication"]
+    found = enter(loaded["publication"], benchmark.arguments(parameters, PROBES), threads=readers + 1, size=24576)
+    assert benchmark.check(parameters, found) == ""
+    assert found.threads[1].cursor > 0  # something was handed over
+    found.threads[1].check -= 1
+    assert "1 objects of" in benchmark.check(parameters, found)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU sees all in order")
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("put(s, o, method);\n        x =", "x ="),  # never published
+        (
+            "        for (unsigned k = 0; k < WORDS; k++)\n            __atomic_store_n(&o->word[k]",
+            "        put(s, o, method);\n        for (unsigned k = 0; k < WORDS; k++)\n            __atomic_store_n(&o->word[k]",
+        ),
+        ("if (++number % (OBJECTS / 2) == 0)", "if (++number == 0)"),  # objects are used again while they are read
+    ],
+)
+def test_objects_that_are_seen_too_early_or_too_late_are_noticed(tmp_path, right, wrong):
+    kernel = broken_kernel(tmp_path, "publication", "publication.c", right, wrong)
+    parameters = {"method": "release_acquire", "spacing": 0, "readers": 1}
+    benchmark = discover()["publication"]
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=24576, samples=30)
+    assert benchmark.check(parameters, found) != ""
 
 
 @pytest.mark.parametrize("before", ["nothing", "store"])
@@ -500,6 +535,7 @@ RUNS["card_marking"] = [
     (2, 8192, (i, after, 1, cleaned, 0), {"barrier": name, "cleaned": cleaned})
     for (i, name), after, cleaned in itertools.product(enumerate(BARRIERS), (0, 1), (0, 4, 1024))
 ]
+RUNS["publication"] = [(2, 24576, (i, spacing), {}) for i in range(len(METHODS)) for spacing in (0, 20)]
 RUNS["memory_ordering"] = [
     (THREADS[test], BYTES, (i, j), {"test": test, "ordering": ordering})
     for (i, test), (j, ordering) in itertools.product(enumerate(THREADS), enumerate(ORDERINGS))
