@@ -13,6 +13,33 @@ static inline void nb_relax(void)
 #endif
 }
 
+/* Writes a line back to memory and takes it out of every cache; NB_CAN_FLUSH says whether this processor lets programs do that. Complete after nb_flushed. */
+static inline void nb_flush(void *line)
+{
+#if defined(__x86_64__) && !defined(NB_PORTABLE)
+    __asm__ volatile("clflush (%0)" : : "r"(line) : "memory");
+#elif defined(__aarch64__) && !defined(NB_PORTABLE)
+    __asm__ volatile("dc civac, %0" : : "r"(line) : "memory");
+#else
+    (void)line;
+#endif
+}
+
+static inline void nb_flushed(void)
+{
+#if defined(__x86_64__) && !defined(NB_PORTABLE)
+    __asm__ volatile("mfence" : : : "memory");
+#elif defined(__aarch64__) && !defined(NB_PORTABLE)
+    __asm__ volatile("dsb ish" : : : "memory");
+#endif
+}
+
+#if (defined(__x86_64__) || defined(__aarch64__)) && !defined(NB_PORTABLE)
+#define NB_CAN_FLUSH 1
+#else
+#define NB_CAN_FLUSH 0
+#endif
+
 /* The compiler must take `x` as it is now: it can neither fold operations on it nor drop them. */
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(NB_PORTABLE)
 #define NB_OPAQUE(x) __asm__ volatile("" : "+r"(x))

@@ -50,4 +50,14 @@ static inline __attribute__((always_inline)) void nb_fence(int fence, uint64_t *
     else
         __asm__ volatile("" : : : "memory");
 }
+
+/* The value of `word` once all earlier stores of this thread are visible, and not before: what depends on it cannot begin while they wait. A load after a fence
+ * would not do, since a processor may look up what it has stored itself and go on. */
+static inline uint64_t nb_drained(uint64_t *word)
+{
+#if !defined(__x86_64__) || defined(NB_PORTABLE) /* there a locked operation waits for the store buffer, and its result for itself */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+    return __atomic_fetch_add(word, 0, __ATOMIC_SEQ_CST);
+}
 #endif

@@ -22,6 +22,8 @@ from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
 from numabench.benchmarks.memory_ordering import BYTES, ORDERINGS, THREADS
 from numabench.benchmarks.publication import METHODS
+from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
+from numabench.benchmarks.single_operations import OPERATIONS, OTHERS, OWN, STATES
 from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
@@ -486,6 +488,34 @@ def test_objects_that_are_seen_too_early_or_too_late_are_noticed(tmp_path, right
     assert benchmark.check(parameters, found) != ""
 
 
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("threads", "state"), [*((1, state) for state in OWN), *((2, state) for state in OTHERS)])
+def test_operations_find_the_stamp_and_leave_the_next(loaded, operation, threads, state):
+    parameters = {"operation": operation, "state": state, "placement": "l3"}
+    benchmark = discover()["single_operations"]
+    arguments = benchmark.arguments(parameters, PROBES) | benchmark.seed_argument(5)
+    found = enter(loaded["single_operations"], arguments, threads=threads, size=BYTES_OF_LINES)
+    assert benchmark.check(parameters, found) == ""
+    assert benchmark.metrics(parameters, found, PROBES)["latency"] >= 0 and found.threads[0].operations > 0
+    found.threads[0].check += 1
+    assert "stamps add up" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("write_all(c, stamp);\n    if", "if"),  # the lines are never prepared
+        ("i < LINES; i++) {                    ", "i < LINES - 1; i++) {                "),  # one is left out
+    ],
+)
+def test_a_preparation_that_is_not_whole_is_noticed(tmp_path, right, wrong):
+    kernel = broken_kernel(tmp_path, "single_operations", "single_operations.c", right, wrong)
+    parameters = {"operation": "add", "state": "modified", "placement": "alone"}
+    benchmark = discover()["single_operations"]
+    found = enter(kernel, benchmark.arguments(parameters, PROBES) | {"seed": 1}, size=BYTES_OF_LINES)
+    assert "stamps add up" in benchmark.check(parameters, found)
+
+
 @pytest.mark.parametrize("before", ["nothing", "store"])
 def test_every_fence_of_this_processor_is_counted(loaded, before):
     benchmark, topology = discover()["fences"], read_topology()
@@ -536,6 +566,10 @@ RUNS["card_marking"] = [
     for (i, name), after, cleaned in itertools.product(enumerate(BARRIERS), (0, 1), (0, 4, 1024))
 ]
 RUNS["publication"] = [(2, 24576, (i, spacing), {}) for i in range(len(METHODS)) for spacing in (0, 20)]
+RUNS["single_operations"] = [
+    (threads, BYTES_OF_LINES, (i, STATES.index(state), 7), {"operation": name})
+    for (i, name), (threads, state) in itertools.product(enumerate(OPERATIONS), ((1, "modified"), (2, "modified"), (2, "owned")))
+]
 RUNS["memory_ordering"] = [
     (THREADS[test], BYTES, (i, j), {"test": test, "ordering": ordering})
     for (i, test), (j, ordering) in itertools.product(enumerate(THREADS), enumerate(ORDERINGS))

@@ -45,6 +45,8 @@ def test_every_case_is_placed_on_cpus_that_are_there(two_sockets, profile):
                 block.benchmark in ("loaded_latency", "memory_policy") or planned.case.parameters.get("cores") == "all"
             ):
                 wanted = 8  # the cores of a node
+            if block.benchmark == "single_operations":
+                wanted = 1 if planned.case.parameters["placement"] == ALONE else 2
             if block.benchmark == "publication":
                 wanted = planned.case.parameters["readers"] + 1
             if block.benchmark in ("core_to_core", "memory_ordering"):

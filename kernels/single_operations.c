@@ -1,0 +1,204 @@
+/* One operation on a line in a known state: load, store, compare-and-swap, add, swap.
+ *
+ * A round prepares 128 lines, hands them over, and times one operation on each, in an order of its own. The next address needs the result of
+ * the operation before, so that no two overlap. One thread measures; a second one, if there is one, prepares. The lines hold the round's stamp: an
+ * operation that finds another, or leaves another than it must, is seen in the check value. */
+#include "nb.h"
+#include "nb_cpu.h"
+#include "nb_fence.h"
+#include "nb_window.h"
+
+enum { OPERATION, STATE, SEED };
+enum { LOAD, STORE, STORE_DRAINED, CAS, ADD, SWAP };
+enum { MODIFIED, EXCLUSIVE, SHARED, OWNED, INVALID };
+
+static const struct nb_parameter parameters[] = {
+    [OPERATION] = {"operation", "load|store|store_drained|cas|add|swap", "what is done to each line", LOAD, 0, 5},
+    [STATE] = {"state", "modified|exclusive|shared|owned|invalid",
+               "written by the holder; read by it alone; read by both; written by it and then read by the measuring thread; in no cache", MODIFIED, 0, 4},
+    [SEED] = {"seed", NULL, "of the order of the lines", 1, 0, INT64_MAX},
+};
+static const struct nb_metric metrics[] = {
+    {"latency", "ns", "of one operation: median over rounds", NB_LOWER_IS_BETTER},
+};
+NB_DESCRIBE("single_operations", 1, "operations on lines in a prepared state", parameters, metrics);
+
+#define LINES 128u /* twice as many as a first cache has sets, so that they stay in it; enough for a clock of 10 ns */
+#define APART 192u /* bytes: three lines, so that the lines use all sets and none is the neighbour of another in its pair */
+#define CONTROL (LINES * APART)
+#define MOST_ROUNDS 4096u
+#define CLOCK_READS 64
+
+struct control { /* two rounds' numbers, on lines of their own: prepared by the holder, finished by the measuring thread */
+    uint64_t prepared, pad0[31], finished, pad1[31];
+};
+
+static uint64_t *line(const struct nb_case *c, uint32_t number) { return (uint64_t *)(c->buffer + number * APART); }
+
+static void write_all(const struct nb_case *c, uint64_t stamp)
+{
+    for (uint32_t i = 0; i < LINES; i++)
+        __atomic_store_n(line(c, i), stamp, __ATOMIC_RELAXED);
+}
+
+static uint64_t read_all(const struct nb_case *c)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < LINES; i++)
+        sum += __atomic_load_n(line(c, i), __ATOMIC_RELAXED);
+    NB_OPAQUE(sum);
+    return sum;
+}
+
+/* What the holder of the lines does. */
+static void hold(const struct nb_case *c, uint64_t stamp)
+{
+    const int64_t state = c->parameter[STATE];
+    write_all(c, stamp);
+    if (state == MODIFIED || state == OWNED)
+        return;
+    for (uint32_t i = 0; i < LINES; i++)
+        nb_flush(line(c, i));
+    nb_flushed();
+    if (state != INVALID)
+        read_all(c);
+}
+
+/* One operation on each line. `nothing` is zero, but only the processor finds out: the address waits for the result before. The last one of the
+ * stores waits until all of them are visible. */
+static uint64_t operate(const struct nb_case *c, const uint32_t *order, uint64_t stamp)
+{
+    uint64_t nothing = 0, x = 0, sum = 0, own = 0;
+    NB_OPAQUE(nothing);
+#define EACH(OP)                                                                                                                     \
+    for (uint32_t i = 0; i < LINES; i++) {                                                                                           \
+        uint64_t *p = (uint64_t *)((uint8_t *)c->buffer + order[i] + (x & nothing));                                                 \
+        OP;                                                                                                                          \
+        sum += x;                                                                                                                    \
+    }                                                                                                                                \
+    break;
+    switch (c->parameter[OPERATION]) {
+    case LOAD:
+        EACH(x = __atomic_load_n(p, __ATOMIC_RELAXED))
+    case STORE:
+        EACH(__atomic_store_n(p, stamp + 1, __ATOMIC_RELAXED))
+    case STORE_DRAINED:
+        EACH(__atomic_store_n(p, stamp + 1, __ATOMIC_RELAXED); x = nb_drained(&own))
+    case CAS:
+        EACH(x = stamp; __atomic_compare_exchange_n(p, &x, stamp + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    case ADD:
+        EACH(x = __atomic_fetch_add(p, 1, __ATOMIC_SEQ_CST))
+    default:
+        EACH(x = __atomic_exchange_n(p, stamp + 1, __ATOMIC_SEQ_CST))
+    }
+    if (c->parameter[OPERATION] == STORE)
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return sum;
+}
+
+static void shuffle(uint32_t *order, uint64_t *state)
+{
+    for (uint32_t i = LINES; i > 1; i--) {
+        *state ^= *state << 13, *state ^= *state >> 7, *state ^= *state << 17;
+        uint32_t k = (uint32_t)(*state % i), swap = order[k];
+        order[k] = order[i - 1];
+        order[i - 1] = swap;
+    }
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const uint32_t one = *(const uint32_t *)a, other = *(const uint32_t *)b;
+    return (one > other) - (one < other);
+}
+
+static uint32_t median(uint32_t *took, uint64_t n)
+{
+    qsort(took, n, sizeof *took, by_size);
+    return took[(n - 1) / 2];
+}
+
+/* ns between two readings of the clock that have nothing between them. */
+static uint32_t clock_cost(void)
+{
+    uint32_t took[CLOCK_READS];
+    for (int i = 0; i < CLOCK_READS; i++) {
+        uint64_t before = nb_now();
+        took[i] = (uint32_t)(nb_now() - before);
+    }
+    return median(took, CLOCK_READS);
+}
+
+static void serve(struct nb_thread *t, struct control *control, uint64_t round)
+{
+    for (;; round++) {
+        uint64_t finished;
+        while ((finished = __atomic_load_n(&control->finished, __ATOMIC_ACQUIRE)) / 2 < round)
+            ;
+        if (finished & 1)
+            break;
+        hold(t->shared, 2 * (round + 1));
+        __atomic_store_n(&control->prepared, round + 1, __ATOMIC_RELEASE);
+        t->executed += LINES;
+    }
+}
+
+int nb_run(struct nb_thread *t)
+{
+    const struct nb_case *c = t->shared;
+    const int64_t state = c->parameter[STATE];
+    const int alone = c->threads == 1;
+    struct control *control = (struct control *)(c->buffer + CONTROL);
+    if (c->threads > 2 || c->buffer_bytes < CONTROL + sizeof *control || (alone && (state == SHARED || state == OWNED)) ||
+        (!alone && state == INVALID) || (!NB_CAN_FLUSH && state != MODIFIED && state != OWNED))
+        return NB_UNSUPPORTED;
+    if (c->phase == NB_PREPARE) {
+        if (t->index == 0)
+            memset(c->buffer, 0, c->buffer_bytes);
+        t->check = 0;
+        return NB_OK;
+    }
+    uint32_t order[LINES], took[MOST_ROUNDS];
+    const uint64_t first = t->executed / LINES;
+    uint64_t round = first, rounds = 0, random = (uint64_t)c->parameter[SEED] * 2 + 1;
+    for (uint32_t i = 0; i < LINES; i++)
+        order[i] = i * APART;
+    if (t->index == 0)
+        __atomic_store_n(&control->finished, 2 * round, __ATOMIC_RELEASE);
+    t->begin_ns = nb_gate(t);
+    t->cpu_begin = sched_getcpu();
+    t->run_delay_ns = nb_run_delay(t);
+    const uint32_t clock = clock_cost();
+    if (t->index == 1)
+        serve(t, control, round);
+    for (int last = t->index == 1; !last;) {
+        const uint64_t stamp = 2 * (round + 1);
+        shuffle(order, &random);
+        if (alone)
+            hold(c, stamp);
+        while (!alone && __atomic_load_n(&control->prepared, __ATOMIC_ACQUIRE) != round + 1)
+            ;
+        if (state == SHARED || state == OWNED)
+            read_all(c);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        uint64_t before = nb_now(), seen = operate(c, order, stamp), after = nb_now();
+        took[rounds++] = (uint32_t)(after - before);
+        t->check += seen + read_all(c);
+        round++;
+        last = after >= t->begin_ns + c->window_ns || rounds == MOST_ROUNDS;
+        __atomic_store_n(&control->finished, 2 * round + (uint64_t)last, __ATOMIC_RELEASE);
+    }
+    t->end_ns = nb_now();
+    t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
+    t->cpu_end = sched_getcpu();
+    if (t->index == 1) {
+        t->operations = t->executed - first * LINES;
+        return NB_OK;
+    }
+    t->operations = rounds * LINES;
+    t->executed += t->operations;
+    const uint32_t all = median(took, rounds);
+    t->value[0] = (all > clock ? all - clock : 0) * 1000ull / LINES; /* ps */
+    t->value[1] = clock;
+    return NB_OK;
+}
