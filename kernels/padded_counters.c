@@ -7,24 +7,28 @@
 #include "nb_cpu.h"
 #include "nb_window.h"
 
-enum { OPERATION, STRIDE, SPACING };
+enum { OPERATION, STRIDE, SPACING, OFFSET, READERS };
 enum { STORE, INCREMENT, ATOMIC_ADD };
 
 static const struct nb_parameter parameters[] = {
     [OPERATION] = {"operation", "store|increment|atomic_add", "what a thread does to its counter", INCREMENT, 0, 2},
     [STRIDE] = {"stride", NULL, "bytes between neighbouring counters; 0 is one counter for all", 64, 0, 4096},
     [SPACING] = {"spacing", NULL, "dependent multiplies between two accesses", 0, 0, 100000},
+    [OFFSET] = {"offset", NULL, "bytes from a page's begin to the first counter", 0, 0, 4032},
+    [READERS] = {"readers", NULL, "threads, the last ones, that only load their counter", 0, 0, 4095},
 };
 static const struct nb_metric metrics[] = {
-    {"time_per_operation", "ns", "time of one operation in one thread", NB_LOWER_IS_BETTER},
-    {"throughput", "operation/s", "operations of all threads", NB_HIGHER_IS_BETTER},
-    {"fairness", "1", "Jain index of the threads' rates", NB_HIGHER_IS_BETTER},
+    {"time_per_operation", "ns", "time of one operation in one thread that writes", NB_LOWER_IS_BETTER},
+    {"read_time", "ns", "time of one load in one thread that only reads", NB_LOWER_IS_BETTER},
+    {"throughput", "operation/s", "operations of all threads that write", NB_HIGHER_IS_BETTER},
+    {"fairness", "1", "Jain index of their rates", NB_HIGHER_IS_BETTER},
 };
-NB_DESCRIBE("padded_counters", 1, "counters of several threads at a given distance", parameters, metrics);
+NB_DESCRIBE("padded_counters", 2, "counters of several threads at a given distance", parameters, metrics);
 
 static volatile uint64_t *counter(const struct nb_thread *t)
 {
-    return (volatile uint64_t *)(t->shared->buffer + t->index * (uint64_t)t->shared->parameter[STRIDE]);
+    const int64_t *p = t->shared->parameter;
+    return (volatile uint64_t *)(t->shared->buffer + (uint64_t)p[OFFSET] + t->index * (uint64_t)p[STRIDE]);
 }
 
 static void store(struct nb_thread *t, uint64_t n)
@@ -53,6 +57,14 @@ static void atomic_add(struct nb_thread *t, uint64_t n)
     }
 }
 
+static void load(struct nb_thread *t, uint64_t n)
+{
+    volatile uint64_t *p = counter(t);
+    for (uint64_t i = 0; i < n; i += 64) {
+        NB_TIMES_64((void)*p;)
+    }
+}
+
 /* The spaced forms: value -> work -> address. `nothing` is zero, but only the processor finds out. */
 #define SPACED(NAME, ACCESS)                                                                                                         \
     static void NAME##_spaced(struct nb_thread *t, uint64_t n)                                                                       \
@@ -70,17 +82,21 @@ static void atomic_add(struct nb_thread *t, uint64_t n)
 
 SPACED(store, *p = ++count; x++;)
 SPACED(increment, x = *p; *p = x + 1;)
+SPACED(load, x += *p;)
 SPACED(atomic_add, x = __atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
 
 int nb_run(struct nb_thread *t)
 {
-    static const nb_batch plain[] = {store, increment, atomic_add}, spaced[] = {store_spaced, increment_spaced, atomic_add_spaced};
+    enum { READ = ATOMIC_ADD + 1 };
+    static const nb_batch plain[] = {store, increment, atomic_add, load};
+    static const nb_batch spaced[] = {store_spaced, increment_spaced, atomic_add_spaced, load_spaced};
     const struct nb_case *c = t->shared;
+    const int reads = t->index + (uint64_t)c->parameter[READERS] >= c->threads;
     if (c->phase == NB_PREPARE) {
         *counter(t) = 0;
         return NB_OK;
     }
-    nb_window(t, (c->parameter[SPACING] ? spaced : plain)[c->parameter[OPERATION]]);
+    nb_window(t, (c->parameter[SPACING] ? spaced : plain)[reads ? READ : c->parameter[OPERATION]]);
     nb_gate(t);
     t->check = *counter(t);
     return NB_OK;

@@ -27,6 +27,8 @@ SETTINGS = {
         "operation": "atomic_add",
         "spacing": "400",
         "threads": "2",
+        "readers": "0",
+        "offset": "0",
     },
     "contention": {"primitive": "atomic_add", "critical_section": "0", "threads": "2"},
 }

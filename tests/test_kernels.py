@@ -92,6 +92,20 @@ def test_padded_counters_count_what_they_did(loaded, operation, stride, spacing,
     assert 1 / threads <= metrics["fairness"] <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("spacing", [0, 20])
+@pytest.mark.parametrize(("stride", "offset"), [(8, 0), (64, 64)])
+def test_readers_write_nothing(loaded, spacing, stride, offset):
+    parameters = {"operation": "atomic_add", "stride": stride, "offset": offset, "spacing": spacing, "threads": 3, "readers": 1}
+    benchmark = discover()["padded_counters"]
+    found = enter(loaded["padded_counters"], benchmark.arguments(parameters, PROBES), threads=3, size=4096)
+    assert benchmark.check(parameters, found) == ""
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert metrics["throughput"] * metrics["time_per_operation"] == pytest.approx(2e9) and metrics["read_time"] > 0
+    assert "read_time" not in benchmark.metrics(parameters | {"readers": 0}, found, PROBES)
+    found.threads[2].check = 1
+    assert "counter 2 is 1, not 0" in benchmark.check(parameters, found)
+
+
 @pytest.mark.parametrize("stride", [8, 0])
 def test_a_lost_update_is_noticed(loaded, stride):
     parameters = {"operation": "atomic_add", "stride": stride, "spacing": 0, "threads": 2}

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, Contrast, View
-from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import (
+    ALONE,
+    RELATION_WORDS,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    has_memory,
+    memory_node,
+    place_threads,
+)
 
+LINE = 64
 STRIDES = (0, 8, 16, 32, 64, 128, 256)
 PADDED = 256  # the control: two 128-byte lines, so that an adjacent-line prefetcher cannot couple neighbours
 SPACINGS = (0, 20, 60, 200)
+ADJACENT = 0.03  # strides from 64 to 4096 bytes differ by less where nothing couples lines (METHODOLOGY, bands)
 OPERATIONS = ("store", "increment", "atomic_add")
 
 
@@ -38,9 +52,29 @@ class PaddedCounters(Benchmark):
         ),
         Axis(name="spacing", summary="dependent multiplies between two accesses", values=SPACINGS, least=0, most=100_000),
         Axis(name="threads", summary="threads, each with its own counter", values=(), least=1),
+        Axis(
+            name="readers",
+            summary="of these threads, those that only load their counter; the others write",
+            values=(0, 1),
+            least=0,
+        ),
+        Axis(
+            name="offset",
+            summary="from a page's begin to the first counter: with stride 64, 0 puts two lines into a pair of 128 bytes, 64 into two pairs",
+            values=(0, LINE),
+            unit="B",
+            least=0,
+            most=4032,
+            step=8,
+        ),
+        Axis(name="home", summary="node that the counters live on", values=(), least=0),
         Axis(name="placement", summary="relation of the threads' CPUs", values=()),
     )
-    contrasts = (Contrast(axis="stride", control=PADDED, metric="time_per_operation"),)
+    contrasts = (
+        Contrast(axis="stride", control=PADDED, metric="time_per_operation"),
+        Contrast(axis="stride", control=PADDED, metric="read_time"),
+        Contrast(axis="offset", control=LINE, metric="time_per_operation"),
+    )
     views = (
         View(
             title="Time per operation by stride",
@@ -49,7 +83,7 @@ class PaddedCounters(Benchmark):
             x="stride",
             series="operation",
             facet="spacing",
-            where={"threads": 2},
+            where={"threads": 2, "readers": 0, "offset": 0},
         ),
         View(
             title="Ratio to padded counters",
@@ -58,7 +92,7 @@ class PaddedCounters(Benchmark):
             x="stride",
             series="operation",
             facet="spacing",
-            where={"threads": 2},
+            where={"threads": 2, "readers": 0, "offset": 0},
             ratio_to=PADDED,
         ),
     )
@@ -75,8 +109,7 @@ class PaddedCounters(Benchmark):
     )
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
-        cpus = len(topology.order_cpus())
-        relations = topology.relations()
+        cpus, relations = len(topology.order_cpus()), topology.relations()
         if profile == "quick":
             grid = {"operation": ("increment", "atomic_add"), "stride": (8, 64, PADDED), "spacing": (0, 200)}
             threads, relations = [1, 2], relations[:1] + relations[1:][-1:]
@@ -85,68 +118,138 @@ class PaddedCounters(Benchmark):
             threads = sorted(
                 {1, 2} | ({cpus} if profile == "standard" else {n for n in (4, 8, 16, 32, 64, 128, 256) if n < cpus} | {cpus})
             )
-        return [{**grid, "threads": [n for n in threads if n <= cpus], "placement": [ALONE, *relations]}]
+        grid |= {"threads": [n for n in threads if n <= cpus], "readers": (0,), "offset": (0,)}
+        return [each for placement in (ALONE, *relations) for each in self.on(topology, profile, placement, grid)]
+
+    def on(self, topology, profile: str, placement: str, grid: Sweep) -> list[Sweep]:
+        """The sweeps of a placement: the grid with the counters at home, then readers, pairs of lines, and other homes."""
+        chosen = place_threads(topology, placement, 1 if placement == ALONE else 2)
+        if not chosen:
+            return []
+        home = memory_node(topology, topology.node_of(chosen[0])) or 0
+        main = {**grid, "placement": (placement,), "home": (home,)}
+        if placement == ALONE or profile == "quick":
+            return [main]
+        pair = {**main, "operation": OPERATIONS[1:], "spacing": (0, SPACINGS[-1]), "threads": (2,)}
+        others = [node for node in topology.memory_nodes() if node != home] if profile == "full" else []
+        return [
+            main,
+            {**pair, "stride": (8, LINE, PADDED), "readers": (1,)},
+            {**pair, "stride": (LINE, PADDED), "offset": (LINE,)},
+            {**pair, "stride": (8, PADDED), "home": others},
+        ]
 
     def keep(self, p: Parameters, topology) -> bool:
-        return (p["threads"] == 1) == (p["placement"] == ALONE) and (p["threads"] > 1 or p["stride"] == PADDED)
+        return (
+            (p["threads"] == 1) == (p["placement"] == ALONE)
+            and (p["threads"] > 1 or p["stride"] == PADDED)
+            and p["readers"] < p["threads"]
+        )
 
     def group(self, p: Parameters) -> tuple:
         return p["operation"], p["spacing"]  # one thread and two are compared as well
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], p["threads"])
-        return cpus and Placement(
-            cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=max(4096, p["threads"] * max(p["stride"], 8))
-        )
+        if not cpus or not has_memory(topology, p["home"]):
+            return None
+        size = max(4096, p["offset"] + p["threads"] * max(p["stride"], 8))
+        return Placement(cpus=cpus, node=memory_node(topology, p["home"]), size=size)
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         spaced = max((p["spacing"] for p in cases), default=0)
         found = []
-        for placement in dict.fromkeys(p["placement"] for p in cases if p["threads"] == 2):
-            pair, who = {"threads": 2, "placement": placement}, RELATION_WORDS[placement]
-            found += [
-                Answer(
-                    kind="difference",
-                    metric="time_per_operation",
-                    against={"stride": PADDED},
-                    where={**pair, "operation": operation, "stride": 8, "spacing": spaced},
-                    text=f"Two threads that share a line ({who}) pay {{value}} per {what} more than with padded counters",
+        for placement, home in dict.fromkeys((p["placement"], p["home"]) for p in cases if p["threads"] == 2):
+            pair, who = {"threads": 2, "placement": placement, "readers": 0, "offset": 0, "home": home}, RELATION_WORDS[placement]
+            found += (
+                [
+                    Answer(
+                        kind="difference",
+                        metric="time_per_operation",
+                        against={"stride": PADDED},
+                        where={**pair, "operation": operation, "stride": 8, "spacing": spaced},
+                        text=f"Two threads that share a line ({who}) pay {{value}} per {what} more than with padded counters",
+                    )
+                    for operation, what in (("increment", "plain increment"), ("atomic_add", "atomic add"))
+                ]
+                + [
+                    Answer(
+                        kind="ratio",
+                        metric="time_per_operation",
+                        against={"stride": PADDED},
+                        where={**pair, "operation": "atomic_add", "stride": 8, "spacing": 0},
+                        text=f"Back to back, an atomic add on a shared line ({who}) takes {{value}} as long as on a line of its own",
+                    ),
+                ]
+                + [
+                    self.threshold({**pair, "operation": operation, "spacing": spacing}, spaced)
+                    for operation, spacing in dict.fromkeys((p["operation"], p["spacing"]) for p in cases if p == {**p, **pair})
+                    if spacing in (0, spaced)
+                ]
+            )
+            if {**pair, "operation": "atomic_add", "stride": 8, "spacing": spaced, "readers": 1} in cases:
+                found.append(
+                    Answer(
+                        kind="difference",
+                        metric="read_time",
+                        against={"stride": PADDED},
+                        where={**pair, "operation": "atomic_add", "stride": 8, "spacing": spaced, "readers": 1},
+                        headline=False,
+                        text=f"A thread that only reads beside one that writes ({who}) pays {{value}} per load more than with padded counters",
+                    )
                 )
-                for operation, what in (("increment", "plain increment"), ("atomic_add", "atomic add"))
-            ] + [
-                Answer(
-                    kind="ratio",
-                    metric="time_per_operation",
-                    against={"stride": PADDED},
-                    where={**pair, "operation": "atomic_add", "stride": 8, "spacing": 0},
-                    text=f"Back to back, an atomic add on a shared line ({who}) takes {{value}} as long as on a line of its own",
-                ),
-                Answer(
-                    kind="threshold",
-                    metric="time_per_operation",
-                    axis="stride",
-                    where={**pair, "operation": "atomic_add", "spacing": spaced},
-                    text=f"For two threads on {who}, sharing is free from a stride of {{value}} on",
-                ),
-            ]
+            if {**pair, "operation": "atomic_add", "stride": LINE, "spacing": 0, "offset": LINE} in cases:
+                found.append(
+                    Answer(
+                        kind="effect",
+                        metric="time_per_operation",
+                        against={"offset": LINE},
+                        where={**pair, "operation": "atomic_add", "stride": LINE, "spacing": 0},
+                        tolerance=ADJACENT,
+                        headline=False,
+                        text=f"Two lines of one pair of 128 bytes, against lines of two pairs ({who}): {{value}}",
+                    )
+                )
         return tuple(found)
 
+    def threshold(self, where: Parameters, spaced: int) -> Answer:
+        pace = "spaced" if where["spacing"] else "back to back"
+        return Answer(
+            kind="threshold",
+            metric="time_per_operation",
+            axis="stride",
+            where=where,
+            headline=where["operation"] == "atomic_add" and where["spacing"] == spaced,
+            text=f"For two threads on {RELATION_WORDS[str(where['placement'])]} ({where['operation']}, {pace}), sharing is free from a stride of {{value}} on",
+        )
+
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"operation": p["operation"], "stride": p["stride"], "spacing": p["spacing"]}
+        more = {name: p[name] for name in ("offset", "readers") if name in p}
+        return {"operation": p["operation"], "stride": p["stride"], "spacing": p["spacing"], **more}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
-        return {"time_per_operation": found.time_per_operation, "throughput": found.throughput, "fairness": found.fairness}
+        writers = Found(found.threads[: len(found.threads) - p.get("readers", 0)])
+        readers = Found(found.threads[len(writers.threads) :])
+        read = {"read_time": readers.time_per_operation} if readers.threads else {}
+        return {
+            "time_per_operation": writers.time_per_operation,
+            **read,
+            "throughput": writers.throughput,
+            "fairness": writers.fairness,
+        }
 
     def check(self, p: Parameters, found: Found) -> str:
-        """A thread's own counter holds its operations; one counter for all holds their sum if the updates are atomic."""
+        """A thread's own counter holds its operations, a reader's nothing; one counter for all holds the sum if the updates are atomic."""
+        writers = len(found.threads) - p.get("readers", 0)
+        everything = sum(thread.executed for thread in found.threads[:writers])
         for index, thread in enumerate(found.threads):
             shared = p["stride"] == 0 and len(found.threads) > 1
             if not shared or p["operation"] == "atomic_add":
-                wanted = found.executed if shared else thread.executed
+                wanted = everything if shared else thread.executed if index < writers else 0
                 if thread.check != wanted:
                     return f"counter {index} is {thread.check}, not {wanted}"
-            elif not 0 < thread.check <= found.executed:
-                return f"counter {index} is {thread.check}, not within 1 to {found.executed}"
+            elif not 0 < thread.check <= everything:
+                return f"counter {index} is {thread.check}, not within 1 to {everything}"
         return ""
 
 

@@ -20,6 +20,7 @@ VERBS = {
     "check": "Show what will disturb a measurement here, and how to mend it.",
     "report": "Turn run logs into one HTML page and a table of answers.",
     "compare": "Compare two machines, or two states of one, with verdicts.",
+    "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
     "import": "Read a published core-to-core matrix into a run log.",
 }

@@ -256,8 +256,8 @@ class Worker:
             reasons.append(f"check:{complaint}")
         metrics = self.benchmark.metrics(case.parameters, found, around)
         reported = set(self.benchmark.reports or self.kernel.metrics)
-        if set(metrics) != reported:
-            raise AssertionError(f"{case.case}: metrics {sorted(metrics)} differ from those declared, {sorted(reported)}")
+        if not metrics or not set(metrics) <= reported:  # a case may have no thread of some kind, and no figure of it
+            raise AssertionError(f"{case.case}: metrics {sorted(metrics)} are not among those declared, {sorted(reported)}")
         if complaint := self.benchmark.physics(case.parameters, metrics):
             reasons.append(f"physics:{complaint}")
         return Sample(

@@ -16,6 +16,7 @@ FINDERS = {
     "occurrence": cells.occurrence,
     "difference": cells.pairwise,
     "ratio": cells.pairwise,
+    "effect": cells.effect,
     "agreement": cells.agreement,
     "ranking": cells.ranking,
     "threshold": curves.threshold,

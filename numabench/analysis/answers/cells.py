@@ -122,6 +122,20 @@ def pairwise(data: Data, answer: Answer) -> Found:
     )
 
 
+def effect(data: Data, answer: Answer) -> Found:
+    """Whether there is one at all: the ratio of `pairwise` as a verdict. No effect: its interval is within the tolerance of 1; one: beyond it."""
+    found = pairwise(data, msgspec.structs.replace(answer, kind="ratio"))
+    if not found.usable or not math.isfinite(found.low) or "disturbed" in found.problem:
+        return found
+    most = max(abs(found.low - 1), abs(found.high - 1))
+    if most <= answer.tolerance:
+        return msgspec.structs.replace(found, value_text=f"no effect, below {most:.1%}", problem="")
+    if found.low > 1 + answer.tolerance or found.high < 1 - answer.tolerance:
+        return msgspec.structs.replace(found, value_text=f"an effect, {found.value_text}", problem="")
+    open_end = f"unresolved: the interval does not tell no effect from one of over {answer.tolerance:.0%}"
+    return msgspec.structs.replace(found, value_text=f"a ratio of {found.value_text}", problem=open_end)
+
+
 def other_cell(data: Data, answer: Answer) -> pd.Series | None:
     """The one cell of another benchmark that an agreement is asked with; None where it was not measured."""
     rows = matching(data.others[data.others["main"] & data.others["value"].notna()], answer.against)
