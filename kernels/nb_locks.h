@@ -11,11 +11,13 @@
 struct lock { /* one word or mutex; the lock has a line of its own, like every other part below */
     union {
         pthread_mutex_t mutex;
+        pthread_rwlock_t rwlock;
         uint32_t word;
         struct {
             uint32_t next, serving;
         } ticket;
         struct mcs_node *tail;
+        struct clh_node *last;
     };
 };
 
@@ -73,6 +75,29 @@ static inline void mcs_leave(struct lock *l, struct mcs_node *me)
             nb_relax();
     }
     __atomic_store_n(&next->waiting, 0, __ATOMIC_RELEASE);
+}
+
+struct clh_node {
+    uint32_t locked;
+};
+
+struct clh_own { /* a thread's node, which it gives away with the lock, and the one before it in the queue, which it then takes */
+    struct clh_node *mine, *before;
+};
+
+/* A queue in which everyone waits on the node of the one before (Craig 1993; Landin & Hagersten 1994). */
+static inline void clh_enter(struct lock *l, struct clh_own *own)
+{
+    __atomic_store_n(&own->mine->locked, 1, __ATOMIC_RELAXED);
+    own->before = __atomic_exchange_n(&l->last, own->mine, __ATOMIC_ACQ_REL);
+    while (__atomic_load_n(&own->before->locked, __ATOMIC_ACQUIRE))
+        nb_relax();
+}
+
+static inline void clh_leave(struct clh_own *own)
+{
+    __atomic_store_n(&own->mine->locked, 0, __ATOMIC_RELEASE);
+    own->mine = own->before;
 }
 
 /* Free 0, held 1, held with sleepers 2 (Drepper, "Futexes Are Tricky", 2011, mutex 2). */

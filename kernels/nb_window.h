@@ -99,15 +99,26 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
     t->value[NB_MEDIAN_PS] = nb_median_bin(t->histogram, batches) * usual * 1000 / (2 * NB_FINE);
 }
 
-/* Counts a wait of `ns` in 16 bins per octave. */
-static inline void nb_record(struct nb_thread *t, uint64_t ns)
+/* Counts `ns` in one of NB_BINS, 16 per octave. */
+static inline void nb_count(uint32_t *bins, uint64_t ns)
 {
     uint32_t bin = (uint32_t)ns;
     if (ns >= 16) {
         uint32_t octave = 63 - (uint32_t)__builtin_clzll(ns);
         bin = (octave - 3) * 16 + (uint32_t)(ns >> (octave - 4) & 15);
     }
-    t->histogram[bin < NB_BINS ? bin : NB_BINS - 1]++;
+    bins[bin < NB_BINS ? bin : NB_BINS - 1]++;
+}
+
+/* The middle of a bin. */
+static inline uint64_t nb_bin_ns(uint32_t bin)
+{
+    return bin < 16 ? bin : ((16 + bin % 16) * 2 + 1) << (bin / 16 - 1) >> 1;
+}
+
+static inline void nb_record(struct nb_thread *t, uint64_t ns)
+{
+    nb_count(t->histogram, ns);
     if (ns > t->value[NB_LONGEST])
         t->value[NB_LONGEST] = ns;
 }

@@ -271,6 +271,40 @@ def test_a_reach_that_the_intervals_leave_open_is_unresolved():
     assert not found.ok and "unresolved: at " in found.text and "costs more than" not in found.text
 
 
+def crossed(ratios: dict, sd: float = 0.001):
+    """Who is ahead along the stride: `ratios` says how many times the throughput of an atomic add an increment has at each."""
+
+    def scale(name, p):
+        return (1 / ratios[p["stride"]] if p["operation"] == "increment" else 1.0) / truth(name, p)
+
+    log = make_log(processes=12, sd=(0.0, sd, sd), benchmarks=(counters,), scale=scale)
+    where = {"operation": "increment", "spacing": 0}
+    against = {"operation": "atomic_add"}
+    return asked(log, question("crossover", metric="throughput", axis="stride", where=where, against=against, text="{value}"))[0]
+
+
+def test_a_crossover_lies_where_the_ratio_is_one():
+    """On logs: from e to 1/e between 32 and 64 the turn is halfway."""
+    found = crossed({0: 3.0, 8: 3.0, 32: math.e, 64: 1 / math.e, 128: 0.3, 256: 0.3})
+    assert found.ok and found.value == pytest.approx(48, abs=0.2) and found.low < found.value < found.high and found.unit == "B"
+    assert found.text.startswith("increment is ahead up to 48.0 B, then atomic_add (4")
+    other = crossed({0: 0.3, 8: 0.3, 32: 1 / math.e, 64: math.e, 128: 3.0, 256: 3.0})
+    assert other.ok and other.text.startswith("atomic_add is ahead up to 48.0 B, then increment")
+
+
+def test_without_a_crossover_one_is_ahead_everywhere():
+    found = crossed(dict.fromkeys((0, 8, 32, 64, 128, 256), 2.0))
+    assert (
+        found.ok
+        and not math.isfinite(found.value)
+        and "increment is ahead of atomic_add at every stride from 0 B to 256 B" in found.text
+    )
+
+
+def test_a_crossover_within_the_noise_is_unresolved():
+    assert "nresolved" in crossed(dict.fromkeys((0, 8, 32, 64, 128, 256), 1.01), sd=0.3).text
+
+
 def nodes(distances, hmat: dict | None = None) -> dict:
     """A machine's facts with these SLIT distances; `hmat`: node -> latency that its access class claims."""
     return {

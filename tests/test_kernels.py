@@ -17,6 +17,7 @@ from scipy.stats import trim_mean
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, discover
 from numabench.benchmarks.card_marking import BARRIERS, marks_needed
+from numabench.benchmarks.contention import FAIRNESS, LOCKS, TORN_SLOT
 from numabench.benchmarks.fences import C11, NONE
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
@@ -33,12 +34,14 @@ SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c"))
 PROBES = Probes(frequency=3e9, multiply=1e-9)
 
 
-def enter(kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 1 << 20, samples: int = 2) -> Found:
+def enter(
+    kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 1 << 20, samples: int = 2, nodes: int = 1
+) -> Found:
     """PREPARE and `samples` MEASUREs on the CPUs that are there (several threads on one, if need be)."""
     cpus = sorted(os.sched_getaffinity(0))
     crew, buffer, scratch = Crew(threads), Buffer(size), Buffer(size)
     try:
-        crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), (0,) * threads)
+        crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), tuple(i % nodes for i in range(threads)))
         case = crew.case
         case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
         case.window_ns, case.warmup_ns, case.batch_ns = 1_000_000, 100_000, 10_000
@@ -115,15 +118,26 @@ def test_a_lost_update_is_noticed(loaded, stride):
     assert "counter 0" in benchmark.check(parameters, found)
 
 
-@pytest.mark.parametrize("primitive", discover()["contention"].axes[0].values)
+PRIMITIVES = discover()["contention"].axes[0].values
+CONTENDED = 65536  # bytes of the measured memory and of the notes of three threads, with some to spare
+
+
+@pytest.mark.parametrize("reads", [0, 90])
+@pytest.mark.parametrize("primitive", PRIMITIVES)
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_no_primitive_loses_an_update(loaded, primitive, threads):
-    parameters = {"primitive": primitive, "critical_section": 20, "think_time": 0}
+def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, threads, reads):
+    parameters = {"primitive": primitive, "critical_section": 20, "think_time": 0, "read_share": reads}
     benchmark = discover()["contention"]
-    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=8192)
+    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=CONTENDED, nodes=2)
     assert benchmark.check(parameters, found) == ""
     metrics = benchmark.metrics(parameters, found, PROBES)
     assert 0 < metrics["wait_p999"] <= metrics["wait_max"] * 1.04
+    written, done = sum(t.cursor for t in found.threads), found.executed
+    assert written == done if not reads else abs(written / done - 0.1) < 0.02
+    assert ("fairness_nodes" in metrics) == (threads > 1)
+    assert all(1 / threads <= metrics[name] <= 1 + 1e-6 for name in FAIRNESS if name in metrics)
+    found.threads[0].value[TORN_SLOT] = 3
+    assert ("3 reads saw a torn state" in benchmark.check(parameters, found)) == (primitive in LOCKS)
 
 
 def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
@@ -132,10 +146,35 @@ def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
         pytest.skip("a race needs two CPUs")
     waiting = "while (__atomic_exchange_n(&l->word, 1, __ATOMIC_ACQUIRE))"
     kernel = broken_kernel(tmp_path, "contention", "nb_locks.h", waiting, "while (0)")
-    parameters = {"primitive": "spin_ttas", "critical_section": 0, "think_time": 0}
+    parameters = {"primitive": "spin_ttas", "critical_section": 0, "think_time": 0, "read_share": 0}
     benchmark = discover()["contention"]
-    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=8192, samples=5)
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=CONTENDED, samples=5)
     assert "updates were lost" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize(
+    ("primitive", "file", "right", "wrong"),
+    [
+        ("clh", "nb_locks.h", "while (__atomic_load_n(&own->before->locked, __ATOMIC_ACQUIRE))", "while (0)"),
+        (
+            "cohort",
+            "nb_locks_numa.h",
+            "    if (!own->owns)\n        ticket_enter(global);",
+            "    if (0)\n        ticket_enter(global);",
+        ),
+        ("rw_spin", "nb_locks_rw.h", "while (__atomic_load_n(&l->word, __ATOMIC_ACQUIRE) != 1)", "while (0)"),
+        ("seqlock", "nb_locks_rw.h", "return __atomic_load_n(sequence, __ATOMIC_RELAXED) != seen;", "return 0;"),
+        ("rcu", "nb_protected.h", "+ next % VERSIONS;", "+ next % 2;"),
+    ],
+)
+def test_a_lock_that_lets_readers_in_too_early_is_noticed(tmp_path, primitive, file, right, wrong):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a race needs two CPUs")
+    kernel = broken_kernel(tmp_path, "contention", file, right, wrong)
+    parameters = {"primitive": primitive, "critical_section": 100, "think_time": 0, "read_share": 50}
+    benchmark = discover()["contention"]
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=CONTENDED, samples=20, nodes=2)
+    assert benchmark.check(parameters, found) != "" or sum(t.value[TORN_SLOT] for t in found.threads)
 
 
 @pytest.mark.parametrize("order", ["group", "random", "page", "sequential"])
@@ -555,7 +594,11 @@ RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benc
         (2, 4096, (op, 64, spacing), {"operation": name, "stride": 64, "spacing": spacing})
         for (op, name), spacing in itertools.product(enumerate(("store", "increment", "atomic_add")), (0, 20))
     ],
-    "contention": [(2, 8192, (i, 5, 5), {"primitive": name}) for i, name in enumerate(discover()["contention"].axes[0].values)],
+    "contention": [
+        (2, CONTENDED, (i, 5, 5, reads), {"primitive": name, "read_share": reads})
+        for (i, name), reads in itertools.product(enumerate(PRIMITIVES), (0, 50))
+        if name != "rseq_sharded"  # emulators and C11 alone have none
+    ],
     "memory_latency": [
         (1, 1 << 16, (64, group, 5, chains, laps), {"size": 1 << 16, "chains": chains, "laps": laps})
         for group, chains, laps in ((0, 1, 1), (4096, 3, 1), (1 << 40, 16, 1), (4096, 1, 4), (1 << 40, 16, 3))

@@ -11,16 +11,35 @@ PRIMITIVES = (
     "atomic_cas",
     "atomic_add_sharded",
     "atomic_add_per_node",
+    "rseq_sharded",
+    "biased",
     "mutex",
     "mutex_adaptive",
     "spin_ttas",
     "ticket",
     "mcs",
+    "clh",
     "futex",
+    "hbo",
+    "cohort",
+    "rwlock",
+    "rw_spin",
+    "seqlock",
+    "rcu",
 )
+EXCLUSIVE = ("mutex", "mutex_adaptive", "spin_ttas", "ticket", "mcs", "clh", "futex", "hbo", "cohort")
+FOR_READERS = ("rwlock", "rw_spin", "seqlock", "rcu")
+LOCKS = (*EXCLUSIVE, *FOR_READERS)
+#: What the profiles measure without reads: locks for readers are then a detour, and two of a kind tell no more.
+USUAL = tuple(p for p in PRIMITIVES if p not in FOR_READERS)
+READ_SHARES = (0, 50, 90, 99)
+CROSSED = (("mutex", "mcs"), ("mutex", "ticket"), ("spin_ttas", "mcs"))  # pairs of which the answer flips with the section
 SECTIONS = (0, 40, 100, 400)  # ns; the uncontended mutex costs 5-10, a hop 10-130
 THINKS = (0, 200)
-OWN, PART = 4096, 512  # layout of the measured buffer, as in kernels/contention.c
+OWN, PART, VERSIONS = 4096, 512, 4096  # layout of the measured buffer, as in kernels/contention.c
+NOTES = 11 * 1024  # bytes of each thread's notes, at least
+TORN_SLOT, FAIRNESS_SLOT, HANDOVER_SLOT = 6, 7, 11  # of `value`
+FAIRNESS = ("fairness_1ms", "fairness_10ms", "fairness_100ms", "fairness_1s")
 
 
 class Contention(Benchmark):
@@ -51,6 +70,14 @@ class Contention(Benchmark):
             least=0,
             most=1_000_000,
         ),
+        Axis(
+            name="read_share",
+            summary="operations of a hundred that only read",
+            values=READ_SHARES,
+            unit="%",
+            least=0,
+            most=100,
+        ),
         Axis(name="threads", summary="threads that update the counter", values=(), least=1),
         Axis(name="placement", summary="relation of the threads' CPUs", values=()),
     )
@@ -63,7 +90,7 @@ class Contention(Benchmark):
             x="primitive",
             series="threads",
             facet="critical_section",
-            where={"think_time": 0},
+            where={"think_time": 0, "read_share": 0},
         ),
         View(
             title="Throughput against atomic_add",
@@ -72,7 +99,7 @@ class Contention(Benchmark):
             x="primitive",
             series="threads",
             facet="critical_section",
-            where={"think_time": 0},
+            where={"think_time": 0, "read_share": 0},
             ratio_to="atomic_add",
         ),
         View(
@@ -81,7 +108,7 @@ class Contention(Benchmark):
             kind="bar",
             x="primitive",
             series="critical_section",
-            where={"threads": 2, "think_time": 0},
+            where={"threads": 2, "think_time": 0, "read_share": 0},
         ),
         View(
             title="Longest wait, 99.9th percentile",
@@ -89,7 +116,24 @@ class Contention(Benchmark):
             kind="bar",
             x="primitive",
             series="critical_section",
-            where={"threads": 2, "think_time": 0},
+            where={"threads": 2, "think_time": 0, "read_share": 0},
+        ),
+        View(
+            title="Throughput by share of reads",
+            metric="throughput",
+            kind="line",
+            x="read_share",
+            series="primitive",
+            facet="threads",
+            where={"critical_section": 100, "think_time": 0},
+        ),
+        View(
+            title="Time to hand a lock over",
+            metric="handover",
+            kind="bar",
+            x="primitive",
+            series="placement",
+            where={"threads": 2, "think_time": 0, "read_share": 0, "critical_section": 100},
         ),
     )
     method = {"window": "plain, then a quarter of it stamped", "delay": "dependent multiplies calibrated in place"}
@@ -107,17 +151,32 @@ class Contention(Benchmark):
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         cpus, relations = len(topology.order_cpus()), topology.relations()
-        grid = {"primitive": PRIMITIVES, "critical_section": (0, 100), "think_time": (0,)}
+        grid = {"primitive": USUAL, "critical_section": (0, 100), "think_time": (0,), "read_share": (0,)}
         threads = sorted({1, 2, cpus})
         if profile == "quick":
             grid |= {"primitive": ("atomic_add", "atomic_cas", "atomic_add_sharded", "mutex", "spin_ttas", "mcs")}
             relations = relations[:1] + relations[1:][-1:]
         elif profile == "full":
-            grid |= {"critical_section": SECTIONS, "think_time": THINKS}
+            grid |= {"primitive": PRIMITIVES, "critical_section": SECTIONS, "think_time": THINKS}
             threads = sorted(
                 {n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512) if n < cpus} | {cpus}
             )
-        return [{**grid, "threads": [n for n in threads if n <= cpus], "placement": [ALONE, *relations]}]
+        main = {**grid, "threads": [n for n in threads if n <= cpus], "placement": [ALONE, *relations]}
+        if profile == "quick":
+            return [main]
+        together = {
+            **main,
+            "threads": [n for n in main["threads"] if n > 1][-1:] if profile == "standard" else main["threads"],
+            "placement": relations,
+        }
+        mixes = {
+            **together,
+            "primitive": ("atomic_add", "mutex", *FOR_READERS),
+            "critical_section": (100,),
+            "read_share": READ_SHARES,
+        }
+        crossed = tuple(dict.fromkeys(name for pair in CROSSED for name in pair))
+        return [main, mixes, {**main, "primitive": crossed, "critical_section": SECTIONS, "threads": [2], "placement": relations}]
 
     def keep(self, p: Parameters, topology) -> bool:
         return (p["threads"] == 1) == (p["placement"] == ALONE)
@@ -125,62 +184,137 @@ class Contention(Benchmark):
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], p["threads"])
         return cpus and Placement(
-            cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=OWN + PART * p["threads"]
+            cpus=cpus,
+            node=memory_node(topology, topology.node_of(cpus[0])),
+            size=OWN + PART * max(p["threads"], max(topology.cpus) + 1) + VERSIONS,  # a part for each thread and for each CPU
+            scratch=p["threads"] * NOTES,
         )
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found = []
         for threads, placement in dict.fromkeys((p["threads"], p["placement"]) for p in cases):
-            for section in sorted({p["critical_section"] for p in cases}):
-                at = {"critical_section": section, "think_time": 0, "threads": threads, "placement": placement}
-                who = "One thread" if threads == 1 else f"{threads} threads on {RELATION_WORDS[placement]}"
-                inside = "nothing inside" if section == 0 else f"{section} ns inside"
-                found.append(
-                    Answer(
-                        kind="ratio",
-                        metric="throughput",
-                        where={**at, "primitive": "mutex"},
-                        against={"primitive": "atomic_add"},
-                        text=f"{who}, {inside}: a mutex does {{value}} the operations of an atomic add",
-                    )
+            who = "One thread" if threads == 1 else f"{threads} threads on {RELATION_WORDS[placement]}"
+            at = {"think_time": 0, "threads": threads, "placement": placement}
+            mine = [p for p in cases if p == {**p, **at}]
+            for section in sorted(
+                {p["critical_section"] for p in mine if p["primitive"] == "atomic_add" and not p["read_share"]}
+            ):
+                found += self.at_section(who, {**at, "critical_section": section, "read_share": 0})
+            mixes = dict.fromkeys((p["critical_section"], p["read_share"]) for p in mine if p["primitive"] == "rwlock")
+            found += [self.at_reads(who, {**at, "critical_section": section, "read_share": share}) for section, share in mixes]
+            found += [
+                Answer(
+                    kind="crossover",
+                    metric="throughput",
+                    axis="critical_section",
+                    where={**at, "read_share": 0, "primitive": first},
+                    against={"primitive": second},
+                    text=f"{who}: {{value}}",
                 )
-                if threads > 1:
-                    found.append(
-                        Answer(
-                            kind="ranking",
-                            metric="throughput",
-                            axis="primitive",
-                            where=at,
-                            text=f"{who}, {inside}, most operations first: {{ranking}}",
-                        )
+                for first, second in CROSSED
+                if len({p["critical_section"] for p in mine if p["primitive"] == second and not p["read_share"]}) > 2
+            ]
+        counts = {p["threads"] for p in cases if p["primitive"] == "atomic_add"}
+        if len(counts) > 3:
+            for placement, section in dict.fromkeys((p["placement"], p["critical_section"]) for p in cases if p["threads"] > 1):
+                where = {
+                    "critical_section": section,
+                    "think_time": 0,
+                    "placement": placement,
+                    "read_share": 0,
+                    "primitive": "atomic_add",
+                }
+                text = f"On {RELATION_WORDS[placement]}, {section} ns inside, by threads: {{value}}"
+                found += [
+                    Answer(
+                        kind="crossover",
+                        metric="throughput",
+                        axis="threads",
+                        where=where,
+                        against={"primitive": lock},
+                        headline=lock == "mcs",
+                        text=text,
                     )
+                    for lock in ("mutex", "mcs")
+                ]
         return tuple(found)
+
+    def at_section(self, who: str, at: Parameters) -> list[Answer]:
+        """One section: a mutex against an atomic add, and all in order."""
+        inside = f"{at['critical_section']} ns inside" if at["critical_section"] else "nothing inside"
+        ratio = Answer(
+            kind="ratio",
+            metric="throughput",
+            where={**at, "primitive": "mutex"},
+            against={"primitive": "atomic_add"},
+            text=f"{who}, {inside}: a mutex does {{value}} the operations of an atomic add",
+        )
+        order = {"metric": "throughput", "axis": "primitive", "kind": "ranking", "where": at}
+        return (
+            [ratio]
+            if at["threads"] == 1
+            else [ratio, Answer(**order, text=f"{who}, {inside}, most operations first: {{ranking}}")]
+        )
+
+    def at_reads(self, who: str, at: Parameters) -> Answer:
+        what = f"{at['read_share']} % reads, {at['critical_section']} ns inside"
+        return Answer(
+            kind="ranking",
+            metric="throughput",
+            axis="primitive",
+            where=at,
+            headline=at["read_share"] == 90,
+            text=f"{who}, {what}, most operations first: {{ranking}}",
+        )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         def multiplies(ns: float) -> int:
             return round(ns * 1e-9 / probes.multiply)
 
-        return {"primitive": p["primitive"], "section": multiplies(p["critical_section"]), "think": multiplies(p["think_time"])}
+        return {
+            "primitive": p["primitive"],
+            "section": multiplies(p["critical_section"]),
+            "think": multiplies(p["think_time"]),
+            "reads": p.get("read_share", 0),
+        }
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         bins = [sum(column) for column in zip(*(t.histogram[:BINS] for t in found.threads), strict=True)]
+        values = found.threads[0].value
+        sometimes = {name: values[FAIRNESS_SLOT + k] / 1e6 for k, name in enumerate(FAIRNESS)} | {
+            "handover": float(values[HANDOVER_SLOT])
+        }
+        if len(nodes := by_node(found)) > 1:
+            sometimes["fairness_nodes"] = sum(nodes) ** 2 / (len(nodes) * sum(rate * rate for rate in nodes))
         return {
             "throughput": found.throughput,
             "time_per_operation": found.time_per_operation,
             "fairness": found.fairness,
+            **{name: value for name, value in sometimes.items() if value and len(found.threads) > 1},
             "wait_p999": histogram_quantile(bins, 0.999),
             "wait_max": float(max(t.value[LONGEST_SLOT] for t in found.threads)),
         }
 
     def check(self, p: Parameters, found: Found) -> str:
-        total = sum(t.check for t in found.threads)
-        return "" if total == found.executed else f"the counter is {total}, not {found.executed}: updates were lost"
+        total, written = found.threads[0].check, sum(t.cursor for t in found.threads)
+        if total != written or (not p.get("read_share") and written != found.executed):
+            return f"the counter is {total} after {written} updates in {found.executed} operations: updates were lost"
+        torn = sum(t.value[TORN_SLOT] for t in found.threads)
+        return f"{torn} reads saw a torn state" if torn and p["primitive"] in LOCKS else ""
 
     def extra(self, arguments, probes: Probes, found: Found) -> dict[str, float]:
         return {
             "section_ns": arguments["section"] * probes.multiply * 1e9,
             "think_ns": arguments["think"] * probes.multiply * 1e9,
         }
+
+
+def by_node(found: Found) -> list[float]:
+    """Mean rate of a thread on each node in use."""
+    rates: dict[int, list[float]] = {}
+    for thread, rate in zip(found.threads, found.rates, strict=True):
+        rates.setdefault(thread.group, []).append(rate)
+    return [sum(each) / len(each) for each in rates.values()]
 
 
 BENCHMARK = Contention()

@@ -247,7 +247,7 @@ class Worker:
             )
             for cpu, b, e in zip(case.cpus, found.threads, entries, strict=True)
         )
-        overlap = (min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
+        overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         reasons = [*self.thread_reasons(threads), *memory_reasons(*memory), *probe_reasons(before, after)]
         if overlap < LEAST_OVERLAP:

@@ -24,6 +24,7 @@ FINDERS = {
     "saturation": curves.saturation,
     "knee": curves.knee,
     "capacity": curves.capacity,
+    "crossover": curves.crossover,
     "firmware": matrices.firmware,
     "weights": matrices.weights,
     "structure": matrices.structure,

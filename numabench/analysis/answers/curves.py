@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pandas as pd
 
 from ...model import HIGHER, Answer
-from ...units import format_bytes, format_number
-from ..estimate import FEW_BLOCKS
+from ...units import format_bytes, format_number, format_quantity
+from ..estimate import FEW_BLOCKS, paired, summarise_pairs
 from ..segments import text_of
+from ..structure import parameter_columns
 from .evidence import Data, Found, along, design_text, interval_text, point_text, quantity, select
 
 STEP = 1.2  # a plateau that is no more than this times the one before is no step
@@ -222,3 +224,63 @@ def capacity(data: Data, answer: Answer) -> Found:
         value_text=said(size),
         interval_text=f"{said(a)} to {said(b)}",
     )
+
+
+def crossover(data: Data, answer: Answer) -> Found:
+    """Up to where along the axis the one at `where` wins against the one with `against`, or the other way round: the pairs' log ratio, interpolated linearly
+    between the two measured values where its sign turns; the interval is where the ends of its own intervals turn."""
+    rows = data.medians[data.medians["metric"] == answer.metric]
+    sides = [select(rows, where, data.record, free=answer.axis) for where in (answer.where, answer.where | answer.against)]
+    if any(side["value"].notna().sum() == 0 for side in sides) or answer.axis not in rows.columns:
+        return Found(
+            problem=f"no valid samples of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False
+        )
+    table = summarise_pairs(paired(*sides, [p for p in parameter_columns(rows) if p not in answer.against]))
+    table = table[table["main"] & table["ratio"].notna()].sort_values(answer.axis)
+    names = [text_of(next(iter(point.values()))) for point in ({k: answer.where[k] for k in answer.against}, answer.against)]
+    if data.metric(answer.metric).polarity != HIGHER:
+        names.reverse()
+    unit = next((axis.unit for axis in data.record.axes if axis.name == answer.axis), "")
+    places = [float(value) for value in table[answer.axis]]
+    middle, low, high = ([math.log(ratio) for ratio in table[column]] for column in ("ratio", "ratio_low", "ratio_high"))
+    if len(places) < 2 or not all(map(math.isfinite, (*low, *high))):
+        return Found(
+            problem=f"too few pairs of {' and '.join(names)} over {answer.axis} at {point_text(answer.where)}", usable=False
+        )
+    first, second = names if middle[0] > 0 else names[::-1]
+    near, far = (low, high) if middle[0] > 0 else ([-x for x in high], [-x for x in low])  # towards the turn, and away from it
+    at, earliest, latest = (_turn(places, curve) for curve in ([x * math.copysign(1, middle[0]) for x in middle], near, far))
+    span = f"{_place(places[0], unit)} to {_place(places[-1], unit)}"
+    if at is None:
+        said = f"{first} is ahead of {second} at every {answer.axis} from {span}"
+        return Found(
+            value_text=said,
+            unit=unit,
+            problem="" if earliest is None else "unresolved: the intervals do not exclude that the other is",
+        )
+    design = design_text(int(table["blocks"].min()), int(table["sessions"].min()), "")
+    return Found(
+        value=at,
+        low=earliest if earliest is not None else places[0],
+        high=latest if latest is not None else places[-1],
+        unit=unit,
+        value_text=f"{first} is ahead up to {_place(at, unit)}, then {second}",
+        interval_text=f"{_place(earliest, unit) if earliest is not None else span} to {_place(latest, unit) if latest is not None else f'over {_place(places[-1], unit)}'}, {design}",
+        problem=""
+        if earliest is not None and latest is not None and near[0] > 0
+        else "unresolved: the intervals do not tell who is ahead at both ends",
+    )
+
+
+def _turn(places: list[float], curve: list[float]) -> float | None:
+    """Where a curve first falls below 0, by linear interpolation; None where it never does."""
+    if curve[0] < 0:
+        return places[0]
+    for (a, x), (b, y) in itertools.pairwise(zip(places, curve, strict=True)):
+        if y < 0:
+            return a + (b - a) * x / (x - y)
+    return None
+
+
+def _place(value: float, unit: str) -> str:
+    return format_quantity(value, unit) if unit else format_number(value)

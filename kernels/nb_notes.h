@@ -1,0 +1,48 @@
+/* What each thread notes beside a window: how far it was at the end of each ms, and times that are counted in bins. From it fairness over time. */
+#ifndef NB_NOTES_H
+#define NB_NOTES_H
+#include "nb_window.h"
+
+#define MOST_MS 1024u
+
+struct notes { /* a thread's, in the scratch memory */
+    uint64_t begin_ms, end_ms;
+    uint64_t executed[MOST_MS]; /* at the end of each ms since the common start */
+    uint32_t handovers[NB_BINS];
+};
+
+static inline struct notes *notes(const struct nb_case *c, uint64_t i) { return (struct notes *)c->scratch + i; }
+
+/* From the ends of the ms in which something was noted to those of all: a longer batch ends none. */
+static inline void nb_note_ends(const struct nb_thread *t, uint64_t before)
+{
+    struct notes *own = notes(t->shared, t->index);
+    const uint64_t origin = t->shared->opens[(t->gates - 1) % NB_GATES];
+    own->begin_ms = (t->begin_ns - origin) / 1000000 + 1;
+    own->end_ms = (t->end_ns - origin) / 1000000;
+    for (uint64_t ms = 0; ms < MOST_MS; ms++)
+        before = own->executed[ms] = own->executed[ms] ? own->executed[ms] : before;
+}
+
+/* Millionths of the mean of Jain's index over windows of `ms` within what all threads share; 0 where there is none. */
+static inline uint64_t nb_fairness(const struct nb_case *c, uint64_t ms)
+{
+    uint64_t first = 0, last = MOST_MS - 1, windows = 0;
+    double indices = 0;
+    for (uint32_t i = 0; i < c->threads; i++) {
+        first = notes(c, i)->begin_ms > first ? notes(c, i)->begin_ms : first;
+        last = notes(c, i)->end_ms < last ? notes(c, i)->end_ms : last;
+    }
+    for (uint64_t from = first; from + ms <= last; from += ms) {
+        double all = 0, squares = 0;
+        for (uint32_t i = 0; i < c->threads; i++) {
+            const double done = (double)(notes(c, i)->executed[from + ms] - notes(c, i)->executed[from]);
+            all += done;
+            squares += done * done;
+        }
+        if (squares > 0)
+            indices += all * all / (c->threads * squares), windows++;
+    }
+    return windows ? (uint64_t)(indices / (double)windows * 1e6) : 0;
+}
+#endif
