@@ -46,6 +46,7 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
             for distance in class_groups(mine, usual):
                 part = mine[mine["distance"].isin(usual) if distance is None else mine["distance"] == distance]
                 grid = matrix(part, view.x, view.y, columns, rows) / factor
+                measured = grid
                 if view.both:
                     grid = np.where(np.isfinite(grid), grid, grid.T)
                 if not np.isfinite(grid).any():
@@ -67,7 +68,7 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
                     Panel(title, heatmap_panel(grid, rows, columns, selection, label, scale, f"{prefix}-{len(drawn)}", alt))
                 )
                 if view.both:
-                    values = relation_values(grid, tuple(rows), source.topology)
+                    values = relation_values(measured, tuple(rows), source.topology)
                     said = describe_relations(values, unit)
                     spread.append(Panel(title, relation_panel(values, label, f"{prefix}-r{len(drawn)}", said)))
     expected = len(rows) * len(columns) * max(1, len(drawn))
@@ -170,7 +171,7 @@ def heatmap_panel(
 
 
 def _ticks(setter, values: Sequence[Value], axis, count: int, rotate: bool) -> None:
-    every = max(1, math.ceil(count / (16 if rotate else 24)))
+    every = 1 << math.ceil(math.log2(max(1, count / (16 if rotate else 24))))  # 8, 16, 32: as CPUs are grouped
     texts = [shorten(format_value(v, axis.unit if axis else "")) for v in values][::every]
     tight = rotate and max(map(text_width, texts), default=0) > SLANT_FROM
     setter(range(0, count, every), texts, **({"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if tight else {}))

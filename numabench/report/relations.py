@@ -22,11 +22,10 @@ SPREAD = 0.26  # of a row: how far the dots lie from its middle
 
 
 def relation_values(grid: np.ndarray, cpus: tuple[int, ...], topology: dict) -> dict[str, np.ndarray]:
-    """Relation -> latencies of its pairs, nearest first; of a pair that was measured both ways both. `grid`: shape (n, n), NaN where unknown."""
+    """Relation -> latencies of its pairs, nearest first; of a pair that was measured both ways both. `grid`: shape (n, n), NaN where not measured."""
     found = arrangement(topology, symmetric(grid), cpus)
     index = found.relation_indices(cpus)
-    once = np.isfinite(grid) & (np.triu(np.ones_like(index, dtype=bool)) | (grid != grid.T))  # the map fills the other way of a pair
-    values = {name: grid[(index == number) & once] for number, name in enumerate(found.relations)}
+    values = {name: grid[(index == number) & np.isfinite(grid)] for number, name in enumerate(found.relations)}
     return {name: pairs for name, pairs in values.items() if pairs.size}
 
 
