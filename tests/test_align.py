@@ -55,7 +55,9 @@ def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6) -> R
             startup=0.0,
             status="ok",
             samples=tuple(
-                Sample(case=case_hash("core_to_core", p), index=0, parameters=p, metrics={"latency": latency(p, process)}, valid=True)
+                Sample(
+                    case=case_hash("core_to_core", p), index=0, parameters=p, metrics={"latency": latency(p, process)}, valid=True
+                )
                 for p in points
             ),
         )
@@ -146,7 +148,10 @@ def test_a_renumbered_published_matrix_shows_no_difference(tmp_path):
         assert done.returncode == 0, done.stderr
     done = numabench("compare", tmp_path / "one", tmp_path / "other", "--format", "json")
     found = json.loads(done.stdout)
-    assert {cell["relation"]: cell["verdict"] for cell in found["cells"]} == {"measured groups, level 1": "same", "between groups": "same"}
+    assert {cell["relation"]: cell["verdict"] for cell in found["cells"]} == {
+        "measured groups, level 1": "same",
+        "between groups": "same",
+    }
     assert done.returncode == 0 and "one figure for each pair" in found["notes"][0]
     page = numabench("compare", tmp_path / "one", tmp_path / "other", "-o", tmp_path / "page.html")
     assert page.returncode == 0 and "one figure for each pair" in (tmp_path / "page.html").read_text(), page.stderr

@@ -65,7 +65,9 @@ def aligned(base: RunLog, new: RunLog) -> tuple[RunLog, RunLog, tuple[str, ...]]
 
 def example(found: list[Matrix]) -> str:
     """The first CPU (else node) that another machine calls otherwise than the first one."""
-    pairs = ((m, here, there) for m in found[1:] for here, there in zip(found[0].numbers, m.numbers, strict=True) if here != there)
+    pairs = (
+        (m, here, there) for m in found[1:] for here, there in zip(found[0].numbers, m.numbers, strict=True) if here != there
+    )
     other, (cpu, node), (its_cpu, its_node) = next(pairs)
     what, here, there = ("CPU", cpu, its_cpu) if cpu != its_cpu else ("node", node, its_node)
     return f"{what} {there} of {other.alias} is where {what} {here} of {found[0].alias} is"
@@ -78,7 +80,9 @@ def matrix_view(benchmark: BenchmarkRecord) -> View | None:
 def matrices(log: RunLog, name: str) -> list[Matrix]:
     """The benchmark's matrix of each machine of a log, the last visit's."""
     headers = {h.run: h for h in log.headers}
-    last = {str(headers[b.run].machine.get("id")): (b, view) for b in log.benchmarks if b.name == name and (view := matrix_view(b))}
+    last = {
+        str(headers[b.run].machine.get("id")): (b, view) for b in log.benchmarks if b.name == name and (view := matrix_view(b))
+    }
     found = []
     for machine, (benchmark, view) in last.items():
         facts = headers[benchmark.run].machine
@@ -91,7 +95,18 @@ def matrices(log: RunLog, name: str) -> list[Matrix]:
             arranged = measured_arrangement(values, cpus)
             rank = dict(zip(cpus, np.nan_to_num(values).sum(axis=0), strict=True))
         shape, order = arranged.placed(frozenset(cpus), rank)
-        found.append(Matrix(machine=machine, alias=str(facts.get("alias")), view=view, topology=topology, cpus=cpus, arrangement=arranged, shape=shape, order=order))
+        found.append(
+            Matrix(
+                machine=machine,
+                alias=str(facts.get("alias")),
+                view=view,
+                topology=topology,
+                cpus=cpus,
+                arrangement=arranged,
+                shape=shape,
+                order=order,
+            )
+        )
     return found
 
 
@@ -121,7 +136,9 @@ def rewritten(log: RunLog, name: str, benchmark, trials) -> RunLog:
     return msgspec.structs.replace(
         log,
         benchmarks=tuple(benchmark(b, machines[b.run]) if b.name == name else b for b in log.benchmarks),
-        trials=tuple(t for trial in log.trials for t in (trials(trial, machines[trial.run]) if trial.benchmark == name else (trial,))),
+        trials=tuple(
+            t for trial in log.trials for t in (trials(trial, machines[trial.run]) if trial.benchmark == name else (trial,))
+        ),
     )
 
 
@@ -134,7 +151,11 @@ def by_place(log: RunLog, name: str, side: list[Matrix], first: Matrix) -> RunLo
     nodes_of_first = nodes_by_cpu(first.topology)
     names = {m.machine: dict(zip(m.order, first.order, strict=True)) for m in side}
     homes = {
-        m.machine: {node: nodes_of_first.get(names[m.machine][cpu], node) for cpu, node in nodes_by_cpu(m.topology).items() if cpu in names[m.machine]}
+        m.machine: {
+            node: nodes_of_first.get(names[m.machine][cpu], node)
+            for cpu, node in nodes_by_cpu(m.topology).items()
+            if cpu in names[m.machine]
+        }
         for m in side
     }
     rank = {cpu: at for at, cpu in enumerate(first.order)}
@@ -147,7 +168,9 @@ def by_place(log: RunLog, name: str, side: list[Matrix], first: Matrix) -> RunLo
         return {**p, "cpu_a": pair[0], "cpu_b": pair[1], **home}
 
     def record(benchmark: BenchmarkRecord, machine: str) -> BenchmarkRecord:
-        views = (msgspec.structs.replace(v, both=first.view.both, borders=first.view.borders) if v.both else v for v in benchmark.views)
+        views = (
+            msgspec.structs.replace(v, both=first.view.both, borders=first.view.borders) if v.both else v for v in benchmark.views
+        )
         return msgspec.structs.replace(benchmark, views=tuple(views))
 
     def trials(trial: TrialRecord, machine: str) -> Iterable[TrialRecord]:

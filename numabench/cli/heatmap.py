@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,10 @@ def draw(
     groups = split(cpus, borders)
     figures = len(cpus) <= ANNOTATE and LABEL + FIGURE * len(cpus) + len(groups) - 1 <= width
     wide = FIGURE if figures else 1 if colour else 2
-    groups, each = ([[(place, place + 1) for place in range(*group)] for group in groups], 1) if figures else fitted(
-        groups, (width - LABEL) // wide, wide
+    groups, each = (
+        ([[(place, place + 1) for place in range(*group)] for group in groups], 1)
+        if figures
+        else fitted(groups, (width - LABEL) // wide, wide)
     )
     values = merged(matrix, [span for group in groups for span in group])
     lines, top = [], 0
@@ -51,7 +54,12 @@ def draw(
         top += len(group)
     said = [order, f"up to {each} CPUs to a cell: its median, and the first one's label" if each > 1 else ""]
     notes = textwrap.wrap("; ".join(filter(None, said)), width - LABEL - 1)
-    return [column_labels(cpus, groups, wide), *lines, *paint.legend(width), *(Text(" " * LABEL + note, style="dim") for note in notes)]
+    return [
+        column_labels(cpus, groups, wide),
+        *lines,
+        *paint.legend(width),
+        *(Text(" " * LABEL + note, style="dim") for note in notes),
+    ]
 
 
 class Paint:
@@ -65,7 +73,9 @@ class Paint:
         self.colours, self.colour = colormaps[COLOURS], colour
         self.scale = colour_scale(self.finite.tolist(), False)
         if not colour and self.finite.min() > 0 and self.finite.min() < self.finite.max():
-            self.scale = LogNorm(self.finite.min(), self.finite.max())  # five shades in equal steps would not tell siblings from an L3
+            self.scale = LogNorm(
+                self.finite.min(), self.finite.max()
+            )  # five shades in equal steps would not tell siblings from an L3
 
     def rgb(self, value: float) -> str:
         parts = self.colours(self.scale(value))[:3] if np.isfinite(value) else None
@@ -102,7 +112,7 @@ class Paint:
 def split(cpus: tuple[int, ...], borders: tuple[int, ...]) -> list[Span]:
     """The groups that begin at `borders`, as places."""
     ends = [0, *(place for place, cpu in enumerate(cpus) if cpu in borders and place), len(cpus)]
-    return list(zip(ends[:-1], ends[1:], strict=True))
+    return list(itertools.pairwise(ends))
 
 
 def fitted(groups: list[Span], room: int, wide: int) -> tuple[list[list[Span]], int]:
@@ -115,12 +125,13 @@ def fitted(groups: list[Span], room: int, wide: int) -> tuple[list[list[Span]], 
         if sum(map(len, cells)) + bars <= room:
             return cells, each
     several = -(-len(groups) // room)
-    return [[(part[0][0], part[-1][1]) for part in (groups[at : at + several] for at in range(0, len(groups), several))]], several * largest
+    return [
+        [(part[0][0], part[-1][1]) for part in (groups[at : at + several] for at in range(0, len(groups), several))]
+    ], several * largest
 
 
 def merged(matrix: np.ndarray, spans: list[Span]) -> np.ndarray:
     """Medians of the blocks between `spans`, shape (len(spans), len(spans)); NaN where nothing is known."""
-
 
     def middle(block: np.ndarray) -> float:
         known = block[np.isfinite(block)]
@@ -146,7 +157,9 @@ def column_labels(cpus: tuple[int, ...], groups: list[list[Span]], wide: int) ->
     for group in groups:
         for place, (first, _) in enumerate(group):
             label = f"{cpus[first]:>{wide}}" if wide == FIGURE else str(cpus[first])
-            if wide == FIGURE or (place % LABELLED == 0 and (not text or len(text) < at) and place * wide + len(label) <= len(group) * wide + 1):
+            if wide == FIGURE or (
+                place % LABELLED == 0 and (not text or len(text) < at) and place * wide + len(label) <= len(group) * wide + 1
+            ):
                 text = text.ljust(at) + label
             at += wide
         at += 1

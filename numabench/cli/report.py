@@ -51,8 +51,8 @@ def write_page(page: str, target: Path) -> None:
         raise UsageError(f"cannot write the page {target}: {error.strerror}", "choose another file with --output") from error
 
 
-def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | None = None) -> None:
-    """The headline answers as a table with values, intervals and their design, sentences in full. `frame`: samples at hand."""
+def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | None = None, said: list | None = None) -> None:
+    """The headline answers as a table with values, intervals and their design, sentences in full. `frame`, `said`: samples and answers at hand."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -60,7 +60,7 @@ def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | N
     from ..analysis.answers import answers
     from ..report.tables import format_answer
 
-    found = [a for a in answers(log, frame) if a.headline]
+    found = [a for a in (answers(log, frame) if said is None else said) if a.headline]
     many = len({a.machine for a in found}) > 1
     titles = {b.name: b.title for b in log.benchmarks}
     console = Console(highlight=False)
@@ -134,6 +134,7 @@ def command(paths: tuple[str, ...], output: Path | None) -> None:
     Without paths: all runs of this machine in results/<alias>/. The page works offline, in light, dark and print.
     """
     paths = paths or (str(default_folder()),)
+    from ..analysis.answers import answers
     from ..analysis.structure import with_distance
     from ..report.page import render_report
     from ..runlog.export import samples
@@ -141,10 +142,11 @@ def command(paths: tuple[str, ...], output: Path | None) -> None:
 
     log = load(*paths)
     frame = with_distance(samples(log))
-    page = render_report(log, frame=frame)
+    said = answers(log, frame)
+    page = render_report(log, frame=frame, said=said)
     target = output or default_target(paths)
     write_page(page, target)
-    print_answers(log, frame=frame)
+    print_answers(log, frame=frame, said=said)
     for warning in log.warnings:
         click.echo(f"note: {warning}", err=True)
     click.echo(f"report: {target}")

@@ -80,7 +80,9 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
         "Bars and bands are 95 % intervals.", "95 % intervals of each cell are in the table."
     )
     if spread:
-        note += " Beside each map its pairs by relation: dots or, of many, box (quartiles, median), whiskers (5 and 95 %) and ends."
+        note += (
+            " Beside each map its pairs by relation: dots or, of many, box (quartiles, median), whiskers (5 and 95 %) and ends."
+        )
         drawn = [panel for both in zip(drawn, spread, strict=True) for panel in both]
     return Figure(view.title, tuple(drawn), (), said + note + single, f"{len(drawn)} panel(s)", wide=len(drawn) > 1)
 

@@ -70,9 +70,11 @@ def machine_headers(log: RunLog) -> dict[str, list[Header]]:
     return found
 
 
-def render_report(log: RunLog, target: float | None = None, frame: pd.DataFrame | None = None) -> str:
+def render_report(
+    log: RunLog, target: float | None = None, frame: pd.DataFrame | None = None, said: Sequence[Any] | None = None
+) -> str:
     """The report of every machine and benchmark in `log` as HTML. `target` is the half-width asked for (default: the plan's);
-    `frame` are its samples, where they are at hand."""
+    `frame` are its samples and `said` its answers, where they are at hand."""
     from ..analysis.answers import answers
     from ..analysis.estimate import contrast_cells, estimate_cells
     from ..analysis.structure import with_distance
@@ -83,7 +85,7 @@ def render_report(log: RunLog, target: float | None = None, frame: pd.DataFrame 
     target = target or next((float(p["target"]) for p in plans if p.get("target")), 0.02)
     estimates = estimate_cells(frame, target)
     contrasts = contrast_cells(frame, log.benchmarks)
-    said = answers(log, frame)
+    said = answers(log, frame) if said is None else said
     headers = machine_headers(log)
     descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]

@@ -42,7 +42,9 @@ def relation_panel(values: dict[str, np.ndarray], label: str, prefix: str, alt: 
     texts = [f"{name}\n{len(pairs):,} pair{'s' if len(pairs) != 1 else ''}" for name, pairs in values.items()]
     low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
     with matplotlib.rc_context(theme.RC):
-        figure, ax = blank(WIDTH + max(text_width(line) for text in texts for line in text.split("\n")) / 2, 90 + ROW * len(values))
+        figure, ax = blank(
+            WIDTH + max(text_width(line) for text in texts for line in text.split("\n")) / 2, 90 + ROW * len(values)
+        )
         for row, pairs in enumerate(values.values()):
             draw_row(ax, row, pairs)
         if low > 0 and high / low > LOG_SPAN:
@@ -64,12 +66,16 @@ def draw_row(ax, row: int, pairs: np.ndarray) -> None:
     colour = theme.series_colour(0)
     if pairs.size <= DOTS:
         places = row + SPREAD * np.sin(np.arange(pairs.size) * 2.4)  # golden angle: neighbours do not hide each other
-        ax.plot(pairs, places, linestyle="none", marker="o", markersize=3.5, color=colour, alpha=0.45, markeredgewidth=0, zorder=2)
+        ax.plot(
+            pairs, places, linestyle="none", marker="o", markersize=3.5, color=colour, alpha=0.45, markeredgewidth=0, zorder=2
+        )
     if pairs.size < BOX_FROM:
         return
     ends = np.percentile(pairs, (WHISKERS[0], 25, 50, 75, WHISKERS[1]))
     ax.hlines(row, ends[0], ends[4], color=colour, linewidth=1.4, zorder=3)
-    ax.barh(row, ends[3] - ends[1], left=ends[1], height=0.5, facecolor=colour, alpha=0.35, edgecolor=colour, linewidth=1.2, zorder=3)
+    ax.barh(
+        row, ends[3] - ends[1], left=ends[1], height=0.5, facecolor=colour, alpha=0.35, edgecolor=colour, linewidth=1.2, zorder=3
+    )
     ax.vlines(ends[2], row - 0.3, row + 0.3, color=theme.INK, linewidth=2, zorder=4)
     if pairs.size > DOTS:
         ax.plot([pairs.min(), pairs.max()], [row] * 2, linestyle="none", marker="|", markersize=8, color=colour, zorder=3)

@@ -29,7 +29,9 @@ def read_matrix(path: Path) -> list[list[float | None]]:
             "a line for each CPU, with as many columns as there are lines",
         )
     if not any(value for a, row in enumerate(matrix) for b, value in enumerate(row) if a != b):
-        raise LogError(f"{path} has no figure above 0 between two CPUs: nothing was measured", "give a CSV file of latencies in ns")
+        raise LogError(
+            f"{path} has no figure above 0 between two CPUs: nothing was measured", "give a CSV file of latencies in ns"
+        )
     for a in range(width):
         for b in range(a):
             if matrix[a][b] is None and matrix[b][a] is None:
