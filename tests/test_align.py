@@ -26,6 +26,7 @@ LATENCY = {"smt": 9.0, "l3": 25.0, "node": 80.0, "package": 90.0, "cross_package
 SIBLINGS_APART = None  # 0-7 on the first threads, 8-15 on the second: the tree's own numbers
 SIBLINGS_BESIDE = [2 * core + thread for thread in range(2) for core in range(8)]
 BACKWARDS = list(range(15, -1, -1))
+SHUFFLED = np.random.default_rng(3).permutation(16).tolist()
 
 
 def topology_of(path, numbers=None, **shape):
@@ -33,7 +34,7 @@ def topology_of(path, numbers=None, **shape):
     return read_topology(str(SyntheticTree(path, numbers=numbers, **shape).root))
 
 
-def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6) -> RunLog:
+def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6, tilt: float = 0.02) -> RunLog:
     """A run in which a pair takes what its places say: all pairs of the tree's k-th CPUs take as long, whatever these are called."""
     first = topology.cpus_in_place()
     kth = {cpu: first.index(min(core)) for core in topology.cores for cpu in core}  # siblings alike
@@ -41,7 +42,9 @@ def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6) -> R
 
     def latency(p: dict, process: int) -> float:
         a, b = sorted((kth[p["cpu_a"]], kth[p["cpu_b"]]))
-        return factor * LATENCY[topology.relation(p["cpu_a"], p["cpu_b"])] * (1 + 0.02 * a + 0.001 * b) * (1 + 0.0005 * process)
+        return (
+            factor * LATENCY[topology.relation(p["cpu_a"], p["cpu_b"])] * (1 + tilt * a + tilt / 20 * b) * (1 + 0.0005 * process)
+        )
 
     trials = tuple(
         TrialRecord(
@@ -88,6 +91,13 @@ def test_renumbered_machines_are_the_same_place_by_place(tmp_path, numbers):
     assert set(found.cells["verdict"]) == {"same"} and len(found.cells) == len(base.trials[0].samples)
     assert found.cells["ratio"].to_numpy() == pytest.approx(1.0)
     assert len(found.notes) == 1 and "by place" in found.notes[0] and " is where " in found.notes[0]
+
+
+def test_every_pair_finds_its_place_whichever_cpu_came_first(tmp_path):
+    base, new = (log_of(topology_of(tmp_path / name, numbers), name, tilt=0) for name, numbers in (("a", None), ("b", SHUFFLED)))
+    cells = compare(base, new).cells
+    matrix = cells[cells["company"] > 1]  # of the pairs alone there is one for each relation, anywhere
+    assert set(matrix["verdict"]) == {"same"} and len(matrix) == 2 * 8 * 7 // 2 + 2 * 8 * 8
 
 
 def test_a_slower_machine_is_slower_at_every_place(tmp_path):
@@ -165,7 +175,9 @@ def test_a_published_matrix_is_compared_with_a_measured_one(tmp_path):
     assert len(read_matrix(tmp_path / "table.csv")) == 16
     found = compare(own, load(tmp_path / "table"))
     assert not found.refused and "table is a published matrix" in found.notes[0]
-    assert "incomparable" not in set(found.cells["verdict"]) or set(found.cells["relation"]) >= {"measured groups, level 1"}
+    levels = [*(f"measured groups, level {n}" for n in (1, 2, 3)), "between groups"]
+    assert sorted(found.cells["relation"]) == sorted(levels)
+    assert "incomparable" not in set(found.cells["verdict"])
 
 
 def test_a_log_with_renumbered_cpus_compares_on_the_command_line(tmp_path):

@@ -232,7 +232,7 @@ def test_without_colours_shades_tell_near_from_far():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "room", "each"), [((16, 16), 40, 1), ((16, 16), 20, 2), ((16,) * 32, 37, 16), ((16,) * 32, 20, 32), ((3, 5), 7, 2)]
+    ("sizes", "room", "each"), [((16, 16), 40, 1), ((16, 16), 32, 2), ((16,) * 32, 37, 16), ((16,) * 32, 20, 32), ((3, 5), 7, 2)]
 )
 def test_no_cell_holds_parts_of_two_groups(sizes, room, each):
     ends = [sum(sizes[:n]) for n in range(len(sizes) + 1)]

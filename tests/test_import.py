@@ -115,7 +115,7 @@ def test_levels_are_counted_and_not_measured(tmp_path):
     shown = numabench("report", tmp_path / "toy").stdout
     assert "CPUs in the order of measured groups" in shown and "██│" in shown and "[██] to" in shown
     page = (tmp_path / "toy" / "report.html").read_text()
-    assert "Latencies by relation: measured groups, level 1: 380 pairs" in page and "between groups: 400 pairs" in page
+    assert "Latencies by relation: measured groups, level 1: 380 measured" in page and "between groups: 400 measured" in page
 
 
 def test_a_page_lists_no_more_rows_than_a_browser_shows(tmp_path, monkeypatch):

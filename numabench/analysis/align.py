@@ -45,8 +45,10 @@ def aligned(base: RunLog, new: RunLog) -> tuple[RunLog, RunLog, tuple[str, ...]]
         sides = [matrices(log, name) for log in (base, new)]
         if not all(sides):
             continue
+        published = [m.alias for side in sides for m in side if not declares(m.topology)]
+        if published:  # what one machine declares has no names for what the other one measured
+            sides = [matrices(log, name, declared=False) for log in (base, new)]
         found = [*sides[0], *sides[1]]
-        published = [m.alias for m in found if not declares(m.topology)]
         if len({m.machine for m in found}) == 1 and len({m.numbers for m in found}) == 1:
             continue  # one machine with one numbering
         if published or len({str(m.shape) for m in found}) > 1:
@@ -77,8 +79,8 @@ def matrix_view(benchmark: BenchmarkRecord) -> View | None:
     return next((v for v in benchmark.views if v.kind == "heatmap" and (v.y, v.x) == ("cpu_a", "cpu_b") and v.both), None)
 
 
-def matrices(log: RunLog, name: str) -> list[Matrix]:
-    """The benchmark's matrix of each machine of a log, the last visit's."""
+def matrices(log: RunLog, name: str, declared: bool = True) -> list[Matrix]:
+    """The benchmark's matrix of each machine of a log, the last visit's; its groups are those declared, if `declared` and there are any, or measured."""
     headers = {h.run: h for h in log.headers}
     last = {
         str(headers[b.run].machine.get("id")): (b, view) for b in log.benchmarks if b.name == name and (view := matrix_view(b))
@@ -88,7 +90,7 @@ def matrices(log: RunLog, name: str) -> list[Matrix]:
         facts = headers[benchmark.run].machine
         topology, cpus = facts.get("topology") or {}, tuple(map(int, view.both))
         rank: dict[int, float] = {cpu: cpu for cpu in cpus}
-        if declares(topology):
+        if declared and declares(topology):
             arranged = declared_arrangement(topology, cpus)
         else:
             values = measured(log, name, benchmark.run, view, cpus)

@@ -31,7 +31,7 @@ def relation_values(grid: np.ndarray, cpus: tuple[int, ...], topology: dict) -> 
 
 def describe(values: dict[str, np.ndarray], unit: str) -> str:
     return "Latencies by relation: " + "; ".join(
-        f"{name}: {len(pairs)} pairs, median {format_number(float(np.median(pairs)))} {unit}, "
+        f"{name}: {len(pairs)} measured, median {format_number(float(np.median(pairs)))} {unit}, "
         f"{format_number(float(pairs.min()))} to {format_number(float(pairs.max()))}"
         for name, pairs in values.items()
     )
@@ -39,7 +39,7 @@ def describe(values: dict[str, np.ndarray], unit: str) -> str:
 
 def relation_panel(values: dict[str, np.ndarray], label: str, prefix: str, alt: str) -> Markup:
     """A row for each relation: its pairs as dots while they are few, box (quartiles, median) and whiskers (5 and 95 %), how many there are."""
-    texts = [f"{name}\n{len(pairs):,} pair{'s' if len(pairs) != 1 else ''}" for name, pairs in values.items()]
+    texts = [f"{name}\n{len(pairs):,} measured" for name, pairs in values.items()]
     low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
     with matplotlib.rc_context(theme.RC):
         figure, ax = blank(
