@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from pages import numabench
@@ -26,7 +27,6 @@ LATENCY = {"smt": 9.0, "l3": 25.0, "node": 80.0, "package": 90.0, "cross_package
 SIBLINGS_APART = None  # 0-7 on the first threads, 8-15 on the second: the tree's own numbers
 SIBLINGS_BESIDE = [2 * core + thread for thread in range(2) for core in range(8)]
 BACKWARDS = list(range(15, -1, -1))
-SHUFFLED = np.random.default_rng(3).permutation(16).tolist()
 
 
 def topology_of(path, numbers=None, **shape):
@@ -34,7 +34,7 @@ def topology_of(path, numbers=None, **shape):
     return read_topology(str(SyntheticTree(path, numbers=numbers, **shape).root))
 
 
-def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6, tilt: float = 0.02) -> RunLog:
+def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6) -> RunLog:
     """A run in which a pair takes what its places say: all pairs of the tree's k-th CPUs take as long, whatever these are called."""
     first = topology.cpus_in_place()
     kth = {cpu: first.index(min(core)) for core in topology.cores for cpu in core}  # siblings alike
@@ -42,9 +42,7 @@ def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6, tilt
 
     def latency(p: dict, process: int) -> float:
         a, b = sorted((kth[p["cpu_a"]], kth[p["cpu_b"]]))
-        return (
-            factor * LATENCY[topology.relation(p["cpu_a"], p["cpu_b"])] * (1 + tilt * a + tilt / 20 * b) * (1 + 0.0005 * process)
-        )
+        return factor * LATENCY[topology.relation(p["cpu_a"], p["cpu_b"])] * (1 + 0.02 * a + 0.001 * b) * (1 + 0.0005 * process)
 
     trials = tuple(
         TrialRecord(
@@ -93,11 +91,18 @@ def test_renumbered_machines_are_the_same_place_by_place(tmp_path, numbers):
     assert len(found.notes) == 1 and "by place" in found.notes[0] and " is where " in found.notes[0]
 
 
-def test_every_pair_finds_its_place_whichever_cpu_came_first(tmp_path):
-    base, new = (log_of(topology_of(tmp_path / name, numbers), name, tilt=0) for name, numbers in (("a", None), ("b", SHUFFLED)))
-    cells = compare(base, new).cells
-    matrix = cells[cells["company"] > 1]  # of the pairs alone there is one for each relation, anywhere
-    assert set(matrix["verdict"]) == {"same"} and len(matrix) == 2 * 8 * 7 // 2 + 2 * 8 * 8
+def test_a_pair_is_one_pair_whichever_cpu_came_first(tmp_path):
+    base, new = (log_of(topology_of(tmp_path / name, numbers), name) for name, numbers in (("a", None), ("b", SIBLINGS_BESIDE)))
+    node = {cpu: cpu // 8 for cpu in range(16)}  # siblings beside each other: the first eight are on one node
+
+    def flipped(sample: Sample) -> Sample:
+        p = sample.parameters
+        p = {**p, "cpu_a": p["cpu_b"], "cpu_b": p["cpu_a"]} if node[p["cpu_a"]] == node[p["cpu_b"]] else p
+        return msgspec.structs.replace(sample, parameters=p, case=case_hash("core_to_core", p))
+
+    trials = tuple(msgspec.structs.replace(t, samples=tuple(map(flipped, t.samples))) for t in new.trials)
+    found = compare(base, msgspec.structs.replace(new, trials=trials))
+    assert set(found.cells["verdict"]) == {"same"} and len(found.cells) == len(base.trials[0].samples)
 
 
 def test_a_slower_machine_is_slower_at_every_place(tmp_path):
