@@ -30,7 +30,7 @@ SETTINGS = {
         "readers": "0",
         "offset": "0",
     },
-    "contention": {"primitive": "atomic_add", "critical_section": "0", "threads": "2"},
+    "contention": {"primitive": "atomic_add", "critical_section": "0", "threads": "2", "read_share": "0"},
 }
 BENCHMARKS = tuple(SETTINGS)
 PROCESSES = 6

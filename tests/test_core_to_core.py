@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,13 +18,14 @@ from numabench.analysis.declared import against_declared, declared_groups
 from numabench.analysis.neighbours import levels, partition, symmetric
 from numabench.benchmarks import find
 from numabench.benchmarks.core_to_core import OPERATIONS, CoreToCore
-from numabench.cli.heatmap import draw
+from numabench.cli.heatmap import draw, fitted
 from numabench.host.topology import read_topology, to_json_dict
-from numabench.measure.plan import job_cases, make_plan
+from numabench.measure.plan import LEAST_CONTRASTED, job_cases, make_plan
 from numabench.measure.worker import alone
 from numabench.units import parse_cpus
 
-MATRICES = Path(__file__).parent.parent.parent / "shared" / "c2c_matrices"
+SHARED = Path(os.environ.get("NUMABENCH_SHARED", Path(__file__).parent.parent.parent / "shared"))
+MATRICES = SHARED / "c2c_matrices"
 BENCHMARK: CoreToCore = find("core_to_core")
 
 
@@ -202,12 +204,52 @@ def test_a_machine_that_declares_nothing_is_not_contradicted(machine):
     assert against_declared(levels(matrix, cpus), matrix, cpus, {"cpus": "0-15"}) == ("", [])
 
 
-@pytest.mark.parametrize(("count", "lines"), [(3, 5), (16, 18), (17, 10), (512, 65)])
-def test_a_matrix_fits_the_terminal(count, lines):
-    matrix = np.where(np.eye(count, dtype=bool), np.nan, np.arange(count * count).reshape(count, count) + 1.0)
-    drawn = draw(matrix, tuple(range(count)), 140)
-    assert len(drawn) == lines and max(line.cell_len for line in drawn) <= 140
-    assert ("CPUs to a cell" in drawn[-1].plain) == (count == 512)
+def rising(count: int) -> np.ndarray:
+    return np.where(np.eye(count, dtype=bool), np.nan, np.arange(count * count).reshape(count, count) + 1.0)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("width", [60, 80, 140])
+@pytest.mark.parametrize("count", [2, 3, 16, 17, 64, 192, 512])
+def test_a_matrix_fits_the_terminal(count, width, colour):
+    drawn = draw(rising(count), tuple(range(count)), width, borders=(count // 2,), colour=colour, order="CPUs in some order")
+    texts = [line.plain for line in drawn]
+    assert max(map(len, texts)) <= width and "CPUs in some order" in "\n".join(texts)
+    assert any("ns" in text for text in texts) and any("┼" in text for text in texts)
+    assert colour or not any(span.style not in ("dim", "") for line in drawn for span in line.spans)
+
+
+def test_without_colours_shades_tell_near_from_far():
+    owner = np.repeat([0, 1], 16)
+    matrix = np.where(owner[:, None] == owner, 20.0, 100.0)
+    np.fill_diagonal(matrix, np.nan)
+    head, *lines = [line.plain for line in draw(matrix, tuple(range(32)), 80, borders=(16,), colour=False)]
+    assert lines[0][6:] == "··" + "  " * 15 + "│" + "██" * 16 and lines[16].count("─") == 64 and len(lines[17]) == len(lines[0])
+    for label in ("0", "8", "16", "24"):  # above its cell
+        place = 6 + 2 * int(label) + (int(label) >= 16)
+        assert head[place:].startswith(label) and head[place - 1] == " "
+    assert "[  ] to" in lines[33] and "[██] to 100" in lines[33]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "room", "each"), [((16, 16), 40, 1), ((16, 16), 32, 2), ((16,) * 32, 37, 16), ((16,) * 32, 20, 32), ((3, 5), 7, 2)]
+)
+def test_no_cell_holds_parts_of_two_groups(sizes, room, each):
+    ends = [sum(sizes[:n]) for n in range(len(sizes) + 1)]
+    cells, most = fitted(list(itertools.pairwise(ends)), room, 1)
+    flat = [span for group in cells for span in group]
+    assert most == each and flat[0][0] == 0 and flat[-1][1] == ends[-1] and len(flat) <= room
+    for (start, end), (after, _) in itertools.pairwise(flat):
+        assert end == after
+        inside = [border for border in ends if start < border < end]
+        assert not inside or (start in ends and end in ends)
+
+
+def test_the_plan_of_512_cpus_takes_under_two_minutes(tmp_path):
+    tree = SyntheticTree(tmp_path, packages=2, nodes=4, l3s=4, cores=8, smt=2, memory_gib=64)
+    plan = make_plan([BENCHMARK], read_topology(str(tree.root)))
+    assert not plan.skipped and plan.cases > 512 * 511 // 2
+    assert plan.seconds(LEAST_CONTRASTED) < 120
 
 
 def test_groups_that_nobody_declared_are_named(machine):

@@ -13,6 +13,7 @@ from test_core_to_core import MATRICES, known
 import numabench as nb
 from numabench.cli.import_ import command
 from numabench.errors import LogError
+from numabench.report import tables
 from numabench.runlog.matrix import read_matrix
 
 
@@ -41,6 +42,8 @@ def two_groups(count: int, seed: int = 1) -> tuple[list[list[float | None]], np.
         (",\n-3,\n", "line 2, column 1: '-3'"),
         (",\nnan,\n", "'nan' is no latency"),
         (",,\n10,,\n,12,\n", "no figure for CPUs 0 and 2"),
+        ("0,0\n0,0\n", "no figure above 0"),
+        ("7,0\n0,7\n", "no figure above 0"),
         ("", "no square matrix: 0 lines"),
         ("5\n", "no square matrix: 1 lines of 1 columns"),
     ],
@@ -81,6 +84,47 @@ def test_both_directions_and_zeros(tmp_path):
     assert "12 latencies between 4 CPUs" in done.output and "2 of them are 0" in done.output
     samples = nb.load(tmp_path / "full" / "full.jsonl").samples()
     assert samples["value"].min() == 10.0 and len(samples) == 12
+
+
+def test_an_alias_is_a_name_and_no_path(tmp_path):
+    rows, _ = two_groups(4)
+    done = numabench("import", write(tmp_path / "toy.csv", rows), "-o", tmp_path / "out", "--alias", "../../x")
+    assert done.returncode == 0 and (tmp_path / "out" / "x" / "toy.jsonl").exists(), done.stderr
+
+
+def test_directions_that_differ_are_said_and_kept(tmp_path):
+    rows = [[None, 20, 50], [25, None, 52], [50, 52, None]]
+    done = numabench("import", write(tmp_path / "both.csv", rows), "-o", tmp_path)
+    assert "up to 25% apart (CPUs 1 and 0: 25 and 20 ns)" in done.stdout and "keeps both" in done.stdout
+    assert {20.0, 25.0} < set(nb.load(tmp_path / "both").samples()["value"])
+    once = numabench("import", write(tmp_path / "once.csv", [[None, 20], [20, None]]), "-o", tmp_path)
+    assert "apart" not in once.stdout
+
+
+def test_two_cpus_have_a_latency_and_no_groups(tmp_path):
+    numabench("import", write(tmp_path / "two.csv", [[None, None], [55, None]]), "-o", tmp_path)
+    (answer,) = nb.load(tmp_path / "two").answers()
+    assert answer.kind == "cell" and round(answer.value, 9) == 55 and answer.text.startswith("Between CPUs 1 and 0, the only two")
+
+
+def test_levels_are_counted_and_not_measured(tmp_path):
+    rows, _ = two_groups(40)
+    numabench("import", write(tmp_path / "toy.csv", rows), "-o", tmp_path)
+    (answer,) = nb.load(tmp_path / "toy").answers()
+    assert tables.format_answer(answer) == ("1 level", "–")
+    shown = numabench("report", tmp_path / "toy").stdout
+    assert "CPUs in the order of measured groups" in shown and "██│" in shown and "[██] to" in shown
+    page = (tmp_path / "toy" / "report.html").read_text()
+    assert "Latencies by relation: measured groups, level 1: 380 measured" in page and "between groups: 400 measured" in page
+
+
+def test_a_page_lists_no_more_rows_than_a_browser_shows(tmp_path, monkeypatch):
+    rows, _ = two_groups(12)
+    numabench("import", write(tmp_path / "toy.csv", rows), "-o", tmp_path)
+    run = nb.load(tmp_path / "toy")
+    monkeypatch.setattr(tables, "MOST", 50)
+    table = tables.estimate_table(run.estimates(), run.log.benchmarks[0], "latency")
+    assert len(table.rows) == 50 and "The first 50 of 66 rows; all of them: numabench export." in table.note
 
 
 @pytest.mark.skipif(not known(), reason=f"no published matrices in {MATRICES}")

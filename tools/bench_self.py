@@ -1,7 +1,7 @@
 """numabench's own speed and overhead: `make bench-self`, recorded in docs/performance.md.
 
 Prints what the command costs, what a worker costs, what the kernels' loops and clock readings cost against controls, and
-whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given).
+whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+
+import numpy as np
 
 import numabench as nb
 from numabench import kernel as abi
@@ -47,6 +50,31 @@ def command_times() -> None:
         print(
             f"numabench {arguments[0]:10} {statistics.median(times[1:]) * 1e3:6.0f} ms (least {min(times) * 1e3:.0f}, most {max(times[1:]) * 1e3:.0f})"
         )
+
+
+def matrix_costs(count: int = 512) -> None:
+    """The largest matrix between CPUs that numabench promises: in at most 10 s and 1 GB each, to a log and to a page."""
+    print(f"\n## A matrix of {count} x {count}: import, then report (groups, figures, page)")
+    rng = np.random.default_rng(1)
+    place = rng.permutation(count)  # numbers say nothing of places
+    steps = ((1, 220.0), (2, 140.0), (count // 16, 30.0), (count // 2, 9.0))  # groups, ns inside one
+    matrix = np.empty((count, count))
+    for groups, latency in steps:
+        owner = place * groups // count
+        matrix[owner[:, None] == owner] = latency
+    matrix *= rng.uniform(0.98, 1.02, matrix.shape)
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, "matrix.csv")
+        np.savetxt(source, matrix, fmt="%.1f", delimiter=",")
+        for arguments in (["import", source, "-o", folder], ["report", os.path.join(folder, "matrix")]):
+            start = time.perf_counter()
+            child = subprocess.Popen([sys.executable, "-m", "numabench", *arguments], stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            print(
+                f"numabench {arguments[0]:10} {time.perf_counter() - start:6.1f} s ({used.ru_utime + used.ru_stime:.1f} s of CPU), "
+                f"{used.ru_maxrss / 1e6:.2f} GB at most, exit code {child.returncode}"
+            )
 
 
 def time_of(crew: Crew, kernel: abi.Kernel, threads: int, batch: float) -> float:
@@ -192,6 +220,9 @@ def bands(run: nb.Run) -> None:
 
 def main() -> None:
     command_times()
+    matrix_costs()
+    if sys.argv[1:] == ["--matrix"]:
+        return
     controls()
     logs = [nb.load(path) for path in sys.argv[1:]]
     run = logs[0] if logs else nb.run(profile="standard")

@@ -19,6 +19,7 @@ from ..model import HIGHER, LOWER
 from ..runlog.export import samples
 from ..runlog.read import RunLog
 from . import identity
+from .align import aligned
 from .estimate import DISTURBED_SHARE, cell_means, natural, process_medians, t_half_width
 from .segments import Ordered, counts, group_codes, moments, reason_tuples
 from .structure import class_medians, match_classes, parameter_columns, with_distance
@@ -53,6 +54,7 @@ class Comparison:
     differs: list[tuple[str, str, str]]
     refused: list[tuple[str, str]]
     outliers: pd.DataFrame
+    notes: tuple[str, ...] = ()  # how cells of CPUs were matched, where not by number
     summary: dict[str, int] = field(default_factory=dict)
     comparisons: int = 0
     exit_code: int = OK
@@ -65,6 +67,7 @@ def compare(base: RunLog, new: RunLog, same: float = 0.03, q: float = 0.05) -> C
 
     Never raises over results that cannot be compared: they are listed in `refused` or as `incomparable` cells.
     """
+    base, new, notes = aligned(base, new)
     refused = identity.refusals(base, new)
     one_machine = len(identity.machine_ids(base) | identity.machine_ids(new)) == 1
     frames = [with_distance(samples(log)) for log in (base, new)]
@@ -80,6 +83,7 @@ def compare(base: RunLog, new: RunLog, same: float = 0.03, q: float = 0.05) -> C
         means=geometric_means(cells),
         differs=identity.other_differences(base, new),
         refused=refused,
+        notes=notes,
         outliers=pd.concat(
             [outliers(m, same).assign(side=s) for m, s in zip(means, ("base", "new"), strict=True)], ignore_index=True
         ),

@@ -12,19 +12,28 @@ from .neighbours import MARGIN, Level, partition
 SHOWN = 3  # groups named in a sentence
 
 
-def declared_groups(topology: dict, cpus: Iterable[int]) -> dict[str, set[frozenset[int]]]:
-    """Name -> groups of at least two of `cpus`, from the nearest relation on; levels that have none, or the same as a nearer one, are left out."""
-    wanted = frozenset(cpus)
+def declares(topology: dict) -> bool:
+    """Whether it says how CPUs lie; that of a published matrix does not."""
+    return any(topology.get(part) for part in ("packages", "nodes", "cores", "caches"))
+
+
+def group_sets(topology: dict) -> dict[str, Iterable[str]]:
+    """Name -> CPU lists, from the nearest relation on."""
     shared = {level: [c["cpus"] for c in topology.get("caches", ()) if c["level"] == level] for level in (2, 3)}
-    sets = {
+    return {
         "cores": topology.get("cores", ()),
         "clusters": [*topology.get("clusters", ()), *shared[2]],
         "L3 groups": shared[3],
         "nodes": [node["cpus"] for node in topology.get("nodes", ())],
         "packages": [package["cpus"] for package in topology.get("packages", ())],
     }
+
+
+def declared_groups(topology: dict, cpus: Iterable[int]) -> dict[str, set[frozenset[int]]]:
+    """Name -> groups of at least two of `cpus`, from the nearest relation on; levels that have none, or the same as a nearer one, are left out."""
+    wanted = frozenset(cpus)
     found: dict[str, set[frozenset[int]]] = {}
-    for name, groups in sets.items():
+    for name, groups in group_sets(topology).items():
         parts = partition(frozenset(parse_cpus(group)) & wanted for group in groups)
         parts = {part for part in parts if part != wanted}
         if parts and parts not in found.values():
@@ -44,8 +53,8 @@ def against_declared(found: list[Level], matrix: np.ndarray, cpus: tuple[int, ..
 
     A declared level contradicts the matrix where its groups are not near: its own pairs (those of no nearer level) take as long as those that the
     next level adds. A measured level contradicts the declaration where nothing declared is like it."""
-    if not any(topology.get(part) for part in ("packages", "nodes", "cores", "caches")):
-        return "", []  # a published matrix
+    if not declares(topology):
+        return "", []
     declared = declared_groups(topology, cpus)
     confirmed, wrong = [], []
     shared = [np.eye(len(cpus), dtype=bool), *(together(cpus, groups) for groups in declared.values())]

@@ -47,8 +47,7 @@ def latency_matrix(rows: pd.DataFrame, cpus: tuple[int, ...]) -> np.ndarray:
     """Symmetric matrix, shape (n, n), of estimates with columns `cpu_a`, `cpu_b` and `value`; NaN where there is none."""
     index = {cpu: place for place, cpu in enumerate(cpus)}
     matrix = np.full((len(cpus), len(cpus)), np.nan)
-    for a, b, value in zip(rows["cpu_a"], rows["cpu_b"], rows["value"], strict=True):
-        matrix[index[int(a)], index[int(b)]] = value
+    matrix[rows["cpu_a"].map(index).astype(int), rows["cpu_b"].map(index).astype(int)] = rows["value"].to_numpy(dtype=float)
     return symmetric(matrix)
 
 

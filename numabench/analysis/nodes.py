@@ -19,9 +19,9 @@ def one_machine(log: RunLog) -> dict:
     return next(iter(machines.values()))
 
 
-def valid_cells(log: RunLog) -> pd.DataFrame:
-    """The estimates that have a value, each at its main distance."""
-    estimates = estimate_cells(with_distance(samples(log)))
+def valid_cells(log: RunLog, frame: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The estimates that have a value, each at its main distance. `frame`: the log's samples, where they are at hand."""
+    estimates = estimate_cells(with_distance(samples(log) if frame is None else frame))
     return estimates[estimates["main"] & estimates["value"].notna()]
 
 

@@ -25,6 +25,7 @@ from ..units import format_cpus
 from .neighbours import Level, levels, symmetric
 
 NAME = "core_to_core"
+PAIR = "Between CPUs {cpu_a} and {cpu_b}, the only two, a line takes {value} one way by {operation}"
 
 
 def matrix_records(matrix: list[list[float | None]], alias: str, operation: str, source: str) -> list[Record]:
@@ -78,7 +79,11 @@ def matrix_records(matrix: list[list[float | None]], alias: str, operation: str,
                     borders=borders,
                 ),
             ),
-            answers=(Answer(kind="structure", metric="latency", where=where, text="Groups of near CPUs: {value}"),),
+            answers=(
+                Answer(kind="structure", metric="latency", where=where, text="Groups of near CPUs: {value}")
+                if len(matrix) > 2
+                else Answer(kind="cell", metric="latency", where=dict(samples[0].parameters), text=PAIR),
+            ),
             notes=(
                 "Published figures: one value for each pair, without placement, intervals or proof; the CPUs are in measured groups.",
             ),
@@ -98,6 +103,16 @@ def matrix_records(matrix: list[list[float | None]], alias: str, operation: str,
         ),
         EndRecord(run=run, session=run, ended=now, status="complete", measured=0.0, elapsed=0.0),
     ]
+
+
+def farthest_directions(matrix: list[list[float | None]]) -> tuple[int, int, float] | None:
+    """(a, b, share): the pair whose two directions are farthest apart, the slower one by this share of the faster; None where no two differ."""
+    values = np.array([[np.nan if value is None else value for value in row] for row in matrix])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = np.where((values > 0) & (values.T > 0), values / values.T - 1, 0.0)
+    np.fill_diagonal(apart, 0.0)
+    a, b = np.unravel_index(np.argmax(apart), apart.shape)
+    return (int(a), int(b), float(apart[a, b])) if apart[a, b] > 0 else None
 
 
 def sample(parameters: dict, value: float, least: float) -> Sample:

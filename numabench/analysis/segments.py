@@ -56,11 +56,13 @@ class Ordered:
 
 def reason_tuples(masks: Iterable[tuple[str, np.ndarray]], size: int) -> list[tuple[str, ...]]:
     """Per row the codes whose mask is set, in the order given."""
-    found: list[list[str]] = [[] for _ in range(size)]
-    for code, mask in masks:
-        for position in np.flatnonzero(mask):
-            found[position].append(code)
-    return [tuple(codes) for codes in found]
+    named = list(masks)
+    bits = np.zeros(size, dtype=np.int64)
+    for place, (_, mask) in enumerate(named):
+        bits |= np.asarray(mask, dtype=np.int64) << place
+    sets, at = np.unique(bits, return_inverse=True)
+    tuples = [tuple(code for place, (code, _) in enumerate(named) if one >> place & 1) for one in sets.tolist()]
+    return [tuples[place] for place in at.tolist()]
 
 
 def text_of(label: object) -> str:

@@ -70,6 +70,8 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
     console.print(Text(scope_sentence(comparison)))
     for side, machines in (("base", comparison.base_machines), ("new", comparison.new_machines)):
         console.print(Text(f"{side}: " + "; ".join(map(machine_line, machines))))
+    for note in comparison.notes:
+        console.print(Text(note))
     for name, reason in comparison.refused:
         console.print(Text.assemble(("refused ", "magenta"), (f"{name}: ", "bold"), reason))
     if comparison.differs:
@@ -192,6 +194,7 @@ def as_json(comparison: Any) -> str:
             "base": comparison.base_machines,
             "new": comparison.new_machines,
             "differs": [dict(zip(("what", "base", "new"), row, strict=True)) for row in comparison.differs],
+            "notes": list(comparison.notes),
             "refused": [dict(zip(("benchmark", "reason"), row, strict=True)) for row in comparison.refused],
             "means": records(comparison.means),
             "outliers": records(comparison.outliers),
@@ -254,9 +257,11 @@ def command(
     if form == "text":
         from rich.console import Console
 
+        from ..analysis.align import aligned
         from ..report.page import merge_descriptors
 
-        descriptors = {d.name: d for d in merge_descriptors([*left.benchmarks, *right.benchmarks])}
+        matched = aligned(left, right)
+        descriptors = {d.name: d for d in merge_descriptors([*matched[0].benchmarks, *matched[1].benchmarks])}
         try:
             print_comparison(patient(Console), comparison, descriptors, all_cells)
         except BrokenPipeError:  # `| head`: the verdict still is the exit code

@@ -34,12 +34,14 @@ The file: a line for each CPU, as many columns; ns one way; full, or one triangl
 def command(file: Path, alias: str | None, operation: str, output: Path) -> None:
     """Read a matrix of core-to-core latencies that another tool published, and write it as a run log: for its figure, its structure, and the
     tables of numabench."""
-    from ..analysis.published import matrix_records
+    from ..analysis.published import farthest_directions, matrix_records
+    from ..host.machine import sanitised
     from ..runlog.matrix import read_matrix
     from ..runlog.write import Journal
 
-    alias = alias or file.stem
-    records = matrix_records(read_matrix(file), alias, operation, f"numabench import {file}")
+    alias = sanitised(alias or file.stem)
+    matrix = read_matrix(file)
+    records = matrix_records(matrix, alias, operation, f"numabench import {file}")
     path = output / alias / f"{file.stem}.jsonl"
     if path.exists():
         raise UsageError(f"{path} is there already", "choose another --alias or --output")
@@ -51,5 +53,11 @@ def command(file: Path, alias: str | None, operation: str, output: Path) -> None
     if zeros:
         click.echo(
             f"{zeros} of them are 0, below what their tool could resolve: each counts as half of the smallest other figure"
+        )
+    if found := farthest_directions(matrix):
+        a, b, share = found
+        click.echo(
+            f"Two directions were given, up to {share:.0%} apart (CPUs {a} and {b}: {matrix[a][b]:g} and {matrix[b][a]:g} ns): the log keeps both, "
+            "groups are found in their mean, and the page shows both"
         )
     click.echo(f"Its structure and heat map: numabench report {path}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from ..runlog.read import RunLog
@@ -50,8 +51,8 @@ def write_page(page: str, target: Path) -> None:
         raise UsageError(f"cannot write the page {target}: {error.strerror}", "choose another file with --output") from error
 
 
-def print_answers(log: RunLog, title: str | None = None) -> None:
-    """The headline answers (all, where none is one) as a table with values, intervals and their design, sentences in full."""
+def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | None = None, said: list | None = None) -> None:
+    """The headline answers (all, where none is one) as a table with values, intervals and their design, sentences in full. `frame`, `said`: samples and answers at hand."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -59,7 +60,7 @@ def print_answers(log: RunLog, title: str | None = None) -> None:
     from ..analysis.answers import answers
     from ..report.tables import format_answer
 
-    every = answers(log)
+    every = answers(log, frame) if said is None else said
     found = [a for a in every if a.headline] or every
     many = len({a.machine for a in found}) > 1
     titles = {b.name: b.title for b in log.benchmarks}
@@ -81,32 +82,42 @@ def print_answers(log: RunLog, title: str | None = None) -> None:
         table.add_row(Text.assemble("• ", text), value, interval)
     if found:
         console.print(table)
-        print_matrices(log, console)
+        print_matrices(log, console, frame)
     else:
         console.print("These logs declare no answers; figures and tables are in the report.")
 
 
-def print_matrices(log: RunLog, console: Console) -> None:
+def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame | None = None) -> None:
     """Latencies between CPUs as heat maps, where three and more were measured."""
     from ..analysis.answers.evidence import matching
     from ..analysis.neighbours import latency_matrix
     from ..analysis.nodes import valid_cells
-    from .heatmap import ANNOTATE, draw
+    from .heatmap import draw
 
     views = {(b.run, v.title): (b, v) for b in log.benchmarks for v in b.views if v.kind == "heatmap" and len(v.both) > 2}
-    if not console.color_system:  # a file: only figures can be read there
-        views = {key: (b, v) for key, (b, v) in views.items() if len(v.both) <= ANNOTATE}
     if not views:
         return
-    cells = valid_cells(log)
+    cells = valid_cells(log, frame)
     machines = {header.run: header.machine for header in log.headers}
     for benchmark, view in views.values():
         whose = {"machine_id": str(machines[benchmark.run].get("id")), "benchmark": benchmark.name, "metric": view.metric}
         rows = matching(cells, whose | view.where)
         if not rows.empty:
             console.print(f"\n{view.title} on {machines[benchmark.run].get('alias')}, ns", style="bold")
-            for line in draw(latency_matrix(rows, view.both), view.both, console.width):
+            colour = bool(console.color_system) and not console.no_color
+            order = order_text(machines[benchmark.run].get("topology") or {}, view.both)
+            for line in draw(latency_matrix(rows, view.both), view.both, console.width, view.borders, colour, order):
                 console.print(line, no_wrap=True, crop=True)
+
+
+def order_text(topology: dict, cpus: tuple) -> str:
+    """How the CPUs of a heat map follow each other."""
+    from ..analysis.declared import declared_groups
+
+    if list(cpus) == sorted(cpus):
+        return "CPUs in the order of their numbers"
+    declared = list(declared_groups(topology, cpus))
+    return f"CPUs in the order of {', '.join(reversed(declared)) or 'measured groups, whatever their numbers'}"
 
 
 @click.command("report", epilog=EPILOG, short_help="The answers, and a page with figures and tables.")
@@ -124,14 +135,19 @@ def command(paths: tuple[str, ...], output: Path | None) -> None:
     Without paths: all runs of this machine in results/<alias>/. The page works offline, in light, dark and print.
     """
     paths = paths or (str(default_folder()),)
+    from ..analysis.answers import answers
+    from ..analysis.structure import with_distance
     from ..report.page import render_report
+    from ..runlog.export import samples
     from ..runlog.read import load
 
     log = load(*paths)
-    page = render_report(log)
+    frame = with_distance(samples(log))
+    said = answers(log, frame)
+    page = render_report(log, frame=frame, said=said)
     target = output or default_target(paths)
     write_page(page, target)
-    print_answers(log)
+    print_answers(log, frame=frame, said=said)
     for warning in log.warnings:
         click.echo(f"note: {warning}", err=True)
     click.echo(f"report: {target}")

@@ -101,7 +101,7 @@ def read_machine(root: str = "/", alias: str | None = None, facts: bool = True, 
         tree.warn("no machine-id and no product_uuid: the id of this machine is made from its host name")
     return Machine(
         id=digest([own or hostname, hardware_key]),
-        alias=_sanitised(alias or hostname or os.path.basename(os.path.normpath(tree.root))),
+        alias=sanitised(alias or hostname or os.path.basename(os.path.normpath(tree.root))),
         hostname=hostname,
         brand=brand,
         arch=arch,
@@ -115,7 +115,8 @@ def read_machine(root: str = "/", alias: str | None = None, facts: bool = True, 
     )
 
 
-def _sanitised(name: str) -> str:
+def sanitised(name: str) -> str:
+    """A name that is a folder's and no path, whatever was given."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "machine"
 
 

@@ -94,10 +94,12 @@ def figure(
     contrasts: pd.DataFrame | None = None,
     *,
     prefix: str = "fig",
+    topology: dict | None = None,
 ) -> Figure | None:
-    """The figure of one view of one machine; None when no cell of it was measured. `prefix` makes ids unique in a page."""
+    """The figure of one view of one machine; None when no cell of it was measured. `prefix` makes ids unique in a page;
+    `topology` is that of a header, for the relations of CPUs."""
     rows = view_rows(view, descriptor, estimates, contrasts)
-    return draw(select(view, descriptor, [Source(rows)]), prefix)
+    return draw(select(view, descriptor, [Source(rows, topology=topology or {})]), prefix)
 
 
 def draw(selection: Selection | None, prefix: str) -> Figure | None:

@@ -16,7 +16,9 @@ from ..model import Value
 from ..units import format_number, format_quantity
 from . import theme
 from .panels import blank, text_width, to_svg
-from .scales import LOG_SPAN, format_value, log_ticks, plain, shared_prefix, shorten, tick_text
+from .relations import describe as describe_relations
+from .relations import relation_panel, relation_values
+from .scales import LOG_SPAN, format_value, log_ticks, shared_prefix, shorten, tick_text
 from .selection import DASH, Figure, Panel, Selection, caption, facet_points, matching, usual_distances, value_label
 
 ANNOTATE = 16  # cells per side up to which every cell carries its figure
@@ -36,7 +38,7 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
     factor, unit = shared_prefix(selection.unit, finite)
     scale = colour_scale([v / factor for v in finite], selection.ratio)
     label = value_label(selection) + ("" if unit == "×" else f" ({unit})")
-    drawn = []
+    drawn, spread = [], []
     for point in points:
         for source in selection.sources:
             mine = matching(source.rows, point)
@@ -44,6 +46,7 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
             for distance in class_groups(mine, usual):
                 part = mine[mine["distance"].isin(usual) if distance is None else mine["distance"] == distance]
                 grid = matrix(part, view.x, view.y, columns, rows) / factor
+                measured = grid
                 if view.both:
                     grid = np.where(np.isfinite(grid), grid, grid.T)
                 if not np.isfinite(grid).any():
@@ -64,6 +67,10 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
                 drawn.append(
                     Panel(title, heatmap_panel(grid, rows, columns, selection, label, scale, f"{prefix}-{len(drawn)}", alt))
                 )
+                if view.both:
+                    values = relation_values(measured, tuple(rows), source.topology)
+                    said = describe_relations(values, unit)
+                    spread.append(Panel(title, relation_panel(values, label, f"{prefix}-r{len(drawn)}", said)))
     expected = len(rows) * len(columns) * max(1, len(drawn))
     if view.both:
         expected = len(rows) * (len(rows) - 1) // 2 * max(1, len(drawn))  # a pair is measured once at least
@@ -72,7 +79,12 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
     said = caption(selection, common).replace(
         "Bars and bands are 95 % intervals.", "95 % intervals of each cell are in the table."
     )
-    return Figure(view.title, tuple(drawn), (), said + note + single, f"{len(drawn)} heat map(s)", wide=len(drawn) > 1)
+    if spread:
+        note += (
+            " Beside each map its pairs by relation: dots or, of many, box (quartiles, median), whiskers (5 and 95 %) and ends."
+        )
+        drawn = [panel for both in zip(drawn, spread, strict=True) for panel in both]
+    return Figure(view.title, tuple(drawn), (), said + note + single, f"{len(drawn)} panel(s)", wide=len(drawn) > 1)
 
 
 def class_groups(rows, usual: set[str]) -> list[str | None]:
@@ -85,9 +97,9 @@ def matrix(rows, x: str, y: str, columns: Sequence[Value], lines: Sequence[Value
     """Values as shape (len(lines), len(columns)); NaN where nothing was measured."""
     grid = np.full((len(lines), len(columns)), np.nan)
     column, line = {v: i for i, v in enumerate(columns)}, {v: i for i, v in enumerate(lines)}
-    for a, b, value in zip(rows[y], rows[x], rows["value"], strict=True):
-        if plain(a) in line and plain(b) in column:
-            grid[line[plain(a)], column[plain(b)]] = value
+    at = rows[y].map(line).to_numpy(dtype=float, na_value=np.nan), rows[x].map(column).to_numpy(dtype=float, na_value=np.nan)
+    known = np.isfinite(at[0]) & np.isfinite(at[1])
+    grid[at[0][known].astype(int), at[1][known].astype(int)] = rows["value"].to_numpy(dtype=float)[known]
     return grid
 
 
@@ -161,7 +173,7 @@ def heatmap_panel(
 
 
 def _ticks(setter, values: Sequence[Value], axis, count: int, rotate: bool) -> None:
-    every = max(1, math.ceil(count / (16 if rotate else 24)))
+    every = 1 << math.ceil(math.log2(max(1, count / (16 if rotate else 24))))  # 8, 16, 32: as CPUs are grouped
     texts = [shorten(format_value(v, axis.unit if axis else "")) for v in values][::every]
     tight = rotate and max(map(text_width, texts), default=0) > SLANT_FROM
     setter(range(0, count, every), texts, **({"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if tight else {}))

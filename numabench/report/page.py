@@ -70,19 +70,22 @@ def machine_headers(log: RunLog) -> dict[str, list[Header]]:
     return found
 
 
-def render_report(log: RunLog, target: float | None = None) -> str:
-    """The report of every machine and benchmark in `log` as HTML. `target` is the half-width asked for (default: the plan's)."""
+def render_report(
+    log: RunLog, target: float | None = None, frame: pd.DataFrame | None = None, said: Sequence[Any] | None = None
+) -> str:
+    """The report of every machine and benchmark in `log` as HTML. `target` is the half-width asked for (default: the plan's);
+    `frame` are its samples and `said` its answers, where they are at hand."""
     from ..analysis.answers import answers
     from ..analysis.estimate import contrast_cells, estimate_cells
     from ..analysis.structure import with_distance
     from ..runlog.export import samples
 
-    frame = with_distance(samples(log))
+    frame = with_distance(samples(log) if frame is None else frame)
     plans = [h.plan for h in log.headers]
     target = target or next((float(p["target"]) for p in plans if p.get("target")), 0.02)
     estimates = estimate_cells(frame, target)
     contrasts = contrast_cells(frame, log.benchmarks)
-    said = answers(log)
+    said = answers(log, frame) if said is None else said
     headers = machine_headers(log)
     descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
@@ -131,7 +134,14 @@ def _section(
             continue
         pairs = contrasts[contrasts["machine_id"] == machine] if len(contrasts) and "machine_id" in contrasts else contrasts
         drawn = [
-            figures.figure(view, descriptor, drawable(mine), pairs, prefix=f"f{number}-{position}-{n}")
+            figures.figure(
+                view,
+                descriptor,
+                drawable(mine),
+                pairs,
+                prefix=f"f{number}-{position}-{n}",
+                topology=own[-1].machine.get("topology"),
+            )
             for n, view in enumerate(descriptor.views)
         ]
         undrawn = [view.title for view, figure in zip(descriptor.views, drawn, strict=True) if figure is None]

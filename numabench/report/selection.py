@@ -57,6 +57,7 @@ class Source:
     label: str = ""
     style: int | None = None  # a fixed series style for the whole side (comparisons); None: by series
     lighter: bool = False
+    topology: dict = field(default_factory=dict)  # as in a run log's header: which relation two CPUs have
 
 
 @dataclass

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RATIO_PLACES = 3  # decimals of ratios between 0.1 and 10: 3 % is the question
 LONG = 14  # rows from which on a table is folded: the figure above it says the same at a glance
+MOST = 5_000  # rows that a page lists: a matrix of 512 CPUs has 261,632, of which no browser makes a table
 
 #: Reason codes of the analysis in words.
 REASONS = {
@@ -135,6 +136,13 @@ def sorted_rows(rows: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
     return frame.sort_values([f"_{n}" for n in keys] + ["_main", "distance"], kind="stable")
 
 
+def listed(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The first rows, as many as a page lists, and where the others are."""
+    if len(rows) <= MOST:
+        return rows, ""
+    return rows.iloc[:MOST], f"The first {MOST:,} of {len(rows):,} rows; all of them: numabench export."
+
+
 def _axis_cells(row: object, axes: Sequence[Axis]) -> list[Cell]:
     cells = []
     for axis in axes:
@@ -162,9 +170,10 @@ def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric:
     axes, fixed = split_axes(rows, descriptor)
     sessions = sorted(set(rows["sessions"].astype(int)))
     distances = sorted(set(rows["distance"].dropna()) - {""})
-    everywhere = set.intersection(*(set(r) for r in rows["reasons"])) - {"other_distances"}
+    everywhere = set.intersection(*map(set, rows["reasons"].unique())) - {"other_distances"}
+    shown, more = listed(sorted_rows(rows, axes))
     table = []
-    for _, row in sorted_rows(rows, axes).iterrows():
+    for _, row in shown.iterrows():
         half = float(row["half_width"])
         cells = [
             *_axis_cells(row, axes),
@@ -190,6 +199,7 @@ def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric:
         f"Sessions: {sessions[0]}." if len(sessions) == 1 else "",
         f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
         f"In every row: {reason_text(sorted(everywhere))}." if everywhere else "",
+        more,
     ]
     return _without_empty(
         Table(metric.replace("_", " "), (*columns, ("remarks", False)), tuple(table), " ".join(filter(None, note)))
@@ -220,9 +230,10 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
     if axis and axis not in axes:
         axes = [*axes, axis]
     distances = sorted(set(rows["distance"].dropna()) - {""})
-    everywhere = set.intersection(*(set(r) for r in rows["reasons"]))
+    everywhere = set.intersection(*map(set, rows["reasons"].unique()))
+    shown, more = listed(sorted_rows(rows, axes))
     table = []
-    for _, row in sorted_rows(rows, axes).iterrows():
+    for _, row in shown.iterrows():
         cells = [
             *_axis_cells(row, axes),
             value_cell(row["ratio"], row["ratio_low"], row["ratio_high"], "×"),
@@ -239,6 +250,7 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
         fixed,
         f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
         f"In every row: {reason_text(sorted(everywhere))}." if everywhere else "",
+        more,
     ]
     return _without_empty(
         Table(
@@ -254,8 +266,9 @@ def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metri
     """Cells of one benchmark and metric of a comparison: both sides, ratio, verdict and its reasons."""
     rows = cells[cells["metric"] == metric]
     axes, fixed = split_axes(rows, descriptor) if descriptor else ([], "")
+    shown, more = listed(sorted_rows(rows, axes))
     table = []
-    for _, row in sorted_rows(rows, axes).iterrows():
+    for _, row in shown.iterrows():
         distance = " / ".join(
             dict.fromkeys(str(d) for d in (row["distance"], row.get("distance_new", "")) if isinstance(d, str) and d)
         )
@@ -282,7 +295,7 @@ def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metri
         ("reasons", False),
     ]
     polarity = rows["polarity"].iloc[0] if len(rows) else ""
-    note = " ".join(filter(None, (fixed, f"{polarity.capitalize()} is better." if polarity else "")))
+    note = " ".join(filter(None, (fixed, f"{polarity.capitalize()} is better." if polarity else "", more)))
     return Table(metric.replace("_", " "), tuple(columns), tuple(table), note)
 
 
@@ -294,6 +307,8 @@ def format_answer(answer: object) -> tuple[str, str]:
     unit = answer.unit or ""
     if unit in ("B", "byte", "bytes"):
         return format_value(value, unit), "–"
+    if unit == "level":  # a count
+        return f"{value:.0f} level{'s' if value != 1 else ''}", "–"
     low, high = (float("nan") if b is None else float(b) for b in (answer.low, answer.high))
     quantity, interval = interval_text(float(value), low, high, unit)
     return (quantity, "–") if interval == "no interval" else (quantity, interval)

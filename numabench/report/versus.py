@@ -73,8 +73,11 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None) -> dict[str, Any]:
     """Everything that the template needs."""
+    from ..analysis.align import aligned
     from .page import merge_descriptors
 
+    if base and new:
+        base, new, _ = aligned(base, new)  # figures as the cells were compared
     records = merge_descriptors([*(base.benchmarks if base else ()), *(new.benchmarks if new else ())])
     descriptors = {d.name: d for d in records}
     sides = _side_estimates(base, new) if base and new else None

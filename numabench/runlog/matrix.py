@@ -14,7 +14,7 @@ LEAST_CPUS = 2
 def read_matrix(path: Path) -> list[list[float | None]]:
     """The square matrix of a CSV file: a full one, or one triangle with the rest empty; None where there is no figure.
 
-    Raises LogError, naming line and column, for what is no such matrix: text, another shape, negative figures, a pair without any figure."""
+    Raises LogError, naming line and column, for what is no such matrix: text, another shape, negative figures, zeros alone, a pair without any figure."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.reader(file) if row]
@@ -27,6 +27,10 @@ def read_matrix(path: Path) -> list[list[float | None]]:
         raise LogError(
             f"{path} is no square matrix: {len(matrix)} lines of {' or '.join(map(str, shapes)) or 'no'} columns; cut off, or another table",
             "a line for each CPU, with as many columns as there are lines",
+        )
+    if not any(value for a, row in enumerate(matrix) for b, value in enumerate(row) if a != b):
+        raise LogError(
+            f"{path} has no figure above 0 between two CPUs: nothing was measured", "give a CSV file of latencies in ns"
         )
     for a in range(width):
         for b in range(a):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from ...model import Answer, Frozen
 from ...runlog.export import samples
 from ...runlog.read import RunLog
@@ -49,9 +51,9 @@ class Answered(Frozen):
     headline: bool
 
 
-def answers(log: RunLog) -> list[Answered]:
-    """Every declared answer of every benchmark, per machine, in the order of the log."""
-    frame = with_distance(samples(log))
+def answers(log: RunLog, frame: pd.DataFrame | None = None) -> list[Answered]:
+    """Every declared answer of every benchmark, per machine, in the order of the log. `frame`: its samples, where they are at hand."""
+    frame = with_distance(samples(log) if frame is None else frame)
     medians, estimates = process_medians(frame), estimate_cells(frame)
     contrasts = contrasts_of(medians, log.benchmarks)
     machines = {h.run: (str(h.machine.get("id", "unknown")), str(h.machine.get("alias", "unknown"))) for h in log.headers}

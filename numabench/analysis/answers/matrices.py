@@ -37,7 +37,10 @@ def structure(data: Data, answer: Answer) -> Found:
     rows = matching(main_cells(data, answer), answer.where)
     cpus = tuple(sorted({*map(int, rows["cpu_a"]), *map(int, rows["cpu_b"])})) if "cpu_a" in rows else ()
     if len(cpus) < 3:
-        return Found(problem=f"no valid samples of three CPUs at {point_text(answer.where)}", usable=False)
+        return Found(
+            problem=f"groups need three CPUs, and {len(cpus) or 'none'} have valid samples at {point_text(answer.where)}",
+            usable=False,
+        )
     matrix = latency_matrix(rows, cpus)
     try:
         found = levels(matrix, cpus)
@@ -52,6 +55,7 @@ def structure(data: Data, answer: Answer) -> Found:
     confirmed, contradicted = against_declared(found, matrix, cpus, data.topology)
     return Found(
         value=float(len(found)),
+        unit="level",
         value_text=plural(len(found), "level"),
         interval_text="; ".join(filter(None, (said or "no groups: all pairs are alike", confirmed))),
         problem=f"contradicted: {'; '.join(contradicted)}" if contradicted else "",
