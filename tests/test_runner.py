@@ -137,6 +137,19 @@ def test_a_curve_is_refined_at_its_knees(tmp_path, interrupted):
     )
 
 
+def test_samples_of_a_case_need_not_have_the_same_metrics(scene):
+    class Sometimes(FakeExecutor):
+        def execute(self, job: Job, timeout: float) -> Outcome:
+            outcome = super().execute(job, timeout)
+            for event in outcome.events:
+                if isinstance(event, Took) and event.sample.index:
+                    event.sample.metrics.pop(METRICS[-1])
+            return outcome
+
+    runner, path = scene(Sometimes(), processes=1)
+    assert runner.run().status == "complete" and trials_of(path)[0].status == "ok"
+
+
 @pytest.mark.parametrize(("largest", "valid"), [(1.0, True), (0.95, True), (0.001, False)])
 def test_a_nearer_level_that_is_slower_fails_its_process(tmp_path, largest, valid):
     """Memory is 5 % faster than L3 where neighbours hold that; a hundred times is no memory."""

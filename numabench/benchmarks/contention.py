@@ -209,7 +209,7 @@ class Contention(Benchmark):
                     axis="critical_section",
                     where={**at, "read_share": 0, "primitive": first},
                     against={"primitive": second},
-                    text=f"{who}: {{value}}",
+                    text=f"{who}: {{value}}.",
                 )
                 for first, second in CROSSED
                 if len({p["critical_section"] for p in mine if p["primitive"] == second and not p["read_share"]}) > 2
@@ -224,7 +224,7 @@ class Contention(Benchmark):
                     "read_share": 0,
                     "primitive": "atomic_add",
                 }
-                text = f"On {RELATION_WORDS[placement]}, {section} ns inside, by threads: {{value}}"
+                text = f"On {RELATION_WORDS[placement]}, {section} ns inside, by threads: {{value}}."
                 found += [
                     Answer(
                         kind="crossover",

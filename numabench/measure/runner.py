@@ -188,7 +188,7 @@ class Runner:
             if sample.valid:
                 cases.setdefault(sample.case, []).append(sample)
         found = [
-            (each[0].parameters, {name: median(s.metrics[name] for s in each) for name in each[0].metrics})
+            (each[0].parameters, {name: median(s.metrics[name] for s in each if name in s.metrics) for name in each[0].metrics})
             for each in cases.values()
         ]
         wrong = {
