@@ -94,6 +94,23 @@ def test_a_sample_proves_its_placement():
     assert outcome.done.startup > 0 and outcome.done.measured > 0
 
 
+def test_more_threads_than_cpus_are_measured_and_not_called_disturbed():
+    parameters = {
+        "primitive": "mutex",
+        "critical_section": 0,
+        "think_time": 0,
+        "read_share": 0,
+        "threads": 2,
+        "placement": "oversubscribed",
+    }
+    work = job("contention", parameters, cpus=CPUS[:1] * 2, size=16384, scratch=2 * 11264, samples=1)
+    outcome = execute(work)
+    assert outcome.failure == "" and len(outcome.samples) == 1
+    (sample,) = outcome.samples
+    assert [t.cpu for t in sample.threads] == list(CPUS[:1] * 2)
+    assert not [r for r in sample.reasons if r.startswith(("run_delay", "overlap", "check"))]
+
+
 def test_no_case_begins_after_the_budget():
     work = job("memory_latency", {"size": 4096, "order": "group", "page_size": "4k"}, scratch=256, until=0.0)
     outcome = execute(work)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from synthetic_sysfs import SyntheticTree
 
-from numabench.benchmarks import ALONE, discover, find, place_threads
+from numabench.benchmarks import ALONE, CROWDED, discover, find, place_threads
 from numabench.benchmarks.loaded_latency import rates
 from numabench.benchmarks.memory_latency import memory_size
 from numabench.errors import MachineError, UsageError
@@ -41,6 +41,8 @@ def test_every_case_is_placed_on_cpus_that_are_there(two_sockets, profile):
         for planned in block.cases:
             assert set(planned.placement.cpus) <= set(two_sockets.allowed_cpus)
             wanted = planned.case.parameters.get("threads")
+            if planned.case.parameters.get("placement") == CROWDED:
+                wanted = len(two_sockets.allowed_cpus)
             if wanted is None and (
                 block.benchmark in ("loaded_latency", "memory_policy") or planned.case.parameters.get("cores") == "all"
             ):
@@ -249,6 +251,15 @@ def test_too_little_memory_skips_a_default_and_refuses_a_wish(two_cpus):
 def test_what_this_machine_lacks_is_an_error_of_the_machine(two_cpus):
     with pytest.raises(MachineError, match="nothing is left to measure"):
         make_plan([find("padded_counters")], two_cpus, selection={"placement": ("cross_package",)})
+
+
+def test_a_crowd_is_on_all_cpus_in_turn(two_cpus):
+    plan = make_plan([find("contention")], two_cpus, profile="full")
+    crowd = [c for b in plan.blocks for c in b.cases if c.case.parameters["placement"] == CROWDED]
+    assert crowd and all(c.placement.cpus == (0, 1, 0, 1) for c in crowd)
+    usual = next(c for b in plan.blocks for c in b.cases if c.case.parameters["threads"] == 2)
+    assert crowd[0].seconds > 5 * usual.seconds
+    assert place_threads(two_cpus, CROWDED, 2) is None
 
 
 def test_a_budget_below_any_process_is_refused(two_cpus):

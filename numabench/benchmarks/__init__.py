@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "numabench.benchmarks"
 ALONE = "alone"  # placement of a single thread
+CROWDED = "oversubscribed"  # placement of more threads than CPUs: on all of them in turn
 
 #: Relations of CPUs as the report's sentences say them.
 RELATION_WORDS = {
@@ -31,6 +32,7 @@ RELATION_WORDS = {
     "node": "CPUs of one node",
     "package": "CPUs of one package",
     "cross_package": "CPUs of two packages",
+    CROWDED: "fewer CPUs than threads",
 }
 
 Parameters = dict[str, Value]
@@ -183,6 +185,10 @@ class Benchmark(ABC):
     def seed_argument(self, seed: int) -> dict[str, int]:
         return {}
 
+    def stretch(self, parameters: Parameters) -> float:
+        """How many times as long as usual a window of this case must be."""
+        return 1.0
+
     @abstractmethod
     def metrics(self, parameters: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         """Every metric that the kernel declares, or those in `reports`."""
@@ -208,6 +214,9 @@ class Benchmark(ABC):
 
 def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int, ...] | None:
     """CPUs of `threads` threads at relation `placement`; one thread is alone on the first CPU in topology order."""
+    if placement == CROWDED:
+        cpus = topology.order_cpus()
+        return tuple(cpus[i % len(cpus)] for i in range(threads)) if threads > len(cpus) else None
     if threads == 1:
         return topology.order_cpus()[:1] if placement == ALONE else None
     return topology.choose_cpus(placement, threads) if placement != ALONE else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..kernel import BINS, LONGEST_SLOT, histogram_quantile
 from ..model import Answer, Axis, Contrast, View
-from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import ALONE, CROWDED, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
 PRIMITIVES = (
     "atomic_add",
@@ -33,6 +33,14 @@ LOCKS = (*EXCLUSIVE, *FOR_READERS)
 #: What the profiles measure without reads: locks for readers are then a detour, and two of a kind tell no more.
 USUAL = tuple(p for p in PRIMITIVES if p not in FOR_READERS)
 READ_SHARES = (0, 50, 90, 99)
+SLEEPING_AND_SPINNING = (
+    "mutex",
+    "mutex_adaptive",
+    "spin_ttas",
+    "ticket",
+    "mcs",
+)  # what tells who collapses without a CPU of its own
+CROWDED_STRETCH = 8.0  # windows of 200 ms hold some fifty time slices
 CROSSED = (("mutex", "mcs"), ("mutex", "ticket"), ("spin_ttas", "mcs"))  # pairs of which the answer flips with the section
 SECTIONS = (0, 40, 100, 400)  # ns; the uncontended mutex costs 5-10, a hop 10-130
 THINKS = (0, 200)
@@ -176,7 +184,21 @@ class Contention(Benchmark):
             "read_share": READ_SHARES,
         }
         crossed = tuple(dict.fromkeys(name for pair in CROSSED for name in pair))
-        return [main, mixes, {**main, "primitive": crossed, "critical_section": SECTIONS, "threads": [2], "placement": relations}]
+        crowd = {
+            **grid,
+            "primitive": SLEEPING_AND_SPINNING,
+            "critical_section": (100,),
+            "think_time": (0,),
+            "threads": [2 * cpus],
+            "placement": [CROWDED],
+        }
+        more = [crowd] if profile == "full" else []
+        return [
+            main,
+            *more,
+            mixes,
+            {**main, "primitive": crossed, "critical_section": SECTIONS, "threads": [2], "placement": relations},
+        ]
 
     def keep(self, p: Parameters, topology) -> bool:
         return (p["threads"] == 1) == (p["placement"] == ALONE)
@@ -196,11 +218,17 @@ class Contention(Benchmark):
             who = "One thread" if threads == 1 else f"{threads} threads on {RELATION_WORDS[placement]}"
             at = {"think_time": 0, "threads": threads, "placement": placement}
             mine = [p for p in cases if p == {**p, **at}]
+            if placement == CROWDED:
+                sections = sorted({p["critical_section"] for p in mine})
+                found += [self.ranked(who, {**at, "critical_section": section, "read_share": 0}) for section in sections]
+                continue
             for section in sorted(
                 {p["critical_section"] for p in mine if p["primitive"] == "atomic_add" and not p["read_share"]}
             ):
                 found += self.at_section(who, {**at, "critical_section": section, "read_share": 0})
-            mixes = dict.fromkeys((p["critical_section"], p["read_share"]) for p in mine if p["primitive"] == "rwlock")
+            mixes = dict.fromkeys(
+                (p["critical_section"], p["read_share"]) for p in mine if p["primitive"] == "rwlock" and p["read_share"]
+            )
             found += [self.at_reads(who, {**at, "critical_section": section, "read_share": share}) for section, share in mixes]
             found += [
                 Answer(
@@ -249,12 +277,12 @@ class Contention(Benchmark):
             against={"primitive": "atomic_add"},
             text=f"{who}, {inside}: a mutex does {{value}} the operations of an atomic add",
         )
-        order = {"metric": "throughput", "axis": "primitive", "kind": "ranking", "where": at}
-        return (
-            [ratio]
-            if at["threads"] == 1
-            else [ratio, Answer(**order, text=f"{who}, {inside}, most operations first: {{ranking}}")]
-        )
+        return [ratio] if at["threads"] == 1 else [ratio, self.ranked(who, at)]
+
+    def ranked(self, who: str, at: Parameters) -> Answer:
+        inside = f"{at['critical_section']} ns inside" if at["critical_section"] else "nothing inside"
+        text = f"{who}, {inside}, most operations first: {{ranking}}"
+        return Answer(kind="ranking", metric="throughput", axis="primitive", where=at, text=text)
 
     def at_reads(self, who: str, at: Parameters) -> Answer:
         what = f"{at['read_share']} % reads, {at['critical_section']} ns inside"
@@ -266,6 +294,9 @@ class Contention(Benchmark):
             headline=at["read_share"] == 90,
             text=f"{who}, {what}, most operations first: {{ranking}}",
         )
+
+    def stretch(self, p: Parameters) -> float:
+        return CROWDED_STRETCH if p["placement"] == CROWDED else 1.0
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         def multiplies(ns: float) -> int:

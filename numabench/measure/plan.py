@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 import msgspec
 
-from ..benchmarks import ALONE, Benchmark, Parameters, Placement
+from ..benchmarks import ALONE, CROWDED, Benchmark, Parameters, Placement
 from ..errors import MachineError, UsageError
 from ..host.memory import HUGETLB, reserve_command
 from ..host.topology import RELATIONS, Topology
@@ -105,9 +105,9 @@ def in_rounds(cases: Iterable[PlannedCase]) -> list[list[PlannedCase]]:
     return list(rounds.values())
 
 
-def case_seconds(benchmark: Benchmark, timing: Timing) -> float:
+def case_seconds(benchmark: Benchmark, timing: Timing, stretch: float = 1.0) -> float:
     """Expected time of a case's samples, without the preparation of its memory."""
-    sample = timing.window * benchmark.windows + benchmark.seconds + timing.warmup + SAMPLE_OVERHEAD
+    sample = timing.window * stretch * benchmark.windows + benchmark.seconds + timing.warmup + SAMPLE_OVERHEAD
     return benchmark.samples(timing.samples) * sample + CASE_OVERHEAD
 
 
@@ -156,7 +156,7 @@ def accepts(axis: Axis, value: Value) -> bool:
 def parse_value(axis: Axis, word: str) -> Value:
     named = RELATIONS if axis.name == "placement" else [v for v in axis.values if isinstance(v, str)]
     if named:
-        allowed = [*named, ALONE] if axis.name == "placement" else named
+        allowed = [*named, ALONE, CROWDED] if axis.name == "placement" else named
         if word not in allowed:
             raise UsageError(f"{axis.name} has no value {word!r}{near(word, allowed)}", f"choose among {', '.join(allowed)}")
         return word
@@ -284,7 +284,7 @@ def plan_cases(
                     case=case,
                     placement=placement,
                     group=benchmark.group(parameters),
-                    seconds=case_seconds(benchmark, timing),
+                    seconds=case_seconds(benchmark, timing, benchmark.stretch(parameters)),
                     preparation=benchmark.preparation(parameters),
                     round=together,
                 )

@@ -94,10 +94,13 @@ class Worker:
 
     def measure(self, case: JobCase) -> None:
         members = list(range(len(case.cpus)))
+        apart = [
+            member for member in members if case.cpus.index(case.cpus[member]) == member
+        ]  # one on each CPU: sentinels do not share
         self.crew.place(case.cpus, case.groups)
         self.fresh_hop_page(case)  # where a line lives has a distance of its own: one page per case
         self.startup = self.startup or time.clock_gettime(time.CLOCK_MONOTONIC) - self.job.spawned
-        probes = self.probe(members, work=self.benchmark.needs_work)
+        probes = self.probe(apart, work=self.benchmark.needs_work)
         arguments = self.benchmark.arguments(case.parameters, probes) | self.benchmark.seed_argument(case.seed)
         try:
             if not self.prepare(case, arguments, members):
@@ -105,12 +108,13 @@ class Worker:
             proofs, home = self.prove(case), self.hop_page.prove()
             samples = self.benchmark.samples(self.timing.samples)
             for index in range(samples):
-                self.load(self.buffer, self.scratch, arguments, self.timing.window, self.benchmark.batches * self.timing.batch)
+                window = self.timing.window * self.benchmark.stretch(case.parameters)
+                self.load(self.buffer, self.scratch, arguments, window, self.benchmark.batches * self.timing.batch)
                 entries = self.crew.enter(self.kernel, abi.MEASURE, members)
                 if abi.UNSUPPORTED in [entry.status for entry in entries]:
                     raise cannot_do(self.kernel.name, case)
                 found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
-                after = self.probe(members, work=self.benchmark.needs_work)
+                after = self.probe(apart, work=self.benchmark.needs_work)
                 if index == samples - 1:
                     proofs, home = self.prove(case), self.hop_page.prove()
                 for (one, members_of), proof in zip(alone(case), proofs, strict=True):
@@ -249,8 +253,9 @@ class Worker:
         )
         overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
         self.measured += self.benchmark.windows * max(t.end for t in threads)
-        reasons = [*self.thread_reasons(threads), *memory_reasons(*memory), *probe_reasons(before, after)]
-        if overlap < LEAST_OVERLAP:
+        crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
+        reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
+        if overlap < LEAST_OVERLAP and not crowded:
             reasons.append("overlap")
         if complaint := self.benchmark.check(case.parameters, found):
             reasons.append(f"check:{complaint}")
@@ -277,7 +282,7 @@ class Worker:
             extra=self.benchmark.extra(arguments, around, found),
         )
 
-    def thread_reasons(self, threads: tuple[ThreadProof, ...]) -> list[str]:
+    def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool) -> list[str]:
         reasons = []
         for t in threads:
             window = t.end - t.begin
@@ -285,7 +290,7 @@ class Worker:
                 reasons.append("cpu_moved")
             if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:
                 reasons.append("gaps")
-            if t.run_delay > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window:
+            if not crowded and t.run_delay > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window:
                 reasons.append("run_delay")
         return reasons
 
