@@ -200,13 +200,14 @@ static void back(const struct nb_thread *t)
         rcu_back(&part(at, t->index)->seen, &at->latest);
 }
 
-/* The plain window's batch, and how far the thread has come by the end of each ms: a reading of the clock every 10 us. */
+/* The plain window's batch, and how far the thread had come when the last one ended: while it read a clock of its own, the other had the line
+ * for itself, and a contended operation seemed 4 % shorter. */
 static void noted(struct nb_thread *t, uint64_t n)
 {
-    loops[t->shared->parameter[PRIMITIVE]][0](t, n);
-    const uint64_t ms = (nb_now() - t->shared->opens[(t->gates - 1) % NB_GATES]) / 1000000;
+    const uint64_t ms = (t->end_ns - t->shared->opens[(t->gates - 1) % NB_GATES]) / 1000000; /* before the first batch: of an earlier entry, and huge */
     if (ms < MOST_MS)
-        notes(t->shared, t->index)->executed[ms] = t->executed + n;
+        notes(t->shared, t->index)->executed[ms] = t->executed;
+    loops[t->shared->parameter[PRIMITIVE]][0](t, n);
 }
 
 /* Every operation for the part of the window after the plain one, stamped. */

@@ -55,7 +55,7 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
     for (int enough = 0; now < begin || enough < 2; now = next) { /* twice: one may have been long by an interruption */
         batch(t, n);
         t->executed += n;
-        next = nb_now();
+        t->end_ns = next = nb_now(); /* of the last batch, for batches that want to know how late it is */
         uint64_t took = next - now;
         if (enough == 0 || (took < usual && took >= c->batch_ns))
             usual = took + 1;
@@ -77,7 +77,7 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
         batch(t, n);
         t->executed += n;
         done += n;
-        next = nb_now();
+        t->end_ns = next = nb_now();
         uint64_t took = next - now, bin = took * NB_FINE / usual;
         if (bin >= NB_BINS - 1)
             bin = NB_BINS - 1, t->value[NB_ENDLESS] += took;
@@ -89,7 +89,6 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
             t->gaps++, t->gap_ns += took - usual;
         now = next;
     } while (now < end);
-    t->end_ns = now;
     t->cpu_end = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
     t->operations = done;
