@@ -152,7 +152,7 @@ static int prepare(struct nb_thread *t)
     if (c->buffer_bytes < 2 * OWN + (uint64_t)c->threads * PART || c->scratch_bytes < c->threads * sizeof(struct notes))
         return NB_UNSUPPORTED;
 #if NB_HAS_RSEQ
-    if (primitive == RSEQ_SHARDED && !nb_rseq_works())
+    if (primitive == RSEQ_SHARDED && (!nb_rseq_works() || (uint64_t)sched_getcpu() >= parts_of(c)))
         return NB_UNSUPPORTED;
 #else
     if (primitive == RSEQ_SHARDED)
@@ -250,7 +250,7 @@ int nb_run(struct nb_thread *t)
         return prepare(t);
     memset(notes(c, t->index), 0, sizeof(struct notes));
     t->value[TORN] = 0;
-    for (uint32_t seen = 0; !__atomic_compare_exchange_n(&at->groups, &seen, t->group + 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED) && seen > t->group;)
+    for (uint32_t seen = 0; !__atomic_compare_exchange_n(&at->groups, &seen, t->group + 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED) && seen <= t->group;)
         ;
     back(t);
     nb_window(t, noted);

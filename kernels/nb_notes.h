@@ -33,7 +33,7 @@ static inline uint64_t nb_fairness(const struct nb_case *c, uint64_t ms)
         first = notes(c, i)->begin_ms > first ? notes(c, i)->begin_ms : first;
         last = notes(c, i)->end_ms < last ? notes(c, i)->end_ms : last;
     }
-    for (uint64_t from = first; from + ms <= last; from += ms) {
+    for (uint64_t from = first; from + ms < last; from += ms) { /* the last ms is not whole */
         double all = 0, squares = 0;
         for (uint32_t i = 0; i < c->threads; i++) {
             const double done = (double)(notes(c, i)->executed[from + ms] - notes(c, i)->executed[from]);

@@ -97,12 +97,14 @@ static inline uint64_t publish(const struct nb_case *c, struct lines *at)
 {
     const uint64_t next = at->latest + 1;
     struct data *new = (struct data *)(c->buffer + c->buffer_bytes - OWN) + next % VERSIONS;
-    if (next % (VERSIONS / 2) == 0)
+    if (next % (VERSIONS / 2) == 0) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* with the one in rcu_back: who comes back sees this version, or is seen */
         for (uint32_t i = 0; i < c->threads; i++) {
             const uint64_t *seen = &part(at, i)->seen;
             for (uint64_t s; (s = __atomic_load_n(seen, __ATOMIC_ACQUIRE)) != NB_AWAY && s + VERSIONS / 2 < next;)
                 nb_relax();
         }
+    }
     const uint64_t was = at->current->counter;
     __atomic_store_n(&new->counter, was + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&new->twin, 2 * (was + 1), __ATOMIC_RELAXED);

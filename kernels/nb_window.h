@@ -112,7 +112,7 @@ static inline void nb_count(uint32_t *bins, uint64_t ns)
 /* The middle of a bin. */
 static inline uint64_t nb_bin_ns(uint32_t bin)
 {
-    return bin < 16 ? bin : ((16 + bin % 16) * 2 + 1) << (bin / 16 - 1) >> 1;
+    return bin < 16 ? bin : ((uint64_t)(16 + bin % 16) * 2 + 1) << (bin / 16 - 1) >> 1;
 }
 
 static inline void nb_record(struct nb_thread *t, uint64_t ns)

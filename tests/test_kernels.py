@@ -51,7 +51,9 @@ def enter(
         assert all(e.status == abi.OK for e in crew.enter(kernel, abi.PREPARE, members))
         for _ in range(samples):
             assert all(e.status == abi.OK for e in crew.enter(kernel, abi.MEASURE, members))
-        return Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in members])
+        found = Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in members])
+        found.memory = ctypes.string_at(buffer.address, 4096)
+        return found
     finally:
         buffer.close()
         scratch.close()
@@ -119,6 +121,7 @@ def test_a_lost_update_is_noticed(loaded, stride):
 
 
 PRIMITIVES = discover()["contention"].axes[0].values
+GROUPS = 5 * 256  # where kernels/nb_protected.h has the number of nodes
 CONTENDED = 65536  # bytes of the measured memory and of the notes of three threads, with some to spare
 
 
@@ -134,6 +137,9 @@ def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, th
     assert 0 < metrics["wait_p999"] <= metrics["wait_max"] * 1.04
     written, done = sum(t.cursor for t in found.threads), found.executed
     assert written == done if not reads else abs(written / done - 0.1) < 0.02
+    assert int.from_bytes(found.memory[GROUPS : GROUPS + 4], "little") == min(
+        threads, 2
+    )  # whose counters a read of all nodes adds up
     assert ("fairness_nodes" in metrics) == (threads > 1)
     assert all(1 / threads <= metrics[name] <= 1 + 1e-6 for name in FAIRNESS if name in metrics)
     found.threads[0].value[TORN_SLOT] = 3

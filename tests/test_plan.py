@@ -15,6 +15,7 @@ from numabench.benchmarks.memory_latency import memory_size
 from numabench.errors import MachineError, UsageError
 from numabench.host.topology import read_topology
 from numabench.measure.plan import PROFILES, expand, job_cases, make_plan, order_cases, parse_selection
+from numabench.measure.visit import answerable
 
 
 def all_benchmarks():
@@ -42,7 +43,7 @@ def test_every_case_is_placed_on_cpus_that_are_there(two_sockets, profile):
             assert set(planned.placement.cpus) <= set(two_sockets.allowed_cpus)
             wanted = planned.case.parameters.get("threads")
             if planned.case.parameters.get("placement") == CROWDED:
-                wanted = len(two_sockets.allowed_cpus)
+                wanted = 4
             if wanted is None and (
                 block.benchmark in ("loaded_latency", "memory_policy") or planned.case.parameters.get("cores") == "all"
             ):
@@ -253,13 +254,25 @@ def test_what_this_machine_lacks_is_an_error_of_the_machine(two_cpus):
         make_plan([find("padded_counters")], two_cpus, selection={"placement": ("cross_package",)})
 
 
+def test_only_what_is_measured_is_asked(two_cpus):
+    benchmark = find("padded_counters")
+
+    def kinds(*settings):
+        cases = expand(benchmark, two_cpus, "quick", parse_selection([benchmark], settings))
+        return [a.kind for a in benchmark.answers(two_cpus, cases) if answerable(a, cases)]
+
+    assert {"difference", "ratio", "threshold"} <= set(kinds())
+    assert "ratio" not in kinds("spacing=200") and "difference" in kinds("spacing=200")  # nothing is measured back to back
+    assert kinds("stride=8,64") == []  # nothing without the padded control
+
+
 def test_a_crowd_is_on_all_cpus_in_turn(two_cpus):
     plan = make_plan([find("contention")], two_cpus, profile="full")
     crowd = [c for b in plan.blocks for c in b.cases if c.case.parameters["placement"] == CROWDED]
     assert crowd and all(c.placement.cpus == (0, 1, 0, 1) for c in crowd)
     usual = next(c for b in plan.blocks for c in b.cases if c.case.parameters["threads"] == 2)
     assert crowd[0].seconds > 5 * usual.seconds
-    assert place_threads(two_cpus, CROWDED, 2) is None
+    assert place_threads(two_cpus, CROWDED, 2) == (0, 0) and place_threads(two_cpus, CROWDED, 1) is None
 
 
 def test_a_budget_below_any_process_is_refused(two_cpus):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "numabench.benchmarks"
 ALONE = "alone"  # placement of a single thread
-CROWDED = "oversubscribed"  # placement of more threads than CPUs: on all of them in turn
+CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
 #: Relations of CPUs as the report's sentences say them.
 RELATION_WORDS = {
@@ -215,8 +215,8 @@ class Benchmark(ABC):
 def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int, ...] | None:
     """CPUs of `threads` threads at relation `placement`; one thread is alone on the first CPU in topology order."""
     if placement == CROWDED:
-        cpus = topology.order_cpus()
-        return tuple(cpus[i % len(cpus)] for i in range(threads)) if threads > len(cpus) else None
+        cpus = topology.order_cpus()[: threads // 2]
+        return tuple(cpus[i % len(cpus)] for i in range(threads)) if cpus else None
     if threads == 1:
         return topology.order_cpus()[:1] if placement == ALONE else None
     return topology.choose_cpus(placement, threads) if placement != ALONE else None

@@ -11,7 +11,7 @@ PRIMITIVES = (
     "atomic_cas",
     "atomic_add_sharded",
     "atomic_add_per_node",
-    "rseq_sharded",
+    RSEQ := "rseq_sharded",
     "biased",
     "mutex",
     "mutex_adaptive",
@@ -40,6 +40,9 @@ SLEEPING_AND_SPINNING = (
     "ticket",
     "mcs",
 )  # what tells who collapses without a CPU of its own
+CROWDED_CPUS = (
+    4  # of which two threads each are enough to see it: with more, a batch of a fair lock's hand-overs takes tens of seconds
+)
 CROWDED_STRETCH = 8.0  # windows of 200 ms hold some fifty time slices
 CROSSED = (("mutex", "mcs"), ("mutex", "ticket"), ("spin_ttas", "mcs"))  # pairs of which the answer flips with the section
 SECTIONS = (0, 40, 100, 400)  # ns; the uncontended mutex costs 5-10, a hop 10-130
@@ -159,13 +162,14 @@ class Contention(Benchmark):
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         cpus, relations = len(topology.order_cpus()), topology.relations()
-        grid = {"primitive": USUAL, "critical_section": (0, 100), "think_time": (0,), "read_share": (0,)}
+        usual, every = (tuple(p for p in some if p != RSEQ or "sse2" in topology.vectors) for some in (USUAL, PRIMITIVES))
+        grid = {"primitive": usual, "critical_section": (0, 100), "think_time": (0,), "read_share": (0,)}
         threads = sorted({1, 2, cpus})
         if profile == "quick":
             grid |= {"primitive": ("atomic_add", "atomic_cas", "atomic_add_sharded", "mutex", "spin_ttas", "mcs")}
             relations = relations[:1] + relations[1:][-1:]
         elif profile == "full":
-            grid |= {"primitive": PRIMITIVES, "critical_section": SECTIONS, "think_time": THINKS}
+            grid |= {"primitive": every, "critical_section": SECTIONS, "think_time": THINKS}
             threads = sorted(
                 {n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512) if n < cpus} | {cpus}
             )
@@ -189,7 +193,7 @@ class Contention(Benchmark):
             "primitive": SLEEPING_AND_SPINNING,
             "critical_section": (100,),
             "think_time": (0,),
-            "threads": [2 * cpus],
+            "threads": [2 * min(cpus, CROWDED_CPUS)],
             "placement": [CROWDED],
         }
         more = [crowd] if profile == "full" else []
@@ -240,31 +244,26 @@ class Contention(Benchmark):
                     text=f"{who}: {{value}}.",
                 )
                 for first, second in CROSSED
-                if len({p["critical_section"] for p in mine if p["primitive"] == second and not p["read_share"]}) > 2
+                if all(
+                    len({p["critical_section"] for p in mine if p["primitive"] == name and not p["read_share"]}) > 2
+                    for name in (first, second)
+                )
             ]
-        counts = {p["threads"] for p in cases if p["primitive"] == "atomic_add"}
-        if len(counts) > 3:
-            for placement, section in dict.fromkeys((p["placement"], p["critical_section"]) for p in cases if p["threads"] > 1):
-                where = {
-                    "critical_section": section,
-                    "think_time": 0,
-                    "placement": placement,
-                    "read_share": 0,
-                    "primitive": "atomic_add",
-                }
-                text = f"On {RELATION_WORDS[placement]}, {section} ns inside, by threads: {{value}}."
-                found += [
-                    Answer(
-                        kind="crossover",
-                        metric="throughput",
-                        axis="threads",
-                        where=where,
-                        against={"primitive": lock},
-                        headline=lock == "mcs",
-                        text=text,
-                    )
-                    for lock in ("mutex", "mcs")
-                ]
+        counts: dict[tuple, set] = {}
+        for p in cases:
+            if p["primitive"] == "atomic_add" and p["threads"] > 1 and not p["read_share"] and not p["think_time"]:
+                counts.setdefault((p["placement"], p["critical_section"]), set()).add(p["threads"])
+        for placement, section in (point for point, threads in counts.items() if len(threads) > 2):
+            where = {
+                "critical_section": section,
+                "think_time": 0,
+                "placement": placement,
+                "read_share": 0,
+                "primitive": "atomic_add",
+            }
+            text = f"On {RELATION_WORDS[placement]}, {section} ns inside, by threads: {{value}}."
+            shared = {"kind": "crossover", "metric": "throughput", "axis": "threads", "where": where, "text": text}
+            found += [Answer(**shared, against={"primitive": lock}, headline=lock == "mcs") for lock in ("mutex", "mcs")]
         return tuple(found)
 
     def at_section(self, who: str, at: Parameters) -> list[Answer]:
