@@ -48,11 +48,15 @@ class Fences(Benchmark):
         "Stores that miss the cache make a full fence wait as long as they take: these figures are the least that it costs.",
     )
 
+    needs = "a processor that has the fence"
+
     def sweep(self, topology, profile: str) -> list[Sweep]:
-        own = next((names for vector, names in OWN.items() if vector in topology.vectors), ())
+        own = own_fences(topology)
         return [{"fence": (NONE, *C11, *own) if profile != "quick" else (NONE, "seq_cst", "exchange"), "before": tuple(BEFORE)}]
 
-    def place(self, p: Parameters, topology) -> Placement:
+    def place(self, p: Parameters, topology) -> Placement | None:
+        if p["fence"] not in (NONE, *C11, *own_fences(topology)):
+            return None
         cpu = topology.order_cpus()[0]
         return Placement(cpus=(cpu,), node=memory_node(topology, topology.node_of(cpu)), size=4096)
 
@@ -79,6 +83,10 @@ class Fences(Benchmark):
     def check(self, p: Parameters, found: Found) -> str:
         thread = found.threads[0]
         return "" if thread.check == thread.executed else f"{thread.executed} fences were asked for, {thread.check} were counted"
+
+
+def own_fences(topology) -> tuple[str, ...]:
+    return next((names for vector, names in OWN.items() if vector in topology.vectors), ())
 
 
 BENCHMARK = Fences()

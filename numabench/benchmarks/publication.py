@@ -18,7 +18,7 @@ class Publication(Benchmark):
     question = "What does it cost to hand a pointer to other threads, for the one who writes it and for those who read?"
     expected = (
         "A release store and an acquire load are the least that is right, and on x86-64 they cost nothing over plain ones: what readers wait for is the line. An exchange "
-        "makes the writer wait for it as well. A mutex makes all wait for each other; a seqlock spares the writer and lets readers try again."
+        "makes the writer wait for it as well. A mutex makes all wait for each other; a seqlock costs the writer two stores more and lets readers try again."
     )
     axes = (
         Axis(name="method", summary="how the pointer is written and read", values=METHODS),
@@ -48,7 +48,7 @@ class Publication(Benchmark):
     )
     judges_gaps = False  # a mutex sleeps
     may_sleep = True
-    needs = "two CPUs"
+    needs = "a CPU for the writer and one for each reader"
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         others, relations = len(topology.order_cpus()) - 1, topology.relations()

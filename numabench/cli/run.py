@@ -34,7 +34,10 @@ MOST_FAILURES = 5  # that are printed; the log has all
     "--target", default="2%", show_default=True, help="Precision at which a cell is done: half-width of the 95 % interval."
 )
 @click.option(
-    "--processes", type=click.IntRange(1), metavar="N", help="Exactly N processes per case, instead of 5 to 32 by precision."
+    "--processes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Exactly N processes per case (ratios and differences need 6), instead of 5 to 32 by precision.",
 )
 @click.option("--samples", type=click.IntRange(1), metavar="N", help="Samples of a case in one process (3).")
 @click.option("--window", metavar="TIME", help="Measured time of one sample, such as 15ms.")

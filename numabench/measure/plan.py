@@ -224,7 +224,7 @@ def make_plan(
         blocks += make_blocks(benchmark.name, planned)
     if not blocks:
         raise MachineError(
-            f"nothing is left to measure: {skipped[0] if skipped else 'no case fits this machine'}",
+            f"nothing is left to measure: {skipped[0] if skipped else 'these values make no case on this machine'}",
             "numabench list NAME shows the parameters, numabench machine what is here",
         )
     looks = (processes,) if processes else LOOKS

@@ -281,18 +281,20 @@ class Runner:
                 "reached": len(cases) - len(wanting),
                 "precision_not_reached": {case: width for case, width in wanting.items() if width < float("inf")},
                 "why": {
-                    case: "the run was interrupted" if status == "interrupted" else self.why(case, width, processes.get(case, 0))
+                    case: "the run was interrupted"
+                    if status == "interrupted"
+                    else self.why(case, width, processes.get(case, 0), status)
                     for case, width in wanting.items()
                 },
             },
         )
 
-    def why(self, case: str, width: float, processes: int) -> str:
+    def why(self, case: str, width: float, processes: int, status: str) -> str:
         """Why a cell is not precise, as one of few sentences that can be counted."""
         if self.failures[case] >= GIVE_UP_AFTER:
             return "it failed (the log's trials say how)"
         if width == float("inf"):
             return "too few processes with valid samples at one distance"
-        if self.needed(width, processes) <= self.plan.looks[-1]:
+        if status == "budget" and self.needed(width, processes) <= self.plan.looks[-1]:
             return "the budget was used up"
-        return f"processes differ too much for {self.plan.looks[-1]} of them"
+        return f"processes differ too much for {max(processes, self.plan.looks[-1] if status == 'budget' else 0)} of them"

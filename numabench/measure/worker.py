@@ -285,7 +285,7 @@ class Worker:
             extra=self.benchmark.extra(arguments, around, found),
         )
 
-    def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool) -> list[str]:
+    def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False) -> list[str]:
         reasons = []
         for t in threads:
             window = t.end - t.begin

@@ -95,6 +95,9 @@ def _answered(data: Data, machine: str, answer: Answer) -> Answered:
     )
 
 
+OPEN = "…"  # in the place of a figure that there is none of
+
+
 class _Blanks(dict):
     """Placeholders that nothing fills stay visible instead of failing."""
 
@@ -104,18 +107,18 @@ class _Blanks(dict):
 
 def _sentence(data: Data, answer: Answer, found: Found) -> str:
     """The template filled, the interval appended where it has no place for it, and the problem said."""
-    if not found.usable:
-        return f"{data.record.title}: {found.problem}."
     blanks = _Blanks(
         {
             **{k: text_of(v) for k, v in answer.where.items()},
-            "value": found.value_text,
+            "value": found.value_text if found.usable else OPEN,
             "interval": found.interval_text,
-            "ranking": found.ranking,
+            "ranking": found.ranking if found.usable else OPEN,
             "distance": found.distance or "no distance",
         }
     )
     text = answer.text.format_map(blanks).rstrip()
+    if not found.usable:
+        return f"{data.record.title}: {text.rstrip('.')}: {found.problem}."
     if "{interval}" not in answer.text and found.interval_text:
         text = f"{text.rstrip('.')} ({found.interval_text})" + (
             "." if text.endswith(".") or not text.endswith(("!", "?")) else ""
