@@ -258,6 +258,8 @@ class Worker:
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
         reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
+        if not self.benchmark.judges_clock:
+            reasons = [reason for reason in reasons if reason != "frequency_changed"]
         if overlap < LEAST_OVERLAP and not crowded:
             reasons.append("overlap")
         if complaint := self.benchmark.check(case.parameters, found):
