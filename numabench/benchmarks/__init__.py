@@ -74,6 +74,11 @@ class Probes(Frozen):
         )
 
 
+def jain_index(rates: Sequence[float]) -> float:
+    """Jain, Chiu & Hawe 1984: 1 when all have the same rate, 1/n when one has all."""
+    return sum(rates) ** 2 / (len(rates) * sum(rate * rate for rate in rates))
+
+
 class Found:
     """What the threads of one sample brought back from C."""
 
@@ -96,8 +101,7 @@ class Found:
 
     @property
     def fairness(self) -> float:
-        """Jain, Chiu & Hawe 1984: 1 when all threads have the same rate, 1/n when one has all."""
-        return sum(self.rates) ** 2 / (len(self.rates) * sum(r * r for r in self.rates))
+        return jain_index(self.rates)
 
     @property
     def executed(self) -> int:

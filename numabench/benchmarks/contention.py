@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from ..kernel import BINS, LONGEST_SLOT, histogram_quantile
 from ..model import Answer, Axis, Contrast, View
-from . import ALONE, CROWDED, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import (
+    ALONE,
+    CROWDED,
+    RELATION_WORDS,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    jain_index,
+    memory_node,
+    place_threads,
+)
 
 PRIMITIVES = (
     "atomic_add",
@@ -268,19 +281,17 @@ class Contention(Benchmark):
 
     def at_section(self, who: str, at: Parameters) -> list[Answer]:
         """One section: a mutex against an atomic add, and all in order."""
-        inside = f"{at['critical_section']} ns inside" if at["critical_section"] else "nothing inside"
         ratio = Answer(
             kind="ratio",
             metric="throughput",
             where={**at, "primitive": "mutex"},
             against={"primitive": "atomic_add"},
-            text=f"{who}, {inside}: a mutex does {{value}} the operations of an atomic add",
+            text=f"{who}, {inside(at)}: a mutex does {{value}} the operations of an atomic add",
         )
         return [ratio] if at["threads"] == 1 else [ratio, self.ranked(who, at)]
 
     def ranked(self, who: str, at: Parameters) -> Answer:
-        inside = f"{at['critical_section']} ns inside" if at["critical_section"] else "nothing inside"
-        text = f"{who}, {inside}, most operations first: {{ranking}}"
+        text = f"{who}, {inside(at)}, most operations first: {{ranking}}"
         return Answer(kind="ranking", metric="throughput", axis="primitive", where=at, text=text)
 
     def at_reads(self, who: str, at: Parameters) -> Answer:
@@ -315,7 +326,7 @@ class Contention(Benchmark):
             "handover": float(values[HANDOVER_SLOT])
         }
         if len(nodes := by_node(found)) > 1:
-            sometimes["fairness_nodes"] = sum(nodes) ** 2 / (len(nodes) * sum(rate * rate for rate in nodes))
+            sometimes["fairness_nodes"] = jain_index(nodes)
         return {
             "throughput": found.throughput,
             "time_per_operation": found.time_per_operation,
@@ -337,6 +348,10 @@ class Contention(Benchmark):
             "section_ns": arguments["section"] * probes.multiply * 1e9,
             "think_ns": arguments["think"] * probes.multiply * 1e9,
         }
+
+
+def inside(at: Parameters) -> str:
+    return f"{at['critical_section']} ns inside" if at["critical_section"] else "nothing inside"
 
 
 def by_node(found: Found) -> list[float]:
