@@ -323,7 +323,7 @@ class Contention(Benchmark):
         bins = [sum(column) for column in zip(*(t.histogram[:BINS] for t in found.threads), strict=True)]
         values = found.threads[0].value
         sometimes = {name: values[FAIRNESS_SLOT + k] / 1e6 for k, name in enumerate(FAIRNESS)} | {
-            "handover": float(values[HANDOVER_SLOT])
+            "handover": 0.0 if p.get("read_share") else float(values[HANDOVER_SLOT])  # readers between two writers stamp nothing
         }
         if len(nodes := by_node(found)) > 1:
             sometimes["fairness_nodes"] = jain_index(nodes)
