@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .model import BenchmarkRecord, EndRecord, TrialRecord, Value
+from .model import BenchmarkRecord, EndRecord, TrialRecord, Value, judged_in_pairs
 from .runlog.read import RunLog
 from .runlog.read import load as load_log
 
@@ -121,7 +121,11 @@ def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
     from .analysis.estimate import precision
     from .runlog.export import samples
 
-    paired = frozenset(b.name for b in benchmarks if b.contrasts)
+    paired = frozenset(
+        b.name
+        for b in benchmarks
+        if judged_in_pairs(b.contrasts, b.answers, [axis.name for axis in b.axes if len(axis.values) > 1])
+    )
 
     def widths(trials: Iterable[TrialRecord]) -> dict[str, float]:
         pooled = tuple(msgspec.structs.replace(t, session="") for t in trials)

@@ -6,6 +6,7 @@ description names (`ns` for latencies: the unit every reader of this field expec
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -93,6 +94,14 @@ class Answer(Frozen):
     axis: str | None = None
     tolerance: float = 0.03
     headline: bool = True
+
+
+PAIRED_KINDS = ("difference", "ratio", "effect", "crossover")
+
+
+def judged_in_pairs(contrasts: Iterable[Contrast], answers: Iterable[Answer], varied: Collection[str]) -> bool:
+    """Whether any of these needs pairs of one process, of which it takes more than an interval does. `varied`: the axes with several values."""
+    return any(contrast.axis in varied for contrast in contrasts) or any(answer.kind in PAIRED_KINDS for answer in answers)
 
 
 class KernelFacts(Frozen):

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UsageError
-from ..model import Answer, Axis, Contrast, Frozen, Value, View
+from ..model import PAIRED_KINDS, Answer, Axis, Contrast, Frozen, Value, View
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,6 +163,10 @@ class Benchmark(ABC):
         """The sentences that the report says, for the points that were planned."""
         return ()
 
+    def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        """Those of the answers whose points were planned."""
+        return tuple(answer for answer in self.answers(topology, cases) if answerable(answer, cases))
+
     def rounds(self, cases: list[Parameters]) -> list[Hashable | None]:
         """For each case the round in which it is measured at the same time as the others of that round, whose CPUs and arguments allow
         it; None: on its own."""
@@ -215,6 +219,14 @@ class Benchmark(ABC):
     def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
         """Achieved values that are no metrics."""
         return {}
+
+
+def answerable(answer: Answer, cases: list[Parameters]) -> bool:
+    """Whether what an answer speaks of is measured: its point, the other side of its pairs, and along an axis more than one value on both."""
+    sides = [answer.where, *([{**answer.where, **answer.against}] if answer.kind in PAIRED_KINDS else [])]
+    values = [{p.get(answer.axis) for p in cases if p == {**p, **side}} for side in sides]
+    least = {"threshold": 3, "crossover": 2}.get(answer.kind, 1)  # a threshold has its control among them
+    return all(len(found) >= least for found in values)
 
 
 def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int, ...] | None:

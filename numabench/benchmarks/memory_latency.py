@@ -168,11 +168,17 @@ class MemoryLatency(Chase):
         if profile == "full":
             every = {**one, "size": sizes_per_octave(octaves, 4), "order": tuple(ORDERS), "page_size": PAGE_SIZES}
             return [every, {**one, "size": octaves, "order": ("group",), "page_size": ("thp",), "laps": (MOST_LAPS,)}]
+        some = octaves[::-3][::-1]
         others = [
-            {**one, "size": octaves[::-3][::-1], "order": orders, "page_size": (page,)}
-            for orders, page in ((("random", "page", "sequential"), "thp"), (("group", "random"), "4k"))
+            {**one, "size": sizes, "order": orders, "page_size": (page,)}
+            for sizes, orders, page in (
+                (some, ("random", "sequential"), "thp"),
+                (some[:-1], ("page",), "thp"),  # in memory as sequential
+                (some, ("group", "random"), "4k"),
+            )
         ]
-        main = {**one, "size": sizes_per_octave(octaves, 2), "order": ("group",), "page_size": ("thp",)}
+        held = [size for size in octaves if size <= largest // CACHES_TIMES]  # beyond the caches there are few steps to find
+        main = {**one, "size": sorted({*sizes_per_octave(held, 2), *octaves}), "order": ("group",), "page_size": ("thp",)}
         return [main, *others]
 
     def group(self, p: Parameters) -> tuple:

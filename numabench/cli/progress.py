@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from ..measure.plan import LEAST_CONTRASTED
 from ..measure.runner import Progress
 from ..units import format_seconds, plural
 
@@ -48,7 +47,7 @@ def print_plan(console: Console, visit: Visit) -> None:
         f"[bold]Plan[/] profile {plan.profile}, {plural(plan.cases, 'case')} on {plural(len(visit.topology.allowed_cpus), 'CPU')}, {processes}"
     )
     console.print(table)
-    least, most = (min(plan.seconds(n), plan.budget) for n in (min(LEAST_CONTRASTED, plan.looks[-1]), plan.looks[-1]))
+    least, most = (min(seconds, plan.budget) for seconds in (plan.least_seconds, plan.most_seconds))
     until = f" to {format_seconds(most)}" if least < most else " (all of the budget)" if most == plan.budget else ""
     console.print(f"Expected time: about {format_seconds(least)}{until}")
     for note in plan.skipped[:5]:

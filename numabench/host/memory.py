@@ -5,6 +5,7 @@ Imported by worker processes: the standard library and msgspec only.
 
 from __future__ import annotations
 
+import copy
 import ctypes as c
 import errno
 import itertools
@@ -114,6 +115,17 @@ class Buffer:
                 else "numactl --hardware shows the nodes allowed",
             )
 
+    def serves(self, size: int, page_size: str, node: int | None, parts: tuple[int, ...], policy: str) -> bool:
+        """Whether its beginning is memory as asked for; where pages are dealt out, only all of it is."""
+        enough = self.size == size if parts else self.size >= size
+        return enough and (self.page_size, self.node, self.parts, self.policy) == (page_size, node, parts, policy)
+
+    def beginning(self, size: int) -> Buffer:
+        """Its first `size` bytes, which live as long as this."""
+        found = copy.copy(self)
+        found.size, found._base = size, 0  # nothing of its own to close
+        return found
+
     def prove(self, part: int | None = None) -> MemoryProof:
         """Where the touched pages are now; of one part, or of all."""
         page = os.sysconf("SC_PAGESIZE")
@@ -151,7 +163,7 @@ class Buffer:
             policy=self.policy,
             misplaced=misplaced,
             page_bytes=page if self.page_size not in HUGETLB else 1 << HUGETLB[self.page_size],
-            huge_bytes=huge_bytes(self.address)
+            huge_bytes=round(size * huge_share(self.address))
             if self.page_size == "thp" or (size >= ALIGN and self.page_size not in HUGETLB)
             else 0,
         )
@@ -210,18 +222,20 @@ def reserved_bytes(page_size: str, node: int | None = None) -> int:
         return 0
 
 
-def huge_bytes(address: int) -> int:
-    """Bytes in transparent huge pages of the mapping that holds `address`, from /proc/self/smaps."""
-    inside = False
+def huge_share(address: int) -> float:
+    """How much of what is touched of the mapping that holds `address` is in transparent huge pages, from /proc/self/smaps."""
+    inside, touched = False, 0
     with open("/proc/self/smaps") as smaps:
         for line in smaps:
             first = line.split(" ", 1)[0]
             if "-" in first and not first.endswith(":"):
                 low, high = (int(part, 16) for part in first.split("-"))
                 inside = low <= address < high
-            elif inside and line.startswith("AnonHugePages:"):
-                return int(line.split()[1]) * 1024
-    return 0
+            elif inside and first == "Rss:":
+                touched = int(line.split()[1])
+            elif inside and first == "AnonHugePages:":
+                return int(line.split()[1]) / touched if touched else 0.0
+    return 0.0
 
 
 def require_balancing() -> None:

@@ -15,25 +15,23 @@ from ..benchmarks import ALONE, CROWDED, Benchmark, Parameters, Placement
 from ..errors import MachineError, UsageError
 from ..host.memory import HUGETLB, reserve_command
 from ..host.topology import RELATIONS, Topology
-from ..model import Axis, Case, Frozen, Value
+from ..model import Axis, Case, Frozen, Value, judged_in_pairs
 from ..units import format_bytes, format_cpus, format_seconds, parse_bytes, plural
 from .protocol import Companion, JobCase, Timing
 
 LOOKS = (5, 8, 12, 20, 32)  # planned looks: looking after each process would stop on luck
-LEAST_CONTRASTED = (
-    8  # processes that expected times count with: contrasts are not judged before (analysis/estimate.py, LEAST_PAIRS)
-)
+LEAST_PAIRED = 8  # processes where pairs are judged, which they are not before (analysis/estimate.py, LEAST_PAIRS)
 TARGET = 0.02  # relative half-width of the 95 % interval
-TRIAL_SECONDS = 6.0  # of measuring in one process: start-up stays below 2 %, and no more is lost to a crash
+TRIAL_SECONDS = 10.0  # of one process: start-up and mapping large memory stay small in it, and no more is lost to a crash
 
 # Rough prices for the first estimate; the runner then uses what it measured.
 SAMPLE_OVERHEAD = 0.004
 CASE_OVERHEAD = 0.003
-CHAIN_OVERHEAD = 0.6e-9  # s per byte of a chain's lines
-TOUCH_OVERHEAD = 0.25e-9  # s per byte and thread that touches its own part
+CHAIN_OVERHEAD = 0.25e-9  # s per byte of a chain's lines
+FILL_OVERHEAD = 0.1e-9  # s per byte and thread that fills its own part
+TOUCH_OVERHEAD = 0.4e-9  # s per byte and thread the first time in a process
 LINES_PER_SCRATCH = 16  # bytes of lines for each byte that building their chain takes
 PROCESS_OVERHEAD = 0.1
-GENEROSITY = 1.3  # of a large machine's budget over the time that pairs need
 
 #: Per profile: wall-clock budget in seconds on a small machine, the most that it grows to on a large one, and timing.
 PROFILES: dict[str, tuple[float, float, Timing]] = {
@@ -58,6 +56,7 @@ class Block(Frozen):
     benchmark: str
     name: str
     cases: tuple[PlannedCase, ...]
+    least: int = LOOKS[0]  # processes before anything of it can be judged
 
     @property
     def seconds(self) -> float:
@@ -85,8 +84,15 @@ class Plan(Frozen):
         text = [(b.name, [c.case.hash for c in b.cases]) for b in self.blocks], self.seed, repr(self.timing)
         return hashlib.sha256(repr(text).encode()).hexdigest()[:16]
 
-    def seconds(self, processes: int) -> float:
-        return processes * sum(b.seconds for b in self.blocks)
+    @property
+    def least_seconds(self) -> float:
+        """Expected time until everything can be judged for the first time."""
+        return sum(min(b.least, self.looks[-1]) * b.seconds for b in self.blocks)
+
+    @property
+    def most_seconds(self) -> float:
+        """Expected time of all processes that may be needed."""
+        return self.looks[-1] * sum(b.seconds for b in self.blocks)
 
 
 def cases_seconds(cases: Iterable[PlannedCase]) -> float:
@@ -94,7 +100,12 @@ def cases_seconds(cases: Iterable[PlannedCase]) -> float:
     cases = [each[0] for each in in_rounds(cases)]
     shared = {(c.preparation, c.placement): c for c in cases if c.preparation is not None}
     alone = [c for c in cases if c.preparation is None]
-    return sum(c.seconds for c in cases) + sum(preparation_seconds(c.placement) for c in [*shared.values(), *alone])
+    touched: dict[tuple, float] = {}  # a process maps large memory once, for all cases that ask for the same kind
+    for where in (c.placement for c in cases):
+        kind = where.page_size, where.node, where.parts, where.policy
+        touched[kind] = max(touched.get(kind, 0.0), where.size * TOUCH_OVERHEAD / len(where.cpus))
+    prepared = sum(preparation_seconds(c.placement) for c in [*shared.values(), *alone])
+    return sum(c.seconds for c in cases) + prepared + sum(touched.values())
 
 
 def in_rounds(cases: Iterable[PlannedCase]) -> list[list[PlannedCase]]:
@@ -112,7 +123,7 @@ def case_seconds(benchmark: Benchmark, timing: Timing, stretch: float = 1.0) -> 
 
 
 def preparation_seconds(where: Placement) -> float:
-    return where.scratch * LINES_PER_SCRATCH * CHAIN_OVERHEAD + where.size * TOUCH_OVERHEAD / len(where.cpus)
+    return where.scratch * LINES_PER_SCRATCH * CHAIN_OVERHEAD + where.size * FILL_OVERHEAD / len(where.cpus)
 
 
 def parse_selection(benchmarks: Sequence[Benchmark], settings: Iterable[str]) -> dict[str, tuple[Value, ...]]:
@@ -221,14 +232,14 @@ def make_plan(
         points = expand(benchmark, topology, profile, selection)
         planned, left_out = plan_cases(benchmark, points, topology, timing, memory, reserved)
         skipped += left_out
-        blocks += make_blocks(benchmark.name, planned)
+        blocks += make_blocks(benchmark, planned, topology)
     if not blocks:
         raise MachineError(
             f"nothing is left to measure: {skipped[0] if skipped else 'these values make no case on this machine'}",
             "numabench list NAME shows the parameters, numabench machine what is here",
         )
     looks = (processes,) if processes else LOOKS
-    wanted = GENEROSITY * LEAST_CONTRASTED * sum(block.seconds for block in blocks)
+    wanted = sum(block.least * block.seconds for block in blocks)
     budget = min(max(wanted, least_budget), most_budget) if budget is None else budget
     if all(block.seconds > budget for block in blocks):
         least = min(blocks, key=lambda block: block.seconds)
@@ -330,7 +341,7 @@ def fit_blocks(blocks: list[Block], seconds: float) -> tuple[list[Block], list[B
     return [b for b in blocks if b in kept], [b for b in blocks if b not in kept]
 
 
-def make_blocks(benchmark: str, planned: list[PlannedCase], first: int = 0) -> list[Block]:
+def make_blocks(benchmark: Benchmark, planned: list[PlannedCase], topology: Topology, first: int = 0) -> list[Block]:
     """Whole groups, packed into blocks of about TRIAL_SECONDS, which are numbered from `first` on."""
     groups: dict[tuple, list[PlannedCase]] = {}
     for case in planned:
@@ -340,8 +351,17 @@ def make_blocks(benchmark: str, planned: list[PlannedCase], first: int = 0) -> l
         if not packs or cases_seconds([*packs[-1], *group]) > TRIAL_SECONDS:
             packs.append([])
         packs[-1] += group
+    points = [case.case.parameters for case in planned]
+    varied = [axis.name for axis in benchmark.axes if len({p[axis.name] for p in points}) > 1]
+    paired = judged_in_pairs(benchmark.contrasts, benchmark.asked(topology, points), varied)
     return [
-        Block(benchmark=benchmark, name=f"{benchmark}/{number}", cases=tuple(pack)) for number, pack in enumerate(packs, first)
+        Block(
+            benchmark=benchmark.name,
+            name=f"{benchmark.name}/{number}",
+            cases=tuple(pack),
+            least=LEAST_PAIRED if paired else LOOKS[0],
+        )
+        for number, pack in enumerate(packs, first)
     ]
 
 

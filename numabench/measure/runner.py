@@ -213,7 +213,7 @@ class Runner:
             if not left:
                 del self.active[name]
             elif len(left) < len(block.cases):
-                self.active[name] = Block(benchmark=block.benchmark, name=name, cases=left)
+                self.active[name] = msgspec.structs.replace(block, cases=left)
                 self.costs[name] *= len(left) / len(block.cases)
         if self.refine:
             self.add(*self.refine(t for t in self.trials if t.process < processes))

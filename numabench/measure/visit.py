@@ -13,13 +13,13 @@ import msgspec
 
 from .. import __version__
 from .. import kernel as abi
-from ..benchmarks import Benchmark, Parameters, discover, find
+from ..benchmarks import Benchmark, discover, find
 from ..errors import LogError, MachineError, UsageError
 from ..host.machine import read_machine
 from ..host.memory import available_bytes, reserved_bytes
 from ..host.placement import numactl_command
 from ..host.topology import Topology, read_topology
-from ..model import Answer, Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
+from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA, utc_now
 from ..runlog.read import load
 from ..runlog.write import Journal
@@ -30,7 +30,6 @@ from .runner import Judge, Progress, Runner
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
 LEAST_WINDOW, MOST_WINDOW = 0.0005, 10.0  # s: fifty looks at the clock; ten seconds
-PAIRED_KINDS = ("difference", "ratio", "effect", "crossover")
 MEMORY_SHARE = 0.8  # of what is available that a working set may take
 
 
@@ -202,7 +201,7 @@ class Visit:
             curve = [(case[0].parameters, median(s.metrics[benchmark.refined] for s in case)) for case in cases]
             planned, _ = plan_cases(benchmark, benchmark.refine(curve), self.topology, self.plan.timing)
             first = sum(block.benchmark == benchmark.name for block in self.plan.blocks)
-            added += make_blocks(benchmark.name, planned, first)
+            added += make_blocks(benchmark, planned, self.topology, first)
         self.plan = msgspec.structs.replace(self.plan, blocks=(*self.plan.blocks, *added))
         names = {block.benchmark for block in added}
         return added, [self.describe(b, kernels[b.name], run) for b in self.benchmarks if b.name in names]
@@ -222,7 +221,7 @@ class Visit:
             method=benchmark.method,
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
-            answers=tuple(answer for answer in benchmark.answers(self.topology, cases) if answerable(answer, cases)),
+            answers=benchmark.asked(self.topology, cases),
             expected=benchmark.expected,
             notes=benchmark.notes,
             cases=len(cases),
@@ -241,14 +240,6 @@ def installed_bytes(topology: Topology) -> int | None:
     """Memory of all nodes of a snapshot, whose kernel can no longer say what is available; None where it does not say."""
     sizes = [node.memory_bytes for node in topology.nodes]
     return None if None in sizes else sum(sizes)
-
-
-def answerable(answer: Answer, cases: list[Parameters]) -> bool:
-    """Whether what an answer speaks of is measured: its point, the other side of its pairs, and along an axis more than one value on both."""
-    sides = [answer.where, *([{**answer.where, **answer.against}] if answer.kind in PAIRED_KINDS else [])]
-    values = [{p.get(answer.axis) for p in cases if p == {**p, **side}} for side in sides]
-    least = {"threshold": 3, "crossover": 2}.get(answer.kind, 1)  # a threshold has its control among them
-    return all(len(found) >= least for found in values)
 
 
 def measured_axis(axis: Axis, values: Iterable) -> Axis:

@@ -64,9 +64,7 @@ class Worker:
         self.buffer: Buffer | None = None  # measured memory, and memory that only the preparation needs
         self.scratch: Buffer | None = None
         self.prepared: tuple | None = None  # what they are prepared for, where other cases can use them as they are
-        self.kept: dict[
-            tuple, Buffer
-        ] = {}  # large memory that other cases may ask for: mapping and zeroing it takes most of their time
+        self.kept: dict[str, Buffer] = {}  # by role: large memory, of which the cases that follow may take the beginning
         self.startup, self.measured = 0.0, 0.0
 
     def run(self) -> None:
@@ -136,8 +134,10 @@ class Worker:
             if wanted == self.prepared:
                 return True
         self.release()
-        self.buffer = self.take("buffer", case.size, case.page_size, case.node, case.parts, case.policy)
-        self.scratch = self.take("scratch", max(case.scratch, 1))
+        asked = (case.page_size, case.node, case.parts, case.policy)
+        alike = [c.size for c in self.job.cases if (c.page_size, c.node, c.parts, c.policy) == asked]
+        self.buffer = self.take("buffer", max(case.size, *alike), case.size, *asked)
+        self.scratch = self.take("scratch", max(c.scratch for c in self.job.cases), max(case.scratch, 1))
         self.load(self.buffer, self.scratch, arguments, self.timing.window, self.benchmark.batches * self.timing.batch)
         for member in members:
             block = self.crew.blocks[member]
@@ -153,21 +153,30 @@ class Worker:
             return [self.buffer.prove()] * (len(case.company) or 1)
         return [self.buffer.prove(part) for part in range(len(case.company))]
 
-    def take(self, role: str, *asked) -> Buffer:
-        """Memory as asked for (see `Buffer`): the last large one of that role if it is alike, else a new one."""
-        key = (role, *asked)
-        if key not in self.kept:
-            if asked[0] < KEPT_FROM:
-                return Buffer(*asked)
-            for other in [other for other in self.kept if other[0] == role]:
-                self.kept.pop(other).close()
-            self.kept[key] = Buffer(*asked)
-        return self.kept[key]
+    def take(
+        self,
+        role: str,
+        largest: int,
+        size: int,
+        page_size: str = "4k",
+        node: int | None = None,
+        parts: tuple[int, ...] = (),
+        policy: str = "bind",
+    ) -> Buffer:
+        """Memory as asked for (see `Buffer`). Mapping and zeroing large one takes most of its time: it is the beginning of one of `largest`
+        bytes, which the cases that follow go on with."""
+        if size < KEPT_FROM:
+            return Buffer(size, page_size, node, parts, policy)
+        if role not in self.kept or not self.kept[role].serves(size, page_size, node, parts, policy):
+            if role in self.kept:
+                self.kept.pop(role).close()
+            self.kept[role] = Buffer(size if parts else largest, page_size, node, parts, policy)
+        return self.kept[role].beginning(size)
 
     def release(self) -> None:
         self.prepared = None
         for memory in (self.buffer, self.scratch):
-            if memory and memory not in self.kept.values():
+            if memory:
                 memory.close()
         self.buffer = self.scratch = None
 
