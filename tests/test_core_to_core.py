@@ -88,14 +88,14 @@ def test_one_cpu_has_no_pair(tmp_path):
     assert all(not sweep["cpu_b"] for sweep in BENCHMARK.sweep(topology, "standard"))
 
 
-def test_company_that_disturbs_is_reduced():
+def test_company_that_disturbs_is_reduced(machine):
     pairs = list(itertools.combinations(range(16), 2))
     calm = [(point(a, b, 8), 50.0) for a, b in pairs] + [(point(0, 1), 50.5)]
-    assert BENCHMARK.refine(calm) == []
+    assert BENCHMARK.refine(calm, machine) == []
     loud = [(point(a, b, 8), 60.0) for a, b in pairs] + [(point(0, 1), 50.0)]
-    again = BENCHMARK.refine(loud)
+    again = BENCHMARK.refine(loud, machine)
     assert len(again) == len(pairs) and {p["company"] for p in again} == {2}
-    assert BENCHMARK.refine(loud + [(p, 60.0) for p in again]) == []  # no fewer than two at a time
+    assert BENCHMARK.refine(loud + [(p, 60.0) for p in again], machine) == []  # no fewer than two at a time
 
 
 def test_the_matrix_is_that_of_the_least_company(machine):

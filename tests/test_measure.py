@@ -21,6 +21,7 @@ from numabench import kernel as abi
 from numabench.errors import MachineError
 from numabench.host import memory
 from numabench.host.memory import IN_TURN, POLICIES, Buffer, beyond_shares
+from numabench.measure import worker
 from numabench.measure.executor import Outcome, ProcessExecutor, read_events, wait_quietly, why
 from numabench.measure.protocol import Companion, Job, JobCase, Timing
 from numabench.measure.worker import without
@@ -237,6 +238,25 @@ def test_a_bind_that_is_refused_says_what_helps(monkeypatch, code, advice):
         Buffer(4096, node=0)
 
 
+def test_large_memory_is_mapped_once_for_all_cases_alike(monkeypatch):
+    mapped = []
+    monkeypatch.setattr(worker, "Buffer", lambda *asked: mapped.append(asked) or Buffer(*asked))
+    someone = object.__new__(worker.Worker)
+    someone.kept, someone.buffer, someone.scratch = {}, None, None
+    least = worker.KEPT_FROM
+    first = someone.take("buffer", 4 * least, least)
+    first.close()
+    second = someone.take("buffer", 4 * least, 4 * least)
+    assert first.address == second.address and (first.size, second.size) == (least, 4 * least)
+    assert first.prove().bytes == least
+    other = someone.take("buffer", 2 * least, least, "thp")  # of another kind: the one before goes
+    assert mapped == [(4 * least, "4k", None, (), "bind"), (2 * least, "thp", None, (), "bind")] and other.size == least
+    small = [someone.take("buffer", 4 * least, 4096, "thp") for _ in range(2)]
+    assert small[0].address != small[1].address and len(mapped) == 4
+    dealt = Buffer(2 * least, "4k", None, (0, 0))
+    assert dealt.serves(2 * least, "4k", None, (0, 0), "bind") and not dealt.serves(least, "4k", None, (0, 0), "bind")
+
+
 def test_huge_pages_are_proven_not_assumed():
     import ctypes
 
@@ -246,7 +266,7 @@ def test_huge_pages_are_proven_not_assumed():
     assert small.prove().huge_bytes == 0
     enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if enabled.exists() and "[never]" not in enabled.read_text():
-        assert wish.prove().huge_bytes > 0
+        assert 0 < wish.prove().huge_bytes <= wish.size and wish.beginning(2 << 20).prove().huge_bytes <= 2 << 20
     wish.close()
     small.close()
 

@@ -11,7 +11,8 @@ from synthetic_sysfs import SyntheticTree
 
 from numabench.benchmarks import ALONE, CROWDED, discover, find, place_threads
 from numabench.benchmarks.loaded_latency import rates
-from numabench.benchmarks.memory_latency import memory_size
+from numabench.benchmarks.memory_bandwidth import TEMPORAL
+from numabench.benchmarks.memory_latency import BEYOND_L2, MAIN, effective_cache, level_sets, memory_size, own_caches
 from numabench.errors import MachineError, UsageError
 from numabench.host.topology import read_topology
 from numabench.measure.plan import PROFILES, expand, job_cases, make_plan, order_cases, parse_selection
@@ -292,6 +293,37 @@ def test_the_largest_set_is_called_memory_only_where_no_cache_holds_it(two_cpus)
     for size, words in ((memory, "(memory)"), (memory // 4, "(memory and caches: only")):
         cases = [{"size": size, "order": "group", "page_size": "thp", "chains": 1, "laps": 1}]
         assert words in find("memory_latency").answers(two_cpus, cases)[-1].text
+
+
+def curve(levels: dict[int, float], memory: int) -> list[tuple[dict, float]]:
+    """Latencies of the main curve at every power of two up to `memory`: those of the smallest level that holds it."""
+    sizes = [1 << k for k in range(11, memory.bit_length())]
+    return [({**MAIN, "size": size}, next((ns for held, ns in levels.items() if size <= held), 100.0)) for size in sizes]
+
+
+def test_what_neighbours_leave_of_a_cache_is_measured_too(tmp_path):
+    tree = SyntheticTree(tmp_path, cores=2, memory_gib=64)
+    topology = read_topology(str(tree.root))
+    caches = own_caches(topology)
+    memory = memory_size(topology, topology.order_cpus()[:1])
+    l3 = caches[3]
+    small, whole = (curve({caches[1]: 1.0, caches[2]: 4.0, held: 30.0}, memory) for held in (l3 // 4, l3))
+    assert effective_cache(small, topology) == pytest.approx(l3 // 4 * 2**0.5, rel=0.5)
+    bandwidth = find("memory_bandwidth")
+    added = bandwidth.refine(small, topology)
+    assert {p["kernel"] for p in added} == set(TEMPORAL) and {p["threads"] for p in added} == {1, 2}
+    assert all(caches[2] < p["size"] < l3 // 4 and bandwidth.place(p, topology) for p in added)
+    assert bandwidth.refine(whole, topology) == []  # as the firmware says: the sweep has that half
+    assert bandwidth.refine([], topology) == bandwidth.refine(small[:-3], topology) == []  # memory was not seen
+
+
+def test_a_level_is_named_by_a_set_that_is_surely_within_it(tmp_path):
+    topology = read_topology(str(SyntheticTree(tmp_path, cores=2).root))
+    caches = own_caches(topology)
+    sizes = [1 << k for k in range(11, 32)]
+    sets = {level: size for level, size, _ in level_sets(sizes, topology)}
+    assert sets["L1"] <= caches[1] // 2 and sets["L2"] <= caches[2] // 2
+    assert caches[2] < sets["L3"] <= min(BEYOND_L2 * caches[2], caches[3] // 2)
 
 
 def test_threads_are_alone_or_related(two_cpus):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 from synthetic_sysfs import SyntheticTree
 
@@ -216,6 +218,18 @@ def test_the_budget_wins(scene):
     assert len(end.cells["why"]) == end.cells["total"]
 
 
+def test_a_short_budget_is_kept_for_pairs(scene):
+    """Once every block has the processes that an interval takes, the rest goes to those that need more for their pairs."""
+    now = [0.0]
+    runner, path = scene(FakeExecutor(sd=0.5, tick=lambda: now.__setitem__(0, now[0] + 1.0)), clock=lambda: now[0], budget=13.5)
+    (paired,) = runner.blocks
+    plain = msgspec.structs.replace(paired, name="plain/1", least=5)
+    runner.blocks, runner.active = [plain, paired], {plain.name: plain, paired.name: paired}
+    runner.costs = dict.fromkeys(runner.active, 1.0)
+    runner.run()
+    assert Counter(t.block for t in trials_of(path)) == {paired.name: 8, "plain/1": 5}
+
+
 def test_a_run_that_used_its_budget_up_says_so(scene):
     """A worker begins no case after the budget's end: the last process may be cut short."""
     now = [0.0]
@@ -263,8 +277,6 @@ def test_a_resumed_run_measures_only_what_is_missing(scene):
 def test_disturbed_samples_are_marked_and_kept(scene):
     class Disturbing(FakeExecutor):
         def execute(self, job, timeout):
-            import msgspec
-
             outcome = super().execute(job, timeout)
             outcome.events = [
                 msgspec.structs.replace(e, sample=msgspec.structs.replace(e.sample, valid=False, reasons=("switched",)))

@@ -131,6 +131,7 @@ class Benchmark(ABC):
     batches: ClassVar[float] = 1.0  # how far apart a thread looks at the clock, in the usual batches
     seconds: ClassVar[float] = 0.0  # and what it takes on top, whatever the window
     refined: ClassVar[str] = ""  # the metric by which `refine` looks; empty: nothing is refined
+    refined_by: ClassVar[str] = ""  # the benchmark that measures it; empty: this one
     most_samples: ClassVar[int | None] = None  # of a case in one process, where one takes seconds
     needs: ClassVar[str] = ""  # what a machine without a place for any case lacks
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
@@ -172,7 +173,7 @@ class Benchmark(ABC):
         it; None: on its own."""
         return [None] * len(cases)
 
-    def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
+    def refine(self, found: list[tuple[Parameters, float]], topology: Topology) -> list[Parameters]:
         """Points to add to those of the sweep, by the medians of `refined` that the processes so far found."""
         return []
 

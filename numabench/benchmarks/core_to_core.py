@@ -104,7 +104,7 @@ class CoreToCore(Benchmark):
             return None
         return Placement(cpus=(p["cpu_a"], p["cpu_b"]), node=memory_node(topology, p["home"]), size=PAGE)
 
-    def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
+    def refine(self, found: list[tuple[Parameters, float]], topology) -> list[Parameters]:
         """All pairs with a quarter of the company, where a pair alone takes another time than in company."""
         least = min((p["company"] for p, _ in found if p["company"] > ALONE_PAIRS), default=ALONE_PAIRS)
         alone = {key(p): ns for p, ns in found if p["company"] == ALONE_PAIRS}

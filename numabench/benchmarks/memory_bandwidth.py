@@ -8,7 +8,7 @@ from array import array
 from ..model import Answer, Axis, View
 from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
-from .memory_latency import PAGE_SIZES, memory_size
+from .memory_latency import PAGE_SIZES, effective_cache, memory_size
 
 LINE = 64
 PAGE = 4096
@@ -25,6 +25,7 @@ VECTORS_PER_CYCLE = (
 PERIOD, WORD, CHECKED_LINES = 2039, 0x9E3779B97F4A7C15, (64 << 20) // LINE  # as in kernels/memory_bandwidth.c
 STEP_LINES = 8  # of NB_STREAM_STEP bytes
 HUGE = 2 << 20
+MUCH_LESS = 0.8  # of the declared cache: its half is then another measurement
 MASK = (1 << 64) - 1
 
 
@@ -34,12 +35,14 @@ def part_bytes(size: int, threads: int) -> int:
     return size // threads // unit * unit
 
 
-def cache_sizes(topology, threads: int) -> list[int]:
-    """For each level of cache the working set of `threads` threads that fills half of what they have of it."""
+def cache_sizes(topology, threads: int, effective: float | None = None) -> list[int]:
+    """For each level of cache the working set of `threads` threads that fills half of what they have of it; of L3 they have `effective`
+    bytes each, by default all of it."""
     cpus, sizes = set(topology.order_cpus()[:threads]), {}
     for cache in topology.caches:
         if cache.holds_data and cache.size_bytes and cache.level <= 3 and cpus & set(cache.cpus):
-            sizes.setdefault(cache.level, []).append(cache.size_bytes // 2)
+            capacity = cache.size_bytes if cache.level < 3 or effective is None else min(cache.size_bytes, int(effective))
+            sizes.setdefault(cache.level, []).append(capacity // 2)
     halves = {level: sum(each) // (PAGE * threads) * PAGE * threads for level, each in sizes.items()}
     return [half for level, half in halves.items() if half and (level < 3 or half > 2 * halves.get(2, 0))]
 
@@ -105,6 +108,7 @@ SIZE_AXIS = Axis(
 class MemoryBandwidth(Streams):
     name = "memory_bandwidth"
     rank = 6
+    refined, refined_by = "latency", "memory_latency"
     title = "Memory bandwidth"
     question = "How many bytes per second do threads stream through caches and memory, and how many threads saturate it?"
     expected = (
@@ -139,6 +143,19 @@ class MemoryBandwidth(Streams):
             {**outside, "kernel": KERNELS if len(topology.vectors) > 1 else TEMPORAL, "threads": few},
             {**outside, "kernel": KERNELS[:1] if profile == "standard" else TEMPORAL, "threads": many},
         ]
+
+    def refine(self, found: list[tuple[Parameters, float]], topology) -> list[Parameters]:
+        """Half of what the last-level cache really holds, where that is much less than the firmware says."""
+        effective = effective_cache(found, topology)
+        if effective is None:
+            return []
+        points = []
+        for threads in thread_counts(len(topology.order_cpus()), topology, False):
+            declared, real = cache_sizes(topology, threads)[-1:], cache_sizes(topology, threads, effective)[-1:]
+            if real and real[0] < MUCH_LESS * declared[0]:
+                common = {"size": real[0], "threads": threads, "vector": topology.vectors[-1], "page_size": "thp"}
+                points += [{"kernel": kernel, **common} for kernel in TEMPORAL]
+        return points
 
     def group(self, p: Parameters) -> tuple:
         return self.preparation(p)  # one instruction set against another in one process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from ..crossing import crossing
 from ..kernel import mean_batch
 from ..model import Answer, Axis, Contrast, View
 from ..units import format_bytes
@@ -29,6 +30,7 @@ MAIN = {"order": "group", "page_size": "thp", "chains": 1, "laps": 1}  # the cur
 MOST_LAPS = 4  # a line has room for as many pointers, each beside its number
 KNEE = 1.15  # times the latency of the next smaller size: the curve rises there; and the step in size that is fine enough
 LEVEL_NOISE = 1.1  # what a nearer level may be slower by in one process: a shared cache that neighbours hold is as far as memory
+BEYOND_L2 = 3  # times L2: a set of L3, of which L2 serves next to nothing
 LEAST_L1_CYCLES = 3.0  # no load-to-use latency of a current core is shorter
 
 
@@ -200,7 +202,7 @@ class MemoryLatency(Chase):
                 wrong += [(p, said), (q, said)]
         return wrong
 
-    def refine(self, found: list[tuple[Parameters, float]]) -> list[Parameters]:
+    def refine(self, found: list[tuple[Parameters, float]], topology) -> list[Parameters]:
         """A size halfway between every two neighbours of the main curve between which it rises, until they are as near as that."""
         curve = [(p, ns) for p, ns in found if p == {**p, **MAIN}]
         curve.sort(key=lambda point: point[0]["size"])
@@ -266,14 +268,25 @@ class MemoryLatency(Chase):
 
 def level_sets(sizes: Iterable[int], topology) -> list[tuple[str, int, int]]:
     """(level, the largest of the sizes that is certainly within it, its bytes by the firmware), nearest first."""
-    found = []
-    for level, capacity in sorted(own_caches(topology).items()):
-        share = max((s for s in sizes if s <= capacity // 2), default=None)
-        if share and level == 3:  # neighbours leave a fraction of a shared cache: well above L2, well below the capacity
-            share = max((s for s in sizes if s <= capacity // 8), default=share)
+    found, caches = [], own_caches(topology)
+    for level, capacity in sorted(caches.items()):
+        most = capacity // 2
+        if level == 3:  # neighbours can leave a small part of a shared cache: as little as L2 does not hold
+            most = min(most, BEYOND_L2 * caches[2] if 2 in caches else capacity // 8)
+        share = max((s for s in sizes if s <= most), default=None)
         if share and level <= 3:
             found.append((f"L{level}", share, capacity))
     return found
+
+
+def effective_cache(found: list[tuple[Parameters, float]], topology) -> float | None:
+    """Bytes that the last-level cache of the first CPU really holds, by the main curve of latencies; None where it does not show."""
+    curve = sorted((p["size"], ns) for p, ns in found if p == {**p, **MAIN})
+    levels = {level: size for level, size, _ in level_sets([size for size, _ in curve], topology)}
+    if "L3" not in levels or curve[-1][0] < memory_size(topology, topology.order_cpus()[:1]):
+        return None
+    step = crossing([point for point in curve if point[0] >= levels["L3"]])
+    return step.at if step else None
 
 
 def own_caches(topology) -> dict[int, int]:

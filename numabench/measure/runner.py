@@ -101,11 +101,18 @@ class Runner:
         fitted = 0
         for block in blocks:
             if (block.name, process) not in recorded:
-                if self.left() < self.costs[block.name]:
+                if self.left() < self.costs[block.name] + self.owed(block):
                     continue
                 self.process(block, process)
             fitted += 1
         return fitted
+
+    def owed(self, block: Block) -> float:
+        """Seconds to be kept for the other blocks that have not yet the processes by which they can be judged, once this one has."""
+        done = Counter(trial.block for trial in self.trials)
+        if done[block.name] < block.least:
+            return 0.0
+        return sum(self.costs[name] * max(0, other.least - done[name]) for name, other in self.active.items())
 
     def left(self) -> float:
         """Seconds of the budget."""

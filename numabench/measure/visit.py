@@ -197,9 +197,9 @@ class Visit:
                     found.setdefault(trial.benchmark, {}).setdefault(sample.case, []).append(sample)
         added = []
         for benchmark in self.benchmarks:
-            cases = found.get(benchmark.name, {}).values() if benchmark.refined else ()
+            cases = found.get(benchmark.refined_by or benchmark.name, {}).values() if benchmark.refined else ()
             curve = [(case[0].parameters, median(s.metrics[benchmark.refined] for s in case)) for case in cases]
-            planned, _ = plan_cases(benchmark, benchmark.refine(curve), self.topology, self.plan.timing)
+            planned, _ = plan_cases(benchmark, benchmark.refine(curve, self.topology), self.topology, self.plan.timing)
             first = sum(block.benchmark == benchmark.name for block in self.plan.blocks)
             added += make_blocks(benchmark, planned, self.topology, first)
         self.plan = msgspec.structs.replace(self.plan, blocks=(*self.plan.blocks, *added))

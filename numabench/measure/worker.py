@@ -136,7 +136,7 @@ class Worker:
         self.release()
         asked = (case.page_size, case.node, case.parts, case.policy)
         alike = [c.size for c in self.job.cases if (c.page_size, c.node, c.parts, c.policy) == asked]
-        self.buffer = self.take("buffer", max(case.size, *alike), case.size, *asked)
+        self.buffer = self.take("buffer", max([case.size, *alike]), case.size, *asked)
         self.scratch = self.take("scratch", max(c.scratch for c in self.job.cases), max(case.scratch, 1))
         self.load(self.buffer, self.scratch, arguments, self.timing.window, self.benchmark.batches * self.timing.batch)
         for member in members:

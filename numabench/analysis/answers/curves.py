@@ -7,14 +7,13 @@ import math
 
 import pandas as pd
 
+from ...crossing import crossing
 from ...model import HIGHER, Answer
 from ...units import format_bytes, format_number, format_quantity
 from ..estimate import FEW_BLOCKS, paired, summarise_pairs
 from ..segments import text_of
 from ..structure import parameter_columns
 from .evidence import Data, Found, along, design_text, interval_text, point_text, quantity, select
-
-STEP = 1.2  # a plateau that is no more than this times the one before is no step
 
 
 def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[bool, bool]:
@@ -209,20 +208,16 @@ def capacity(data: Data, answer: Answer) -> Found:
     points = list(zip(rows.get(answer.axis, ()), rows["value"], strict=True))
     if len(points) < 3 or points[0][0] != first or points[-1][0] != last:
         return Found(problem=f"too few valid samples of {answer.metric} between {said(first)} and {said(last)}", usable=False)
-    limit = math.sqrt(points[0][1] * points[-1][1])
-    beyond = next((index for index, (_, value) in enumerate(points) if value > limit), None)
-    if not beyond or points[-1][1] < STEP * points[0][1]:
+    found = crossing(points)
+    if not found:
         return Found(problem=f"the curve has no step between {said(first)} and {said(last)}", usable=False)
-    (a, low), (b, high) = points[beyond - 1], points[beyond]
-    share = math.log(limit / low) / math.log(high / low)
-    size = math.exp(math.log(a) + share * math.log(b / a))
     return Found(
-        value=size,
-        low=a,
-        high=b,
+        value=found.at,
+        low=found.low,
+        high=found.high,
         unit=unit,
-        value_text=said(size),
-        interval_text=f"{said(a)} to {said(b)}",
+        value_text=said(found.at),
+        interval_text=f"{said(found.low)} to {said(found.high)}",
     )
 
 
