@@ -19,7 +19,7 @@
 
 enum { NB_PREPARE, NB_MEASURE };
 enum { NB_OK, NB_UNSUPPORTED }; /* what nb_run returns */
-enum { NB_LOWER_IS_BETTER = -1, NB_HIGHER_IS_BETTER = 1 };
+enum { NB_LOWER_IS_BETTER = -1, NB_NEITHER_IS_BETTER, NB_HIGHER_IS_BETTER };
 
 struct nb_parameter { /* `choices` ("a|b|c") makes it an enumeration: the value is the index */
     const char *name, *choices, *summary;

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from .errors import MachineError, UsageError
-from .model import HIGHER, LOWER, Metric
+from .model import HIGHER, LOWER, NEITHER, Metric
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,7 +154,7 @@ class Kernel:
                 name=m.name.decode(),
                 unit=m.unit.decode(),
                 summary=m.summary.decode(),
-                polarity=LOWER if m.polarity < 0 else HIGHER,
+                polarity=(NEITHER, HIGHER, LOWER)[m.polarity],
             )
             for m in descriptor.metrics[: descriptor.n_metrics]
         }

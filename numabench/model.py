@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-LOWER, HIGHER = "lower", "higher"  # polarity: which direction is better
+LOWER, HIGHER, NEITHER = "lower", "higher", "neither"  # polarity: which direction is better
 
 Value = str | int | float
 

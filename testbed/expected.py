@@ -18,6 +18,7 @@ ROUNDS = 400  # of a loop; a fifth is left out as the start
 LOOP_INSTRUCTIONS = (
     16  # around one operation of a kernel (10 to 25): hidden by the transfer of a line, or small against the operation
 )
+OPERATION_INSTRUCTIONS = 9  # of a single operation's turn
 CHASE_LINE = 64  # what numabench takes for a line, whatever it is
 CHASE_GROUP = 256 << 10  # bytes within which the chase of order `group` is shuffled
 GROUPS = 20  # of them drawn, for the share of hits
@@ -86,6 +87,15 @@ def contended_atomic(machine: Machine, cpus: list[int]) -> float:
 def hop(machine: Machine, a: int, b: int) -> float:
     """One way of a line between two CPUs that turn a word back and forth by compare-and-swap: half a round trip."""
     return Loops(machine).period([a, b], lambda index: [(0, ATOMIC)]) / 2
+
+
+def single_operation(machine: Machine, kind: str, cpu: int, holder: int | None = None) -> float:
+    """One operation on a line that `holder`, or the CPU itself, has modified. The next address waits for it: from a table at hand, and after an
+    atomic operation also from the buffer's own address, which compilers then look up anew."""
+    timing = machine.timing
+    reach = timing.hit if holder is None else timing.core_to_core[cpu][holder]
+    own = timing.atomic + timing.hit if kind == ATOMIC else 0.0
+    return OPERATION_INSTRUCTIONS * timing.instruction + timing.hit + own + reach
 
 
 def false_sharing_penalty(machine: Machine, a: int, b: int) -> float:

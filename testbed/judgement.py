@@ -22,6 +22,7 @@ TOLERANCE = 0.02  # of a latency
 HOP_SLACK = 4.0  # ns: a hop's loops look for the line every few ns
 SAME = 0.05  # `numabench compare --same`: one visit a side carries an assumed 1 % between visits, so that 3 % could hardly be met
 KERNEL_SHARE = 96 << 20  # bytes of a node that the guest's kernel may keep for itself
+OPERATIONS = {"load": expected.READ, "add": expected.ATOMIC, "cas": expected.ATOMIC}  # single ones that are judged
 TAILS = ("wait_p999", "wait_max")  # of single operations; what interrupts in the guest cost is not given
 
 
@@ -61,8 +62,11 @@ def judge_visit(visit: Visit) -> list[Finding]:
     estimates = estimates[estimates["main"]]
     pairs = pairs_of(run)
     findings += judge_nodes(machine, run, estimates)
-    cores = numabench.load(visit.cores).estimates()
-    findings += judge_matrix(machine, cores[cores["main"]])
+    cores = numabench.load(visit.cores)
+    among = cores.estimates()
+    among = among[among["main"]]
+    findings += judge_matrix(machine, among)
+    findings += judge_operations(machine, cores, among)
     for relation, (a, b) in pairs.items():
         findings += judge_pair(machine, run, estimates, relation, a, b)
     return findings
@@ -103,6 +107,25 @@ def judge_matrix(machine: Machine, estimates) -> list[Finding]:
             row = rows[(rows["cpu_a"] == x) & (rows["cpu_b"] == y)]
             wanted = expected.hop(machine, x, y)
             findings.append(number(machine, "core to core", f"{x} to {y}", wanted, row, "ns", HOP_SLACK))
+    return findings
+
+
+def judge_operations(machine: Machine, run, estimates) -> list[Finding]:
+    """Single operations on a modified line: of one's own, and of the CPU of each relation."""
+    rows = estimates[(estimates["benchmark"] == "single_operations") & (estimates["metric"] == "latency")]
+    places = {
+        sample.parameters["placement"]: tuple(thread.cpu for thread in sample.threads)
+        for trial in run.log.trials
+        if trial.benchmark == "single_operations"
+        for sample in trial.samples
+    }
+    findings = []
+    for relation, cpus in places.items():
+        where = f"CPU {cpus[0]} alone" if len(cpus) == 1 else f"CPUs {cpus[0]}, {cpus[1]} ({relation})"
+        for operation, kind in OPERATIONS.items():
+            row = rows[(rows["placement"] == relation) & (rows["operation"] == operation)]
+            wanted = expected.single_operation(machine, kind, *cpus)
+            findings.append(number(machine, f"{operation} of a modified line", where, wanted, row, "ns", HOP_SLACK))
     return findings
 
 

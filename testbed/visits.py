@@ -35,9 +35,13 @@ SETTINGS = {
 BENCHMARKS = tuple(SETTINGS)
 PROCESSES = 6
 OPTIONS = ("--window", "1ms", "--samples", "2", "--budget", "20m")
-#: A run of its own: one process, of few CPUs, since many that spin take long, and `operation` is also a parameter of the counters.
-CORES = ("run", "core_to_core", "--set", "operation=cas", "--window", "1ms", "--budget", "20m", "--processes", "1")
-KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "sentinel")
+#: A run of its own: one process, of few CPUs, since many that spin take long, and `operation` is also a parameter of the counters. Of single operations
+#: only those on modified lines: flushes, by which the other states are prepared, are not modelled.
+CORES = (
+    *("run", "core_to_core", "single_operations", "--set", "operation=cas,load,add", "--set", "state=modified"),
+    *("--window", "1ms", "--budget", "20m", "--processes", "1"),
+)
+KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "single_operations", "sentinel")
 TIMEOUT = 900.0
 SLOWER = 1.1  # what the comparison has to find
 
@@ -45,7 +49,7 @@ SLOWER = 1.1  # what the comparison has to find
 @dataclass(frozen=True)
 class Visit:
     """One boot of one machine. `log` is the run log, `topology` what `numabench machine --format json` printed, `cores` the log of
-    the matrix between all CPUs; the last two only of a boot that looked at the machine."""
+    what few CPUs are to each other; the last two only of a boot that looked at the machine."""
 
     machine: Machine
     log: Path

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import msgspec
 import pytest
@@ -118,6 +119,11 @@ def test_nothing_comparable():
     found = compare(make_log(benchmarks=(latency,), processes=2), make_log("other", benchmarks=(matrix,), processes=2))
     page = render_comparison(found)
     assert found.exit_code == 4 and "Nothing could be compared" in page
+    said = versus.obstacle_sentences(found, {})
+    counts = Counter(found.cells["verdict"])
+    assert sum(int(sentence.split()[0]) for sentence in said) == counts["incomparable"] + counts["failed"]
+    assert any("incomparable: measured in base only, such as toy_latency, " in s for s in said)
+    assert all(sentence.split(",")[0] in page for sentence in said)
 
 
 def test_curves_share_axes_and_maps_one_colour_scale(sides, monkeypatch):

@@ -235,6 +235,8 @@ def test_where_lines_are_dear_a_hop_and_an_atomic_are_transfers(name):
         assert expected.hop(machine, 0, other) == pytest.approx(transfer, rel=1e-6)
         assert expected.contended_atomic(machine, [0, other]) == pytest.approx(2 * transfer, rel=1e-6)
         assert expected.false_sharing_penalty(machine, 0, other) == transfer - machine.timing.hit
+        near, far = (expected.single_operation(machine, expected.READ, 0, *holder) for holder in ((), (other,)))
+        assert far - near == pytest.approx(transfer - machine.timing.hit)
 
 
 def test_alone_an_atomic_is_its_own_price():

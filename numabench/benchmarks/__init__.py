@@ -24,6 +24,12 @@ ENTRY_POINTS = "numabench.benchmarks"
 ALONE = "alone"  # placement of a single thread
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
+#: What benchmarks are about.
+TOPICS = {
+    "memory": "latency, bandwidth and placement of memory",
+    "cores": "what cores cost each other: shared lines, locks, ordering",
+}
+
 #: Relations of CPUs as the report's sentences say them.
 RELATION_WORDS = {
     "smt": "siblings of one core",
@@ -113,6 +119,7 @@ class Benchmark(ABC):
 
     name: ClassVar[str]
     kernel: ClassVar[str]
+    topic: ClassVar[str] = ""  # one of TOPICS, by which it can be asked for together with others
     title: ClassVar[str]
     question: ClassVar[str]
     expected: ClassVar[str]
@@ -274,6 +281,16 @@ def discover() -> dict[str, Benchmark]:
     return {benchmark.name: benchmark for benchmark in sorted(found, key=lambda b: (b.rank, b.name))}
 
 
+def choose(names: Sequence[str]) -> list[Benchmark]:
+    """The benchmarks of these names and topics in their order, each once; all of them where none is named."""
+    known = discover()
+    chosen: dict[str, Benchmark] = {}
+    for name in names:
+        about = [b for b in known.values() if b.topic == name] if name in TOPICS else []
+        chosen |= {b.name: b for b in about or [find(name)]}
+    return list((chosen or known).values())
+
+
 def find(name: str) -> Benchmark:
     """The benchmark called `name`; an unknown one is answered with the nearest names."""
     from difflib import get_close_matches
@@ -284,5 +301,5 @@ def find(name: str) -> Benchmark:
     near = get_close_matches(name, known, 3, 0.5)
     raise UsageError(
         f"there is no benchmark {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}",
-        f"numabench list shows them: {', '.join(sorted(known))}",
+        f"numabench list shows them: {', '.join(sorted(known))}; or the topics {', '.join(TOPICS)}",
     )

@@ -17,6 +17,7 @@ PAGE, OBJECT = 4096, 256  # as in kernels/card_marking.c
 class CardMarking(Benchmark):
     name = kernel = "card_marking"
     rank = 11
+    topic = "cores"
     title = "Card marking"
     question = "What does a write barrier that marks cards cost when threads mark neighbouring cards, and when does it pay to look first?"
     expected = (

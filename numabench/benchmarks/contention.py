@@ -69,6 +69,7 @@ FAIRNESS = ("fairness_1ms", "fairness_10ms", "fairness_100ms", "fairness_1s")
 class Contention(Benchmark):
     name = kernel = "contention"
     rank = 2
+    topic = "cores"
     title = "Mutex, atomic and what lies between"
     question = "From how many threads, and with what work inside, is a lock better than an atomic update, and which lock is it?"
     expected = (

@@ -20,6 +20,7 @@ DISTURBING = 0.02  # a pair that company changes by more than this is measured w
 class CoreToCore(Benchmark):
     name = kernel = "core_to_core"
     rank = 2
+    topic = "cores"
     title = "Core to core"
     question = "How long does a cache line take from one CPU to another, and which CPUs are near each other?"
     expected = (

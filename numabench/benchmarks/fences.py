@@ -24,6 +24,7 @@ BEFORE = {"nothing": "Alone", "store": "After a store"}
 class Fences(Benchmark):
     name = kernel = "fences"
     rank = 13
+    topic = "cores"
     title = "Fences"
     question = "What does it cost to order memory accesses, alone and after a store?"
     expected = (

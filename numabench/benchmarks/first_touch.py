@@ -14,6 +14,7 @@ SPENT_SLOT = 6  # of `value`, as in kernels/first_touch.c
 class FirstTouch(Benchmark):
     name = kernel = "first_touch"
     rank = 9
+    topic = "memory"
     title = "First touch of memory"
     question = "What does a page cost before it can be used, on which node, and how do threads get in each other's way?"
     expected = (

@@ -40,6 +40,7 @@ CHASED = 0.03  # of a core's bandwidth that another core's chase may take
 class LoadedLatency(Benchmark):
     name = kernel = "loaded_latency"
     rank = 8
+    topic = "memory"
     title = "Latency under load"
     question = "What does a load cost while others stream, and how much can they stream before it suffers?"
     expected = (

@@ -108,6 +108,7 @@ SIZE_AXIS = Axis(
 class MemoryBandwidth(Streams):
     name = "memory_bandwidth"
     rank = 6
+    topic = "memory"
     refined, refined_by = "latency", "memory_latency"
     title = "Memory bandwidth"
     question = "How many bytes per second do threads stream through caches and memory, and how many threads saturate it?"

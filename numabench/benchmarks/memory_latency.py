@@ -104,6 +104,7 @@ class Chase(Benchmark):
 class MemoryLatency(Chase):
     name = "memory_latency"
     rank = 3
+    topic = "memory"
     title = "Memory latency by working set"
     question = "How long does a load take that must wait for the one before, from the first cache to memory?"
     expected = (

@@ -39,6 +39,7 @@ def allowed(test: str, ordering: str, machine: str) -> bool:
 class MemoryOrdering(Benchmark):
     name = kernel = "memory_ordering"
     rank = 12
+    topic = "cores"
     title = "Memory ordering"
     question = "Which orders of two memory accesses do other CPUs see, and how often?"
     expected = (

@@ -14,6 +14,7 @@ CHAINS = (1, 2, 4, 8, 16)
 class MemoryParallelism(Chase):
     name = "memory_parallelism"
     rank = 4
+    topic = "memory"
     title = "Memory-level parallelism"
     question = "How many lines can a core have on their way at once?"
     expected = (

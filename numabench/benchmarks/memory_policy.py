@@ -18,6 +18,7 @@ WORDS = {
 class MemoryPolicy(Streams):
     name = "memory_policy"
     rank = 8
+    topic = "memory"
     title = "Placement policies"
     question = "Do the cores of a node stream faster if their memory is spread over several nodes?"
     expected = (

@@ -11,6 +11,7 @@ from .memory_latency import PAGE_SIZES, memory_size
 class NodeBandwidth(Streams):
     name = "node_bandwidth"
     rank = 7
+    topic = "memory"
     title = "Bandwidth between NUMA nodes"
     question = "How much slower does memory of another node stream?"
     expected = (

@@ -10,6 +10,7 @@ from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_size, same_
 class NodeLatency(Chase):
     name = "node_latency"
     rank = 5
+    topic = "memory"
     title = "Latency between NUMA nodes"
     question = "How much farther is the memory of another node?"
     expected = "The diagonal (local memory) is lowest; remote nodes follow the machine's links, which the firmware's distances only hint at."

@@ -16,6 +16,7 @@ REPAIRED_SLOT, FIRST_SLOT, AT_HOME_SLOT = 6, 7, 8  # of `value`, as in kernels/n
 class NumaBalancing(Benchmark):
     name = kernel = "numa_balancing"
     rank = 11
+    topic = "memory"
     title = "Repair of a wrong placement"
     question = "How long does a program run on memory of a wrong node until the kernel has brought it home?"
     expected = (

@@ -28,6 +28,7 @@ OPERATIONS = ("store", "increment", "atomic_add")
 class PaddedCounters(Benchmark):
     name = kernel = "padded_counters"
     rank = 1
+    topic = "cores"
     title = "Padded and unpadded counters"
     question = "What does it cost when two threads write to one cache line, and from which distance on is it free?"
     expected = (

@@ -15,6 +15,7 @@ SAID_PAIRS = 12  # answers; the matrix shows the others
 class PageMigration(Benchmark):
     name = kernel = "page_migration"
     rank = 10
+    topic = "memory"
     title = "Moving pages between nodes"
     question = "What does it cost to move memory to another node, and from how many uses on is it worth it?"
     expected = (

@@ -14,6 +14,7 @@ ROLES = {"publish_time": "the writer", "read_time": "a reader"}
 class Publication(Benchmark):
     name = kernel = "publication"
     rank = 10
+    topic = "cores"
     title = "Publication"
     question = "What does it cost to hand a pointer to other threads, for the one who writes it and for those who read?"
     expected = (

@@ -29,6 +29,7 @@ BYTES = 7 * 4096
 class SingleOperations(Benchmark):
     name = kernel = "single_operations"
     rank = 9
+    topic = "cores"
     title = "Single operations"
     question = "What does one load, store or atomic operation cost on a line that is modified, exclusive, shared or owned, here or elsewhere?"
     expected = (

@@ -15,6 +15,7 @@ LINES = tuple(1 << k for k in range(4, 18))  # 16 pages to 512 MiB of them; pack
 class TlbLatency(Chase):
     name = "tlb_latency"
     rank = 4
+    topic = "memory"
     title = "Translation of addresses"
     question = "What does the translation of an address cost, and how much memory does the TLB reach?"
     expected = (

@@ -64,7 +64,7 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
     from rich.table import Table
     from rich.text import Text
 
-    from ..report.versus import machine_line, scope_sentence, summary_sentence
+    from ..report.versus import machine_line, obstacle_sentences, scope_sentence, summary_sentence
 
     console.print(Text(summary_sentence(comparison)), style="bold")
     console.print(Text(scope_sentence(comparison)))
@@ -79,10 +79,13 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
         for what, left, right in comparison.differs:
             table.add_row(escape(what), Text(_short(left)), Text(_short(right)))
         console.print(table)
+    for sentence in obstacle_sentences(comparison, descriptors):
+        console.print(Text(sentence))
     if not all_cells:
         console.print(verdict_counts(comparison))
         print_changes(console, comparison)
-    for name in comparison.cells["benchmark"].unique() if all_cells else ():
+        return
+    for name in comparison.cells["benchmark"].unique():
         cells = comparison.cells[comparison.cells["benchmark"] == name]
         descriptor = descriptors.get(name)
         for metric in sorted(cells["metric"].unique(), key=[m.name for m in descriptor.metrics].index if descriptor else str):

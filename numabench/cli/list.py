@@ -15,42 +15,52 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """Show the benchmarks, or one with its parameters, metrics and notes.
+    """Show the benchmarks, those of a topic (memory, cores), or one with its parameters and notes.
 
     \b
     Examples:
       numabench list
+      numabench list memory
       numabench list padded_counters
     """
     from rich.console import Console
     from rich.table import Table
 
-    from ..benchmarks import discover, find
+    from ..benchmarks import TOPICS, choose, find
+    from ..measure.plan import named_values
 
     console = Console(highlight=False)
-    if name is None:
+    if name is None or name in TOPICS:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("benchmark", no_wrap=True)
+        table.add_column("topic", no_wrap=True)
         table.add_column("question")
-        for benchmark in discover().values():
-            table.add_row(benchmark.name, benchmark.question)
+        for benchmark in choose([name] if name else []):
+            table.add_row(benchmark.name, benchmark.topic or "–", benchmark.question)
         console.print(table)
-        console.print("\nDetails: numabench list NAME. Measure: numabench run NAME", style="dim")
+        console.print(
+            "\nDetails: numabench list NAME. Measure: numabench run NAME, or all of a topic: numabench run TOPIC", style="dim"
+        )
         return
     benchmark = find(name)
     console.print(f"[bold]{benchmark.name}[/]: {benchmark.title}\n{benchmark.question}\n")
-    console.print(f"[bold]Expected[/] {benchmark.expected}\n")
+    console.print(f"[bold]Expected[/] {plain(benchmark.expected)}\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("parameter", "values", "meaning"):
         table.add_column(title)
     for axis in benchmark.axes:
-        values = ", ".join(format_value(axis, value) for value in axis.values) or "depends on the machine"
+        values = ", ".join(format_value(axis, value) for value in axis.values or named_values(axis)) or "depends on the machine"
         values += allowed(axis)
         table.add_row(axis.name, values, f"{axis.summary}{f' ({axis.unit})' if axis.unit else ''}")
     console.print(table)
     for note in benchmark.notes:
-        console.print(f"\n• {note}")
+        console.print(f"\n• {plain(note)}")
     console.print(f"\nMeasure some of it: numabench run {benchmark.name} --set {benchmark.axes[0].name}=VALUE,VALUE", style="dim")
+
+
+def plain(text: str) -> str:
+    """Without the marks that a page turns into another typeface."""
+    return text.replace("`", "")
 
 
 def format_value(axis: Axis, value: Value) -> str:

@@ -14,7 +14,7 @@ MOST_FAILURES = 5  # that are printed; the log has all
 
 
 @click.command("run")
-@click.argument("benchmarks", nargs=-1, metavar="[BENCHMARK]...")
+@click.argument("benchmarks", nargs=-1, metavar="[BENCHMARK | TOPIC]...")
 @click.option(
     "--profile",
     default="standard",
@@ -53,7 +53,7 @@ MOST_FAILURES = 5  # that are printed; the log has all
 )
 @click.option("--require-precision", is_flag=True, help="Exit with 5 unless every cell reached the target.")
 @click.option("--report/--no-report", "with_report", default=False, help="Render the report beside the log as well.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress display.")
+@click.option("-q", "--quiet", is_flag=True, help="No plan and no progress display.")
 def command(
     resume: Path | None,
     output: Path,
@@ -67,11 +67,13 @@ def command(
     """Measure this machine and write a run log.
 
     Each case is measured by several processes, each of which proves where its threads and pages were. Measuring goes on until
-    every cell is known to the target precision, or the budget is used up.
+    every cell is known to the target precision, or the budget is used up. The topics `memory` and `cores` stand for all
+    benchmarks of theirs (numabench list).
 
     \b
     Examples:
       numabench run --profile quick
+      numabench run memory
       numabench run padded_counters --set stride=8,64,128 --set spacing=200
       numabench run memory_latency --set size=16k,1M,256M --processes 10
       numabench run --resume results/host/20260101T120000Z.jsonl
@@ -93,7 +95,8 @@ def command(
         return 0
     with opened_root(root) as folder:
         visit = Visit(request, folder)
-    print_plan(console, visit)
+    if plan_only or not quiet:
+        print_plan(console, visit)
     if plan_only:
         return 0
     path = resume or log_path(output, read_machine(alias=request.alias).alias)

@@ -164,10 +164,13 @@ def accepts(axis: Axis, value: Value) -> bool:
         return False
 
 
+def named_values(axis: Axis) -> list[str]:
+    """The words that an axis takes; empty where it takes numbers."""
+    return [ALONE, *RELATIONS[1:], CROWDED] if axis.name == "placement" else [v for v in axis.values if isinstance(v, str)]
+
+
 def parse_value(axis: Axis, word: str) -> Value:
-    named = RELATIONS if axis.name == "placement" else [v for v in axis.values if isinstance(v, str)]
-    if named:
-        allowed = [*named, ALONE, CROWDED] if axis.name == "placement" else named
+    if allowed := named_values(axis):
         if word not in allowed:
             raise UsageError(f"{axis.name} has no value {word!r}{near(word, allowed)}", f"choose among {', '.join(allowed)}")
         return word
@@ -234,8 +237,10 @@ def make_plan(
         skipped += left_out
         blocks += make_blocks(benchmark, planned, topology)
     if not blocks:
+        chosen = " ".join(f"{name}={','.join(map(str, values))}" for name, values in selection.items())
+        why = f"no case has {chosen} beside the values of profile {profile}; set those that it goes with as well"
         raise MachineError(
-            f"nothing is left to measure: {skipped[0] if skipped else 'these values make no case on this machine'}",
+            f"nothing is left to measure: {skipped[0] if skipped else why}",
             "numabench list NAME shows the parameters, numabench machine what is here",
         )
     looks = (processes,) if processes else LOOKS

@@ -13,7 +13,7 @@ import msgspec
 
 from .. import __version__
 from .. import kernel as abi
-from ..benchmarks import Benchmark, discover, find
+from ..benchmarks import Benchmark, choose
 from ..errors import LogError, MachineError, UsageError
 from ..host.machine import read_machine
 from ..host.memory import available_bytes, reserved_bytes
@@ -36,7 +36,7 @@ MEMORY_SHARE = 0.8  # of what is available that a working set may take
 class Request(Frozen):
     """What was asked for; the header keeps it, so that a resume asks for the same."""
 
-    benchmarks: tuple[str, ...] = ()  # empty: all
+    benchmarks: tuple[str, ...] = ()  # names and topics; empty: all
     profile: str = "standard"
     settings: tuple[str, ...] = ()  # axis=value,value
     cpus: str = ""  # empty: all allowed ones
@@ -67,7 +67,7 @@ class Visit:
     def __init__(self, request: Request, root: str = "/"):
         self.request, self.root = request, root
         self.topology = restrict(read_topology(root), request.cpus)
-        self.benchmarks = [find(name) for name in request.benchmarks] or list(discover().values())
+        self.benchmarks = choose(request.benchmarks)
         self.plan = self._plan()
 
     def _plan(self) -> Plan:

@@ -148,6 +148,9 @@ def _cache(level: Any, kind: Any, size: Any, line: Any, shared: int | None, numb
     )
 
 
+PUBLISHED = "published"  # the profile of an imported matrix: one figure a cell, and nothing was asked of it
+
+
 def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: float) -> dict[str, Any]:
     """What was asked and how far it was reached: counts over first metrics, since the metrics of a sample share its fate."""
     first = {(b.name, b.metrics[0].name) for b in log.benchmarks if b.metrics}
@@ -187,6 +190,7 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
         "cells": len(cells),
         "reached": int(reached.sum()),
         "target": target,
+        "published": all(h.plan.get("profile") == PUBLISHED for h in log.headers),
         "why": why.most_common(),
         "visits": visits,
         "sessions": len({(h.run, h.session) for h in log.headers}),

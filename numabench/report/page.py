@@ -5,6 +5,7 @@ Nothing on a page comes from anywhere else: style sheet, script and figures are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import msgspec
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..model import BenchmarkRecord, Header
 from ..runlog.read import RunLog
@@ -34,8 +35,14 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["code"] = marked
     made.globals.update(style=page_style, script=Markup((TEMPLATES / "page.js").read_text()), words=facts.words)
     return made
+
+
+def marked(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def page_style() -> Markup:

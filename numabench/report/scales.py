@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..model import Axis, Value
+from ..model import HIGHER, LOWER, Axis, Value
 from ..units import format_bytes, format_number, prefixed
 
 LOG_SPAN = 20.0  # values that span more than this get a logarithmic axis: below it a linear one shows the steps honestly
@@ -103,3 +103,8 @@ def tick_text(value: float) -> str:
     if value == 0:
         return "0"
     return f"{value:g}" if 1e-3 <= abs(value) < 1e6 else format_number(value, 2)
+
+
+def better(polarity: str) -> str:
+    """Which way is better, as a sentence; empty where neither is."""
+    return f"{polarity.capitalize()} is better." if polarity in (LOWER, HIGHER) else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from ..model import Axis, BenchmarkRecord, Contrast, Metric, Value, View
-from .scales import format_value, in_order, plain
+from .scales import better, format_value, in_order, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,6 +185,6 @@ def caption(selection: Selection, common: dict[str, Value]) -> str:
         parts.append("Everywhere: " + ", ".join(selection.name(n, v) for n, v in fixed.items()) + ".")
     if selection.ratio:
         parts.append(f"Ratio of {selection.metric.name.replace('_', ' ')}, from pairs inside the same processes.")
-    parts.append(f"{selection.metric.polarity.capitalize()} is better.")
+    parts.append(better(selection.metric.polarity))
     parts.append("Bars and bands are 95 % intervals.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))

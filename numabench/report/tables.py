@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..model import Axis, BenchmarkRecord, Contrast
 from ..units import format_number
-from .scales import format_value, in_order, plain, shared_prefix
+from .scales import better, format_value, in_order, plain, shared_prefix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ REASONS = {
     "no_valid_samples_new": "new has no undisturbed sample",
     "failed_trials_base": "trials failed in base",
     "failed_trials_new": "trials failed in new",
-    "polarity_unknown": "which direction is better is not recorded",
+    "polarity_unknown": "neither direction is better, or which one is not recorded",
 }
 
 VERDICTS = {
@@ -295,7 +295,7 @@ def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metri
         ("reasons", False),
     ]
     polarity = rows["polarity"].iloc[0] if len(rows) else ""
-    note = " ".join(filter(None, (fixed, f"{polarity.capitalize()} is better." if polarity else "", more)))
+    note = " ".join(filter(None, (fixed, better(polarity), more)))
     return Table(metric.replace("_", " "), tuple(columns), tuple(table), note)
 
 

@@ -56,6 +56,20 @@ def summary_sentence(comparison: Any) -> str:
     )
 
 
+def obstacle_sentences(comparison: Any, descriptors: dict[str, BenchmarkRecord]) -> list[str]:
+    """`12 incomparable: measured in base only, such as core_to_core, operation cas`: one line for each reason not to judge."""
+    cells = comparison.cells[comparison.cells["verdict"].isin(("incomparable", "failed"))]
+    found: dict[tuple[str, str], list[Any]] = {}
+    for _, row in cells.iterrows():
+        found.setdefault((row["verdict"], row["reasons"][0] if row["reasons"] else ""), []).append(row)
+    said = []
+    for (verdict, code), rows in sorted(found.items(), key=lambda item: -len(item[1])):
+        example = cell_name(rows[0], descriptors.get(rows[0]["benchmark"]))
+        such = f"such as {rows[0]['benchmark']}, {example}" if len(rows) > 1 else f"{rows[0]['benchmark']}, {example}"
+        said.append(f"{len(rows)} {verdict}: {tables.reason_text([code])}, {such}")
+    return said
+
+
 def scope_sentence(comparison: Any) -> str:
     """About what the verdicts are: one machine, these machines, or two groups."""
     sides = len(comparison.base_machines), len(comparison.new_machines)
@@ -93,6 +107,7 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None)
         "title": "numabench compare: " + " against ".join(aliases),
         "summary": summary_sentence(comparison),
         "scope": scope_sentence(comparison),
+        "obstacles": obstacle_sentences(comparison, descriptors),
         "comparison": comparison,
         "base": [machine_line(m) for m in comparison.base_machines],
         "new": [machine_line(m) for m in comparison.new_machines],

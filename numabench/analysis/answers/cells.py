@@ -13,7 +13,7 @@ from ...units import format_number, format_quantity, plural
 from ..estimate import DISTURBED_SHARE, FEW_BLOCKS, paired, summarise_pairs
 from ..segments import text_of
 from ..structure import parameter_columns
-from .evidence import Data, Found, design_text, interval_text, matching, point_text, quantity, select
+from .evidence import Data, Found, design_text, interval_text, matching, no_figure, point_text, quantity, select
 
 TRIALS = "trials"
 RULE_OF_THREE = 3.0
@@ -23,7 +23,7 @@ def cell(data: Data, answer: Answer) -> Found:
     rows = select(data.estimates[(data.estimates["metric"] == answer.metric) & data.estimates["main"]], answer.where, data.record)
     rows = rows[rows["value"].notna()]
     if rows.empty:
-        return Found(problem=f"no valid samples of {answer.metric} at {point_text(answer.where)}", usable=False)
+        return no_figure(data, answer.metric, answer.where)
     row = rows.iloc[0]
     unit = data.metric(answer.metric).unit
     design = design_text(row["processes"], row["sessions"], row["distance"])
@@ -88,7 +88,7 @@ def pairwise(data: Data, answer: Answer) -> Found:
     values, controls = select(rows, answer.where, data.record), select(rows, other, data.record)
     for point, side in ((answer.where, values), (other, controls)):
         if side["value"].notna().sum() == 0:
-            return Found(problem=f"no valid samples of {answer.metric} at {point_text(point)}", usable=False)
+            return no_figure(data, answer.metric, point)
     shared = [p for p in parameter_columns(rows) if p not in answer.against]
     table = summarise_pairs(paired(values, controls, shared))
     row = table[table["main"]].iloc[0]
@@ -168,9 +168,7 @@ def ranking(data: Data, answer: Answer) -> Found:
     rows = select(data.estimates[data.estimates["metric"] == answer.metric], answer.where, data.record, free=answer.axis)
     rows = rows[rows["value"].notna()]
     if rows.empty or answer.axis not in rows.columns:
-        return Found(
-            problem=f"no valid samples of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False
-        )
+        return no_figure(data, answer.metric, answer.where)
     distance = rows.groupby("distance")["processes"].sum().idxmax()
     rows = rows[rows["distance"] == distance].sort_values("value", ascending=metric.polarity != HIGHER)
     names = [text_of(v) for v in rows[answer.axis]]

@@ -13,7 +13,7 @@ from ...units import format_bytes, format_number, format_quantity
 from ..estimate import FEW_BLOCKS, paired, summarise_pairs
 from ..segments import text_of
 from ..structure import parameter_columns
-from .evidence import Data, Found, along, design_text, interval_text, point_text, quantity, select
+from .evidence import Data, Found, along, design_text, interval_text, no_figure, point_text, quantity, select
 
 
 def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[bool, bool]:
@@ -227,9 +227,7 @@ def crossover(data: Data, answer: Answer) -> Found:
     rows = data.medians[data.medians["metric"] == answer.metric]
     sides = [select(rows, where, data.record, free=answer.axis) for where in (answer.where, answer.where | answer.against)]
     if any(side["value"].notna().sum() == 0 for side in sides) or answer.axis not in rows.columns:
-        return Found(
-            problem=f"no valid samples of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False
-        )
+        return no_figure(data, answer.metric, answer.where)
     table = summarise_pairs(paired(*sides, [p for p in parameter_columns(rows) if p not in answer.against]))
     table = table[table["main"] & table["ratio"].notna()].sort_values(answer.axis)
     names = [text_of(next(iter(point.values()))) for point in ({k: answer.where[k] for k in answer.against}, answer.against)]

@@ -78,6 +78,18 @@ def along(data: Data, answer: Answer, where: Mapping[str, object] | None = None)
     return rows[rows["value"].notna()] if answer.axis in rows.columns else rows.iloc[:0]
 
 
+def no_figure(data: Data, metric: str, where: Mapping[str, object]) -> Found:
+    """That there is no figure at `where`: all of it was disturbed, or none of it was measured."""
+    taken = matching(data.estimates[data.estimates["metric"] == metric], where)
+    set_aside = len(taken) and taken["disturbed"].min() == 1
+    why = (
+        "all samples were set aside, for reasons that the log has (numabench check says what disturbs here)"
+        if set_aside
+        else "nothing was measured"
+    )
+    return Found(problem=f"no {metric} at {point_text(where)}: {why}", usable=False)
+
+
 def point_text(where: Mapping[str, object]) -> str:
     return " ".join(f"{k}={text_of(v)}" for k, v in where.items()) or "any point"
 
