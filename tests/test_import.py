@@ -72,7 +72,10 @@ def test_a_matrix_becomes_a_run_log_that_is_reported(tmp_path):
     assert view.borders == (view.both[6],)
     page = numabench("report", tmp_path / "out" / "toy", "-o", tmp_path / "page.html")
     assert page.returncode == 0, page.stderr
-    assert "Heat map of 12 by 12 cells" in (tmp_path / "page.html").read_text()
+    said = (tmp_path / "page.html").read_text()
+    assert "Heat map of 12 by 12 cells" in said
+    assert "Where the figures are from" in said and "Published figures come without intervals" in said
+    assert "reached the target" not in said and "processes per cell" not in said  # nothing was asked of it
     again = numabench("import", source, "-o", tmp_path / "out", "--alias", "toy")
     assert again.returncode == 2 and "is there already" in again.stderr
 

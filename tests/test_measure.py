@@ -253,6 +253,17 @@ def test_large_memory_is_mapped_once_for_all_cases_alike(monkeypatch):
     assert mapped == [(4 * least, "4k", None, (), "bind"), (2 * least, "thp", None, (), "bind")] and other.size == least
     small = [someone.take("buffer", 4 * least, 4096, "thp") for _ in range(2)]
     assert small[0].address != small[1].address and len(mapped) == 4
+    someone.kept.clear()
+
+    def scarce(size, *asked):
+        if size > least:
+            raise MachineError("no such room", "choose less")
+        return Buffer(size, *asked)
+
+    monkeypatch.setattr(worker, "Buffer", scarce)
+    assert someone.take("buffer", 4 * least, least).size == least  # too much for all, enough for this one
+    with pytest.raises(MachineError, match="no such room"):
+        someone.take("buffer", 4 * least, 4 * least)
     dealt = Buffer(2 * least, "4k", None, (0, 0))
     assert dealt.serves(2 * least, "4k", None, (0, 0), "bind") and not dealt.serves(least, "4k", None, (0, 0), "bind")
 

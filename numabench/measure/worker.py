@@ -170,7 +170,10 @@ class Worker:
         if role not in self.kept or not self.kept[role].serves(size, page_size, node, parts, policy):
             if role in self.kept:
                 self.kept.pop(role).close()
-            self.kept[role] = Buffer(size if parts else largest, page_size, node, parts, policy)
+            try:
+                self.kept[role] = Buffer(size if parts else largest, page_size, node, parts, policy)
+            except MachineError:  # there may be room for this case all the same
+                self.kept[role] = Buffer(size, page_size, node, parts, policy)
         return self.kept[role].beginning(size)
 
     def release(self) -> None:
