@@ -35,7 +35,7 @@ static const struct nb_metric metrics[] = {
     {"wait_max", "ns", "longest time from asking to having updated", NB_LOWER_IS_BETTER},
     {"handover", "ns", "median time from one holder's leaving to the update of the next, which was waiting", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("contention", 2, "one counter, protected in nineteen ways", parameters, metrics);
+NB_DESCRIBE("contention", 3, "one counter, protected in nineteen ways", parameters, metrics);
 
 #define STAMPED_SHARE 4 /* the stamped window is a quarter of the plain one */
 
