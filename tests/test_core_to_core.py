@@ -245,6 +245,11 @@ def test_no_cell_holds_parts_of_two_groups(sizes, room, each):
         assert not inside or (start in ends and end in ends)
 
 
+def test_groups_too_small_for_a_cell_are_said_to_share_it():
+    drawn = draw(rising(512), tuple(range(512)), 60, borders=tuple(range(0, 512, 8)), colour=False)
+    assert "up to 24 CPUs, 3 groups to a cell" in " ".join(line.plain.strip() for line in drawn)
+
+
 def test_the_plan_of_512_cpus_takes_under_two_minutes(tmp_path):
     tree = SyntheticTree(tmp_path, packages=2, nodes=4, l3s=4, cores=8, smt=2, memory_gib=64)
     plan = make_plan([BENCHMARK], read_topology(str(tree.root)))

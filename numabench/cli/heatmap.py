@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..report.heatmaps import ANNOTATE, COLOURS, colour_scale
+from ..units import plural
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,7 +35,7 @@ def draw(
     paint = Paint(matrix, colour)
     groups = split(cpus, borders)
     figures = len(cpus) <= ANNOTATE and LABEL + FIGURE * len(cpus) + len(groups) - 1 <= width
-    wide = FIGURE if figures else 1 if colour else 2
+    wide, whole = FIGURE if figures else 1 if colour else 2, len(groups)
     groups, each = (
         ([[(place, place + 1) for place in range(*group)] for group in groups], 1)
         if figures
@@ -52,7 +53,8 @@ def draw(
             cells = [paint.figure(v[0]) if figures else paint.cell(v) for v in rows.T]
             lines.append(Text.assemble((label, "dim"), *with_borders(cells, groups)))
         top += len(group)
-    said = [order, f"up to {each} CPUs to a cell: its median, and the first one's label" if each > 1 else ""]
+    several = f", {plural(-(-whole // sum(map(len, groups))), 'group')}" if len(groups) < whole else ""
+    said = [order, f"up to {each} CPUs{several} to a cell: its median, and the first one's label" if each > 1 else ""]
     notes = textwrap.wrap("; ".join(filter(None, said)), width - LABEL - 1)
     return [
         column_labels(cpus, groups, wide),
