@@ -336,6 +336,8 @@ def test_the_standard_plan_fits_its_budget_on_two_cpus(two_cpus):
     assert plan.least_seconds <= plan.budget <= 600
     quick = make_plan(all_benchmarks(), two_cpus, profile="quick")
     assert quick.least_seconds <= quick.budget <= 90
+    exact = make_plan(all_benchmarks(), two_cpus, processes=40)
+    assert exact.budget > exact.most_seconds > 20 * 60  # as many as were asked for, however long
 
 
 @pytest.mark.parametrize(

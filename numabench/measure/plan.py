@@ -32,6 +32,7 @@ FILL_OVERHEAD = 0.1e-9  # s per byte and thread that fills its own part
 TOUCH_OVERHEAD = 0.4e-9  # s per byte and thread the first time in a process
 LINES_PER_SCRATCH = 16  # bytes of lines for each byte that building their chain takes
 PROCESS_OVERHEAD = 0.1
+GENEROSITY = 2.0  # of the budget for a given number of processes over their expected time
 
 #: Per profile: wall-clock budget in seconds on a small machine, the most that it grows to on a large one, and timing.
 PROFILES: dict[str, tuple[float, float, Timing]] = {
@@ -244,8 +245,9 @@ def make_plan(
             "numabench list NAME shows the parameters, numabench machine what is here",
         )
     looks = (processes,) if processes else LOOKS
-    wanted = sum(block.least * block.seconds for block in blocks)
-    budget = min(max(wanted, least_budget), most_budget) if budget is None else budget
+    wanted = sum((processes or block.least) * block.seconds for block in blocks)
+    if budget is None:  # a number of processes that was asked for is not cut short by an estimate that was too low
+        budget = max(GENEROSITY * wanted, least_budget) if processes else min(max(wanted, least_budget), most_budget)
     if all(block.seconds > budget for block in blocks):
         least = min(blocks, key=lambda block: block.seconds)
         raise UsageError(
