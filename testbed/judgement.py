@@ -60,7 +60,7 @@ def judge_visit(visit: Visit) -> list[Finding]:
     findings = judge_topology(machine, json.loads(visit.topology.read_text()))
     estimates = run.estimates()
     estimates = estimates[estimates["main"]]
-    pairs = pairs_of(run)
+    pairs = places_of(run)
     findings += judge_nodes(machine, run, estimates)
     cores = numabench.load(visit.cores)
     among = cores.estimates()
@@ -113,14 +113,8 @@ def judge_matrix(machine: Machine, estimates) -> list[Finding]:
 def judge_operations(machine: Machine, run, estimates) -> list[Finding]:
     """Single operations on a modified line: of one's own, and of the CPU of each relation."""
     rows = estimates[(estimates["benchmark"] == "single_operations") & (estimates["metric"] == "latency")]
-    places = {
-        sample.parameters["placement"]: tuple(thread.cpu for thread in sample.threads)
-        for trial in run.log.trials
-        if trial.benchmark == "single_operations"
-        for sample in trial.samples
-    }
     findings = []
-    for relation, cpus in places.items():
+    for relation, cpus in places_of(run).items():
         where = f"CPU {cpus[0]} alone" if len(cpus) == 1 else f"CPUs {cpus[0]}, {cpus[1]} ({relation})"
         for operation, kind in OPERATIONS.items():
             row = rows[(rows["placement"] == relation) & (rows["operation"] == operation)]
@@ -173,14 +167,14 @@ def number(machine: Machine, what: str, where: str, wanted: float, rows, unit: s
     return Finding(machine.name, what, where, wanted, float(row["value"]), slack, float(row["low"]), float(row["high"]), unit)
 
 
-def pairs_of(run) -> dict[str, tuple[int, int]]:
-    """The two CPUs that each relation was measured on, from the plan's own words in the log (the proof of each sample)."""
-    pairs = {}
+def places_of(run) -> dict[str, tuple[int, ...]]:
+    """The CPUs that each relation was measured on, from the plan's own words in the log (the proof of each sample)."""
+    places = {}
     for trial in run.log.trials:
         for sample in trial.samples:
-            if len(sample.threads) == 2:
-                pairs.setdefault(sample.parameters["placement"], tuple(thread.cpu for thread in sample.threads))
-    return pairs
+            if "placement" in sample.parameters:
+                places.setdefault(sample.parameters["placement"], tuple(thread.cpu for thread in sample.threads))
+    return places
 
 
 OF_MATRICES = ("firmware", "agreement", "weights")  # answers that speak of more than one cell: nothing is given for them

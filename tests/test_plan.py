@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -16,6 +17,8 @@ from numabench.benchmarks.memory_latency import BEYOND_L2, MAIN, effective_cache
 from numabench.errors import MachineError, UsageError
 from numabench.host.topology import read_topology
 from numabench.measure.plan import PROFILES, expand, job_cases, make_plan, order_cases, parse_selection
+from numabench.measure.visit import Request, Visit
+from numabench.model import Sample
 
 
 def all_benchmarks():
@@ -314,7 +317,27 @@ def test_what_neighbours_leave_of_a_cache_is_measured_too(tmp_path):
     assert {p["kernel"] for p in added} == set(TEMPORAL) and {p["threads"] for p in added} == {1, 2}
     assert all(caches[2] < p["size"] < l3 // 4 and bandwidth.place(p, topology) for p in added)
     assert bandwidth.refine(whole, topology) == []  # as the firmware says: the sweep has that half
+    tiny = curve({caches[1]: 1.0, caches[2]: 4.0, 3 * caches[2] // 2: 30.0}, memory)
+    assert bandwidth.refine(tiny, topology) == []  # L2 would hold half of that
     assert bandwidth.refine([], topology) == bandwidth.refine(small[:-3], topology) == []  # memory was not seen
+
+
+def test_points_by_another_benchmark_are_added_once(tmp_path, monkeypatch):
+    root = str(SyntheticTree(tmp_path, cores=2, memory_gib=64).root)
+    visit = Visit(Request(benchmarks=("memory_latency", "memory_bandwidth")), root)
+    monkeypatch.setattr(visit, "describe", lambda *_: None)
+    caches = own_caches(visit.topology)
+    memory = memory_size(visit.topology, visit.topology.order_cpus()[:1])
+    added = []
+    for held in (caches[3] // 4, caches[3] // 8):  # medians move from one look to the next
+        points = curve({caches[1]: 1.0, caches[2]: 4.0, held: 30.0}, memory)
+        samples = tuple(
+            Sample(case=str(p["size"]), index=0, parameters=p, valid=True, metrics={"latency": ns}) for p, ns in points
+        )
+        trial = SimpleNamespace(benchmark="memory_latency", samples=samples)
+        blocks, _ = visit.refine([trial], dict.fromkeys(("memory_latency", "memory_bandwidth")), "r")
+        added.append([block for block in blocks if block.benchmark == "memory_bandwidth"])
+    assert added[0] and not added[1]
 
 
 def test_a_level_is_named_by_a_set_that_is_surely_within_it(tmp_path):

@@ -25,6 +25,7 @@ from ..units import format_cpus
 from .neighbours import Level, levels, symmetric
 
 NAME = "core_to_core"
+PUBLISHED = "published"  # the profile of an imported matrix: one figure a cell, and nothing was asked of it
 PAIR = "Between CPUs {cpu_a} and {cpu_b}, the only two, a line takes {value} one way by {operation}"
 
 
@@ -52,7 +53,7 @@ def matrix_records(matrix: list[list[float | None]], alias: str, operation: str,
             started=now,
             numabench=__version__,
             machine={"id": run, "alias": alias, "topology": {"cpus": format_cpus(cpus)}},
-            plan={"profile": "published", "cases": len(samples)},
+            plan={"profile": PUBLISHED, "cases": len(samples)},
             arguments={"command": source},
         ),
         BenchmarkRecord(

@@ -24,11 +24,8 @@ ENTRY_POINTS = "numabench.benchmarks"
 ALONE = "alone"  # placement of a single thread
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
-#: What benchmarks are about.
-TOPICS = {
-    "memory": "latency, bandwidth and placement of memory",
-    "cores": "what cores cost each other: shared lines, locks, ordering",
-}
+#: What benchmarks are about: memory itself, or what cores cost each other (shared lines, locks, ordering).
+TOPICS = ("memory", "cores")
 
 #: Relations of CPUs as the report's sentences say them.
 RELATION_WORDS = {
@@ -286,8 +283,8 @@ def choose(names: Sequence[str]) -> list[Benchmark]:
     known = discover()
     chosen: dict[str, Benchmark] = {}
     for name in names:
-        about = [b for b in known.values() if b.topic == name] if name in TOPICS else []
-        chosen |= {b.name: b for b in about or [find(name)]}
+        about = [b for b in known.values() if b.topic == name] if name in TOPICS else [known.get(name) or find(name)]
+        chosen |= {b.name: b for b in about}
     return list((chosen or known).values())
 
 

@@ -152,10 +152,11 @@ class MemoryBandwidth(Streams):
             return []
         points = []
         for threads in thread_counts(len(topology.order_cpus()), topology, False):
-            declared, real = cache_sizes(topology, threads)[-1:], cache_sizes(topology, threads, effective)[-1:]
-            if real and real[0] < MUCH_LESS * declared[0]:
-                common = {"size": real[0], "threads": threads, "vector": topology.vectors[-1], "page_size": "thp"}
-                points += [{"kernel": kernel, **common} for kernel in TEMPORAL]
+            declared, real = (cache_sizes(topology, threads, held) for held in (None, effective))
+            for size in set(real) - set(declared):  # none where L2 would hold it
+                if size < MUCH_LESS * declared[-1]:
+                    common = {"size": size, "threads": threads, "vector": topology.vectors[-1], "page_size": "thp"}
+                    points += [{"kernel": kernel, **common} for kernel in TEMPORAL]
         return points
 
     def group(self, p: Parameters) -> tuple:

@@ -69,6 +69,9 @@ class Visit:
         self.topology = restrict(read_topology(root), request.cpus)
         self.benchmarks = choose(request.benchmarks)
         self.plan = self._plan()
+        self.settled: set[str] = (
+            set()
+        )  # benchmarks refined by another one's points: once, since its medians move from look to look
 
     def _plan(self) -> Plan:
         request = self.request
@@ -197,11 +200,15 @@ class Visit:
                     found.setdefault(trial.benchmark, {}).setdefault(sample.case, []).append(sample)
         added = []
         for benchmark in self.benchmarks:
-            cases = found.get(benchmark.refined_by or benchmark.name, {}).values() if benchmark.refined else ()
+            if not benchmark.refined or benchmark.name in self.settled:
+                continue
+            cases = found.get(benchmark.refined_by or benchmark.name, {}).values()
             curve = [(case[0].parameters, median(s.metrics[benchmark.refined] for s in case)) for case in cases]
             planned, _ = plan_cases(benchmark, benchmark.refine(curve, self.topology), self.topology, self.plan.timing)
             first = sum(block.benchmark == benchmark.name for block in self.plan.blocks)
             added += make_blocks(benchmark, planned, self.topology, first)
+            if benchmark.refined_by and planned:
+                self.settled.add(benchmark.name)
         self.plan = msgspec.structs.replace(self.plan, blocks=(*self.plan.blocks, *added))
         names = {block.benchmark for block in added}
         return added, [self.describe(b, kernels[b.name], run) for b in self.benchmarks if b.name in names]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..analysis.published import PUBLISHED
 from ..errors import UsageError
 from ..runlog.read import RunLog
 from ..units import format_bytes, format_seconds, parse_cpus
@@ -146,9 +147,6 @@ def _cache(level: Any, kind: Any, size: Any, line: Any, shared: int | None, numb
         + (f", lines of {line} B" if line else "")
         + (f", shared by {shared} CPUs" if shared and shared > 1 else "")
     )
-
-
-PUBLISHED = "published"  # the profile of an imported matrix: one figure a cell, and nothing was asked of it
 
 
 def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: float) -> dict[str, Any]:

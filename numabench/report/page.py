@@ -15,7 +15,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup, escape
 
-from ..model import BenchmarkRecord, Header
+from ..model import HIGHER, LOWER, BenchmarkRecord, Header
 from ..runlog.read import RunLog
 from . import facts, figures, tables, theme
 
@@ -36,7 +36,9 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["code"] = marked
-    made.globals.update(style=page_style, script=Markup((TEMPLATES / "page.js").read_text()), words=facts.words)
+    made.globals.update(
+        style=page_style, script=Markup((TEMPLATES / "page.js").read_text()), words=facts.words, directions=(LOWER, HIGHER)
+    )
     return made
 
 
