@@ -100,7 +100,7 @@ static inline void arrived(struct nb_thread *t, struct data *d, uint64_t asked)
         NAME, ENTER; x = plain(&at->data); STAMP(&at->data); WORK; LEAVING; LEAVE, ENTER_READ; x = look(&at->data, section, &torn); LEAVE_READ)
 
 /* Of what the first window counts, and fairness in millionths, 0 where there is none. */
-enum { TORN = NB_ENDLESS + 1, FAIR_1MS, FAIR_10MS, FAIR_100MS, FAIR_1S, HANDOVER };
+enum { TORN = NB_MEAN_PS + 1, FAIR_1MS, FAIR_10MS, FAIR_100MS, FAIR_1S, HANDOVER };
 
 ATOMIC(atomic_add, __atomic_fetch_add(&at->data.counter, 1, __ATOMIC_RELAXED), __atomic_load_n(&at->data.counter, __ATOMIC_RELAXED))
 ATOMIC(atomic_cas, cas(&at->data.counter), __atomic_load_n(&at->data.counter, __ATOMIC_RELAXED))

@@ -10,11 +10,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
+#include "nb_atomic.h"
 
-#define NB_ABI 2
+#define NB_ABI 3
 #define NB_PARAMETERS 12 /* room for parameters; a kernel uses as many as it declares */
 #define NB_VALUES 16     /* room for a kernel's own results */
-#define NB_BINS 640      /* histogram of waits: 16 bins per octave of ns, 2^40 ns at most */
+#define NB_BINS 640      /* histogram of batches (nb_window.h), or of times in ns: 16 bins per octave, 2^40 ns at most */
 #define NB_GATES 8       /* gates within one entry */
 
 enum { NB_PREPARE, NB_MEASURE };
@@ -74,6 +75,7 @@ struct nb_thread {
 #define NB_DESCRIBE(NAME, VERSION, SUMMARY, PARAMETERS, METRICS)                                                                     \
     const struct nb_descriptor nb_descriptor = {NB_ABI, VERSION, NAME, SUMMARY, PARAMETERS, METRICS, NB_COUNT(PARAMETERS),           \
                                                 NB_COUNT(METRICS)};                                                                  \
+    const char nb_instructions[] = NB_INSTRUCTIONS; /* what atomic operations are made of */                                         \
     /* sizes and offsets that the loader compares with its own */                                                                    \
     const uint32_t nb_layout[] = {sizeof(struct nb_parameter), sizeof(struct nb_metric), sizeof(struct nb_descriptor),               \
                                   sizeof(struct nb_case), sizeof(struct nb_thread), offsetof(struct nb_descriptor, n_metrics),       \

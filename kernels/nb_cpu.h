@@ -3,6 +3,13 @@
 #define NB_CPU_H
 #include <stdint.h>
 
+/* Bytes of a cache line of the machine that is measured: numabench says so when it compiles. NB_APART: what lies this far apart is another line,
+ * and no neighbour that a prefetcher brings along. */
+#ifndef NB_LINE
+#define NB_LINE 64
+#endif
+#define NB_APART (4 * NB_LINE > 256 ? 4 * NB_LINE : 256)
+
 /* Tells a sibling thread that this one only waits. Never inside a hop: it costs 25 ns and more there and hides the distance. */
 static inline void nb_relax(void)
 {

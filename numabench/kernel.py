@@ -15,16 +15,16 @@ from .model import HIGHER, LOWER, NEITHER, Metric
 if TYPE_CHECKING:
     from pathlib import Path
 
-ABI = 2
+ABI = 3
 PREPARE, MEASURE = 0, 1
 OK, UNSUPPORTED = 0, 1
 FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
 COMPILERS = ("cc", "gcc", "clang")
 VALUES, BINS, PARAMETERS, GATES = 16, 640, 12, 8
 BINS_PER_OCTAVE = 16
-BATCH_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT, ENDLESS_SLOT = 0, 2, 3, 4, 5  # of `value` (kernels/nb_window.h)
-FINE_BINS = 256  # of the histogram of batches, per usual duration
-TRIMMED = 0.01  # of the batches at either end: a timer's tick comes to one in 400 of 10 us, and costs several of them
+BATCH_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT, MEAN_PS_SLOT = 0, 2, 3, 4, 5  # of `value` (kernels/nb_window.h)
+FINE_BINS = 256  # of the histogram of batches, per usual duration; from twice that on BINS_PER_OCTAVE
+HWCAP_ATOMICS = 1 << 8  # of aarch64's AT_HWCAP: the processor has the atomic instructions of Armv8.1
 
 
 class _Parameter(c.Structure):
@@ -132,6 +132,7 @@ class Kernel:
         try:
             layout = (c.c_uint32 * len(_LAYOUT)).in_dll(library, "nb_layout")
             descriptor = _Descriptor.in_dll(library, "nb_descriptor")
+            instructions = c.c_char_p(c.addressof(c.c_char.in_dll(library, "nb_instructions")))
             self.run = library.nb_run
         except ValueError as error:
             raise MachineError(
@@ -147,6 +148,7 @@ class Kernel:
             )
         self.run.argtypes, self.run.restype = [c.POINTER(ThreadBlock)], c.c_int
         self.path = path
+        self.instructions = instructions.value.decode()
         self.name, self.version, self.summary = descriptor.name.decode(), descriptor.version, descriptor.summary.decode()
         self.parameters = {p.name.decode(): p for p in descriptor.parameters[: descriptor.n_parameters]}
         self.metrics = {
@@ -223,6 +225,15 @@ def cache_folder() -> Path:
     return base
 
 
+def machine_flags(line_bytes: int | None = None) -> tuple[str, ...]:
+    """What a kernel is told of the machine that it is compiled for: bytes of a cache line (64 unless said otherwise) and, on
+    aarch64, whether there are atomic instructions, which the compiler would leave to a function called at run time."""
+    flags = [f"-DNB_LINE={line_bytes}"] if line_bytes and line_bytes != 64 else []
+    if os.uname().machine == "aarch64" and c.CDLL(None).getauxval(16) & HWCAP_ATOMICS:
+        flags.append("-DNB_LSE")
+    return tuple(flags)
+
+
 def find_compiler() -> list[str]:
     """$CC, else the first of cc, gcc, clang."""
     import shlex
@@ -251,9 +262,9 @@ def compiler_version(command: list[str]) -> str:
 
 
 class Build:
-    """What one kernel is compiled with and where the object goes."""
+    """What one kernel is compiled with and where the object goes; `line_bytes` of the machine's cache lines."""
 
-    def __init__(self, name: str, extra: tuple[str, ...] = (), folder: Path | None = None):
+    def __init__(self, name: str, extra: tuple[str, ...] = (), folder: Path | None = None, line_bytes: int | None = None):
         import hashlib
         import shlex
 
@@ -263,7 +274,7 @@ class Build:
             raise MachineError(f"kernel source {self.source} is missing", "git checkout kernels, or reinstall numabench")
         self.command = find_compiler()
         self.compiler = compiler_version(self.command)
-        self.flags = [*FLAGS, *extra, *shlex.split(os.environ.get("CFLAGS", ""))]
+        self.flags = [*FLAGS, *machine_flags(line_bytes), *extra, *shlex.split(os.environ.get("CFLAGS", ""))]
         # A cache in a shared home is used by several machines: by another architecture never, and by another processor only
         # without -march=native or its like. The host's name stands for the processor, which uname does not know.
         system = os.uname()
@@ -275,12 +286,12 @@ class Build:
         self.target = cache_folder() / f"{name}-{key.hexdigest()[:16]}.so"
 
 
-def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None) -> Build:
+def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None, line_bytes: int | None = None) -> Build:
     """Compile kernel `name` unless the cache has it. Raises MachineError with the compiler's first complaint."""
     import subprocess
     import tempfile
 
-    plan = Build(name, extra, folder)
+    plan = Build(name, extra, folder, line_bytes)
     if plan.target.exists():
         return plan
     handle, temporary = tempfile.mkstemp(suffix=".so", dir=plan.target.parent)
@@ -315,38 +326,27 @@ def median_batch(block: ThreadBlock) -> float:
 
 
 def mean_batch(block: ThreadBlock) -> float:
-    """Nanoseconds of one operation in the mean batch of a thread's window, trimmed by `TRIMMED` at either end (Tukey 1962).
+    """Nanoseconds of one operation in the mean batch of a thread's window, trimmed by 1 % at either end (nb_mean_batch)."""
+    return block.value[MEAN_PS_SLOT] / block.value[BATCH_SLOT] / 1000
 
-    Where operations differ, as the loads of a set that a cache holds in part do, the median batch is one kind of them and not
-    what they cost: 33 ns where the mean was 28. The trimming leaves out what interrupted the window."""
-    bins = block.histogram
-    cut = TRIMMED * sum(bins)
-    kept, low, high = [float(count) for count in bins], cut, cut
-    for index in range(len(kept)):
-        low -= (less := min(low, kept[index]))
-        kept[index] -= less
-        if low <= 0:
-            break
-    for index in reversed(range(len(kept))):
-        high -= (less := min(high, kept[index]))
-        kept[index] -= less
-        if high <= 0:
-            break
-    width = block.value[USUAL_SLOT] / FINE_BINS
-    total = sum(count * (index + 0.5) for index, count in enumerate(kept[:-1]) if count) * width
-    if kept[-1]:
-        total += kept[-1] * block.value[ENDLESS_SLOT] / bins[len(bins) - 1]
-    return total / sum(kept) / block.value[BATCH_SLOT]
+
+def batch_middle(index: int) -> float:
+    """The middle of a bin of the histogram of batches, in usual durations (nb_batch_middle)."""
+    if index < 2 * FINE_BINS:
+        return (index + 0.5) / FINE_BINS
+    octave, step = divmod(index - 2 * FINE_BINS, BINS_PER_OCTAVE)
+    return 2.0 ** (octave + 1) * (1 + (step + 0.5) / BINS_PER_OCTAVE)
 
 
 def batch_quantile(block: ThreadBlock, share: float) -> float:
-    """Nanoseconds of one operation in the batch that `share` of a window's batches do not exceed (within 0.4 % up to 2.5 times the
-    usual duration, which is where the histogram ends)."""
+    """Nanoseconds of one operation in the batch that `share` of a window's batches do not exceed: within 0.4 % up to twice the
+    usual duration, within 3 % up to 512 times that; infinite beyond, where the histogram ends."""
     wanted, seen = share * sum(block.histogram), 0
     for index, count in enumerate(block.histogram):
         seen += count
         if count and seen >= wanted:
-            return (index + 0.5) / FINE_BINS * block.value[USUAL_SLOT] / block.value[BATCH_SLOT]
+            last = index == BINS - 1
+            return float("inf") if last else batch_middle(index) * block.value[USUAL_SLOT] / block.value[BATCH_SLOT]
     return float("nan")
 
 

@@ -261,32 +261,62 @@ def test_the_median_batch_is_within_the_window_s_own_times(loaded):
     assert shortest * 0.99 <= abi.mean_batch(thread) <= max(mean * 1.01, shortest * 1.02)
 
 
-def block_of(batches: dict[int, int], endless: tuple[int, ...] = ()) -> SimpleNamespace:
-    """A thread whose usual batch of 100 operations takes 2,560 ns; {ns: count}, and the ns of those beyond the histogram."""
-    histogram = [0] * abi.BINS
-    for ns, count in batches.items():
-        histogram[ns // 10] += count
-    histogram[-1] += len(endless)
-    value = [0] * 16
-    value[abi.BATCH_SLOT], value[abi.USUAL_SLOT], value[abi.ENDLESS_SLOT] = 100, 2560, sum(endless)
-    return SimpleNamespace(histogram=histogram, value=value)
+@pytest.fixture(scope="module")
+def window(tmp_path_factory):
+    """nb_window.h's arithmetic."""
+    target = tmp_path_factory.mktemp("window") / "window.so"
+    source = os.path.join(os.path.dirname(__file__), "window.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    library = ctypes.CDLL(str(target))
+    for function in (library.middle, library.mean, library.median):
+        function.restype = ctypes.c_double
+    return library
 
 
-def test_the_mean_batch_is_that_of_a_mixture_and_leaves_interruptions_out():
-    assert abi.mean_batch(block_of({2565: 1000})) == pytest.approx(25.65)
-    assert abi.mean_batch(block_of({2565: 1000}, endless=(10**6,) * 9)) == pytest.approx(25.65)
-    mixture = {1005: 500, 5005: 500}
-    assert abi.mean_batch(block_of(mixture)) == pytest.approx(30.05)
-    assert abi.mean_batch(block_of({1005: 500}, endless=(9000, 11000) * 250)) == pytest.approx(55.025)
+def binned(window, batches: list[int], usual: int) -> ctypes.Array:
+    bins = (ctypes.c_uint32 * abi.BINS)()
+    window.fill(bins, (ctypes.c_uint64 * len(batches))(*batches), ctypes.c_uint64(len(batches)), ctypes.c_uint64(usual))
+    return bins
+
+
+def mean_of(window, batches: list[int], usual: int = 2560) -> float:
+    return window.mean(binned(window, batches, usual), ctypes.c_uint64(len(batches))) * usual / abi.FINE_BINS
+
+
+def test_the_mean_batch_is_that_of_a_mixture_and_leaves_interruptions_out(window):
+    assert mean_of(window, [2565] * 1000) == pytest.approx(2565)
+    assert mean_of(window, [2565] * 1000 + [10**6] * 9) == pytest.approx(2565)
+    assert mean_of(window, [1005] * 500 + [5005] * 500) == pytest.approx(3005)
 
 
 @given(st.lists(st.integers(1, 630), min_size=200, max_size=400))
-def test_the_mean_batch_agrees_with_scipy(bins):
+def test_the_mean_batch_agrees_with_scipy(window, bins):
     values = [10 * b + 5 for b in bins]
-    whole = len(values) // 100 * 100  # scipy cuts whole values alone
-    values = values[:whole]
-    counted = {v: values.count(v) for v in values}
-    assert abi.mean_batch(block_of(counted)) == pytest.approx(trim_mean(values, 0.01) / 100)
+    values = values[: len(values) // 100 * 100]  # scipy cuts whole values alone
+    assert mean_of(window, values) == pytest.approx(trim_mean(values, 0.01), rel=0.03 if max(values) >= 5120 else 1e-9)
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**7))
+def test_a_batch_is_near_the_middle_of_its_bin(window, took, usual):
+    (index,) = (i for i, count in enumerate(binned(window, [took], usual)) if count)
+    middle = abi.batch_middle(index) * usual
+    assert window.middle(index) == pytest.approx(abi.batch_middle(index) * abi.FINE_BINS)
+    if took < 2 * usual:
+        assert abs(took - middle) <= usual / abi.FINE_BINS + 1
+    elif index < abi.BINS - 1:
+        assert took == pytest.approx(middle, rel=0.033)
+    else:
+        assert took >= 500 * usual
+
+
+def test_quantiles_reach_the_tail(window):
+    """950 blocks of 10 us and 50 of 80 us: the slowest hundredth took 80, and what no bin holds is said."""
+    bins = binned(window, [10_000] * 950 + [80_000] * 50, 10_000)
+    block = SimpleNamespace(histogram=bins, value=[100, 0, 0, 0, 10_000, 0])
+    assert abi.batch_quantile(block, 0.5) == pytest.approx(100, rel=0.004)
+    assert abi.batch_quantile(block, 0.99) == pytest.approx(800, rel=0.033)
+    block.histogram = binned(window, [10_000] * 950 + [80_000_000] * 50, 10_000)
+    assert abi.batch_quantile(block, 0.99) == float("inf")
 
 
 def test_a_chain_that_is_not_one_cycle_is_noticed(tmp_path):

@@ -115,8 +115,9 @@ class Visit:
                 f"a snapshot ({self.root}) can be planned for, not measured", "add --plan-only, or leave --root away"
             )
         numactl_command((), 0 if self.topology.numa else None)  # fails early, and once
-        kernels = {benchmark.name: abi.build(benchmark.kernel, folder=benchmark.kernel_folder) for benchmark in self.benchmarks}
-        kernels["sentinel"] = abi.build("sentinel")
+        line = self.topology.largest_line_bytes()
+        kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line) for b in self.benchmarks}
+        kernels["sentinel"] = abi.build("sentinel", line_bytes=line)
         run = resume.run if resume else uuid.uuid4().hex[:12]
         session = resume.session if resume else run
         records = tuple(

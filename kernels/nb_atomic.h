@@ -1,0 +1,168 @@
+/* Atomic operations as instructions: what a compiler makes of its built-ins differs (an add of 0 becomes a fence and a load, an operation on
+ * aarch64 a call, an exclusive pair or one instruction), and the instruction is what is measured. For words of 64 bits, and with 32 in the name of 32:
+ *
+ *   nb_add(p, n)   nb_swap(p, new)             return what was there
+ *   nb_cas(p, &seen, new)                      whether *p was `seen`, and is `new` now; if not, `seen` is what was there
+ *   nb_load_acquire(p)   nb_store_release(p, x)
+ *
+ * sequentially consistent, or with _relaxed, _acquire, _release behind: all the same on x86-64. NB_INSTRUCTIONS names what they are made of. */
+#ifndef NB_ATOMIC_H
+#define NB_ATOMIC_H
+#include "nb_cpu.h"
+#include <stdint.h>
+
+#define NB_INLINE static inline __attribute__((always_inline))
+
+#if defined(__x86_64__) && !defined(NB_PORTABLE)
+#define NB_INSTRUCTIONS "x86-64: lock prefix"
+#define NB_ORDERED(T, S, X, ORDER, A, L)                                                                                             \
+    NB_INLINE T nb_add##X##ORDER(T *p, T n)                                                                                          \
+    {                                                                                                                                \
+        __asm__ volatile("lock xadd" S " %0, %1" : "+r"(n), "+m"(*p) : : "memory", "cc");                                            \
+        return n;                                                                                                                    \
+    }                                                                                                                                \
+    NB_INLINE T nb_swap##X##ORDER(T *p, T x)                                                                                         \
+    {                                                                                                                                \
+        __asm__ volatile("xchg" S " %0, %1" : "+r"(x), "+m"(*p) : : "memory");                                                       \
+        return x;                                                                                                                    \
+    }                                                                                                                                \
+    NB_INLINE int nb_cas##X##ORDER(T *p, T *seen, T x)                                                                               \
+    {                                                                                                                                \
+        int same;                                                                                                                    \
+        __asm__ volatile("lock cmpxchg" S " %3, %1" : "=@ccz"(same), "+m"(*p), "+a"(*seen) : "r"(x) : "memory");                    \
+        return same;                                                                                                                 \
+    }
+#define NB_LOAD_STORE(T, X, W)                                                                                                       \
+    NB_INLINE T nb_load##X##_acquire(const T *p)                                                                                     \
+    {                                                                                                                                \
+        T x;                                                                                                                         \
+        __asm__ volatile("mov %1, %0" : "=r"(x) : "m"(*p) : "memory");                                                               \
+        return x;                                                                                                                    \
+    }                                                                                                                                \
+    NB_INLINE void nb_store##X##_release(T *p, T x)                                                                                  \
+    {                                                                                                                                \
+        __asm__ volatile("mov %1, %0" : "=m"(*p) : "r"(x) : "memory");                                                               \
+    }
+
+#elif defined(__aarch64__) && !defined(NB_PORTABLE)
+#define NB_LOAD_STORE(T, X, W)                                                                                                       \
+    NB_INLINE T nb_load##X##_acquire(const T *p)                                                                                     \
+    {                                                                                                                                \
+        T x;                                                                                                                         \
+        __asm__ volatile("ldar %" W "0, %1" : "=r"(x) : "Q"(*p) : "memory"); /* not ldapr, which later compilers may take */         \
+        return x;                                                                                                                    \
+    }                                                                                                                                \
+    NB_INLINE void nb_store##X##_release(T *p, T x)                                                                                  \
+    {                                                                                                                                \
+        __asm__ volatile("stlr %" W "1, %0" : "=Q"(*p) : "r"(x) : "memory");                                                         \
+    }
+#ifdef NB_LSE /* numabench defines it where the processor has the atomic instructions of Armv8.1 (HWCAP_ATOMICS) */
+#define NB_INSTRUCTIONS "aarch64: LSE"
+#define NB_ORDERED(T, W, X, ORDER, A, L)                                                                                             \
+    NB_INLINE T nb_add##X##ORDER(T *p, T n)                                                                                          \
+    {                                                                                                                                \
+        T was;                                                                                                                       \
+        __asm__ volatile(".arch_extension lse\n\tldadd" A L " %" W "2, %" W "0, %1" : "=r"(was), "+Q"(*p) : "r"(n) : "memory");      \
+        return was;                                                                                                                  \
+    }                                                                                                                                \
+    NB_INLINE T nb_swap##X##ORDER(T *p, T x)                                                                                         \
+    {                                                                                                                                \
+        T was;                                                                                                                       \
+        __asm__ volatile(".arch_extension lse\n\tswp" A L " %" W "2, %" W "0, %1" : "=r"(was), "+Q"(*p) : "r"(x) : "memory");        \
+        return was;                                                                                                                  \
+    }                                                                                                                                \
+    NB_INLINE int nb_cas##X##ORDER(T *p, T *seen, T x)                                                                               \
+    {                                                                                                                                \
+        T was = *seen;                                                                                                               \
+        __asm__ volatile(".arch_extension lse\n\tcas" A L " %" W "0, %" W "2, %1" : "+r"(was), "+Q"(*p) : "r"(x) : "memory");        \
+        const int same = was == *seen;                                                                                               \
+        *seen = was;                                                                                                                 \
+        return same;                                                                                                                 \
+    }
+#else
+#define NB_INSTRUCTIONS "aarch64: LL/SC"
+#define NB_ORDERED(T, W, X, ORDER, A, L)                                                                                             \
+    NB_INLINE T nb_add##X##ORDER(T *p, T n)                                                                                          \
+    {                                                                                                                                \
+        T was, sum;                                                                                                                  \
+        uint32_t lost;                                                                                                               \
+        __asm__ volatile("1: ld" A "xr %" W "0, %3\n\tadd %" W "1, %" W "0, %" W "4\n\tst" L "xr %w2, %" W "1, %3\n\tcbnz %w2, 1b"  \
+                         : "=&r"(was), "=&r"(sum), "=&r"(lost), "+Q"(*p)                                                             \
+                         : "r"(n)                                                                                                    \
+                         : "memory");                                                                                                \
+        return was;                                                                                                                  \
+    }                                                                                                                                \
+    NB_INLINE T nb_swap##X##ORDER(T *p, T x)                                                                                         \
+    {                                                                                                                                \
+        T was;                                                                                                                       \
+        uint32_t lost;                                                                                                               \
+        __asm__ volatile("1: ld" A "xr %" W "0, %2\n\tst" L "xr %w1, %" W "3, %2\n\tcbnz %w1, 1b"                                    \
+                         : "=&r"(was), "=&r"(lost), "+Q"(*p)                                                                         \
+                         : "r"(x)                                                                                                    \
+                         : "memory");                                                                                                \
+        return was;                                                                                                                  \
+    }                                                                                                                                \
+    NB_INLINE int nb_cas##X##ORDER(T *p, T *seen, T x) /* stores nothing where it fails, unlike an instruction that does it all */   \
+    {                                                                                                                                \
+        T was;                                                                                                                       \
+        uint32_t lost;                                                                                                               \
+        __asm__ volatile("1: ld" A "xr %" W "0, %2\n\tcmp %" W "0, %" W "3\n\tb.ne 2f\n\tst" L "xr %w1, %" W "4, %2\n\tcbnz %w1, 1b\n2:" \
+                         : "=&r"(was), "=&r"(lost), "+Q"(*p)                                                                         \
+                         : "r"(*seen), "r"(x)                                                                                        \
+                         : "memory", "cc");                                                                                          \
+        const int same = was == *seen;                                                                                               \
+        *seen = was;                                                                                                                 \
+        return same;                                                                                                                 \
+    }
+#endif
+
+#else
+#define NB_INSTRUCTIONS "C11"
+#define NB_ORDERED(T, W, X, ORDER, A, L)                                                                                             \
+    NB_INLINE T nb_add##X##ORDER(T *p, T n)                                                                                          \
+    {                                                                                                                                \
+        NB_OPAQUE(n); /* an add of a known 0 is made a load by some compilers */                                                     \
+        return __atomic_fetch_add(p, n, NB_C11##ORDER);                                                                              \
+    }                                                                                                                                \
+    NB_INLINE T nb_swap##X##ORDER(T *p, T x)                                                                                         \
+    {                                                                                                                                \
+        return __atomic_exchange_n(p, x, NB_C11##ORDER);                                                                             \
+    }                                                                                                                                \
+    NB_INLINE int nb_cas##X##ORDER(T *p, T *seen, T x)                                                                               \
+    {                                                                                                                                \
+        return __atomic_compare_exchange_n(p, seen, x, 0, NB_C11##ORDER, __ATOMIC_RELAXED);                                          \
+    }
+#define NB_C11 __ATOMIC_SEQ_CST
+#define NB_C11_relaxed __ATOMIC_RELAXED
+#define NB_C11_acquire __ATOMIC_ACQUIRE
+#define NB_C11_release __ATOMIC_RELEASE
+#define NB_LOAD_STORE(T, X, W)                                                                                                       \
+    NB_INLINE T nb_load##X##_acquire(const T *p)                                                                                     \
+    {                                                                                                                                \
+        return __atomic_load_n(p, __ATOMIC_ACQUIRE);                                                                                 \
+    }                                                                                                                                \
+    NB_INLINE void nb_store##X##_release(T *p, T x)                                                                                  \
+    {                                                                                                                                \
+        __atomic_store_n(p, x, __ATOMIC_RELEASE);                                                                                    \
+    }
+#endif
+
+#if defined(__x86_64__) && !defined(NB_PORTABLE)
+#define NB_WIDE "q"
+#define NB_NARROW "l"
+#else
+#define NB_WIDE "x"
+#define NB_NARROW "w"
+#endif
+#define NB_WORDS(T, S, X)                                                                                                            \
+    NB_ORDERED(T, S, X, , "a", "l")                                                                                                  \
+    NB_ORDERED(T, S, X, _relaxed, "", "")                                                                                            \
+    NB_ORDERED(T, S, X, _acquire, "a", "")                                                                                           \
+    NB_ORDERED(T, S, X, _release, "", "l")                                                                                           \
+    NB_LOAD_STORE(T, X, S)
+NB_WORDS(uint64_t, NB_WIDE, )
+NB_WORDS(uint32_t, NB_NARROW, 32)
+#undef NB_WORDS
+#undef NB_ORDERED
+#undef NB_LOAD_STORE
+#endif
