@@ -21,10 +21,11 @@ from numabench.benchmarks.contention import FAIRNESS, LOCKS, TORN_SLOT
 from numabench.benchmarks.fences import C11, NONE
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
-from numabench.benchmarks.memory_ordering import BYTES, ORDERINGS, THREADS
+from numabench.benchmarks.memory_ordering import ORDERINGS, THREADS
+from numabench.benchmarks.memory_ordering import memory_bytes as bytes_of_tests
 from numabench.benchmarks.publication import METHODS
-from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
 from numabench.benchmarks.single_operations import OPERATIONS, OTHERS, OWN, STATES
+from numabench.benchmarks.single_operations import memory_bytes as bytes_of_lines
 from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
@@ -564,8 +565,8 @@ def test_no_reader_sees_what_is_not_published(loaded, method, spacing, readers):
     [
         ("put(s, o, method);\n        x =", "x ="),  # never published
         (
-            "        for (unsigned k = 0; k < WORDS; k++)\n            __atomic_store_n(&o->word[k]",
-            "        put(s, o, method);\n        for (unsigned k = 0; k < WORDS; k++)\n            __atomic_store_n(&o->word[k]",
+            "        for (unsigned k = 0; k < WORDS; k++)\n            nb_store_relaxed(&o->word[k]",
+            "        put(s, o, method);\n        for (unsigned k = 0; k < WORDS; k++)\n            nb_store_relaxed(&o->word[k]",
         ),
         ("if (++number % (OBJECTS / 2) == 0)", "if (++number == 0)"),  # objects are used again while they are read
     ],
@@ -584,7 +585,7 @@ def test_operations_find_the_stamp_and_leave_the_next(loaded, operation, threads
     parameters = {"operation": operation, "state": state, "placement": "l3"}
     benchmark = discover()["single_operations"]
     arguments = benchmark.arguments(parameters, PROBES) | benchmark.seed_argument(5)
-    found = enter(loaded["single_operations"], arguments, threads=threads, size=BYTES_OF_LINES)
+    found = enter(loaded["single_operations"], arguments, threads=threads, size=bytes_of_lines(64))
     assert benchmark.check(parameters, found) == ""
     assert benchmark.metrics(parameters, found, PROBES)["latency"] >= 0 and found.threads[0].operations > 0
     found.threads[0].check += 1
@@ -602,7 +603,7 @@ def test_a_preparation_that_is_not_whole_is_noticed(tmp_path, right, wrong):
     kernel = broken_kernel(tmp_path, "single_operations", "single_operations.c", right, wrong)
     parameters = {"operation": "add", "state": "modified", "placement": "alone"}
     benchmark = discover()["single_operations"]
-    found = enter(kernel, benchmark.arguments(parameters, PROBES) | {"seed": 1}, size=BYTES_OF_LINES)
+    found = enter(kernel, benchmark.arguments(parameters, PROBES) | {"seed": 1}, size=bytes_of_lines(64))
     assert "stamps add up" in benchmark.check(parameters, found)
 
 
@@ -661,11 +662,11 @@ RUNS["card_marking"] = [
 ]
 RUNS["publication"] = [(2, 24576, (i, spacing), {}) for i in range(len(METHODS)) for spacing in (0, 20)]
 RUNS["single_operations"] = [
-    (threads, BYTES_OF_LINES, (i, STATES.index(state), 7), {"operation": name})
+    (threads, bytes_of_lines(64), (i, STATES.index(state), 7), {"operation": name})
     for (i, name), (threads, state) in itertools.product(enumerate(OPERATIONS), ((1, "modified"), (2, "modified"), (2, "owned")))
 ]
 RUNS["memory_ordering"] = [
-    (THREADS[test], BYTES, (i, j), {"test": test, "ordering": ordering})
+    (THREADS[test], bytes_of_tests(64), (i, j, 7), {"test": test, "ordering": ordering})
     for (i, test), (j, ordering) in itertools.product(enumerate(THREADS), enumerate(ORDERINGS))
 ]
 

@@ -215,6 +215,10 @@ class Benchmark(ABC):
         """What cannot be; empty when nothing contradicts physics."""
         return ""
 
+    def contradicts(self, parameters: Parameters, metrics: dict[str, float], probes: Probes) -> str:
+        """What cannot be beside what the sentinels found around the sample; empty when all agrees."""
+        return ""
+
     def contradictions(
         self, found: list[tuple[Parameters, dict[str, float]]], topology: Topology
     ) -> list[tuple[Parameters, str]]:

@@ -280,8 +280,12 @@ class Worker:
         reported = set(self.benchmark.reports or self.kernel.metrics)
         if not metrics or not set(metrics) <= reported:  # a case may have no thread of some kind, and no figure of it
             raise AssertionError(f"{case.case}: metrics {sorted(metrics)} are not among those declared, {sorted(reported)}")
-        if complaint := self.benchmark.physics(case.parameters, metrics):
-            reasons.append(f"physics:{complaint}")
+        for complaint in (
+            self.benchmark.physics(case.parameters, metrics),
+            self.benchmark.contradicts(case.parameters, metrics, around),
+        ):
+            if complaint:
+                reasons.append(f"physics:{complaint}")
         return Sample(
             case=case.case,
             index=index,
