@@ -34,6 +34,7 @@ class FirstTouch(Benchmark):
     )
     method = {"fresh": "given back by MADV_DONTNEED before each round", "counted": "touches alone"}
     judges_gaps = False  # a fault is no batch
+    touches_anew = True
     notes = (
         "In a virtual machine the host may have to find the page as well: the first time that the guest uses it takes several times longer. What is "
         "measured here is memory that the guest has had before.",

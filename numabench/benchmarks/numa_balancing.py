@@ -38,6 +38,7 @@ class NumaBalancing(Benchmark):
     }
     judges_gaps = False  # seconds of faults by design
     most_samples = 1
+    calls = ("move_pages", "get_mempolicy", "set_mempolicy")
     seconds = LIMIT / 2
     notes = (
         "Memory or threads that have a policy of their own (numactl, mbind) are left alone by the kernel: there is no repair for them.",

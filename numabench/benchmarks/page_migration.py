@@ -38,6 +38,7 @@ class PageMigration(Benchmark):
         "caller": "a CPU of the target node, else of the source, else the first",
     }
     judges_gaps = False  # a call is no batch
+    calls = ("move_pages",)
     notes = (
         "A page that costs 2 us to move and saves 60 ns per use in a cache line's latency has to be used some 30 times at the new place.",
     )

@@ -9,17 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from . import needs, settings
+from . import needs, settings, trials
 from .findings import Finding, Host
 from .sysfs import Tree
 from .topology import read_topology
 
 CHECKS = (
     needs.compiler,
-    needs.numactl,
-    needs.libnuma,
     needs.emulated,
     needs.allowed,
+    trials.pinning,
+    trials.numa_calls,
+    trials.files,
     needs.load,
     needs.quota,
     needs.hypervisor,

@@ -157,6 +157,7 @@ class Runner:
             parent=os.getpid(),
             spawned=now,
             until=now + self.left(),
+            placing=self.plan.placing,
         )
         patience = max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds)
         return self.executor.execute(job, min(patience, max(self.left(), block.seconds) + TIMEOUT_SLACK))
