@@ -127,7 +127,10 @@ class Kernel:
             library = c.CDLL(str(path))
         except OSError as error:
             raise MachineError(
-                f"cannot load the kernel {path}: {error}", f"rm {path} and run again, which compiles it anew"
+                f"cannot load the kernel {path}: {error}",
+                "set XDG_CACHE_HOME to a folder whose file system lets programs run (mounted without noexec)"
+                if "failed to map segment" in str(error) or "Operation not permitted" in str(error)
+                else f"rm {path} and run again, which compiles it anew",
             ) from error
         try:
             layout = (c.c_uint32 * len(_LAYOUT)).in_dll(library, "nb_layout")

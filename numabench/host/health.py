@@ -52,5 +52,9 @@ def check(root: str = "/", wait: Callable[[float], object] = time.sleep) -> list
     host = Host(Tree(root), read_topology(root), wait)
     findings = [finding for one in CHECKS if (finding := one(host))]
     findings += [Finding("files", "note", text, "what it says could not be checked") for text in host.tree.warnings]
+    return worst_first(findings)
+
+
+def worst_first(findings: list[Finding]) -> list[Finding]:
     order = ("fatal", "warn", "note", "ok")
     return sorted(findings, key=lambda finding: order.index(finding.severity))

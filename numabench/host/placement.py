@@ -23,7 +23,10 @@ def starting_on(cpus: Iterable[int]) -> Iterator[None]:
     """
     before = os.sched_getaffinity(0)
     if wanted := before & {*cpus}:
-        os.sched_setaffinity(0, wanted)
+        try:
+            os.sched_setaffinity(0, wanted)
+        except OSError as error:
+            raise MachineError(f"no process can be started on CPU {min(wanted)}: {error.strerror}", "numabench check") from error
     try:
         yield
     finally:

@@ -27,6 +27,7 @@ from ..runlog.write import Journal
 from ..units import parse_cpus
 from .executor import Executor, ProcessExecutor
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
+from .ready import why_nothing
 from .runner import Judge, Progress, Runner
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
@@ -159,7 +160,8 @@ class Visit:
         if end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
             silent = "no process returned a sample" if runner.trials else "no process fits into the budget"
             reason = next((reason for trial in runner.trials for reason in trial.reasons), silent)
-            raise MachineError(f"nothing could be measured: {reason} (all reasons: {path})", "numabench check")
+            cause, mend = why_nothing(reason)
+            raise MachineError(f"nothing could be measured: {cause} (all reasons: {path})", mend)
         return end
 
     def check_resumed(self, resume: Resumed, records: Sequence[BenchmarkRecord], path: Path) -> None:

@@ -76,7 +76,7 @@ class Worker:
             emit(Began(case=case.case))
             self.attempt(case)
         after = machine_counters(cpus)
-        emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after}))
+        emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after if k in before}))
 
     def attempt(self, case: JobCase) -> None:
         """Measure a case, or of a round what is left where a CPU has gone; what cannot be measured is said."""
