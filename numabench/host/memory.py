@@ -48,11 +48,13 @@ _libc.madvise.argtypes = [c.c_void_p, c.c_size_t, c.c_int]
 
 class Placing(Frozen):
     """How memory gets to its node on this machine: by mbind, by the first touch of a thread on a CPU of that node (`touchers`, by node),
-    or by there being one node alone. `refused`: the system calls for it that this process may not use."""
+    or by there being one node alone. `refused`: the system calls for it that this process may not use; `transparent`: whether there are
+    huge pages for who asks."""
 
     how: str = BIND
     touchers: dict[int, int] = {}
     refused: tuple[str, ...] = ()
+    transparent: bool = True
 
 
 _placing = Placing()  # of this process: what it may call does not change while it lives

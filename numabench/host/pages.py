@@ -12,7 +12,7 @@ THP = "thp"
 HUGETLB = {"64k": 16, "2m": 21, "1g": 30}  # binary logarithms of the sizes that are reserved beforehand
 RESERVED = "hugepages/hugepages-{}kB"  # below /sys/kernel/mm and below a node
 USUAL_THP = 2 << 20  # of x86-64 and of aarch64 with base pages of 4 KiB; with 16 KiB it is 32 MiB, with 64 KiB 512 MiB
-_THP_SIZE = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
+_TRANSPARENT = "/sys/kernel/mm/transparent_hugepage"
 
 
 def base_page() -> int:
@@ -22,10 +22,19 @@ def base_page() -> int:
 def transparent_page() -> int:
     """Bytes of a transparent huge page; the usual size where the kernel has none or does not say."""
     try:
-        with open(_THP_SIZE) as file:
+        with open(f"{_TRANSPARENT}/hpage_pmd_size") as file:
             return int(file.read())
     except (OSError, ValueError):
         return USUAL_THP
+
+
+def transparent_offered() -> bool:
+    """Whether the kernel gives transparent huge pages to who asks for them."""
+    try:
+        with open(f"{_TRANSPARENT}/enabled") as file:
+            return "[never]" not in file.read()
+    except OSError:
+        return False
 
 
 def page_bytes(kind: str) -> int:

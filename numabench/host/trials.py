@@ -18,7 +18,7 @@ from . import calls
 from .findings import Finding, Host
 from .maps import NUMA_MAPS
 from .memory import BIND, FIRST_TOUCH, ONE_NODE, POLICIES, Placing
-from .pages import base_page
+from .pages import base_page, transparent_offered
 from .sysfs import Tree
 from .topology import Topology
 
@@ -56,17 +56,18 @@ def find_placing(topology: Topology) -> Placing:
     """How memory can be brought to its node here. MachineError where several nodes have memory, and nothing tells which of them holds a page."""
     nodes = topology.memory_nodes()
     refused = refused_calls(*nodes[:1])
+    here = {"refused": tuple(refused), "transparent": transparent_offered()}
     if not topology.numa or len(nodes) < 2:
-        return Placing(how=ONE_NODE, refused=tuple(refused))
+        return Placing(how=ONE_NODE, **here)
     if "mbind" not in refused:
-        return Placing(how=BIND, refused=tuple(refused))
+        return Placing(how=BIND, **here)
     if "move_pages" in refused and not readable(NUMA_MAPS):
         raise MachineError(
             f"this machine has memory on nodes {format_cpus(nodes)}, and neither may memory be bound nor may be asked where it is",
             remedy(refused),
         )
     usable = {node.id: [cpu for cpu in node.cpus if cpu in topology.allowed_cpus] for node in topology.nodes}
-    return Placing(how=FIRST_TOUCH, touchers={node: usable[node][0] for node in nodes if usable[node]}, refused=tuple(refused))
+    return Placing(how=FIRST_TOUCH, touchers={node: usable[node][0] for node in nodes if usable[node]}, **here)
 
 
 def readable(path: str) -> bool:

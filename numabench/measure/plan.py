@@ -14,7 +14,7 @@ import msgspec
 from ..benchmarks import ALONE, CROWDED, Benchmark, Parameters, Placement
 from ..errors import MachineError, UsageError
 from ..host.memory import FIRST_TOUCH, IN_TURN, Placing
-from ..host.pages import HUGETLB, base_page, page_bytes, page_words, reserve_command
+from ..host.pages import BASE, HUGETLB, THP, base_page, page_bytes, page_words, reserve_command
 from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value, judged_in_pairs
 from ..units import format_bytes, format_cpus, format_seconds, parse_bytes, plural
@@ -378,7 +378,9 @@ def out_of_reach(benchmark: Benchmark, placement: Placement, placing: Placing, t
     """Why this memory cannot be got on this machine, or not by the calls that are allowed here; empty where it can."""
     each = placement.size // (len(placement.parts) or 1)
     if placement.parts and placement.policy not in IN_TURN and len({*placement.parts}) > 1 and each % base_page():
-        return f"parts of {format_bytes(each)} on several nodes are no multiple of a page of {page_words('4k')}"
+        return f"parts of {format_bytes(each)} on several nodes are no multiple of a page of {page_words(BASE)}"
+    if benchmark.counts_pages and placement.page_size == THP and not placing.transparent:
+        return "this kernel gives no transparent huge pages (numabench check), and its figures are per page"
     if missing := [call for call in benchmark.calls if call in placing.refused]:
         return f"calls {', '.join(missing)}, which may not be used here (numabench check)"
     wanted = bytes_by_node(placement)
