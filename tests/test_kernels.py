@@ -19,6 +19,7 @@ from numabench.benchmarks import Found, Probes, discover
 from numabench.benchmarks.card_marking import BARRIERS, marks_needed
 from numabench.benchmarks.contention import FAIRNESS, LOCKS, TORN_SLOT
 from numabench.benchmarks.fences import C11, NONE
+from numabench.benchmarks.first_touch import TOUCHED_SLOT
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
 from numabench.benchmarks.memory_ordering import BYTES, ORDERINGS, THREADS
@@ -420,6 +421,46 @@ def test_first_touches_find_new_pages(loaded, threads):
     assert all(thread.operations % (256 // threads) == 0 for thread in found.threads)
     metrics = benchmark.metrics(parameters, found, PROBES)
     assert metrics["time_per_page"] * metrics["rate"] == pytest.approx(threads * 4096 * 1e9, rel=0.5)
+    assert len({thread.executed for thread in found.threads}) == 1, "all make equally many rounds"
+    found.threads[-1].value[TOUCHED_SLOT] = 1 << 62
+    assert "while another touched" in benchmark.check(parameters, found)
+
+
+def test_giving_back_while_others_touch_is_noticed(tmp_path):
+    """Thread 1 is slow to give its pages back, and nobody waits for it."""
+    late = "if (t->index)\n            usleep(20000), at[GAVE] = nb_now();\n        at[TOUCHES]"
+    kernel = broken_kernel(tmp_path, "first_touch", "first_touch.c", "nb_gate(t);\n        at[TOUCHES]", late)
+    assert "while another touched" in discover()["first_touch"].check({"page_size": "4k"}, enter(kernel, {"page_bytes": 4096}, threads=2))
+
+
+def test_gates_open_as_often_as_they_are_asked_for(tmp_path):
+    """They are used in turn: the ninth would still be open from the first."""
+    source = tmp_path / "gates.c"
+    source.write_text(
+        """#include "nb.h"
+        #include <pthread.h>
+        static struct nb_case c = {.threads = 3};
+        static struct nb_thread threads[3];
+        static void *pass(void *t) { for (int i = 0; i < 1000; i++) ((struct nb_thread *)t)->value[i % 16] += nb_gate(t); return 0; }
+        void pass_all(void)
+        {
+            pthread_t id[3];
+            for (int i = 0; i < 3; i++) threads[i].shared = &c, pthread_create(&id[i], 0, pass, &threads[i]);
+            for (int i = 0; i < 3; i++) pthread_join(id[i], 0);
+        }
+        int same(void)
+        {
+            for (int i = 0; i < 16; i++)
+                if (threads[0].value[i] != threads[1].value[i] || threads[0].value[i] != threads[2].value[i]) return 0;
+            return threads[0].value[0] != threads[0].value[8];
+        }
+        """
+    )
+    target = tmp_path / "gates.so"
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", str(source), "-o", str(target)], check=True)
+    library = ctypes.CDLL(str(target))
+    library.pass_all()
+    assert library.same(), "threads left one gate at different times"
 
 
 def test_a_page_that_was_there_before_is_noticed(tmp_path):
