@@ -375,12 +375,13 @@ def test_the_sum_of_a_stream_is_that_of_a_plain_simulation():
 
 
 def test_a_stream_that_skips_is_noticed(tmp_path):
+    """Every second vector is left out: its neighbour is stored in its place."""
     kernel = broken_kernel(
         tmp_path,
         "memory_bandwidth",
         "nb_stream_set.h",
-        "NAME(put)(to + i + k * W, v##k, past);",
-        "if (k != 7) NAME(put)(to + i + k * W, v##k, past);",
+        "PUT(to + i, k, v##k, v##l)",
+        "PUT(to + i, k, v##k, v##k)",
     )
     benchmark = discover()["memory_bandwidth"]
     parameters = {"kernel": "copy", "vector": vectors_here()[-1], "size": 1 << 16}
@@ -430,7 +431,9 @@ def test_giving_back_while_others_touch_is_noticed(tmp_path):
     """Thread 1 is slow to give its pages back, and nobody waits for it."""
     late = "if (t->index)\n            usleep(20000), at[GAVE] = nb_now();\n        at[TOUCHES]"
     kernel = broken_kernel(tmp_path, "first_touch", "first_touch.c", "nb_gate(t);\n        at[TOUCHES]", late)
-    assert "while another touched" in discover()["first_touch"].check({"page_size": "4k"}, enter(kernel, {"page_bytes": 4096}, threads=2))
+    assert "while another touched" in discover()["first_touch"].check(
+        {"page_size": "4k"}, enter(kernel, {"page_bytes": 4096}, threads=2)
+    )
 
 
 def test_gates_open_as_often_as_they_are_asked_for(tmp_path):
@@ -776,6 +779,40 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         complaint = benchmark.check(what, found)  # an emulator need not keep the order that its processor would
         assert complaint == "" or (emulator and "forbids" in complaint), (what, done.stdout)
         assert all(t.operations > 0 for t in found.threads)
+
+
+@pytest.mark.parametrize("compiler", [["aarch64-linux-gnu-gcc"], ["clang", "--target=aarch64-linux-gnu"]], ids=lambda c: c[0])
+def test_neon_stores_two_registers_past_the_caches_at_once(tmp_path, compiler):
+    """Sixteen bytes an instruction took a register and an address more for each: copies had more additions than stores."""
+    for tool in (compiler[0], "aarch64-linux-gnu-objdump"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is missing: apt-get install gcc-aarch64-linux-gnu clang")
+    source, target = tmp_path / "streams.c", tmp_path / "streams.o"
+    source.write_text(
+        """#include "nb_stream.h"
+        nb_stream find(int64_t vector, int64_t stream) { return nb_find_stream(vector, stream); }
+        void drain(void) { nb_drain(); }"""
+    )
+    command = [*compiler, "-std=gnu11", "-O2", "-Werror", f"-I{abi.source_folder()}", "-c", str(source), "-o", str(target)]
+    subprocess.run(command, check=True)
+
+    def instructions(function: str) -> list[str]:
+        shown = subprocess.run(
+            ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", str(target)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line.split("\t", 1)[1] for line in shown.stdout.splitlines() if line.startswith(" ") and "\t" in line]
+
+    for stream in ("write_nt", "copy_nt", "triad_nt"):
+        found = instructions(f"nb_{stream}_neon")
+        stores = [line for line in found if line.startswith("stnp")]
+        assert len(stores) == 4 and all(line.startswith("stnp\tq") for line in stores), found
+        moves = [line for line in found if line.split("\t")[0] in ("dup", "mov", "sub")]
+        assert sum(line.split("\t")[1].startswith("v") for line in moves) <= 1, "of the word or factor alone"
+        assert len([line for line in found if line.startswith("add\t")]) <= 6, "once a turn for each array and the loop"
+    assert any(line.startswith("dsb") for line in instructions("drain")), "a DMB waits for nothing"
 
 
 # -- the loader's errors ------------------------------------------------------------------------------------------------
