@@ -413,6 +413,50 @@ def test_chaser_and_loaders_do_what_they_count(loaded, mix, rate):
     assert "loader 1" in benchmark.check(parameters, found)
 
 
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    """When loaders let their bursts go, by a clock of the test's own: (loaders, index from 1, MB/s, bursts, ...) -> ns since the gate."""
+    target = tmp_path_factory.mktemp("tokens") / "tokens.so"
+    source = os.path.join(os.path.dirname(__file__), "tokens.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    library = ctypes.CDLL(str(target))
+
+    def times(loaders: int, index: int, rate: int, bursts: int, *, seed: int = 7, late: int = -1, away: int = 0) -> list[int]:
+        found = (ctypes.c_uint64 * bursts)()
+        words = [ctypes.c_uint64(n) for n in (bursts, late & (1 << 64) - 1, away)]
+        library.tokens(loaders + 1, index, ctypes.c_int64(rate), ctypes.c_int64(seed), *words, found)
+        return list(found)
+
+    return times
+
+
+TICK = 100  # ns between two readings of the clock in tests/tokens.c
+
+
+def test_loaders_take_turns_within_an_interval_and_keep_the_rate(tokens):
+    loaders, rate = 8, 400  # MB/s: a burst of each in 81,920 ns
+    interval = loaders * 4096 * 1000 // rate
+    shifts = []
+    for index in range(1, loaders + 1):
+        found = tokens(loaders, index, rate, 4000)
+        places = [interval * ((index - 1) / loaders + k) for k in range(4000)]
+        mine = [at - place for at, place in zip(found, places, strict=True)]
+        assert 0 <= min(mine) and max(mine) <= interval / 2 + 2 * TICK, "a quarter to either side"
+        assert sum(mine) / len(mine) == pytest.approx(interval / 4, rel=0.05), "and the rate is that of the timetable"
+        assert max(mine) - min(mine) > 0.45 * interval
+        shifts.append(tuple(mine))
+    assert len(set(shifts)) == loaders, "each has a sequence of its own"
+
+
+def test_a_loader_that_was_kept_away_catches_up_on_sixteen_bursts_at_its_own_place(tokens):
+    interval = 4 * 4096 * 1000 // 400
+    found = tokens(4, 3, 400, 300, late=100, away=50 * interval)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(found)]
+    assert sum(gap <= 2 * TICK for gap in gaps[99:120]) in (16, 17)
+    phases = [(at - interval / 2) % interval for at in found[130:]]
+    assert max(phases) <= interval / 2 + 2 * TICK, "as before: it has not come nearer to the others"
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_first_touches_find_new_pages(loaded, threads):
     benchmark = discover()["first_touch"]
