@@ -23,7 +23,10 @@ PREPARE, MEASURE = 0, 1
 OK, UNSUPPORTED = 0, 1
 FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
 COMPILERS = ("cc", "gcc", "clang")
-VERSION_S, COMPILE_S = 20.0, 300.0  # for which a compiler may be busy: an emulated processor needs half a minute for what takes one second
+VERSION_S, COMPILE_S = (
+    20.0,
+    300.0,
+)  # for which a compiler may be busy: an emulated processor needs half a minute for what takes one second
 VALUES, BINS, PARAMETERS, GATES = 16, 640, 12, 8
 BINS_PER_OCTAVE = 16
 BATCH_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT, MEAN_PS_SLOT = 0, 2, 3, 4, 5  # of `value` (kernels/nb_window.h)
@@ -213,7 +216,9 @@ def words_of(variable: str) -> list[str]:
     try:
         return shlex.split(value)
     except ValueError as error:
-        raise UsageError(f"{variable} cannot be split into words ({error}): {value!r}", f"quote it in pairs, or: unset {variable}") from error
+        raise UsageError(
+            f"{variable} cannot be split into words ({error}): {value!r}", f"quote it in pairs, or: unset {variable}"
+        ) from error
 
 
 def find_compiler() -> list[str]:
@@ -288,7 +293,8 @@ def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None, li
         plan.target = known_object(cache, plan.stem) or compile_into(cache, plan)
     except OSError as error:
         raise MachineError(
-            f"cannot keep a compiled kernel in {cache}: {error.strerror}", "set XDG_CACHE_HOME to a folder with room that can be written to"
+            f"cannot keep a compiled kernel in {cache}: {error.strerror}",
+            "set XDG_CACHE_HOME to a folder with room that can be written to",
         ) from error
     return plan
 
@@ -316,7 +322,9 @@ def compile_into(cache: Path, plan: Build) -> Path:
         made = f"{folder}/{plan.source.stem}.so"
         answer = ask_compiler([*plan.command, *plan.flags, "-o", made, str(plan.source)], COMPILE_S, folder)
         if answer.code:
-            complaint = next((line for line in answer.errors.splitlines() if "error" in line), answer.errors.strip() or "no message")
+            complaint = next(
+                (line for line in answer.errors.splitlines() if "error" in line), answer.errors.strip() or "no message"
+            )
             raise MachineError(
                 f"{plan.command[0]} cannot compile {plan.source}: {complaint}",
                 "sudo apt-get install gcc libc6-dev, and check CC and CFLAGS",

@@ -183,7 +183,9 @@ def test_a_damaged_object_is_compiled_anew_and_never_loaded(home, damage):
     whole = target.read_bytes()
     flipped = bytearray(whole)
     flipped[-100] ^= 1
-    target.write_bytes({"cut": whole[:4096], "empty": b"", "other": b"\x7fELF" + whole[4:] + b"x", "flipped": bytes(flipped)}[damage])
+    target.write_bytes(
+        {"cut": whole[:4096], "empty": b"", "other": b"\x7fELF" + whole[4:] + b"x", "flipped": bytes(flipped)}[damage]
+    )
     with pytest.raises(MachineError, match="not what was compiled.*rm '.*' and run again"):
         abi.Kernel(target)
     again = abi.build("sentinel").target

@@ -106,10 +106,13 @@ def check_folder(facts: os.stat_result, path: Path) -> None:
 def check_own_folder(place: int, path: Path) -> None:
     facts = os.fstat(place)
     if facts.st_uid != os.getuid():
-        raise MachineError(f"the cache {path} belongs to another user (uid {facts.st_uid}); its code is not to be trusted", _ELSEWHERE)
+        raise MachineError(
+            f"the cache {path} belongs to another user (uid {facts.st_uid}); its code is not to be trusted", _ELSEWHERE
+        )
     if others_write(facts):
         raise MachineError(
-            f"others may write to the cache {path}; its code is not to be trusted", f"rm -r {shlex.quote(str(path))} and run again"
+            f"others may write to the cache {path}; its code is not to be trusted",
+            f"rm -r {shlex.quote(str(path))} and run again",
         )
     if stat.S_IMODE(facts.st_mode) != 0o700:
         os.fchmod(place, 0o700)

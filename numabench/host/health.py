@@ -51,5 +51,10 @@ def check(root: str = "/", wait: Callable[[float], object] = time.sleep) -> list
     host = Host(Tree(root), read_topology(root), wait)
     findings = [finding for one in CHECKS if (finding := one(host))]
     findings += [Finding("files", "note", text, "what it says could not be checked") for text in host.tree.warnings]
+    return by_severity(findings)
+
+
+def by_severity(findings: list[Finding]) -> list[Finding]:
+    """The worst first."""
     order = ("fatal", "warn", "note", "ok")
     return sorted(findings, key=lambda finding: order.index(finding.severity))
