@@ -9,12 +9,16 @@ from .. import kernel as abi
 from ..errors import NumabenchError
 from ..host.findings import Finding
 from ..host.health import check, worst_first
+from .transfer_unit import line_finding
 
 
 def check_all(root: str = "/", wait: Callable[[float], object] = time.sleep) -> list[Finding]:
     """All findings, the worst first; errors as `read_topology`. A snapshot can compile nothing."""
     findings = check(root, wait)
-    return worst_first([*findings, kernels()]) if root == "/" else findings
+    if root != "/":
+        return findings
+    compiled = kernels()
+    return worst_first([*findings, compiled, *([line_finding()] if compiled.severity == "ok" else [])])
 
 
 def kernels() -> Finding:
