@@ -14,6 +14,7 @@ from numabench.analysis.answers import answers
 from numabench.benchmarks import find
 from numabench.benchmarks.memory_ordering import (
     ALLOWED,
+    BYTES,
     INSTANCES,
     IRIW,
     LB,
@@ -25,7 +26,6 @@ from numabench.benchmarks.memory_ordering import (
     THREADS,
     WEAK,
     allowed,
-    memory_bytes,
 )
 
 #: Per test and thread its accesses in order: (write or read, word). Reads have their number by thread and place, as in the kernel.
@@ -102,7 +102,7 @@ def kernel():
 @pytest.mark.parametrize("ordering", ORDERINGS)
 def test_every_trial_has_one_outcome(kernel, test, ordering):
     p, benchmark = {"test": test, "ordering": ordering}, find("memory_ordering")
-    found = enter(kernel, benchmark.arguments(p, PROBES), threads=THREADS[test], size=memory_bytes(64), samples=3)
+    found = enter(kernel, benchmark.arguments(p, PROBES), threads=THREADS[test], size=BYTES, samples=3)
     assert benchmark.check(p, found) == ""
     metrics, extra = benchmark.metrics(p, found, PROBES), benchmark.extra(p, PROBES, found)
     assert sum(extra.values()) == metrics["trials"] == found.threads[0].operations and metrics["trials"] % INSTANCES == 0
@@ -111,7 +111,7 @@ def test_every_trial_has_one_outcome(kernel, test, ordering):
 
 def test_a_forbidden_outcome_and_a_wrong_count_fail(kernel):
     p, benchmark = {"test": MP, "ordering": "plain"}, find("memory_ordering")
-    found = enter(kernel, benchmark.arguments(p, PROBES), threads=2, size=memory_bytes(64))
+    found = enter(kernel, benchmark.arguments(p, PROBES), threads=2, size=BYTES)
     thread = found.threads[0]
     thread.value[0b11] += 1
     assert "thread 1 counted other outcomes" in benchmark.check(p, found)
@@ -127,7 +127,7 @@ def test_a_forbidden_outcome_and_a_wrong_count_fail(kernel):
 def test_a_fence_that_does_nothing_is_seen(tmp_path):
     kernel = broken_kernel(tmp_path, "memory_ordering", "memory_ordering.c", "nb_full_fence();", ";")
     p, benchmark = {"test": SB, "ordering": "fence"}, find("memory_ordering")
-    found = enter(kernel, benchmark.arguments(p, PROBES), threads=2, size=memory_bytes(64), samples=20)
+    found = enter(kernel, benchmark.arguments(p, PROBES), threads=2, size=BYTES, samples=20)
     assert found.threads[0].value[WEAK[SB]] > 0 and "forbids in" in benchmark.check(p, found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 
 from ..model import Answer, Axis, Contrast, View
-from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import MOST_LINE_BYTES, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
 SB, MP, LB, IRIW = "store_buffering", "message_passing", "load_buffering", "iriw"
 TESTS = {SB: "Store buffering", MP: "Message passing", LB: "Load buffering", IRIW: "Independent reads of independent writes"}
@@ -39,6 +39,9 @@ def memory_bytes(line_bytes: int) -> int:
     """Two words of each instance, four lines, or 256 bytes, and one line apart, and four control lines (kernels/memory_ordering.c)."""
     apart = max(256, 4 * line_bytes)
     return 2 * INSTANCES * (apart + line_bytes) + 4 * apart
+
+
+BYTES = memory_bytes(MOST_LINE_BYTES)
 
 
 class MemoryOrdering(Benchmark):
@@ -91,7 +94,7 @@ class MemoryOrdering(Benchmark):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], THREADS[p["test"]])
-        return cpus and Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=memory_bytes(topology.largest_line_bytes() or 64))
+        return cpus and Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=BYTES)
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         machine = platform.machine()

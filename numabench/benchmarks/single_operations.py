@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, Contrast, View
-from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import (
+    ALONE,
+    MOST_LINE_BYTES,
+    RELATION_WORDS,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    memory_node,
+    place_threads,
+)
 
 OPERATIONS = {
     "load": "a load",
@@ -39,6 +51,9 @@ def memory_bytes(line_bytes: int) -> int:
     """Lines that are four lines, or 256 bytes, and one line apart; two words of control behind."""
     apart = max(256, 4 * line_bytes)
     return lines(line_bytes) * (apart + line_bytes) + 2 * apart
+
+
+BYTES = memory_bytes(MOST_LINE_BYTES)  # more than any other needs
 
 
 class SingleOperations(Benchmark):
@@ -89,7 +104,7 @@ class SingleOperations(Benchmark):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], 1 if p["placement"] == ALONE else 2)
-        return cpus and Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=memory_bytes(topology.largest_line_bytes() or 64))
+        return cpus and Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=BYTES)
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found = []
