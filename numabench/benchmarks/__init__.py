@@ -221,9 +221,9 @@ class Benchmark(ABC):
         """What cannot be; empty when nothing contradicts physics."""
         return ""
 
-    def contradicts(self, parameters: Parameters, metrics: dict[str, float], probes: Probes) -> str:
-        """What cannot be beside what the sentinels found around the sample; empty when all agrees."""
-        return ""
+    def doubts(self, parameters: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
+        """Further reasons why a sample is not valid, by what the sentinels found around it for instance."""
+        return []
 
     def contradictions(
         self, found: list[tuple[Parameters, dict[str, float]]], topology: Topology

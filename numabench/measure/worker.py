@@ -283,12 +283,9 @@ class Worker:
         within = {name: value for name, value in metrics.items() if value != float("inf")}
         if len(within) < len(metrics):  # beyond the end of a histogram: left out, since no value would be true and JSON has no infinity
             metrics, reasons = within, [*reasons, "clipped"]
-        for complaint in (
-            self.benchmark.physics(case.parameters, metrics),
-            self.benchmark.contradicts(case.parameters, metrics, around),
-        ):
-            if complaint:
-                reasons.append(f"physics:{complaint}")
+        if complaint := self.benchmark.physics(case.parameters, metrics):
+            reasons.append(f"physics:{complaint}")
+        reasons += self.benchmark.doubts(case.parameters, found, metrics, around)
         return Sample(
             case=case.case,
             index=index,
