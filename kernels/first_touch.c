@@ -60,7 +60,8 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     }
     uint64_t pages = 0, spent = 0, end;
-    t->begin_ns = nb_gate(t);
+    nb_gate(t);
+    t->begin_ns = nb_now();
     end = t->begin_ns + t->shared->window_ns;
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);

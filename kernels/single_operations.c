@@ -165,7 +165,8 @@ int nb_run(struct nb_thread *t)
         order[i] = i * APART;
     if (t->index == 0)
         __atomic_store_n(&control->finished, 2 * round, __ATOMIC_RELEASE);
-    t->begin_ns = nb_gate(t);
+    nb_gate(t);
+    t->begin_ns = nb_now();
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
     const uint32_t clock = clock_cost();

@@ -30,16 +30,16 @@ from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
 from numabench.measure.crew import Crew
 
-SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c"))
+SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c") if p.stem != "crew")
 PROBES = Probes(frequency=3e9, multiply=1e-9)
 
 
 def enter(
-    kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 1 << 20, samples: int = 2, nodes: int = 1
+    kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 1 << 20, samples: int = 2, nodes: int = 1, library=None
 ) -> Found:
     """PREPARE and `samples` MEASUREs on the CPUs that are there (several threads on one, if need be)."""
     cpus = sorted(os.sched_getaffinity(0))
-    crew, buffer, scratch = Crew(threads), Buffer(size), Buffer(size)
+    crew, buffer, scratch = Crew(threads, library), Buffer(size), Buffer(size)
     try:
         crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), tuple(i % nodes for i in range(threads)))
         case = crew.case
@@ -833,14 +833,17 @@ def test_quantiles_of_one_wait_are_that_wait(ns):
     assert abi.histogram_quantile(bins, 0.999) == pytest.approx(ns, rel=0.04)
 
 
-def test_the_wait_for_the_cpu_is_that_inside_the_window(loaded, monkeypatch, tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_the_wait_for_the_cpu_is_that_inside_the_window(loaded, tmp_path, there):
     """What schedstat said before the window does not count; what it adds until the end does."""
     schedstat = tmp_path / "schedstat"
-    schedstat.write_text("900 5000 7\n")
-    monkeypatch.setattr("numabench.measure.crew.open_schedstat", lambda: os.open(schedstat, os.O_RDONLY))
-    assert enter(loaded["sentinel"], {"probe": "work"}).threads[0].run_delay_ns == 0
-    monkeypatch.setattr("numabench.measure.crew.open_schedstat", lambda: -1)
-    assert enter(loaded["sentinel"], {"probe": "work"}).threads[0].run_delay_ns == 0
+    if there:
+        schedstat.write_text("900 5000 7\n")
+    source = (abi.source_folder() / "crew.c").read_text()
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    (folder / "crew.c").write_text(source.replace('"/proc/thread-self/schedstat"', f'"{schedstat}"'))
+    library = abi.build("crew", folder=folder).target
+    assert enter(loaded["sentinel"], {"probe": "work"}, library=library).threads[0].run_delay_ns == 0
 
 
 def test_two_threads_on_one_cpu_wait_for_each_other(loaded):
