@@ -11,22 +11,30 @@ TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 def machine_counters(cpus: set[int]) -> dict[str, float]:
-    """Steal in seconds and interrupts, both summed over `cpus`; take the difference of two readings."""
+    """Steal in seconds and interrupts, both summed over `cpus`; take the difference of two readings. What cannot be read is left out."""
+    found = {"steal": _steal(cpus), "interrupts": _interrupts(cpus)}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _steal(cpus: set[int]) -> float | None:
     steal = 0.0
-    with open("/proc/stat") as file:
-        for line in file:
-            name, *fields = line.split()
-            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cpus and len(fields) > 7:
-                steal += int(fields[7]) * TICK
-    return {"steal": steal, "interrupts": float(_interrupts(cpus))}
+    try:
+        with open("/proc/stat") as file:
+            for line in file:
+                name, *fields = line.split()
+                if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cpus and len(fields) > 7:
+                    steal += int(fields[7]) * TICK
+    except OSError:
+        return None
+    return steal
 
 
-def _interrupts(cpus: set[int]) -> int:
+def _interrupts(cpus: set[int]) -> int | None:
     try:
         with open("/proc/interrupts") as file:
             columns = [int(name[3:]) for name in file.readline().split()]
             wanted = [i + 1 for i, cpu in enumerate(columns) if cpu in cpus]
             rows = [line.split() for line in file]
-    except FileNotFoundError:
-        return 0
+    except OSError:
+        return None
     return sum(int(row[i]) for row in rows for i in wanted if i < len(row) and row[i].isdigit())
