@@ -18,10 +18,11 @@ from ..model import Frozen
 PAGE = 4096
 BLOCKS = 2  # of each member, as in kernels/crew.c
 KERNELS, SENTINELS = 0, 1  # whose block an entry uses: the sentinels' entries leave the other one alone
+CASES = 3  # settings of entries that follow each other: of the kernel, and of the sentinels
 SPIN_NS = 20_000  # for which a member that waits looks before it sleeps: a wake-up takes 5 to 50 us
 
 
-class Found(c.Structure):
+class Brought(c.Structure):
     """`struct nb_found`: what one thread brings back from one entry."""
 
     _fields_ = [
@@ -65,8 +66,8 @@ _LAYOUT = (
     PAGE,
     MEMBER,
     PAGE,
-    c.sizeof(Found),
-    Found.status.offset,
+    c.sizeof(Brought),
+    Brought.status.offset,
     c.sizeof(_Step),
     _Head.spin_ns.offset,
     c.sizeof(abi.CaseBlock),
@@ -118,16 +119,18 @@ class Crew:
     crew is; None: compiled if need be."""
 
     def __init__(self, size: int, library: Path | str | None = None):
+        self.size = size
         self._library = load(library or abi.build("crew").target)
-        self._memory = Buffer(PAGE + MEMBER * size)
-        self._address = self._memory.address
+        self._memory = Buffer(PAGE * (1 + CASES) + MEMBER * size)
+        self._address = self._memory.address + PAGE * CASES
         self._found = Buffer(PAGE)
         self._head = _Head.from_address(self._address)
-        self.case = abi.CaseBlock()
+        self.cases = [abi.CaseBlock.from_address(self._memory.address + PAGE * number) for number in range(CASES)]
+        self.case = self.cases[0]
         self.blocks = [self.block(member) for member in range(size)]
         self.lost: frozenset[int] = frozenset()  # CPUs of the last `place` on which no thread could be pinned
         self.crowded = False  # whether two of those threads share a CPU
-        self._stop = weakref.finalize(self, stop, self._library, self._memory)
+        self._stop = weakref.finalize(self, stop, self._library, self._address, self._memory)
         self._stop.atexit = False  # threads that sleep go with the process
         running = self._library.nb_crew_start(self._address, size)
         if running < size:
@@ -161,10 +164,10 @@ class Crew:
         self.lost = frozenset(cpu for cpu, error in zip(cpus, errors, strict=True) if error)
         raise next(cannot_pin(cpu, error) for cpu, error in zip(cpus, errors, strict=True) if error)
 
-    def follow(self, steps: Sequence[Step]) -> list[c.Array[Found]]:
+    def follow(self, steps: Sequence[Step]) -> list[c.Array[Brought]]:
         """All steps one after the other, without any Python between them, up to the first in which a kernel says that it cannot. What
         each thread of each step found is there until the next call."""
-        sizes = [c.sizeof(Found) * len(step.members) for step in steps]
+        sizes = [c.sizeof(Brought) * len(step.members) for step in steps]
         if sum(sizes) > self._found.size:
             self._found.close()
             self._found = Buffer(sum(sizes))
@@ -176,7 +179,7 @@ class Crew:
             one.run = c.cast(step.kernel.run, c.c_void_p)
             one.shared, one.found, one.members = c.addressof(step.case), at, c.addressof(order)
             one.threads, one.block = len(step.members), step.block
-            found.append((Found * len(step.members)).from_address(at))
+            found.append((Brought * len(step.members)).from_address(at))
             at += size
         done = self._library.nb_crew_follow(self._address, told, len(steps))
         return found[: min(done + 1, len(steps))]
@@ -188,6 +191,6 @@ class Crew:
         return [Entry(status=one.status, switches=one.switches, faults=one.faults) for one in found]
 
 
-def stop(library: c.CDLL, memory: Buffer) -> None:
-    library.nb_crew_stop(memory.address)
+def stop(library: c.CDLL, address: int, memory: Buffer) -> None:
+    library.nb_crew_stop(address)
     memory.close()
