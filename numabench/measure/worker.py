@@ -308,6 +308,7 @@ class Worker:
             metrics, reasons = within, [*reasons, "clipped"]
         if complaint := self.benchmark.physics(case.parameters, metrics):
             reasons.append(f"physics:{complaint}")
+        reasons += self.benchmark.doubts(case.parameters, found, metrics, around)
         return Sample(
             case=case.case,
             index=index,
