@@ -105,7 +105,7 @@ def test_more_threads_than_cpus_are_measured_and_not_called_disturbed():
         "threads": 2,
         "placement": "oversubscribed",
     }
-    work = job("contention", parameters, cpus=CPUS[:1] * 2, size=16384, scratch=2 * 11264, samples=1)
+    work = job("contention", parameters, cpus=CPUS[:1] * 2, size=1 << 16, scratch=2 * 11264, samples=1)
     outcome = execute(work)
     assert outcome.failure == "" and len(outcome.samples) == 1
     (sample,) = outcome.samples

@@ -295,7 +295,7 @@ class Worker:
         reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
         if not self.benchmark.judges_clock:
             reasons = [reason for reason in reasons if reason != "frequency_changed"]
-        if overlap < LEAST_OVERLAP and not crowded:
+        if self.benchmark.judges_overlap and overlap < LEAST_OVERLAP and not crowded:
             reasons.append("overlap")
         if complaint := self.benchmark.check(case.parameters, found):
             reasons.append(f"check:{complaint}")
