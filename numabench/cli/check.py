@@ -27,15 +27,11 @@ def command(context: click.Context, form: str, root: str) -> None:
     Exit code 3 when a measurement makes no sense here, else 0.
     """
     from ..errors import MACHINE
-    from ..host.health import by_severity, check
+    from ..measure.ready import check_all
     from .roots import opened_root
 
     with opened_root(root) as folder:
-        findings = check(folder)
-    if root == "/" and not any(finding.check == "compiler" and finding.severity == "fatal" for finding in findings):
-        from ..measure.transfer_unit import line_finding
-
-        findings = by_severity([*findings, line_finding()])
+        findings = check_all(folder)
     fatal = any(finding.severity == "fatal" for finding in findings)
     if form == "json":
         import msgspec

@@ -16,9 +16,10 @@ from .. import kernel as abi
 from ..benchmarks import Benchmark, choose
 from ..errors import LogError, MachineError, UsageError
 from ..host.machine import read_machine
-from ..host.memory import available_bytes, reserved_bytes
-from ..host.placement import numactl_command
+from ..host.memory import FIRST_TOUCH, Placing, available_bytes
+from ..host.pages import reserved_bytes
 from ..host.topology import Topology, read_topology
+from ..host.trials import find_placing
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA, utc_now
 from ..runlog.read import load
@@ -26,6 +27,7 @@ from ..runlog.write import Journal
 from ..units import parse_cpus
 from .executor import Executor, ProcessExecutor
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
+from .ready import why_nothing
 from .runner import Judge, Progress, Runner
 from .transfer_unit import Line, find_line, recorded_line
 
@@ -70,6 +72,7 @@ class Visit:
         self.request, self.root = request, root
         self.topology = restrict(read_topology(root), request.cpus)
         self.benchmarks = choose(request.benchmarks)
+        self.placing = find_placing(self.topology) if root == "/" else Placing()
         self.plan = self._plan()
         self.settled: set[str] = (
             set()
@@ -99,9 +102,16 @@ class Visit:
             target=request.target,
             processes=request.processes,
             memory=None if room is None else int(room * MEMORY_SHARE),
-            reserved=reserved_bytes if self.root == "/" else None,
+            **self._supplies(),
             **changes,
         )
+
+    def _supplies(self) -> dict:
+        """What this machine has of memory by kind and by node, and how it gets there; of a snapshot nothing is known."""
+        if self.root != "/":
+            return {}
+        several = len(self.topology.memory_nodes()) > 1  # else the machine's own count is the node's, and nothing is bound
+        return {"reserved": reserved_bytes, "free": node_room if several else None, "placing": self.placing}
 
     def measure(
         self,
@@ -116,7 +126,6 @@ class Visit:
             raise UsageError(
                 f"a snapshot ({self.root}) can be planned for, not measured", "add --plan-only, or leave --root away"
             )
-        numactl_command((), 0 if self.topology.numa else None)  # fails early, and once
         line = resume.line if resume and resume.line else find_line(self.topology)
         kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line.bytes) for b in self.benchmarks}
         kernels["sentinel"] = abi.build("sentinel", line_bytes=line.bytes)
@@ -153,7 +162,8 @@ class Visit:
         if end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
             silent = "no process returned a sample" if runner.trials else "no process fits into the budget"
             reason = next((reason for trial in runner.trials for reason in trial.reasons), silent)
-            raise MachineError(f"nothing could be measured: {reason} (all reasons: {path})", "numabench check")
+            cause, mend = why_nothing(reason)
+            raise MachineError(f"nothing could be measured: {cause} (all reasons: {path})", mend)
         return end
 
     def check_resumed(self, resume: Resumed, records: Sequence[BenchmarkRecord], path: Path) -> None:
@@ -189,6 +199,7 @@ class Visit:
                 "key": plan.key,
                 "timing": msgspec.to_builtins(plan.timing),
                 "skipped": plan.skipped,
+                "placing": plan.placing.how,
             },
             arguments=msgspec.to_builtins(self.request) | {"command": " ".join(["numabench", *sys.argv[1:]])},
         )
@@ -208,7 +219,8 @@ class Visit:
                 continue
             cases = found.get(benchmark.refined_by or benchmark.name, {}).values()
             curve = [(case[0].parameters, median(s.metrics[benchmark.refined] for s in case)) for case in cases]
-            planned, _ = plan_cases(benchmark, benchmark.refine(curve, self.topology), self.topology, self.plan.timing)
+            points = benchmark.refine(curve, self.topology)
+            planned, _ = plan_cases(benchmark, points, self.topology, self.plan.timing, **self._supplies())
             first = sum(block.benchmark == benchmark.name for block in self.plan.blocks)
             added += make_blocks(benchmark, planned, self.topology, first)
             if benchmark.refined_by and planned:
@@ -229,7 +241,7 @@ class Visit:
             question=benchmark.question,
             axes=axes,
             metrics=tuple(m for m in loaded.metrics.values() if not benchmark.reports or m.name in benchmark.reports),
-            method=benchmark.method,
+            method=benchmark.method | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {}),
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),
@@ -245,6 +257,12 @@ class Visit:
                 flags=" ".join(build.flags),
             ),
         )
+
+
+def node_room(node: int) -> int | None:
+    """Bytes of a node that a working set may take; None where the kernel does not say."""
+    room = available_bytes(node)
+    return None if room is None else int(room * MEMORY_SHARE)
 
 
 def installed_bytes(topology: Topology) -> int | None:
