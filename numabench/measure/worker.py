@@ -79,7 +79,11 @@ class Worker:
             emit(Began(case=case.case))
             self.attempt(case)
         after = machine_counters(cpus)
-        emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after if k in before}))
+        emit(
+            Done(
+                startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after if k in before}
+            )
+        )
 
     def attempt(self, case: JobCase) -> None:
         """Measure a case, or of a round what is left where a CPU has gone; what cannot be measured is said."""
@@ -379,7 +383,11 @@ def cannot_do(kernel: str, case: JobCase) -> MachineError:
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
     """`pages`: some of the memory is not on the node that it was to be on, or was never touched."""
-    return ["pages"] if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs) else []
+    return (
+        ["pages"]
+        if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs)
+        else []
+    )
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:
