@@ -228,7 +228,8 @@ int nb_run(struct nb_thread *t)
     struct turn turn;
     own->done &= ~1ull; /* the end of the last window */
     memset(t->value, 0, sizeof t->value);
-    t->begin_ns = nb_gate(t);
+    nb_gate(t);
+    t->begin_ns = nb_now();
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
     do {

@@ -6,6 +6,8 @@
  *   nb_cas(p, &seen, new)                      whether *p was `seen`, and is `new` now; if not, `seen` is what was there
  *   nb_load(p)   nb_store(p, x)
  *   nb_full_fence()   nb_acquire_fence()   nb_release_fence()
+ *   nb_swap16(p, new)                          of a half word
+ *   nb_set_bit32_acquire(p, bit)               whether it was set
  *
  * Sequentially consistent, or with _relaxed, _acquire, _release behind. NB_INSTRUCTIONS names what they are made of:
  *
@@ -244,4 +246,47 @@ NB_WORDS(uint32_t, NB_NARROW, 32)
 #undef NB_STORE
 #undef NB_LOAD_STORE
 #undef NB_FENCE_OF
+
+/* Of which some locks are made. A compiler may make a loop of compare-and-swaps of the second one. */
+NB_INLINE uint16_t nb_swap16(uint16_t *p, uint16_t x)
+{
+#ifdef NB_ATOMIC_X86
+    __asm__ volatile("xchgw %0, %1" : "+r"(x), "+m"(*p) : : "memory");
+    return x;
+#elif defined(NB_ATOMIC_ARM)
+    uint16_t was;
+#ifdef NB_LSE
+    __asm__ volatile(".arch_extension lse\n\tswpalh %w2, %w0, %1" : "=r"(was), "+Q"(*p) : "r"(x) : "memory");
+#else
+    uint32_t lost;
+    __asm__ volatile("1: ldaxrh %w0, %2\n\tstlxrh %w1, %w3, %2\n\tcbnz %w1, 1b" : "=&r"(was), "=&r"(lost), "+Q"(*p) : "r"(x) : "memory");
+#endif
+    return was;
+#else
+    return __atomic_exchange_n(p, x, __ATOMIC_SEQ_CST);
+#endif
+}
+
+NB_INLINE int nb_set_bit32_acquire(uint32_t *p, uint32_t bit)
+{
+#ifdef NB_ATOMIC_X86
+    int was;
+    __asm__ volatile("lock btsl %2, %1" : "=@ccc"(was), "+m"(*p) : "ir"(bit) : "memory");
+    return was;
+#elif defined(NB_ATOMIC_ARM)
+    uint32_t was;
+#ifdef NB_LSE
+    __asm__ volatile(".arch_extension lse\n\tldseta %w2, %w0, %1" : "=r"(was), "+Q"(*p) : "r"(1u << bit) : "memory");
+#else
+    uint32_t now, lost;
+    __asm__ volatile("1: ldaxr %w0, %3\n\torr %w1, %w0, %w4\n\tstxr %w2, %w1, %3\n\tcbnz %w2, 1b"
+                     : "=&r"(was), "=&r"(now), "=&r"(lost), "+Q"(*p)
+                     : "r"(1u << bit)
+                     : "memory");
+#endif
+    return was >> bit & 1;
+#else
+    return __atomic_fetch_or(p, 1u << bit, __ATOMIC_ACQUIRE) >> bit & 1;
+#endif
+}
 #endif

@@ -9,6 +9,7 @@
 
 enum { OPERATION, STRIDE, SPACING, OFFSET, READERS };
 enum { STORE, INCREMENT, ATOMIC_ADD };
+enum { SPACING_DONE = NB_MEAN_PS + 1 }; /* of value[] */
 
 static const struct nb_parameter parameters[] = {
     [OPERATION] = {"operation", "store|increment|atomic_add", "what a thread does to its counter", INCREMENT, 0, 2},
@@ -97,6 +98,7 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     }
     nb_window(t, (c->parameter[SPACING] ? spaced : plain)[reads ? READ : c->parameter[OPERATION]]);
+    t->value[SPACING_DONE] = (uint64_t)c->parameter[SPACING];
     nb_gate(t);
     t->check = *counter(t);
     return NB_OK;

@@ -186,7 +186,8 @@ int nb_run(struct nb_thread *t)
     if (t->index == 0)
         nb_store_release(&control->finished, 2 * round);
     const uint64_t clock = clock_cost(c->parameter[OPERATION]), step = nb_clock_step();
-    t->begin_ns = nb_gate(t);
+    nb_gate(t);
+    t->begin_ns = nb_now();
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
     if (t->index == 1)

@@ -130,6 +130,7 @@ class Benchmark(ABC):
     kernel_folder: ClassVar[Path | None] = None  # of a plug-in's C files, with a copy of the headers; None: numabench's own
     rank: ClassVar[int] = 100  # where it stands in lists and reports; equal ones by name
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
+    judges_overlap: ClassVar[bool] = True  # threads must begin and end together (not where two common times are counted between)
     judges_clock: ClassVar[bool] = True  # a clock that changes disturbs (not where outcomes are counted, and not times)
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
