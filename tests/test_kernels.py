@@ -744,7 +744,7 @@ def test_the_step_of_a_clock_is_found(tmp_path, thousandths):
     library = ctypes.CDLL(str(target))
     library.step_of.restype = ctypes.c_uint64
     found = library.step_of(ctypes.c_uint64(thousandths))
-    assert abs(found - thousandths / 1000) <= 1  # in whole ns
+    assert abs(found - thousandths / 1000) < 2  # times are whole ns, and their differences one more or less
 
 
 @pytest.mark.parametrize("line", [16, 128, 256, 1024])
