@@ -9,7 +9,7 @@ from .memory_bandwidth import SIZE_STEP, part_bytes, thread_counts, threads_text
 from .memory_latency import MIB, PAGE_SIZES
 
 EACH = 32 * MIB  # of a thread: 8,192 small pages, 16 huge ones
-SPENT_SLOT = 6  # of `value`, as in kernels/first_touch.c
+SPENT_SLOT, TOUCHED_SLOT, GIVES_SLOT, GAVE_SLOT, TOUCHES_SLOT = 6, 7, 8, 9, 10  # of `value`, as in kernels/first_touch.c
 
 
 class FirstTouch(Benchmark):
@@ -27,13 +27,15 @@ class FirstTouch(Benchmark):
         Axis(name="memory_node", summary="node that the pages are bound to", values=(), least=0),
         Axis(name="page_size", summary="as in memory_latency; a page of that size is one touch", values=PAGE_SIZES),
         Axis(name="threads", summary="threads, each in its own part", values=(), least=1),
-        Axis(name="size", summary="memory of all threads together", values=(), unit="B", log=True, least=SIZE_STEP, step=SIZE_STEP),
+        Axis(
+            name="size", summary="memory of all threads together", values=(), unit="B", log=True, least=SIZE_STEP, step=SIZE_STEP
+        ),
     )
     views = (
         View(title="Time per page by threads", metric="time_per_page", kind="line", x="threads", series="page_size"),
         View(title="Memory made usable by threads", metric="rate", kind="line", x="threads", series="page_size"),
     )
-    method = {"fresh": "given back by MADV_DONTNEED before each round", "counted": "touches alone"}
+    method = {"fresh": "given back by MADV_DONTNEED before each round", "counted": "touches alone, while no thread gives back"}
     counts_pages = True
     judges_gaps = False  # a fault is no batch
     touches_anew = True
@@ -89,6 +91,9 @@ class FirstTouch(Benchmark):
         for index, thread in enumerate(found.threads):
             if thread.check != thread.executed:
                 return f"only {thread.check} of the {thread.executed} pages that thread {index} touched were new"
+        for before, after in ((TOUCHED_SLOT, GIVES_SLOT), (GAVE_SLOT, TOUCHES_SLOT)):
+            if max(thread.value[before] for thread in found.threads) > min(thread.value[after] for thread in found.threads):
+                return "a thread gave its pages back while another touched its own"
         return ""
 
 

@@ -74,6 +74,7 @@ class LoadedLatency(Benchmark):
     method = {
         "chase": "one cycle, group order",
         "load": "bursts of 4 KiB against a token bucket per loader",
+        "tokens": "staggered, each up to a quarter of the interval early or late",
         "blocks": "about 10 us of chasing",
         "load_bytes": "of the program",
     }

@@ -29,9 +29,11 @@ from .executor import Executor, ProcessExecutor
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
 from .ready import why_nothing
 from .runner import Judge, Progress, Runner
+from .transfer_unit import Line, find_line, recorded_line
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
 LEAST_WINDOW, MOST_WINDOW = 0.0005, 10.0  # s: fifty looks at the clock; ten seconds
+TOOLS = ("sentinel", "crew")  # what is compiled and loaded beside the kernels
 MEMORY_SHARE = 0.8  # of what is available that a working set may take
 
 
@@ -61,6 +63,7 @@ class Resumed(Frozen):
     plan_key: str
     complete: bool  # it ended by itself, by its looks or its budget
     objects: dict[str, str]  # benchmark -> hash of its compiled kernel
+    line: Line | None = None  # that the kernels were compiled for
 
 
 class Visit:
@@ -124,9 +127,9 @@ class Visit:
             raise UsageError(
                 f"a snapshot ({self.root}) can be planned for, not measured", "add --plan-only, or leave --root away"
             )
-        line = self.topology.largest_line_bytes()
-        kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line) for b in self.benchmarks}
-        kernels["sentinel"] = abi.build("sentinel", line_bytes=line)
+        line = resume.line if resume and resume.line else find_line(self.topology)
+        kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line.bytes) for b in self.benchmarks}
+        kernels |= {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
         run = resume.run if resume else uuid.uuid4().hex[:12]
         session = resume.session if resume else run
         records = tuple(
@@ -137,7 +140,7 @@ class Visit:
         if resume:
             self.check_resumed(resume, records, path)
         with Journal(path) as journal:
-            journal.append(self.header(run, session))
+            journal.append(self.header(run, session, line))
             for record in records:
                 journal.append(record)
             runner = Runner(
@@ -177,7 +180,7 @@ class Visit:
             return
         raise LogError(f"{path} cannot be gone on with: {what}", "start a run of its own: numabench run")
 
-    def header(self, run: str, session: str) -> Header:
+    def header(self, run: str, session: str, line: Line) -> Header:
         plan = self.plan
         return Header(
             schema=SCHEMA,
@@ -185,7 +188,8 @@ class Visit:
             session=session,
             started=utc_now(),
             numabench=__version__,
-            machine=msgspec.to_builtins(read_machine(alias=self.request.alias)),
+            machine=msgspec.to_builtins(read_machine(alias=self.request.alias))
+            | {"line_declared": line.declared, "line_measured": line.measured},
             plan={
                 "profile": plan.profile,
                 "budget": plan.budget,
@@ -238,7 +242,9 @@ class Visit:
             question=benchmark.question,
             axes=axes,
             metrics=tuple(m for m in loaded.metrics.values() if not benchmark.reports or m.name in benchmark.reports),
-            method=benchmark.method | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {}),
+            method=benchmark.method
+            | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {})
+            | ({"instructions": loaded.instructions} if benchmark.topic == "cores" else {}),  # of which these are made
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),
@@ -321,4 +327,5 @@ def open_resume(path: Path) -> tuple[Request, Resumed]:
         plan_key=header.plan.get("key", ""),
         complete=any(e.run == header.run and e.status != "interrupted" for e in log.ends),
         objects={b.name: b.kernel.object_hash for b in log.benchmarks if b.run == header.run and b.kernel},
+        line=recorded_line(header.machine),
     )
