@@ -1025,3 +1025,36 @@ def test_two_threads_on_one_cpu_wait_for_each_other(loaded):
     finally:
         buffer.close()
         os.sched_setaffinity(0, everything)
+
+
+@pytest.mark.parametrize("operation", range(4))
+def test_ways_between_two_threads_are_no_data_race(tmp_path, operation):
+    if shutil.which("gcc") is None or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs gcc and two CPUs")
+    program, folder, sources = tmp_path / "driver", abi.source_folder(), (f"{os.path.dirname(__file__)}/driver.c", "core_to_core.c")
+    flags = [flag for flag in abi.FLAGS if flag not in ("-shared", "-fPIC")]
+    command = ["gcc", *flags, "-fsanitize=thread", f"-I{folder}", "-o", str(program), sources[0], str(folder / sources[1])]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("gcc has no thread sanitizer here")
+    done = subprocess.run([str(program), "2", "4096", str(operation)], capture_output=True, text=True, timeout=120, check=False)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer does not run on this kernel")
+    assert done.returncode == 0 and "data race" not in done.stderr
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_words_are_read_when_both_have_made_their_last_way(tmp_path, waits):
+    """A second thread that hesitates before the last answer of each block: the first one must not count before it has come."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a pair needs two CPUs")
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    late = "if (i == times - 1 && next % 2)\n            for (uint64_t at = nb_now() + 200000; nb_now() < at;)\n                ;\n        do"
+    replaced = [("nb_hop.h", "        do\n", f"        {late}\n")]
+    replaced += [] if waits else [("core_to_core.c", "while (nb_load_acquire(finished) != done + passes)", "while (0)")]
+    for file, right, wrong in replaced:
+        text = (folder / file).read_text()
+        assert right in text
+        (folder / file).write_text(text.replace(right, wrong))
+    benchmark = discover()["core_to_core"]
+    found = enter(abi.Kernel(abi.build("core_to_core", folder=folder).target), {"operation": "cas"}, threads=2, size=4096)
+    assert (benchmark.check({}, found) == "") == waits
