@@ -293,7 +293,8 @@ class Worker:
             )
             for cpu, b, e in zip(case.cpus, found.threads, entries, strict=True)
         )
-        overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
+        span = max(t.end for t in threads)  # 0 where no thread came to its window before that was over
+        overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / span if span else 0.0
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
         reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
