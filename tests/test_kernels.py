@@ -151,6 +151,49 @@ def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, th
     assert ("3 reads saw a torn state" in benchmark.check(parameters, found)) == (primitive in LOCKS)
 
 
+LOTS = 24_000  # multiplies: some 26 us, what 256 threads of 100 ns each wait for their turn
+
+
+@pytest.mark.parametrize("primitive", ["mutex", "futex", "word_lock", "spin_ttas", "hbo", "mcs", "rw_spin"])
+def test_long_turns_are_counted_one_by_one(loaded, primitive):
+    """A thread looks at the clock after each, so that what an unfair lock's loser did is known to one operation."""
+    parameters = {"primitive": primitive, "critical_section": 0, "think_time": 0, "read_share": 0}
+    benchmark = discover()["contention"]
+    arguments = benchmark.arguments(parameters, PROBES) | {"section": LOTS}
+    found = enter(loaded["contention"], arguments, threads=2, size=CONTENDED, samples=3)
+    assert benchmark.check(parameters, found) in ("", "nobody ended an operation within the window")
+    assert all(t.value[abi.BATCH_SLOT] == 1 for t in found.threads)
+    rates = [t.operations / 1e-3 for t in found.threads]
+    if sum(rates):
+        assert benchmark.metrics(parameters, found, PROBES)["throughput"] == pytest.approx(sum(rates))
+
+
+def starved_and_winner() -> list[SimpleNamespace]:
+    """Of a window of 10 ms the one who had the lock all the time, and the one who got it at the end."""
+    value = [0] * 16
+    value[15], value[14], value[12] = 10_000_000, 100_000, 600
+    common = {"value": value, "histogram": [0] * abi.BINS, "group": 0, "check": 0}
+    return [
+        SimpleNamespace(operations=1000, begin_ns=5, end_ns=10_000_100, executed=1000, cursor=1000, **common),
+        SimpleNamespace(operations=0, begin_ns=10_000_200, end_ns=10_000_200, executed=1, cursor=1, **common),
+    ]
+
+
+def test_who_starves_is_a_result():
+    found, benchmark = Found(starved_and_winner()), discover()["contention"]
+    found.threads[0].check = 1001
+    parameters = {"primitive": "mutex", "critical_section": 0, "read_share": 0}
+    assert benchmark.check(parameters, found) == "" and not benchmark.judges_overlap
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert metrics["throughput"] == pytest.approx(1e5) and metrics["fairness"] == pytest.approx(0.5)
+    assert metrics["time_per_operation"] == pytest.approx(2e4)
+    assert "wait_p999" in metrics
+    found.threads[0].value[12] = 1  # of both, since they share it here: too few for a quantile of a thousand
+    assert "wait_p999" not in benchmark.metrics(parameters, found, PROBES)
+    arguments = benchmark.arguments({**parameters, "think_time": 0}, PROBES)
+    assert benchmark.extra(arguments, PROBES, found)["stamped_ratio"] == pytest.approx(2e7 / 1e5)
+
+
 def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
     """With the lock's waiting taken out, the plain counter loses updates and the check says so."""
     if len(os.sched_getaffinity(0)) < 2:
