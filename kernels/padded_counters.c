@@ -54,7 +54,7 @@ static void atomic_add(struct nb_thread *t, uint64_t n)
 {
     uint64_t *p = (uint64_t *)counter(t);
     for (uint64_t i = 0; i < n; i += 64) {
-        NB_TIMES_64(__atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
+        NB_TIMES_64((void)nb_add_relaxed(p, 1);)
     }
 }
 
@@ -84,7 +84,7 @@ static void load(struct nb_thread *t, uint64_t n)
 SPACED(store, *p = ++count; x++;)
 SPACED(increment, x = *p; *p = x + 1;)
 SPACED(load, x += *p;)
-SPACED(atomic_add, x = __atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
+SPACED(atomic_add, x = nb_add_relaxed((uint64_t *)p, 1);)
 
 int nb_run(struct nb_thread *t)
 {

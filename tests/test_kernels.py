@@ -18,11 +18,13 @@ from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, discover
 from numabench.benchmarks.card_marking import BARRIERS, marks_needed
 from numabench.benchmarks.contention import FAIRNESS, LOCKS, TORN_SLOT
-from numabench.benchmarks.fences import C11, NONE
+from numabench.benchmarks.fences import C11, EXTENSIONS, NONE
+from numabench.benchmarks.fences import OWN as FENCES
 from numabench.benchmarks.first_touch import TOUCHED_SLOT
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
-from numabench.benchmarks.memory_ordering import BYTES, ORDERINGS, THREADS
+from numabench.benchmarks.memory_ordering import BYTES as BYTES_OF_TESTS
+from numabench.benchmarks.memory_ordering import ORDERINGS, THREADS
 from numabench.benchmarks.publication import METHODS
 from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
 from numabench.benchmarks.single_operations import OPERATIONS, OTHERS, OWN, STATES
@@ -31,16 +33,16 @@ from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
 from numabench.measure.crew import Crew
 
-SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c"))
+SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c") if p.stem != "crew")
 PROBES = Probes(frequency=3e9, multiply=1e-9)
 
 
 def enter(
-    kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 1 << 20, samples: int = 2, nodes: int = 1
+    kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 1 << 20, samples: int = 2, nodes: int = 1, library=None
 ) -> Found:
     """PREPARE and `samples` MEASUREs on the CPUs that are there (several threads on one, if need be)."""
     cpus = sorted(os.sched_getaffinity(0))
-    crew, buffer, scratch = Crew(threads), Buffer(size), Buffer(size)
+    crew, buffer, scratch = Crew(threads, library), Buffer(size), Buffer(size)
     try:
         crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), tuple(i % nodes for i in range(threads)))
         case = crew.case
@@ -498,7 +500,7 @@ def test_loaders_take_turns_within_an_interval_and_keep_the_rate(tokens):
         found = tokens(loaders, index, rate, 4000)
         places = [interval * ((index - 1) / loaders + k) for k in range(4000)]
         mine = [at - place for at, place in zip(found, places, strict=True)]
-        assert 0 <= min(mine) and max(mine) <= interval / 2 + 2 * TICK, "a quarter to either side"
+        assert min(mine) >= 0 and max(mine) <= interval / 2 + 2 * TICK, "a quarter to either side"
         assert sum(mine) / len(mine) == pytest.approx(interval / 4, rel=0.05), "and the rate is that of the timetable"
         assert max(mine) - min(mine) > 0.45 * interval
         shifts.append(tuple(mine))
@@ -709,8 +711,8 @@ def test_no_reader_sees_what_is_not_published(loaded, method, spacing, readers):
     [
         ("put(s, o, method);\n        x =", "x ="),  # never published
         (
-            "        for (unsigned k = 0; k < WORDS; k++)\n            __atomic_store_n(&o->word[k]",
-            "        put(s, o, method);\n        for (unsigned k = 0; k < WORDS; k++)\n            __atomic_store_n(&o->word[k]",
+            "        for (unsigned k = 0; k < WORDS; k++)\n            nb_store_relaxed(&o->word[k]",
+            "        put(s, o, method);\n        for (unsigned k = 0; k < WORDS; k++)\n            nb_store_relaxed(&o->word[k]",
         ),
         ("if (++number % (OBJECTS / 2) == 0)", "if (++number == 0)"),  # objects are used again while they are read
     ],
@@ -794,12 +796,13 @@ RUNS["first_touch"] = [(threads, 1 << 20, (4096,), {"page_size": "4k"}) for thre
 RUNS["core_to_core"] = [(2, 4096, (i,), {"operation": name}) for i, name in enumerate(discover()["core_to_core"].axes[2].values)]
 
 
-RUNS["fences"] = [
-    (1, 4096, (i, before), {})
-    for i, name in enumerate(discover()["fences"].axes[0].values)
-    for before in (0, 1)
-    if name in (NONE, *C11)  # the processor's own differ
-]
+def fences(compiler: list[str]) -> dict[str, list]:
+    """Runs of the fences that the compiler's processor has; where plain C is asked for, C11's."""
+    own = (*FENCES["neon"], *EXTENSIONS["lrcpc"]) if compiler[0].startswith("aarch64") else C11
+    names = list(abi.Kernel(abi.build("fences").target).parameters["fence"].choices.decode().split("|"))
+    return {"fences": [(1, 4096, (names.index(name), before), {}) for name in (NONE, *own) for before in (0, 1)]}
+
+
 RUNS["card_marking"] = [
     (2, 8192, (i, after, 1, cleaned, 0), {"barrier": name, "cleaned": cleaned})
     for (i, name), after, cleaned in itertools.product(enumerate(BARRIERS), (0, 1), (0, 4, 1024))
@@ -810,7 +813,7 @@ RUNS["single_operations"] = [
     for (i, name), (threads, state) in itertools.product(enumerate(OPERATIONS), ((1, "modified"), (2, "modified"), (2, "owned")))
 ]
 RUNS["memory_ordering"] = [
-    (THREADS[test], BYTES, (i, j), {"test": test, "ordering": ordering})
+    (THREADS[test], BYTES_OF_TESTS, (i, j, 7), {"test": test, "ordering": ordering})
     for (i, test), (j, ordering) in itertools.product(enumerate(THREADS), enumerate(ORDERINGS))
 ]
 
@@ -835,13 +838,18 @@ def streams(compiler: list[str]) -> dict[str, list]:
 def toolchains() -> list:
     return [
         pytest.param(["aarch64-linux-gnu-gcc"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64"),
-        pytest.param(["aarch64-linux-gnu-gcc", "-march=armv8.1-a"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64-lse"),
+        pytest.param(["aarch64-linux-gnu-gcc", "-DNB_LSE"], ["qemu-aarch64-static", "qemu-aarch64"], id="aarch64-lse"),
+        pytest.param(
+            ["aarch64-linux-gnu-gcc", "-march=armv8.4-a", "-O3", "-DNB_LINE=256"],
+            ["qemu-aarch64-static", "qemu-aarch64"],
+            id="aarch64-rcpc-wide-lines",
+        ),
         pytest.param(["gcc", "-DNB_PORTABLE"], [], id="portable"),
     ]
 
 
 @pytest.mark.parametrize(("compiler", "emulators"), toolchains())
-@pytest.mark.parametrize("name", [*RUNS, "memory_bandwidth", "loaded_latency"])
+@pytest.mark.parametrize("name", [*RUNS, "memory_bandwidth", "loaded_latency", "fences"])
 def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, name):
     emulator = next((e for e in emulators if shutil.which(e)), None)
     if shutil.which(compiler[0]) is None or (emulators and emulator is None):
@@ -863,7 +871,7 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         check=True,
     )
     benchmark = discover()[name]
-    for threads, size, parameters, what in (RUNS | streams(compiler))[name]:
+    for threads, size, parameters, what in (RUNS | streams(compiler) | fences(compiler))[name]:
         command = [emulator] if emulator else []
         done = subprocess.run(
             [*command, str(program), str(threads), str(size), *map(str, parameters)],
@@ -976,14 +984,17 @@ def test_quantiles_of_one_wait_are_that_wait(ns):
     assert abi.histogram_quantile(bins, 0.999) == pytest.approx(ns, rel=0.04)
 
 
-def test_the_wait_for_the_cpu_is_that_inside_the_window(loaded, monkeypatch, tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_the_wait_for_the_cpu_is_that_inside_the_window(loaded, tmp_path, there):
     """What schedstat said before the window does not count; what it adds until the end does."""
     schedstat = tmp_path / "schedstat"
-    schedstat.write_text("900 5000 7\n")
-    monkeypatch.setattr("numabench.measure.crew.open_schedstat", lambda: os.open(schedstat, os.O_RDONLY))
-    assert enter(loaded["sentinel"], {"probe": "work"}).threads[0].run_delay_ns == 0
-    monkeypatch.setattr("numabench.measure.crew.open_schedstat", lambda: -1)
-    assert enter(loaded["sentinel"], {"probe": "work"}).threads[0].run_delay_ns == 0
+    if there:
+        schedstat.write_text("900 5000 7\n")
+    source = (abi.source_folder() / "crew.c").read_text()
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    (folder / "crew.c").write_text(source.replace('"/proc/thread-self/schedstat"', f'"{schedstat}"'))
+    library = abi.build("crew", folder=folder).target
+    assert enter(loaded["sentinel"], {"probe": "work"}, library=library).threads[0].run_delay_ns == 0
 
 
 def test_two_threads_on_one_cpu_wait_for_each_other(loaded):

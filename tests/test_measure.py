@@ -63,6 +63,7 @@ def job(
         home=node,
         parent=os.getpid(),
         sentinel=str(abi.build("sentinel").target),
+        crew=str(abi.build("crew").target),
         timing=Timing(window=0.002, samples=samples),
         spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
         until=until,

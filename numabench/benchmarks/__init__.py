@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..host.topology import Topology
 
 ENTRY_POINTS = "numabench.benchmarks"
+MOST_LINE_BYTES = 1024  # of the lines that kernels are compiled for (measure/transfer_unit.py)
 ALONE = "alone"  # placement of a single thread
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
@@ -141,7 +142,9 @@ class Benchmark(ABC):
     needs: ClassVar[str] = ""  # what a machine without a place for any case lacks
     calls: ClassVar[tuple[str, ...]] = ()  # NUMA system calls that its kernel makes by itself
     counts_pages: ClassVar[bool] = False  # its figures are per page, and mean nothing where other pages were obtained
-    touches_anew: ClassVar[bool] = False  # its kernel gives pages back and touches them again: without mbind they are near that thread
+    touches_anew: ClassVar[bool] = (
+        False  # its kernel gives pages back and touches them again: without mbind they are near that thread
+    )
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
     reports: ClassVar[tuple[str, ...]] = ()  # of the kernel's metrics; empty: all
 
@@ -218,6 +221,10 @@ class Benchmark(ABC):
     def physics(self, parameters: Parameters, metrics: dict[str, float]) -> str:
         """What cannot be; empty when nothing contradicts physics."""
         return ""
+
+    def doubts(self, parameters: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
+        """Further reasons why a sample is not valid, by what the sentinels found around it for instance."""
+        return []
 
     def contradictions(
         self, found: list[tuple[Parameters, dict[str, float]]], topology: Topology
