@@ -6,10 +6,10 @@
 #include "nb_window.h"
 
 #define LOOPS                                                                                                                        \
-    "store|increment|atomic_add_64|spaced|chase|atomic_add|atomic_cas|sharded|rseq_sharded|biased|mutex|spin_ttas|ticket|mcs|clh|qspinlock|futex|word_lock|hbo|cohort|cna|rw_spin"
+    "store|increment|atomic_add_64|spaced|chase|atomic_add|atomic_cas|sharded|rseq_sharded|biased|mutex|spin_ttas|spin_backoff|ticket|mcs|clh|qspinlock|futex|word_lock|hbo|cohort|cna|rw_spin"
 enum { LOOP, SPACES };
 static const struct nb_parameter parameters[] = {
-    [LOOP] = {"loop", LOOPS, "what is done", 0, 0, 21},
+    [LOOP] = {"loop", LOOPS, "what is done", 0, 0, 22},
     [SPACES] = {"spacing", NULL, "dependent multiplies between two of them", 0, 0, 100000},
 };
 static const struct nb_metric metrics[] = {{"time", "ns", "of a turn", NB_LOWER_IS_BETTER}};
@@ -50,6 +50,7 @@ MINIMAL(rseq_sharded, (void)0)
 MINIMAL(biased, own_increment(&own->counter))
 MINIMAL_LOCK(mutex, pthread_mutex_lock(&at->lock.mutex), pthread_mutex_unlock(&at->lock.mutex))
 MINIMAL_LOCK(spin_ttas, ttas_enter(&at->lock), ttas_leave(&at->lock))
+MINIMAL_LOCK(spin_backoff, backoff_enter(&at->lock, 50), ttas_leave(&at->lock))
 MINIMAL_LOCK(ticket, ticket_enter(&at->lock, 50), ticket_leave(&at->lock))
 MINIMAL_LOCK(mcs, mcs_enter(&at->lock, &own->queue), mcs_leave(&at->lock, &own->queue))
 MINIMAL_LOCK(clh, clh_enter(&at->lock, &own->clh), clh_leave(&own->clh))
@@ -79,7 +80,7 @@ static void chase(struct nb_thread *t, uint64_t n) /* where the kernel's first c
     *(uint64_t **)t->shared->scratch = at;
 }
 
-static const nb_batch loops[] = {store, increment, atomic_add_64, spaced, chase, atomic_add, atomic_cas, sharded, rseq_sharded, biased, mutex, spin_ttas,
+static const nb_batch loops[] = {store, increment, atomic_add_64, spaced, chase, atomic_add, atomic_cas, sharded, rseq_sharded, biased, mutex, spin_ttas, spin_backoff,
                                  ticket, mcs, clh, qspinlock, futex, word_lock, hbo, cohort, cna, rw_spin};
 
 int nb_run(struct nb_thread *t)
