@@ -147,7 +147,7 @@ LOCK(clh, clh_enter(&at->lock, MY(clh)), clh_leave(MY(clh)))
 LOCK(qspinlock, queued_enter(&at->lock, index + 1, FIRST(queue) - bytes, bytes), queued_leave(&at->lock))
 LOCK(futex, futex_enter(&at->lock), futex_leave(&at->lock))
 LOCK(word_lock, word_enter(&at->lock, MY(word)), word_leave(&at->lock))
-LOCK(hbo, hbo_enter(&at->lock, group, FIRST(stopped), bytes, hop), hbo_leave(&at->lock))
+LOCK(hbo, hbo_enter(&at->lock, group, NEAR(stopped), FIRST(stopped), bytes, hop), hbo_leave(&at->lock))
 LOCK(cohort, cohort_enter(&at->lock, NEAR(cohort), hop), cohort_leave(&at->lock, NEAR(cohort)))
 LOCK(cna, cna_enter(&at->lock, MY(cna), group), cna_leave(&at->lock, MY(cna)))
 READ_WRITE(rwlock, pthread_rwlock_wrlock(&at->lock.rwlock), pthread_rwlock_unlock(&at->lock.rwlock), pthread_rwlock_rdlock(&at->lock.rwlock),

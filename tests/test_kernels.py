@@ -302,7 +302,7 @@ def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
         ("spin_backoff", "nb_locks.h", "nb_swap32_acquire(&l->word, 1);)", "0;)"),
         ("qspinlock", "nb_locks_queue.h", "while (__atomic_load_n(&w->held, __ATOMIC_ACQUIRE))", "while (0)"),
         ("word_lock", "nb_locks_queue.h", "if (nb_cas_acquire(w, &seen, seen | WORD_HELD))", "if (1)"),
-        ("hbo", "nb_locks_numa.h", "if (nb_cas32_acquire(&l->word, &seen, node + 1))\n            break;", "break;"),
+        ("hbo", "nb_locks_numa.h", "if (nb_peek32(own) || !nb_cas32_acquire(&l->word, &seen, node + 1))", "if (nb_peek32(own))"),
         (
             "cohort",
             "nb_locks_numa.h",
