@@ -332,9 +332,9 @@ class Worker:
         )
 
     def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False) -> list[str]:
-        reasons = []
-        for t in threads:
-            window = t.end - t.begin
+        reasons, longest = [], max(t.end for t in threads)
+        for t in threads:  # one that starves may have begun at the end; what it waited for its CPU is then held against the window of all
+            window = t.end - t.begin if self.benchmark.judges_overlap else longest
             if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:
                 reasons.append("cpu_moved")
             if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:
