@@ -35,7 +35,7 @@ int nb_run(struct nb_thread *t)
     if (!pages.count)
         return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE) {
-        for (uint64_t at = 0; at < c->buffer_bytes; at += 4096)
+        for (uint64_t at = 0; at < c->buffer_bytes; at += page)
             *(volatile uint64_t *)(c->buffer + at) = at + 1;
         return NB_OK;
     }
@@ -43,7 +43,8 @@ int nb_run(struct nb_thread *t)
     unsigned long nodes[NODES / (8 * sizeof(long))] = {0};
     if (syscall(SYS_get_mempolicy, &mode, nodes, NODES, NULL, 0) || syscall(SYS_set_mempolicy, 0, NULL, 0))
         return NB_UNSUPPORTED;
-    t->begin_ns = nb_gate(t);
+    nb_gate(t);
+    t->begin_ns = nb_now();
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
     t->value[REPAIRED] = t->value[FIRST] = t->executed = 0;

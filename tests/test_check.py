@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from synthetic_sysfs import CPU, SyntheticTree
 
 from numabench.cli.check import command
-from numabench.host import health
 from numabench.host.health import Finding, check
+from numabench.measure import ready
 
 MM = "sys/kernel/mm"
 IDLE = [0, 0, 0, 20, 0, 0, 0, 0]
@@ -179,7 +179,7 @@ def test_odd_topology_is_a_note(tree):
 
 
 def command_with(monkeypatch, findings, *arguments):
-    monkeypatch.setattr(health, "check", lambda folder: findings)
+    monkeypatch.setattr(ready, "check_all", lambda folder: findings)
     return CliRunner(env={"COLUMNS": "80"}).invoke(command, arguments)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ..host.memory import Placing
 from ..model import Frozen, Sample, Value
 
 
@@ -46,12 +47,14 @@ class Job(Frozen):
     benchmark: str  # module that holds BENCHMARK
     kernel: str
     sentinel: str
+    crew: str
     cases: tuple[JobCase, ...]
     timing: Timing
     home: int | None  # node of the process's own heap, stacks and page tables
     parent: int
     spawned: float  # CLOCK_MONOTONIC of the runner
     until: float  # of the same clock: the budget's end, after which no case begins
+    placing: Placing = Placing()  # how memory gets to its node here
 
 
 class Began(Frozen, tag="began", tag_field="event"):
