@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MachineError, UsageError
+from .columns import COLUMNS, DETAILS
 from .read import RunLog
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "json", "parquet")
-
-#: The columns that every export starts with; one column per parameter follows, then the rest.
-COLUMNS = ("run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid")
-DETAILS = ("case", "block", "polarity", "machine_id", "hop_ns", "core_width", "frequency_ghz", "reasons")
 
 
 def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
