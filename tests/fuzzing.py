@@ -309,7 +309,7 @@ def add_axis(rng, records):
         if isinstance(record.get("samples"), list):
             for place, sample in enumerate(record["samples"]):
                 if isinstance(sample, dict) and isinstance(sample.get("parameters"), dict):
-                    sample["parameters"].update({n: place % 2 if number > 2 else value for n in names})
+                    sample["parameters"].update(dict.fromkeys(names, place % 2 if number > 2 else value))
     rehash(records)
 
 
