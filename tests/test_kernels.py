@@ -27,7 +27,7 @@ from numabench.benchmarks.memory_ordering import BYTES as BYTES_OF_TESTS
 from numabench.benchmarks.memory_ordering import ORDERINGS, THREADS
 from numabench.benchmarks.publication import METHODS
 from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
-from numabench.benchmarks.single_operations import OPERATIONS, OTHERS, OWN, STATES
+from numabench.benchmarks.single_operations import COUNTED_SLOT, OPERATIONS, OTHERS, OWN, ROUND_SLOT, SIZE_SLOT, STATES, STEP_SLOT
 from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
@@ -136,7 +136,9 @@ def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, th
     benchmark = discover()["contention"]
     found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=CONTENDED, nodes=2)
     if threads > len(os.sched_getaffinity(0)) and not any(t.operations for t in found.threads):
-        assert "nobody ended an operation" in benchmark.check(parameters, found)  # who has the lock may not have a CPU for so long
+        assert "nobody ended an operation" in benchmark.check(
+            parameters, found
+        )  # who has the lock may not have a CPU for so long
         return
     assert benchmark.check(parameters, found) == ""
     metrics = benchmark.metrics(parameters, found, PROBES)
@@ -836,6 +838,56 @@ def test_a_preparation_that_is_not_whole_is_noticed(tmp_path, right, wrong):
     assert "stamps add up" in benchmark.check(parameters, found)
 
 
+def test_a_store_that_nobody_waited_for_is_noticed():
+    """A drained store takes the line from the other CPU, which takes a hop; on a line of one's own it may take what it likes."""
+    benchmark = discover()["single_operations"]
+    parameters = {"operation": "store_drained", "state": "modified", "placement": "l3"}
+    pair = Found([abi.ThreadBlock(), abi.ThreadBlock()])
+    for thread in pair.threads:
+        thread.value[STEP_SLOT], thread.value[ROUND_SLOT], thread.value[COUNTED_SLOT] = 10, 5_000_000, 100
+    far = Probes(frequency=3e9, hop=100e-9)
+    (said,) = benchmark.doubts(parameters, pair, {"latency": 11.0}, far)
+    assert said == "physics:a store to a line 100.0 ns away, waited for, took 11.0 ns"
+    assert benchmark.doubts(parameters, pair, {"latency": 81.0}, far) == []
+    assert benchmark.doubts(parameters | {"operation": "store"}, pair, {"latency": 1.0}, far) == []
+    assert benchmark.doubts(parameters | {"state": "owned"}, pair, {"latency": 11.0}, far) == []
+    assert benchmark.doubts(parameters, Found(pair.threads[:1]), {"latency": 11.0}, Probes(frequency=3e9)) == []
+
+
+def test_a_clock_that_is_too_coarse_is_said():
+    """A round of 200 ns, by a clock of 40: from one of them nothing is known, from a thousand 1 %."""
+    benchmark, thread = discover()["single_operations"], abi.ThreadBlock()
+    parameters = {"operation": "load", "state": "modified", "placement": "alone"}
+    for counted, wanted in ((1, ["coarse_clock"]), (90, ["coarse_clock"]), (1000, [])):
+        thread.value[STEP_SLOT], thread.value[ROUND_SLOT], thread.value[COUNTED_SLOT] = 40, 200_000, counted
+        assert benchmark.doubts(parameters, Found([thread]), {"latency": 1.0}, PROBES) == wanted
+
+
+@pytest.mark.parametrize("thousandths", [1_000, 10_000, 18_518, 40_000, 41_667, 1_000_000, 4_000_000_000])
+def test_the_step_of_a_clock_is_found(tmp_path, thousandths):
+    target, source = tmp_path / "clock.so", os.path.join(os.path.dirname(__file__), "clock_step.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    library = ctypes.CDLL(str(target))
+    library.step_of.restype = ctypes.c_uint64
+    found = library.step_of(ctypes.c_uint64(thousandths))
+    assert abs(found - thousandths / 1000) < 2  # times are whole ns, and their differences one more or less
+
+
+@pytest.mark.parametrize("line", [16, 128, 256, 1024])
+@pytest.mark.parametrize("name", ["single_operations", "memory_ordering", "core_to_core"])
+def test_kernels_keep_wide_lines_apart(name, line):
+    """Compiled for other lines they count as right, in the memory that they are given."""
+    kernel, benchmark = abi.Kernel(abi.build(name, line_bytes=line).target), discover()[name]
+    size = {"single_operations": BYTES_OF_LINES, "memory_ordering": BYTES_OF_TESTS}.get(name, 4096)
+    parameters = {"operation": "cas", "state": "modified", "test": "store_buffering", "ordering": "plain", "placement": "l3"}
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=size)
+    assert benchmark.check(parameters, found) == ""
+    if name == "core_to_core":
+        assert found.threads[1].value[2] == min(16, 4096 // (4 * line))
+    if name == "single_operations":
+        assert found.threads[0].value[SIZE_SLOT] == min(128, 16384 // line)
+
+
 @pytest.mark.parametrize("before", ["nothing", "store"])
 def test_every_fence_of_this_processor_is_counted(loaded, before):
     benchmark, topology = discover()["fences"], read_topology()
@@ -1099,3 +1151,36 @@ def test_two_threads_on_one_cpu_wait_for_each_other(loaded):
     finally:
         buffer.close()
         os.sched_setaffinity(0, everything)
+
+
+@pytest.mark.parametrize("operation", range(4))
+def test_ways_between_two_threads_are_no_data_race(tmp_path, operation):
+    if shutil.which("gcc") is None or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs gcc and two CPUs")
+    program, folder, sources = tmp_path / "driver", abi.source_folder(), (f"{os.path.dirname(__file__)}/driver.c", "core_to_core.c")
+    flags = [flag for flag in abi.FLAGS if flag not in ("-shared", "-fPIC")]
+    command = ["gcc", *flags, "-fsanitize=thread", f"-I{folder}", "-o", str(program), sources[0], str(folder / sources[1])]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("gcc has no thread sanitizer here")
+    done = subprocess.run([str(program), "2", "4096", str(operation)], capture_output=True, text=True, timeout=120, check=False)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer does not run on this kernel")
+    assert done.returncode == 0 and "data race" not in done.stderr
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_words_are_read_when_both_have_made_their_last_way(tmp_path, waits):
+    """A second thread that hesitates before the last answer of each block: the first one must not count before it has come."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a pair needs two CPUs")
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    late = "if (i == times - 1 && next % 2)\n            for (uint64_t at = nb_now() + 200000; nb_now() < at;)\n                ;\n        do"
+    replaced = [("nb_hop.h", "        do\n", f"        {late}\n")]
+    replaced += [] if waits else [("core_to_core.c", "while (nb_load_acquire(finished) != done + passes)", "while (0)")]
+    for file, right, wrong in replaced:
+        text = (folder / file).read_text()
+        assert right in text
+        (folder / file).write_text(text.replace(right, wrong))
+    benchmark = discover()["core_to_core"]
+    found = enter(abi.Kernel(abi.build("core_to_core", folder=folder).target), {"operation": "cas"}, threads=2, size=4096)
+    assert (benchmark.check({}, found) == "") == waits
