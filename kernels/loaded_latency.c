@@ -30,7 +30,7 @@ static const struct nb_metric metrics[] = {
     {"latency_p99", "ns", "the same in the block that 99 % of the blocks do not exceed", NB_LOWER_IS_BETTER},
     {"load", "B/s", "bytes that all threads read and write meanwhile, the chase's lines included", NB_HIGHER_IS_BETTER},
 };
-NB_DESCRIBE("loaded_latency", 1, "pointer chase beside streams of a given rate", parameters, metrics);
+NB_DESCRIBE("loaded_latency", 2, "pointer chase beside streams of a given rate", parameters, metrics);
 
 #define BURST 4096u /* of 64 operations */
 #define UNIT 12u    /* bursts of a loader's part are a multiple: every mix divides it */
@@ -54,9 +54,9 @@ static uint8_t *part(const struct nb_thread *t)
 
 static struct nb_chain chain(const struct nb_case *c)
 {
-    const uint64_t line = 64;
+    const uint64_t line = NB_VISITED;
     return (struct nb_chain){c->buffer, (uint32_t *)c->scratch, (c->threads > 1 ? c->buffer_bytes / 2 : c->buffer_bytes) / line, line,
-                             (uint64_t)c->parameter[GROUP] / line, (uint64_t)c->parameter[SEED], 1};
+                             (uint64_t)c->parameter[GROUP] / line, (uint64_t)c->parameter[SEED], 1, nb_classes(line)};
 }
 
 static void chase(struct nb_thread *t, uint64_t n)
@@ -121,7 +121,7 @@ int nb_run(struct nb_thread *t)
             fill(t);
             return NB_OK;
         }
-        if (mine.lines > UINT32_MAX || mine.lines * sizeof(uint32_t) > c->scratch_bytes)
+        if (mine.group % mine.classes || mine.lines > UINT32_MAX || mine.lines * sizeof(uint32_t) > c->scratch_bytes)
             return NB_UNSUPPORTED;
         uint64_t *start = NULL;
         nb_chain_build(&mine, &start, 1);
@@ -131,6 +131,7 @@ int nb_run(struct nb_thread *t)
     if (!t->index) {
         nb_window(t, chase);
         t->check = *nb_chain_number((uint64_t *)(uintptr_t)t->cursor);
+        t->value[NB_VISITED_BYTES] = NB_VISITED;
         return NB_OK;
     }
     uint64_t bursts = bursts_of(c);
