@@ -6,9 +6,8 @@ from ..model import Answer, Axis, Contrast, View
 from . import Found, Parameters, Placement, Probes, Sweep, memory_node
 from .memory_latency import PAGE_SIZES, Chase, chain_scratch
 
-PAGE, LINE = 4096, 64
+PAGE, LINE = 4096, 64  # bytes; lines may be wider, and not less apart
 SPREAD, PACKED = "spread", "packed"
-DISTANCE = {SPREAD: PAGE, PACKED: LINE}
 LINES = tuple(1 << k for k in range(4, 18))  # 16 pages to 512 MiB of them; packed, 1 KiB to 8 MiB
 
 
@@ -54,7 +53,8 @@ class TlbLatency(Chase):
         return [{"lines": lines, "layout": (PACKED, SPREAD), "page_size": pages}]
 
     def place(self, p: Parameters, topology) -> Placement:
-        cpu, size = topology.order_cpus()[0], p["lines"] * DISTANCE[p["layout"]]
+        cpu, line = topology.order_cpus()[0], max(LINE, topology.largest_line_bytes() or LINE)
+        size = p["lines"] * (PAGE if p["layout"] == SPREAD else line)
         return Placement(
             cpus=(cpu,),
             node=memory_node(topology, topology.node_of(cpu)),
@@ -64,10 +64,13 @@ class TlbLatency(Chase):
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"line_bytes": DISTANCE[p["layout"]], "group_bytes": 1 << 62}
+        return {"line_bytes": PAGE if p["layout"] == SPREAD else 0, "group_bytes": 1 << 62}
 
-    def check(self, p: Parameters, found: Found) -> str:
-        return super().check({"size": p["lines"] * LINE}, found)
+    def lines(self, p: Parameters, visited: int) -> int:
+        return p["lines"]
+
+    def in_memory(self, p: Parameters, topology) -> bool:
+        return False  # a cache may hold the lines, if not their pages
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found = []
