@@ -267,9 +267,15 @@ def test_what_is_saved_is_a_share_of_the_other_cell():
     log = make_log(**QUIET, benchmarks=(latency,), scale=lambda name, p: 0.69 if p["order"] == "random" else 1.0)
     base = make_log(**QUIET, benchmarks=(latency,))
     where, against = {"size": 2**27, "order": "random"}, {"order": "group"}
-    ratio = [asked(each, question("ratio", LATENCY, where=where, against=against), benchmark="toy_latency")[0] for each in (base, log)]
-    (found,) = asked(log, question("saving", LATENCY, "Along: {value} of it", where=where, against=against), benchmark="toy_latency")
-    assert found.value == pytest.approx(1 - ratio[1].value, abs=0.01) and ratio[1].value == pytest.approx(0.69 * ratio[0].value, rel=0.01)
+    ratio = [
+        asked(each, question("ratio", LATENCY, where=where, against=against), benchmark="toy_latency")[0] for each in (base, log)
+    ]
+    (found,) = asked(
+        log, question("saving", LATENCY, "Along: {value} of it", where=where, against=against), benchmark="toy_latency"
+    )
+    assert found.value == pytest.approx(1 - ratio[1].value, abs=0.01) and ratio[1].value == pytest.approx(
+        0.69 * ratio[0].value, rel=0.01
+    )
     assert found.low < found.value < found.high and f"Along: {found.value:.0%} of it" in found.text and " ns for " in found.text
     (none,) = asked(log, question("saving", LATENCY, where=where | {"size": 3}, against=against), benchmark="toy_latency")
     assert not none.ok and "nothing was measured" in none.text

@@ -159,7 +159,13 @@ class MemoryLatency(Chase):
             summary="small pages, transparent huge pages, or reserved ones of 64 KiB, 2 MiB, 1 GiB",
             values=PAGE_SIZES,
         ),
-        Axis(name="chains", summary="independent chases at the same time", values=(1, 2, 4, 8, 16, 32, 64), least=1, most=MOST_CHAINS),
+        Axis(
+            name="chains",
+            summary="independent chases at the same time",
+            values=(1, 2, 4, 8, 16, 32, 64),
+            least=1,
+            most=MOST_CHAINS,
+        ),
         Axis(
             name="laps",
             summary="rounds through all lines, each in another order, before an order comes again",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, Contrast, View
-from . import Found, Parameters, Placement, Probes, Sweep, memory_node
+from . import Parameters, Placement, Probes, Sweep, memory_node
 from .memory_latency import PAGE_SIZES, Chase, chain_scratch
 
 PAGE, LINE = 4096, 64  # bytes; lines may be wider, and not less apart

@@ -139,7 +139,9 @@ def saving(data: Data, answer: Answer) -> Found:
         high=high,
         unit="1",
         value_text=f"{value:.0%}",
-        interval_text=f"{low:.1%} to {high:.1%}; {mine.value_text} for {other.value_text}" if math.isfinite(low) else "no interval",
+        interval_text=f"{low:.1%} to {high:.1%}; {mine.value_text} for {other.value_text}"
+        if math.isfinite(low)
+        else "no interval",
         problem=problem,
     )
 
