@@ -440,7 +440,7 @@ def test_no_child_outlives_its_parent_and_the_log_is_good(tmp_path, how):
 
 
 def test_an_interrupted_run_is_resumed(tmp_path):
-    run = nb.run("padded_counters", profile="quick", processes=2, settings={"stride": [8, 256], "spacing": 0}, output=tmp_path)
+    run = nb.run("padded_counters", profile="quick", processes=2, settings={"stride": [8, 1024], "spacing": 0}, output=tmp_path)
     path = Path(run.log.paths[0])
     lines = path.read_bytes().splitlines(keepends=True)
     cut = [line for line in lines if json.loads(line)["record"] != "end"][:-1]
@@ -461,7 +461,7 @@ def test_the_api_returns_tidy_samples(tmp_path):
         samples=2,
         window=0.002,
         output=tmp_path,
-        settings={"stride": [8, 256], "spacing": [0], "operation": "increment"},
+        settings={"stride": [8, 1024], "spacing": [0], "operation": "increment"},
     )
     frame = run.samples()
     assert list(frame.columns[:10]) == [

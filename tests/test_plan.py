@@ -14,6 +14,7 @@ from numabench.benchmarks import ALONE, CROWDED, discover, find, place_threads
 from numabench.benchmarks.loaded_latency import rates
 from numabench.benchmarks.memory_bandwidth import TEMPORAL
 from numabench.benchmarks.memory_latency import BEYOND_L2, MAIN, effective_cache, level_sets, memory_size, own_caches
+from numabench.benchmarks.padded_counters import PADDED
 from numabench.errors import MachineError, UsageError
 from numabench.host.topology import read_topology
 from numabench.measure.plan import PROFILES, expand, job_cases, make_plan, order_cases, parse_selection
@@ -186,7 +187,7 @@ def test_contrasts_stay_in_one_process(two_sockets):
     padded = [c for b in plan.blocks for c in b.cases if b.benchmark == "padded_counters" and c.case.parameters["threads"] == 2]
     for planned in padded:  # the control of each case is in its group
         assert any(
-            other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": 256}
+            other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": PADDED}
             for other in padded
         )
 
