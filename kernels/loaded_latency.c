@@ -7,7 +7,9 @@
 #include "nb_window.h"
 
 enum { RATE, MIX, VECTOR, GROUP, SEED };
-enum { NEXT = 8, LEFT }; /* of value[]: when the next burst is due; sum of the words in the first CHECKED bursts of a loader's part */
+/* Of value[]: the next place in the loader's timetable, in ps since the gate; sum of the words in the first CHECKED bursts of its part; the state of
+ * its generator. */
+enum { NEXT = 8, LEFT, RANDOM };
 
 /* Reads of every `reads + writes` bursts; whether the writes go past the caches. */
 static const struct mix {
@@ -64,15 +66,33 @@ static void chase(struct nb_thread *t, uint64_t n)
     t->cursor = (uint64_t)(uintptr_t)nb_chase((uint64_t *)(uintptr_t)t->cursor, n);
 }
 
-/* Waits until the loader's next burst is due. One that was kept away forgets all but LATE of what it missed. */
+/* ps between two bursts of a loader. */
+static uint64_t interval_of(const struct nb_case *c)
+{
+    return (c->threads - 1) * (uint64_t)BURST * 1000000 / (uint64_t)c->parameter[RATE];
+}
+
+/* A loader's timetable: one place per interval, the loaders' first ones evenly apart within one. All at once, they would ask for their bursts together
+ * and rest together, and the chase would measure that. */
+static void make_timetable(struct nb_thread *t)
+{
+    const struct nb_case *c = t->shared;
+    t->value[NEXT] = c->parameter[RATE] > 0 ? interval_of(c) * (t->index - 1) / (c->threads - 1) : 0;
+    t->value[RANDOM] = ((uint64_t)c->parameter[SEED] + t->cursor) * 0x9e3779b97f4a7c15u ^ t->index * 0xd1342543de82ef95u;
+}
+
+/* Waits until the loader's next burst is due: at its place in the timetable, shifted by up to a quarter of the interval to either side (and by one
+ * quarter for all, so that none is before the gate). One that was kept away leaves out all but LATE of the places that it missed. */
 static void wait_for_token(struct nb_thread *t)
 {
-    const uint64_t rate = (uint64_t)t->shared->parameter[RATE], loaders = t->shared->threads - 1;
-    uint64_t interval = loaders * BURST * 1000000 / rate, now, *next = &t->value[NEXT]; /* all in ps */
-    while ((now = nb_now() * 1000) < *next)
+    const uint64_t interval = interval_of(t->shared), gate = t->shared->opens[(t->gates - 1) % NB_GATES];
+    uint64_t *next = &t->value[NEXT], *random = &t->value[RANDOM], now;
+    *random = *random * 6364136223846793005u + 1442695040888963407u; /* Knuth's */
+    const uint64_t due = *next + (interval / 2 * (*random >> 48) >> 16);
+    while ((now = (nb_now() - gate) * 1000) < due)
         nb_relax();
     if (now > *next + LATE * interval)
-        *next = now - LATE * interval;
+        *next += (now - *next) / interval * interval - LATE * interval;
     *next += interval;
 }
 
@@ -135,7 +155,7 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     }
     uint64_t bursts = bursts_of(c);
-    t->value[NEXT] = 0;
+    make_timetable(t);
     nb_window(t, load);
     t->value[LEFT] = nb_find_stream(c->parameter[VECTOR], NB_SUM)(NULL, part(t), NULL, (bursts < CHECKED ? bursts : CHECKED) * BURST, 0);
     return NB_OK;

@@ -11,7 +11,7 @@ enum { LINE, GROUP, SEED, CHAINS, LAPS, NEIGHBOURS };
 #define MOST_IN_REGISTERS 16
 
 static const struct nb_parameter parameters[] = {
-    [LINE] = {"line_bytes", NULL, "distance of visited lines; 0: as far apart as lines are", 0, 0, 4096},
+    [LINE] = {"line_bytes", NULL, "distance of visited lines; 0: as far apart as lines are", 0, 0, 1 << 16},
     [GROUP] = {"group_bytes", NULL, "lines are shuffled within groups of this size and the groups among each other; 0: not at all", 262144,
                0, INT64_MAX},
     [SEED] = {"seed", NULL, "of the order", 1, 0, INT64_MAX},

@@ -13,7 +13,7 @@
 #define NB_ARM
 #include <arm_neon.h>
 #include <sys/auxv.h>
-#if __has_include(<arm_sve.h>)
+#if __has_include(<arm_sve.h>) && (!defined(__clang__) || __clang_major__ > 16 || defined(__ARM_FEATURE_SVE)) /* older ones want it for the whole file */
 #define NB_SVE
 #include <arm_sve.h>
 #endif
@@ -111,7 +111,8 @@ static inline uint64_t nb_scaled_word(uint64_t b, double f, uint64_t c)
 #define W 16
 #define LOAD(p) vld1q_u64((const uint64_t *)(p))
 #define STORE(p, v) vst1q_u64((uint64_t *)(p), v)
-#define STREAM(p, v) __asm__ volatile("stnp %d0, %d1, [%2]" : : "w"(v), "w"(vdupq_laneq_u64(v, 1)), "r"(p) : "memory")
+/* The only stores past the caches of this set are those of pairs: 32 bytes at once, as memcpy has them. */
+#define STREAM_TWO(p, k, v, w) __asm__ volatile("stnp %q0, %q1, [%2, %3]" : : "w"(v), "w"(w), "r"(p), "i"((k) * 16) : "memory")
 #define ADD vaddq_u64
 #define WORDS vdupq_n_u64
 #define DOUBLES vdupq_n_f64
@@ -171,6 +172,8 @@ static inline void nb_drain(void)
 {
 #ifdef NB_X86
     _mm_sfence();
+#elif defined(NB_ARM)
+    __asm__ volatile("dsb ish" : : : "memory"); /* DMB orders and waits for nothing */
 #else
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 #endif

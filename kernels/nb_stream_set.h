@@ -2,6 +2,7 @@
  *   SET, TARGET                  the set's name; what lets the compiler use it
  *   V, F, W                      a vector of words, of doubles, its bytes
  *   LOAD STORE STREAM            one vector; STREAM past the caches
+ *   STREAM_TWO                   two neighbouring ones past the caches, k and k + 1 from p, where one instruction does that
  *   ADD WORDS DOUBLES SCALED     sum of words, one word or double in all places, b + f * c in doubles
  *   HIDE                         keeps the compiler from seeing through a value, so that no loop becomes a library call
  * and all of which are undefined again at the end. `bytes` is a multiple of NB_STREAM_STEP. */
@@ -9,15 +10,21 @@
 #define NAME__(stream, set) NAME_(stream, set)
 #define NAME(stream) NAME__(stream, SET)
 #define EIGHT(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
+#define PAIRS(DO) DO(0, 1) DO(2, 3) DO(4, 5) DO(6, 7)
 #define INSIDE TARGET static inline __attribute__((always_inline))
 
-INSIDE void NAME(put)(uint8_t *p, V v, int past)
-{
-    if (past)
-        STREAM(p, v);
-    else
-        STORE(p, v);
-}
+#ifndef STREAM_TWO
+#define STREAM_TWO(p, k, v, w) STREAM((p) + (k) * W, v), STREAM((p) + ((k) + 1) * W, w)
+#endif
+
+/* Vectors k and k + 1 from p: each is worked out where it is stored, unless two are stored at once. */
+#define PUT(p, k, v, w)                                                                                                              \
+    if (past) {                                                                                                                      \
+        STREAM_TWO(p, k, v, w);                                                                                                      \
+    } else {                                                                                                                         \
+        STORE((p) + (k) * W, v);                                                                                                     \
+        STORE((p) + ((k) + 1) * W, w);                                                                                               \
+    }
 
 /* Every vector is loaded; of every step the first word is summed up (in the first lane of `first`, with others that nobody looks at). A
  * sum of all words would measure the adders: as many additions as loads fill their ports, and 326 instead of 450 GB/s came from the
@@ -62,8 +69,8 @@ INSIDE void NAME(write_all)(uint8_t *to, size_t bytes, uint64_t word, int past)
     V v = WORDS(word);
     HIDE(v);
     for (size_t i = 0; i < bytes; i += 8 * W) {
-#define DO(k) NAME(put)(to + i + k * W, v, past);
-        EIGHT(DO)
+#define DO(k, l) PUT(to + i, k, v, v)
+        PAIRS(DO)
 #undef DO
     }
 }
@@ -77,8 +84,8 @@ INSIDE void NAME(copy_all)(uint8_t *to, const uint8_t *b, size_t bytes, int past
     HIDE(v##k);
         EIGHT(DO)
 #undef DO
-#define DO(k) NAME(put)(to + i + k * W, v##k, past);
-        EIGHT(DO)
+#define DO(k, l) PUT(to + i, k, v##k, v##l)
+        PAIRS(DO)
 #undef DO
     }
 }
@@ -87,8 +94,10 @@ INSIDE void NAME(triad_all)(uint8_t *to, const uint8_t *b, const uint8_t *c, siz
 {
     F f = DOUBLES(factor);
     for (size_t i = 0; i < bytes; i += 8 * W) {
-#define DO(k) NAME(put)(to + i + k * W, SCALED(LOAD(b + i + k * W), f, LOAD(c + i + k * W)), past);
-        EIGHT(DO)
+#define SCALED_AT(k) SCALED(LOAD(b + i + (k) * W), f, LOAD(c + i + (k) * W))
+#define DO(k, l) PUT(to + i, k, SCALED_AT(k), SCALED_AT(l))
+        PAIRS(DO)
+#undef SCALED_AT
 #undef DO
     }
 }
@@ -114,6 +123,8 @@ static const nb_stream NAME(streams)[NB_STREAM_COUNT] = {NAME(read),     NAME(wr
 #undef STORING
 #undef INSIDE
 #undef EIGHT
+#undef PAIRS
+#undef PUT
 #undef NAME
 #undef NAME_
 #undef NAME__
@@ -125,6 +136,7 @@ static const nb_stream NAME(streams)[NB_STREAM_COUNT] = {NAME(read),     NAME(wr
 #undef LOAD
 #undef STORE
 #undef STREAM
+#undef STREAM_TWO
 #undef ADD
 #undef WORDS
 #undef DOUBLES

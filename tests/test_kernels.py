@@ -19,6 +19,7 @@ from numabench.benchmarks import Found, Probes, discover
 from numabench.benchmarks.card_marking import BARRIERS, marks_needed
 from numabench.benchmarks.contention import FAIRNESS, LOCKS, TORN_SLOT
 from numabench.benchmarks.fences import C11, NONE
+from numabench.benchmarks.first_touch import TOUCHED_SLOT
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
 from numabench.benchmarks.memory_latency import (
@@ -522,12 +523,13 @@ def test_the_sum_of_a_stream_is_that_of_a_plain_simulation():
 
 
 def test_a_stream_that_skips_is_noticed(tmp_path):
+    """Every second vector is left out: its neighbour is stored in its place."""
     kernel = broken_kernel(
         tmp_path,
         "memory_bandwidth",
         "nb_stream_set.h",
-        "NAME(put)(to + i + k * W, v##k, past);",
-        "if (k != 7) NAME(put)(to + i + k * W, v##k, past);",
+        "PUT(to + i, k, v##k, v##l)",
+        "PUT(to + i, k, v##k, v##k)",
     )
     benchmark = discover()["memory_bandwidth"]
     parameters = {"kernel": "copy", "vector": vectors_here()[-1], "size": 1 << 16}
@@ -559,6 +561,50 @@ def test_chaser_and_loaders_do_what_they_count(loaded, mix, rate):
     assert "loader 1" in benchmark.check(parameters, found)
 
 
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    """When loaders let their bursts go, by a clock of the test's own: (loaders, index from 1, MB/s, bursts, ...) -> ns since the gate."""
+    target = tmp_path_factory.mktemp("tokens") / "tokens.so"
+    source = os.path.join(os.path.dirname(__file__), "tokens.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    library = ctypes.CDLL(str(target))
+
+    def times(loaders: int, index: int, rate: int, bursts: int, *, seed: int = 7, late: int = -1, away: int = 0) -> list[int]:
+        found = (ctypes.c_uint64 * bursts)()
+        words = [ctypes.c_uint64(n) for n in (bursts, late & (1 << 64) - 1, away)]
+        library.tokens(loaders + 1, index, ctypes.c_int64(rate), ctypes.c_int64(seed), *words, found)
+        return list(found)
+
+    return times
+
+
+TICK = 100  # ns between two readings of the clock in tests/tokens.c
+
+
+def test_loaders_take_turns_within_an_interval_and_keep_the_rate(tokens):
+    loaders, rate = 8, 400  # MB/s: a burst of each in 81,920 ns
+    interval = loaders * 4096 * 1000 // rate
+    shifts = []
+    for index in range(1, loaders + 1):
+        found = tokens(loaders, index, rate, 4000)
+        places = [interval * ((index - 1) / loaders + k) for k in range(4000)]
+        mine = [at - place for at, place in zip(found, places, strict=True)]
+        assert min(mine) >= 0 and max(mine) <= interval / 2 + 2 * TICK, "a quarter to either side"
+        assert sum(mine) / len(mine) == pytest.approx(interval / 4, rel=0.05), "and the rate is that of the timetable"
+        assert max(mine) - min(mine) > 0.45 * interval
+        shifts.append(tuple(mine))
+    assert len(set(shifts)) == loaders, "each has a sequence of its own"
+
+
+def test_a_loader_that_was_kept_away_catches_up_on_sixteen_bursts_at_its_own_place(tokens):
+    interval = 4 * 4096 * 1000 // 400
+    found = tokens(4, 3, 400, 300, late=100, away=50 * interval)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(found)]
+    assert sum(gap <= 2 * TICK for gap in gaps[99:120]) in (16, 17)
+    phases = [(at - interval / 2) % interval for at in found[130:]]
+    assert max(phases) <= interval / 2 + 2 * TICK, "as before: it has not come nearer to the others"
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_first_touches_find_new_pages(loaded, threads):
     benchmark = discover()["first_touch"]
@@ -568,6 +614,48 @@ def test_first_touches_find_new_pages(loaded, threads):
     assert all(thread.operations % (256 // threads) == 0 for thread in found.threads)
     metrics = benchmark.metrics(parameters, found, PROBES)
     assert metrics["time_per_page"] * metrics["rate"] == pytest.approx(threads * 4096 * 1e9, rel=0.5)
+    assert len({thread.executed for thread in found.threads}) == 1, "all make equally many rounds"
+    found.threads[-1].value[TOUCHED_SLOT] = 1 << 62
+    assert "while another touched" in benchmark.check(parameters, found)
+
+
+def test_giving_back_while_others_touch_is_noticed(tmp_path):
+    """Thread 1 is slow to give its pages back, and nobody waits for it."""
+    late = "if (t->index)\n            usleep(20000), at[GAVE] = nb_now();\n        at[TOUCHES]"
+    kernel = broken_kernel(tmp_path, "first_touch", "first_touch.c", "nb_gate(t);\n        at[TOUCHES]", late)
+    assert "while another touched" in discover()["first_touch"].check(
+        {"page_size": "4k"}, enter(kernel, {"page_bytes": 4096}, threads=2)
+    )
+
+
+def test_gates_open_as_often_as_they_are_asked_for(tmp_path):
+    """They are used in turn: the ninth would still be open from the first."""
+    source = tmp_path / "gates.c"
+    source.write_text(
+        """#include "nb.h"
+        #include <pthread.h>
+        static struct nb_case c = {.threads = 3};
+        static struct nb_thread threads[3];
+        static void *pass(void *t) { for (int i = 0; i < 1000; i++) ((struct nb_thread *)t)->value[i % 16] += nb_gate(t); return 0; }
+        void pass_all(void)
+        {
+            pthread_t id[3];
+            for (int i = 0; i < 3; i++) threads[i].shared = &c, pthread_create(&id[i], 0, pass, &threads[i]);
+            for (int i = 0; i < 3; i++) pthread_join(id[i], 0);
+        }
+        int same(void)
+        {
+            for (int i = 0; i < 16; i++)
+                if (threads[0].value[i] != threads[1].value[i] || threads[0].value[i] != threads[2].value[i]) return 0;
+            return threads[0].value[0] != threads[0].value[8];
+        }
+        """
+    )
+    target = tmp_path / "gates.so"
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", str(source), "-o", str(target)], check=True)
+    library = ctypes.CDLL(str(target))
+    library.pass_all()
+    assert library.same(), "threads left one gate at different times"
 
 
 def test_a_page_that_was_there_before_is_noticed(tmp_path):
@@ -885,6 +973,40 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         assert all(t.operations > 0 for t in found.threads)
 
 
+@pytest.mark.parametrize("compiler", [["aarch64-linux-gnu-gcc"], ["clang", "--target=aarch64-linux-gnu"]], ids=lambda c: c[0])
+def test_neon_stores_two_registers_past_the_caches_at_once(tmp_path, compiler):
+    """Sixteen bytes an instruction took a register and an address more for each: copies had more additions than stores."""
+    for tool in (compiler[0], "aarch64-linux-gnu-objdump"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is missing: apt-get install gcc-aarch64-linux-gnu clang")
+    source, target = tmp_path / "streams.c", tmp_path / "streams.o"
+    source.write_text(
+        """#include "nb_stream.h"
+        nb_stream find(int64_t vector, int64_t stream) { return nb_find_stream(vector, stream); }
+        void drain(void) { nb_drain(); }"""
+    )
+    command = [*compiler, "-std=gnu11", "-O2", "-Werror", f"-I{abi.source_folder()}", "-c", str(source), "-o", str(target)]
+    subprocess.run(command, check=True)
+
+    def instructions(function: str) -> list[str]:
+        shown = subprocess.run(
+            ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", str(target)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line.split("\t", 1)[1] for line in shown.stdout.splitlines() if line.startswith(" ") and "\t" in line]
+
+    for stream in ("write_nt", "copy_nt", "triad_nt"):
+        found = instructions(f"nb_{stream}_neon")
+        stores = [line for line in found if line.startswith("stnp")]
+        assert len(stores) == 4 and all(line.startswith("stnp\tq") for line in stores), found
+        moves = [line for line in found if line.split("\t")[0] in ("dup", "mov", "sub")]
+        assert sum(line.split("\t")[1].startswith("v") for line in moves) <= 1, "of the word or factor alone"
+        assert len([line for line in found if line.startswith("add\t")]) <= 6, "once a turn for each array and the loop"
+    assert any(line.startswith("dsb") for line in instructions("drain")), "a DMB waits for nothing"
+
+
 # -- the loader's errors ------------------------------------------------------------------------------------------------
 
 
@@ -914,42 +1036,6 @@ def test_bad_flags_show_the_compilers_complaint(monkeypatch):
     monkeypatch.setenv("CFLAGS", "--no-such-flag")
     with pytest.raises(MachineError, match="cannot compile.*no-such-flag"):
         abi.build("sentinel")
-
-
-def test_the_cache_must_be_ones_own(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = abi.cache_folder()
-    assert folder.stat().st_mode & 0o777 == 0o700
-    folder.chmod(0o777)
-    with pytest.raises(MachineError, match="others may write"):
-        abi.build("sentinel")
-
-
-def test_the_folder_around_the_cache_must_be_ones_own(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = os.umask(0o002)
-    try:
-        outer = abi.cache_folder().parent
-    finally:
-        os.umask(before)
-    assert outer == tmp_path / "numabench" and outer.stat().st_mode & 0o777 == 0o700
-    outer.chmod(0o770)
-    with pytest.raises(MachineError, match=f"others may write to the kernel cache {outer};"):
-        abi.cache_folder()
-    outer.chmod(0o755)
-    abi.cache_folder()
-    monkeypatch.setattr(os, "getuid", lambda: outer.stat().st_uid + 1)
-    with pytest.raises(MachineError, match=f"{outer} belongs to another user"):
-        abi.cache_folder()
-
-
-def test_machines_that_share_a_cache_have_their_own_kernels(monkeypatch):
-    def target(machine: str, nodename: str, *flags: str):
-        monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine, nodename=nodename))
-        return abi.Build("sentinel", flags).target
-
-    assert target("x86_64", "a") == target("x86_64", "b") != target("aarch64", "a")
-    assert target("x86_64", "a", "-march=native") != target("x86_64", "b", "-march=native")
 
 
 def test_another_layout_says_what_to_rebuild(monkeypatch, tmp_path):

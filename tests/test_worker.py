@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,10 @@ from types import SimpleNamespace
 import pytest
 from test_measure import children_of
 
-from numabench.benchmarks import Probes
+from numabench import kernel as abi
+from numabench.benchmarks import Found, Probes, find
+from numabench.measure.crew import Entry
+from numabench.measure.protocol import JobCase, Took, encode
 from numabench.measure.worker import Worker, memory_reasons, probe_reasons
 from numabench.model import MemoryProof, ThreadProof
 
@@ -99,3 +103,27 @@ def test_a_worker_in_the_middle_of_a_long_window_dies_with_its_parent(tmp_path):
     while any(os.path.exists(f"/proc/{w}") for w in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [w for w in workers if os.path.exists(f"/proc/{w}")]
+
+
+def test_a_quantile_beyond_the_end_of_its_histogram_is_left_out_and_said():
+    """60 of 1,000 blocks took over 512 usual ones: the slowest twentieth is longer than any bin."""
+    worker = Worker.__new__(Worker)
+    worker.benchmark, worker.kernel, worker.measured = find("loaded_latency"), abi.Kernel(abi.build("loaded_latency").target), 0.0
+    threads = [
+        abi.ThreadBlock(end_ns=25_000_000, operations=1000, check=1000, executed=1000, cpu_begin=k, cpu_end=k) for k in (0, 1)
+    ]
+    for slot, value in ((abi.BATCH_SLOT, 100), (abi.USUAL_SLOT, 10_000), (abi.MEAN_PS_SLOT, 10_000_000)):
+        threads[0].value[slot] = value
+    threads[0].histogram[abi.FINE_BINS], threads[0].histogram[abi.BINS - 1] = 940, 60
+    parameters = {"rate": "4", "mix": "1:0", "size": 1 << 20}
+    case = JobCase(
+        case="c", parameters=parameters, cpus=(0, 1), groups=(0, 0), node=None, size=1 << 21, scratch=0, page_size="4k", seed=1
+    )
+    entries, around = [Entry(status=0, switches=0, faults=0)] * 2, Probes(frequency=3e9, hop=3e-8, width=4.0)
+    sample = worker.judge(case, 0, {}, Found(threads), entries, (proof(None), proof(None)), around, around)
+    assert "clipped" in sample.reasons and not sample.valid
+    assert set(sample.metrics) == {"latency", "latency_p50", "load"}
+    assert json.loads(encode(Took(sample=sample)))
+    threads[0].histogram[abi.BINS - 1], threads[0].histogram[abi.BINS - 2] = 0, 60
+    sample = worker.judge(case, 0, {}, Found(threads), entries, (proof(None), proof(None)), around, around)
+    assert "clipped" not in sample.reasons and sample.metrics["latency_p99"] > 40_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..kernel import batch_quantile, mean_batch
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
-from .memory_bandwidth import MASK, PAGE, VECTOR_AXIS, WORD, part_bytes
+from .memory_bandwidth import MASK, SIZE_STEP, VECTOR_AXIS, WORD, part_bytes
 from .memory_latency import ORDERS, PAGE_SIZES, VISITED_SLOT, chain_scratch, memory_size, same_latency
 
 IDLE, MOST = "0", "max"
@@ -60,7 +60,7 @@ class LoadedLatency(Benchmark):
             unit="B",
             log=True,
             least=1 << 20,
-            step=PAGE,
+            step=SIZE_STEP,
         ),
         VECTOR_AXIS,
         Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
@@ -74,6 +74,7 @@ class LoadedLatency(Benchmark):
     method = {
         "chase": "one cycle, group order, lines by residue class of 256 bytes or 4 lines",
         "load": "bursts of 4 KiB against a token bucket per loader",
+        "tokens": "staggered, each up to a quarter of the interval early or late",
         "blocks": "about 10 us of chasing",
         "load_bytes": "of the program",
     }

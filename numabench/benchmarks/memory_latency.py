@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 
 from ..crossing import crossing
+from ..host.pages import BASE, HUGETLB, THP
 from ..kernel import mean_batch, octave_shares
 from ..model import Answer, Axis, Contrast, View
 from ..units import format_bytes
@@ -16,15 +17,7 @@ KIB, MIB = 1 << 10, 1 << 20
 ORDERS = {"group": 256 * KIB, "random": 1 << 62, "page": 4 * KIB, "sequential": 0, "adjacent": 256 * KIB}
 BY_CLASS = ("group", "random")  # lines that may come along with each other are visited with all others between them
 ADJACENT = "adjacent"  # as `group`, but with neighbours in one group
-PAGE_BYTES = {
-    "4k": 4 * KIB,
-    "thp": 2 * MIB,
-    "64k": 64 * KIB,
-    "2m": 2 * MIB,
-    "1g": 1 << 30,
-}  # the last three: reserved beforehand (hugetlb)
-PAGE_WORDS = {"4k": "4 KiB", "thp": "2 MiB (transparent)", "64k": "64 KiB", "2m": "2 MiB", "1g": "1 GiB"}
-PAGE_SIZES = tuple(PAGE_BYTES)
+PAGE_SIZES = (BASE, THP, *HUGETLB)
 MOST_CHAINS, SPREAD = 64, 0x68DFFCC6  # as in kernels/memory_latency.c and kernels/nb_chase.h
 VISITED_SLOT, LOADS_SLOT, FAST_SLOT, STEP_PS_SLOT = 10, 11, 12, 13  # of `value` (kernels/nb_chase.h, kernels/nb_single.h)
 UNDER_HALF = "under_half"  # share of single loads that took less than half of the sample's latency
@@ -156,7 +149,7 @@ class MemoryLatency(Chase):
         ),
         Axis(
             name="page_size",
-            summary="small pages, transparent huge pages, or reserved ones of 64 KiB, 2 MiB, 1 GiB",
+            summary="4k: the system's base pages, whatever their size; transparent huge pages, or reserved ones of 64 KiB, 2 MiB, 1 GiB",
             values=PAGE_SIZES,
         ),
         Axis(
