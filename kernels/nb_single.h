@@ -5,7 +5,8 @@
 #include "nb.h"
 #include "nb_window.h"
 
-#define NB_SINGLES 8192u /* a share of 2 % of them is known within 0.3 % (95 %); a millisecond or two in memory */
+#define NB_SINGLES 8192u /* a share of 2 % of them is known within 0.3 % (95 %); a millisecond or two in memory, and at most ... */
+#define NB_SINGLES_SHARE 10 /* ... of the window's time: one in so many */
 /* Of value[]: loads timed, and those that took under half of the mean of the window; 0 loads: the counter cannot tell. ps of its step. */
 enum { NB_SINGLE_LOADS = 11, NB_SINGLE_FAST, NB_SINGLE_STEP_PS };
 
@@ -48,7 +49,7 @@ static inline struct nb_counter nb_know_counter(void)
     return found;
 }
 
-/* `p` after NB_SINGLES loads, whose times in ns are in t->histogram (nb_count) after this. `ticks`, `ns`: a long time in both, from which the counter's
+/* `p` after NB_SINGLES loads or less, whose times in ns are in t->histogram (nb_count) after this. `ticks`, `ns`: a long time in both, from which the counter's
  * rate comes. Where a step is over a quarter of a load, or reading takes longer than one, nothing is timed. */
 static inline uint64_t *nb_single_loads(struct nb_thread *t, uint64_t *p, uint64_t ticks, uint64_t ns)
 {
@@ -59,7 +60,8 @@ static inline uint64_t *nb_single_loads(struct nb_thread *t, uint64_t *p, uint64
     if (!ticks || !counter.step || 4 * (double)counter.step * tick > usual || (double)counter.empty * tick > usual)
         return p;
     memset(t->histogram, 0, sizeof t->histogram);
-    for (uint64_t i = 0; i < NB_SINGLES; i++) {
+    const uint64_t fit = (uint64_t)((double)t->shared->window_ns / NB_SINGLES_SHARE / usual), loads = fit < NB_SINGLES ? fit : NB_SINGLES;
+    for (uint64_t i = 0; i < loads; i++) {
         const uint64_t begin = nb_ticks();
         p = (uint64_t *)(uintptr_t)*(volatile uint64_t *)p;
         const uint64_t took = nb_ticks() - begin;
@@ -67,7 +69,7 @@ static inline uint64_t *nb_single_loads(struct nb_thread *t, uint64_t *p, uint64
         t->value[NB_SINGLE_FAST] += 2 * load < usual;
         nb_count(t->histogram, (uint64_t)load);
     }
-    t->value[NB_SINGLE_LOADS] = NB_SINGLES;
+    t->value[NB_SINGLE_LOADS] = loads;
     return p;
 }
 #endif

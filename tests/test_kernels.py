@@ -318,6 +318,7 @@ def test_single_loads_tell_how_many_were_fast(single):
     assert list(block.value)[LOADS_SLOT : STEP_PS_SLOT + 1] == [8192, 2048, 10_000]
     extra = Chase.extra(discover()["memory_latency"], {}, PROBES, Found([block]))
     assert extra == {UNDER_HALF: 0.25, "counter_step_ns": 10.0, "from_16_ns": 0.25, "from_128_ns": 0.75}
+    assert timed_loads(single, 1000, 10, 20, 990).value[LOADS_SLOT] == 2500  # a tenth of a window of 25 ms
     assert timed_loads(single, 150, 10, 80, 190).value[FAST_SLOT] == 0  # over half of 150
     assert timed_loads(single, 150, 10, 70, 190).value[FAST_SLOT] == 2048
 
@@ -338,8 +339,8 @@ def test_the_loads_that_are_timed_belong_to_the_chase(loaded):
     thread = found.threads[0]
     if not thread.value[LOADS_SLOT]:
         pytest.skip("the counter of this machine is too coarse")
-    assert thread.value[LOADS_SLOT] == sum(thread.histogram) == 8192
-    thread.executed -= 8192
+    assert 0 < thread.value[LOADS_SLOT] == sum(thread.histogram) <= 8192  # a tenth of a window of 1 ms
+    thread.executed -= thread.value[LOADS_SLOT]
     assert "the chase stands at" in benchmark.check(parameters, found)
 
 
