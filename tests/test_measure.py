@@ -95,6 +95,21 @@ def test_a_sample_proves_its_placement():
     assert outcome.done.startup > 0 and outcome.done.measured > 0
 
 
+@pytest.mark.parametrize("how", ["bind", "one_node"])
+def test_a_process_is_placed_by_numactl_where_it_is_there_and_may_ask(tmp_path, monkeypatch, how):
+    program, told = tmp_path / "numactl", tmp_path / "told"
+    program.write_text(f'#!/bin/sh\necho "$@" > {told}\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    work = msgspec.structs.replace(job("padded_counters", {"operation": "store"}), home=0, placing=memory.Placing(how))
+    affinity = os.sched_getaffinity(0)
+    ProcessExecutor([sys.executable, "-c", "pass"]).execute(work, 60.0)
+    assert os.sched_getaffinity(0) == affinity
+    assert told.exists() == (how == "bind")
+    if how == "bind":
+        assert told.read_text().startswith("--preferred=0 -- ")
+
+
 def test_more_threads_than_cpus_are_measured_and_not_called_disturbed():
     parameters = {
         "primitive": "mutex",
@@ -346,6 +361,12 @@ def test_without_pidfd_a_process_is_awaited_all_the_same(monkeypatch, how):
 @pytest.mark.parametrize(
     ("errors", "said"),
     [
+        (
+            "libnuma: Warning: cpu argument 9 is out of range\n\nusage: numactl [--all]\n<length> can have g (GB)\n",
+            "libnuma: Warning: cpu",
+        ),
+        ("numactl: This system does not support NUMA policy\nusage: numactl\n<length> can have g (GB)\n", "numactl: This system"),
+        ("usage\n<77> is invalid\n<length> can have g (GB)\n", "<77> is invalid"),
         ("odd\nTraceback (most recent call last):\n  File\nValueError: no luck\n\n", "ValueError: no luck"),
         ("one\ntwo\n\n", "two"),
     ],
