@@ -29,8 +29,14 @@ static inline uint64_t nb_ticks(void)
 #endif
 }
 
+#if (defined(__x86_64__) || defined(__aarch64__)) && !defined(NB_PORTABLE)
+#define NB_WHOLE_TICKS 1
+#else
+#define NB_WHOLE_TICKS 0 /* the clock's steps are rounded to ns */
+#endif
+
 /* Ticks between two readings with nothing between them, at least, and what all such times are multiples of: the step of the counter, which
- * may be coarser than its unit (26 ticks, 10 ns, on a Zen 4). */
+ * may be coarser than its unit (26 ticks, 10 ns, on a Zen 4). Of rounded steps the shortest such time that is none: no step is longer. */
 struct nb_counter {
     uint64_t empty, step;
 };
@@ -42,6 +48,10 @@ static inline struct nb_counter nb_know_counter(void)
         uint64_t took = nb_ticks(), a, b;
         took = nb_ticks() - took;
         found.empty = took < found.empty ? took : found.empty;
+        if (!NB_WHOLE_TICKS) {
+            found.step = took && (!found.step || took < found.step) ? took : found.step;
+            continue;
+        }
         for (a = took, b = found.step; b; took = a % b, a = b, b = took) /* Euclid */
             ;
         found.step = a;
@@ -67,7 +77,7 @@ static inline uint64_t *nb_single_loads(struct nb_thread *t, uint64_t *p, uint64
         const uint64_t took = nb_ticks() - begin;
         const double load = took > counter.empty ? (double)(took - counter.empty) * tick : 0;
         t->value[NB_SINGLE_FAST] += 2 * load < usual;
-        nb_count(t->histogram, (uint64_t)load);
+        nb_count(t->histogram, (uint64_t)load, 1);
     }
     t->value[NB_SINGLE_LOADS] = loads;
     return p;
