@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -154,7 +155,7 @@ def test_unfair_locks_are_not_thrown_out_for_being_so(primitive):
 
 
 def test_no_case_begins_after_the_budget():
-    work = job("memory_latency", {"size": 4096, "order": "group", "page_size": "4k"}, scratch=256, until=0.0)
+    work = job("memory_latency", {"size": 4096, "order": "group", "page_size": "4k"}, scratch=1024, until=0.0)
     outcome = execute(work)
     assert outcome.failure == "" and outcome.done and not outcome.samples and not outcome.failed_cases
 
