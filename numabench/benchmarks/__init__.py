@@ -235,6 +235,10 @@ class Benchmark(ABC):
         """Cases of one process that cannot be beside its others, and what is wrong with each; `found`: medians of its valid samples."""
         return []
 
+    def unproven(self, parameters: Parameters, extra: dict[str, float], topology: Topology) -> str:
+        """The reason why a sample does not show what it is called, where only the topology tells; empty when nothing is held against it."""
+        return ""
+
     def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
         """Achieved values that are no metrics."""
         return {}
