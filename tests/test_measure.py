@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ from numabench.measure import worker
 from numabench.measure.executor import Outcome, ProcessExecutor, read_events, wait_quietly, why
 from numabench.measure.protocol import Companion, Job, JobCase, Timing
 from numabench.measure.worker import without
+from numabench.model import ThreadProof
 
 CPUS = tuple(sorted(os.sched_getaffinity(0)))
 HAS_NUMA = Path("/sys/devices/system/node/node0").exists()
@@ -125,6 +127,31 @@ def test_more_threads_than_cpus_are_measured_and_not_called_disturbed():
     (sample,) = outcome.samples
     assert [t.cpu for t in sample.threads] == list(CPUS[:1] * 2)
     assert not [r for r in sample.reasons if r.startswith(("run_delay", "overlap", "check"))]
+
+
+def test_who_starves_at_a_lock_is_no_disturbance():
+    """Begun when the window had nearly ended, and nothing done: the lock's doing, unless the thread had no CPU meanwhile."""
+
+    def reasons(benchmark: str, delay: float) -> list[str]:
+        winner = ThreadProof(cpu=0, cpu_begin=0, cpu_end=0, begin=0.0, end=0.01, operations=1000)
+        loser = ThreadProof(cpu=1, cpu_begin=1, cpu_end=1, begin=0.0101, end=0.0101, operations=0, run_delay=delay)
+        judge = SimpleNamespace(benchmark=nb.list_benchmarks()[benchmark])
+        return worker.Worker.thread_reasons(judge, (winner, loser))
+
+    assert reasons("contention", 0.0001) == [] and reasons("contention", 0.002) == ["run_delay"]
+    assert reasons("padded_counters", 0.0001) == ["run_delay"]
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: two threads cannot run at the same time")
+@pytest.mark.parametrize("primitive", ["mutex", "futex", "mcs"])
+def test_unfair_locks_are_not_thrown_out_for_being_so(primitive):
+    """Sections of 26 us stand for 256 threads of 100 ns: windows of the two then hardly overlap where one has the lock for itself."""
+    parameters = {"primitive": primitive, "critical_section": 26_000, "think_time": 0, "read_share": 0, "threads": 2}
+    outcome = execute(job("contention", parameters | {"placement": "any"}, cpus=CPUS[:2], size=1 << 16, scratch=2 * 11264, samples=3))
+    assert outcome.failure == "" and len(outcome.samples) == 3
+    for sample in outcome.samples:
+        assert "overlap" not in sample.reasons and sample.extra["section_ns"] == pytest.approx(26_000, rel=0.1)
+        assert not [r for r in sample.reasons if r.startswith("check:") and "nobody" not in r]
 
 
 def test_no_case_begins_after_the_budget():
