@@ -386,11 +386,12 @@ def cannot_do(kernel: str, case: JobCase) -> MachineError:
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
     """`pages`: some of the memory is not on the node that it was to be on, or was never touched."""
-    return (
-        ["pages"]
-        if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs)
-        else []
-    )
+    return ["pages"] if any(map(misplaced, proofs)) else []
+
+
+def misplaced(proof: MemoryProof) -> bool:
+    wanted = proof.node is not None or bool(proof.parts)
+    return proof.misplaced > 0 or (wanted and not proof.pages and proof.by != NOT_TOLD)
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:
