@@ -80,7 +80,7 @@ def scene(tmp_path):
     def make(executor, trials=(), clock=None, selection=None, **plan):
         made = make_plan([benchmark], topology, profile="quick", selection=selection or {"spacing": (0,)}, **plan)
         journal = Journal(tmp_path / "log.jsonl")
-        kernels = {benchmark.name: build(benchmark.kernel), "sentinel": build("sentinel")}
+        kernels = {benchmark.name: build(benchmark.kernel), "sentinel": build("sentinel"), "crew": build("crew")}
         options = {"clock": clock} if clock else {}
         return Runner(
             made,

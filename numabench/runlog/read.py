@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 from ..errors import LogError
 from ..model import BenchmarkRecord, EndRecord, Frozen, Header, Record, TrialRecord
 from . import SCHEMA
+from .rounds import unpack_trial
 
 _decoder = msgspec.json.Decoder(Record)
 
@@ -86,7 +88,12 @@ def _decode_line(line: bytes, path: Path, number: int, last: bool = False) -> Re
 
 
 def read_log(path: str | Path, warnings: list[str] | None = None) -> list[Record]:
-    """All records of one file in order. A line that was cut off is left out, which is added to `warnings`."""
+    """All records of one file in order, trials with all of their samples. A line that was cut off is left out, which is added to `warnings`."""
+    return [unpack_trial(record) if isinstance(record, TrialRecord) else record for record in read_records(path, warnings)]
+
+
+def read_records(path: str | Path, warnings: list[str] | None = None) -> list[Record]:
+    """All records as they are in the file."""
     path = Path(path)
     try:
         lines = path.read_bytes().split(b"\n")
@@ -124,8 +131,10 @@ def load(*paths: str | Path) -> RunLog:
     seen: dict[bytes, Record] = {}
     warnings: list[str] = []
     for path in files:
-        for record in read_log(path, warnings):
-            seen.setdefault(msgspec.json.encode(record), record)
+        for record in read_records(path, warnings):
+            mark = hashlib.sha256(msgspec.json.encode(record)).digest()  # the text of a large matrix would take as much again as its samples
+            if mark not in seen:
+                seen[mark] = unpack_trial(record) if isinstance(record, TrialRecord) else record
     records = list(seen.values())
 
     def of(kind: type) -> tuple:
