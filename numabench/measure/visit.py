@@ -242,7 +242,9 @@ class Visit:
             question=benchmark.question,
             axes=axes,
             metrics=tuple(m for m in loaded.metrics.values() if not benchmark.reports or m.name in benchmark.reports),
-            method=benchmark.method | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {}),
+            method=benchmark.method
+            | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {})
+            | ({"instructions": loaded.instructions} if benchmark.topic == "cores" else {}),  # of which these are made
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),

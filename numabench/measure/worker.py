@@ -80,7 +80,11 @@ class Worker:
             emit(Began(case=case.case))
             self.attempt(case)
         after = machine_counters(cpus)
-        emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after if k in before}))
+        emit(
+            Done(
+                startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after if k in before}
+            )
+        )
 
     def attempt(self, case: JobCase) -> None:
         """Measure a case, or of a round what is left where a CPU has gone; what cannot be measured is said."""
@@ -299,7 +303,7 @@ class Worker:
         reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
         if not self.benchmark.judges_clock:
             reasons = [reason for reason in reasons if reason != "frequency_changed"]
-        if overlap < LEAST_OVERLAP and not crowded:
+        if self.benchmark.judges_overlap and overlap < LEAST_OVERLAP and not crowded:
             reasons.append("overlap")
         if complaint := self.benchmark.check(case.parameters, found):
             reasons.append(f"check:{complaint}")
@@ -312,6 +316,7 @@ class Worker:
             metrics, reasons = within, [*reasons, "clipped"]
         if complaint := self.benchmark.physics(case.parameters, metrics):
             reasons.append(f"physics:{complaint}")
+        reasons += self.benchmark.doubts(case.parameters, found, metrics, around)
         return Sample(
             case=case.case,
             index=index,
@@ -382,7 +387,11 @@ def cannot_do(kernel: str, case: JobCase) -> MachineError:
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
     """`pages`: some of the memory is not on the node that it was to be on, or was never touched."""
-    return ["pages"] if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs) else []
+    return (
+        ["pages"]
+        if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs)
+        else []
+    )
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:
