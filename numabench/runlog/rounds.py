@@ -20,7 +20,11 @@ NS = 1e-9  # what times of threads are whole numbers of
 WHOLE = ("case", "index", "valid", "reasons", "overlap", "start_skew", "hop", "frequency", "width", "memory")
 NAMED = ("parameters", "metrics", "extra")
 PROOF = ThreadProof.__struct_fields__
-DEFAULTS = {name: value for kind in (Sample, ThreadProof) for name, value in zip(reversed(kind.__struct_fields__), reversed(kind.__struct_defaults__))}
+DEFAULTS = {
+    name: value
+    for kind in (Sample, ThreadProof)
+    for name, value in zip(kind.__struct_fields__[-len(kind.__struct_defaults__) :], kind.__struct_defaults__, strict=True)
+}
 _encode = msgspec.json.Encoder().encode
 
 
