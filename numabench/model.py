@@ -179,8 +179,9 @@ class MemoryProof(Frozen):
 
 
 def together(ends: Collection[float], begins: Collection[float]) -> float:
-    """The share of the time until the last thread's end in which all of them ran."""
-    return max(0.0, min(ends) - max(begins)) / max(ends)
+    """The share of the time until the last thread's end in which all of them ran; 0 where no thread came to its window before that was over."""
+    last = max(ends)
+    return max(0.0, min(ends) - max(begins)) / last if last > 0 else 0.0
 
 
 class Sample(Frozen):

@@ -14,7 +14,19 @@ from jsonschema import Draft202012Validator
 from synthetic import make_log
 from test_runlog import write
 
-from numabench.model import Header, MemoryProof, Sample, ThreadProof, TrialRecord, case_hash, together
+from numabench.errors import LogError
+from numabench.model import (
+    Axis,
+    BenchmarkRecord,
+    Header,
+    MemoryProof,
+    Metric,
+    Sample,
+    ThreadProof,
+    TrialRecord,
+    case_hash,
+    together,
+)
 from numabench.runlog.read import load, read_log
 from numabench.runlog.rounds import LEAST, pack_trial, unpack_trial
 from numabench.runlog.schema import schema
@@ -139,22 +151,60 @@ def test_samples_between_rounds_keep_their_place():
     assert unpack_trial(packed) == trial and packed.rounds and unpack_trial(trial) == trial
 
 
-def test_a_log_of_rounds_is_read_cut_and_counted_once(tmp_path):
-    path = write(tmp_path / "old.jsonl", make_log(processes=3))
+@pytest.fixture
+def log_of_rounds(tmp_path):
+    """Three trials of a benchmark `b` behind the records of an ordinary log."""
+    path, log = write(tmp_path / "one.jsonl", make_log(processes=3)), make_log("other")
+    metrics = tuple(Metric(name=name, unit="ns", polarity="lower") for name in pairs(1)[0].metrics)
+    axes = tuple(Axis(name=name, summary="", values=(value,)) for name, value in pairs(1)[0].parameters.items())
     with Journal(path) as journal:
+        journal.append(msgspec.structs.replace(log.headers[0], run="r"))
+        journal.append(
+            BenchmarkRecord(run="r", name="b", title="B", question="?", axes=axes, metrics=metrics, method={"lines": 16})
+        )
         for seed in range(3):
             journal.append(msgspec.structs.replace(trial_of(pairs(40, seed)), process=seed))
+    return path
+
+
+def test_a_log_of_rounds_is_read_cut_and_counted_once(log_of_rounds, tmp_path):
+    path = log_of_rounds
     lines = path.read_bytes().splitlines()
     validator = Draft202012Validator(schema())
     for line in lines:
         validator.validate(json.loads(line))
     assert sum(b'"rounds"' in line for line in lines) == 3 and b'"samples"' not in lines[-1]
     assert [len(t.samples) for t in load(path).trials[-3:]] == [40] * 3 and isinstance(read_log(path)[0], Header)
+    assert list(load(path).trials[-1].samples) == pairs(40, 2)
     (tmp_path / "copy.jsonl").write_bytes(path.read_bytes())
     assert load(tmp_path).trials == load(path).trials
     path.write_bytes(path.read_bytes()[:-500])
     log = load(path)
     assert len(log.trials) == 11 and any("cut off" in warning for warning in log.warnings)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (b'"count":40', b'"count":4000000000'),
+        (b'"count":40', b'"count":41'),
+        (b'"count":40', b'"count":-1'),
+        (b'"threads":2', b'"threads":3'),
+        (b'"than":"threads.0.cpu"', b'"than":"threads.7.cpu"'),
+        (b'"parameters":["cpu_a",', b'"parameters":["cpu_x",'),
+        (b'"threads.1.begin":0.0', b'"threads.1.begin":"now"'),
+        (b'"frequency":[3100000000.0,3200000000.0]', b'"frequency":"fast"'),
+        (b'"derived":["case",', b'"derived":["cast",'),
+        (b'"metrics.line_spread":3.25', b'"metrics.line_spread":[3.25]'),
+    ],
+)
+def test_a_round_that_is_none_is_said_in_one_line(log_of_rounds, right, wrong):
+    data = log_of_rounds.read_bytes()
+    assert right in data
+    log_of_rounds.write_bytes(data.replace(right, wrong, 1))
+    with pytest.raises(LogError, match=r"line \d+") as caught:
+        load(log_of_rounds)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("count", [1, LEAST - 1])

@@ -13,7 +13,9 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from ..model import Column, Round, Sample, ThreadProof, TrialRecord, case_hash, together
+from ..model import Column, Round, Sample, ThreadProof, TrialRecord, Value, case_hash, together
+from ..text import printable
+from .wrong import Wrong
 
 LEAST = 4  # samples: fewer are as short, and easier to read, as they are
 NS = 1e-9  # what times of threads are whole numbers of
@@ -45,23 +47,34 @@ def pack_trial(trial: TrialRecord) -> TrialRecord:
     rounds, left, before = [], [], 0
     for _, run in itertools.groupby(trial.samples, shape):
         samples = list(run)
-        if len(samples) < LEAST:
-            left += samples
+        packed = pack(trial.benchmark, samples, before) if len(samples) >= LEAST else None
+        if packed and is_told(packed):
+            rounds.append(packed)
         else:
-            rounds.append(pack(trial.benchmark, samples, before))
+            left += samples
         before += len(samples)
     return msgspec.structs.replace(trial, samples=tuple(left), rounds=tuple(rounds)) if rounds else trial
 
 
+def is_told(packed: Round) -> bool:
+    """Whether something is said of each sample, as of all that differ: a few bytes must not ask for any number of them."""
+    return any(each.values is not None and each.at is None and len(each.values) == packed.count for each in packed.columns.values())
+
+
 def unpack_trial(trial: TrialRecord) -> TrialRecord:
-    """The trial with all of its samples in their order."""
+    """The trial with all of its samples in their order. Raises Wrong where a round is none."""
     if not trial.rounds:
         return trial
+    if not all(map(is_told, trial.rounds)):
+        raise Wrong("a round of it has more samples than it says anything of")
     samples: list[Sample] = []
     plain = iter(trial.samples)
-    for each in trial.rounds:
-        samples += itertools.islice(plain, each.before - len(samples))
-        samples += unpack(trial.benchmark, each)
+    try:
+        for each in trial.rounds:
+            samples += itertools.islice(plain, each.before - len(samples))
+            samples += unpack(trial.benchmark, each)
+    except (ValueError, LookupError, TypeError, ArithmeticError, msgspec.MsgspecError) as error:
+        raise Wrong(f"a round of it cannot be expanded ({type(error).__name__}: {printable(str(error))[:120]})") from error
     return msgspec.structs.replace(trial, samples=(*samples, *plain), rounds=())
 
 
@@ -164,19 +177,20 @@ def in_ns(values: Sequence) -> tuple[list[int] | None, float | None]:
 
 
 def unpack(benchmark: str, packed: Round) -> list[Sample]:
-    """The samples of a round, which have in common what is the same."""
+    """The samples of a round, which have in common what is the same. Raises ValueError, KeyError, IndexError and the like for what is none."""
     count, numbers = packed.count, {}
     columns: dict[str, list] = {}
     for name, each in packed.columns.items():
         columns[name], numbers[name] = expand(each, columns, numbers, count)
 
     def of(name: str) -> list:
-        kind = HINTS.get(name)
         if name in packed.same:
-            return [packed.same[name] if kind is None else msgspec.convert(packed.same[name], kind)] * count
+            return [msgspec.convert(packed.same[name], kind_of(name))] * count
         if name not in columns:
             return [default(name)] * count
-        return columns[name] if kind is None else each_once(columns[name], kind)
+        if name == "memory":
+            return each_once(columns[name], kind_of(name))
+        return msgspec.convert(columns[name], list[kind_of(name)])
 
     proofs = [zip(*(of(f"threads.{number}.{name}") for name in PROOF), strict=True) for number in range(packed.threads)]
     threads = list(zip(*([ThreadProof(**dict(zip(PROOF, row, strict=True))) for row in rows] for rows in proofs), strict=True))
@@ -193,6 +207,14 @@ def unpack(benchmark: str, packed: Round) -> list[Sample]:
         Sample(threads=t, parameters=p, metrics=m, extra=e, **dict(zip(WHOLE, row, strict=True)))
         for t, p, m, e, row in zip(threads, dicts["parameters"], dicts["metrics"], dicts["extra"], rows, strict=True)
     ]
+
+
+def kind_of(name: str) -> Any:
+    """The type of a field: logs come from elsewhere, and a column can hold anything."""
+    kind, _, rest = name.partition(".")
+    if kind == "threads":
+        return HINTS[ThreadProof, rest.partition(".")[2]]
+    return {"parameters": Value, "metrics": float, "extra": float}.get(kind) or HINTS[Sample, name]
 
 
 def expand(packed: Column, columns: dict[str, list], numbers: dict[str, list], count: int) -> tuple[list, list]:
@@ -227,8 +249,8 @@ def each_once(values: list, kind: Any) -> list:
 RULES = {
     "case": lambda benchmark, parameters, threads: case_hash(benchmark, parameters),
     "overlap": lambda benchmark, parameters, threads: (
-        together([t.end for t in threads], [t.begin for t in threads]) if max((t.end for t in threads), default=0.0) > 0 else 1.0
+        together([t.end for t in threads], [t.begin for t in threads]) if threads else 1.0
     ),
     "start_skew": lambda benchmark, parameters, threads: max((t.begin for t in threads), default=0.0),
 }
-HINTS = {name: kind for name, kind in get_type_hints(Sample).items() if name in ("reasons", "hop", "frequency", "width", "memory")}
+HINTS = {(struct, name): kind for struct in (Sample, ThreadProof) for name, kind in get_type_hints(struct).items()}
