@@ -7,8 +7,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 NUMABENCH := $(VENV)/bin/numabench
 # what `make bench` needs from the system, and what the tests need on top
-SYSTEM := python3-venv gcc libc6-dev
-SYSTEM_TEST := numactl chromium hwloc-nox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+SYSTEM := python3-venv gcc libc6-dev numactl
+SYSTEM_TEST := chromium hwloc-nox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user clang
 
 .DEFAULT_GOAL := help
 .PHONY: help bench report compare test lint bench-self sample testbed certify clean
@@ -55,7 +55,7 @@ testbed: $(VENV)/ready-dev ## run COMMAND on a simulated machine: make testbed M
 	@$(PYTHON) -m testbed prepare >/dev/null
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m testbed run --machine "$$MACHINE" -- "$$COMMAND"
 
-certify: $(VENV)/ready-dev ## is numabench right? all simulated machines, half an hour; writes docs/certificate.md
+certify: $(VENV)/ready-dev ## is numabench right? all simulated machines, an hour; writes docs/certificate.md
 	@$(PYTHON) -m testbed prepare
 	@$(PYTHON) -m testbed certify --output docs
 

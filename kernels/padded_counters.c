@@ -97,7 +97,7 @@ int nb_run(struct nb_thread *t)
     if ((c->parameter[OFFSET] | c->parameter[STRIDE]) % 8 || last + 8 > c->buffer_bytes)
         return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE) {
-        *counter(t) = 0;
+        nb_store_relaxed((uint64_t *)counter(t), 0); /* of several threads where the stride is 0 */
         return NB_OK;
     }
     nb_window(t, (c->parameter[SPACING] ? spaced : plain)[reads ? READ : c->parameter[OPERATION]]);

@@ -17,17 +17,30 @@ from scipy.stats import trim_mean
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, discover
 from numabench.benchmarks.card_marking import BARRIERS, marks_needed
-from numabench.benchmarks.contention import FAIRNESS, LOCKS, TORN_SLOT
+from numabench.benchmarks.contention import CLOCK_SLOT, FAIRNESS, HOME, LOCKS, RSEQ, STAMPS_SLOT, TORN_SLOT
 from numabench.benchmarks.fences import C11, EXTENSIONS, NONE
 from numabench.benchmarks.fences import OWN as FENCES
 from numabench.benchmarks.first_touch import TOUCHED_SLOT
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
+from numabench.benchmarks.memory_latency import (
+    BY_CLASS,
+    FAST_SLOT,
+    LOADS_SLOT,
+    MOST_CHAINS,
+    ORDERS,
+    SPREAD,
+    STEP_PS_SLOT,
+    UNDER_HALF,
+    VISITED_SLOT,
+    Chase,
+    memory_size,
+)
 from numabench.benchmarks.memory_ordering import BYTES as BYTES_OF_TESTS
 from numabench.benchmarks.memory_ordering import ORDERINGS, THREADS
 from numabench.benchmarks.publication import METHODS
 from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
-from numabench.benchmarks.single_operations import OPERATIONS, OTHERS, OWN, STATES
+from numabench.benchmarks.single_operations import COUNTED_SLOT, OPERATIONS, OTHERS, OWN, ROUND_SLOT, SIZE_SLOT, STATES, STEP_SLOT
 from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
@@ -42,11 +55,11 @@ def enter(
 ) -> Found:
     """PREPARE and `samples` MEASUREs on the CPUs that are there (several threads on one, if need be)."""
     cpus = sorted(os.sched_getaffinity(0))
-    crew, buffer, scratch = Crew(threads, library), Buffer(size), Buffer(size)
+    crew, buffer, scratch = Crew(threads, library), Buffer(size), Buffer(max(size, 4096))
     try:
         crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), tuple(i % nodes for i in range(threads)))
         case = crew.case
-        case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
+        case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, scratch.size
         case.window_ns, case.warmup_ns, case.batch_ns = 1_000_000, 100_000, 10_000
         for slot, value in enumerate(kernel.encode(arguments)):
             case.parameter[slot] = value
@@ -55,7 +68,7 @@ def enter(
         for _ in range(samples):
             assert all(e.status == abi.OK for e in crew.enter(kernel, abi.MEASURE, members))
         found = Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in members])
-        found.memory = ctypes.string_at(buffer.address, 4096)
+        found.memory = ctypes.string_at(buffer.address, size)
         return found
     finally:
         buffer.close()
@@ -136,7 +149,9 @@ def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, th
     benchmark = discover()["contention"]
     found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=CONTENDED, nodes=2)
     if threads > len(os.sched_getaffinity(0)) and not any(t.operations for t in found.threads):
-        assert "nobody ended an operation" in benchmark.check(parameters, found)  # who has the lock may not have a CPU for so long
+        assert "nobody ended an operation" in benchmark.check(
+            parameters, found
+        )  # who has the lock may not have a CPU for so long
         return
     assert benchmark.check(parameters, found) == ""
     metrics = benchmark.metrics(parameters, found, PROBES)
@@ -151,6 +166,132 @@ def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, th
     assert all(1 / threads <= metrics[name] <= 1 + 1e-6 for name in FAIRNESS if name in metrics)
     found.threads[0].value[TORN_SLOT] = 3
     assert ("3 reads saw a torn state" in benchmark.check(parameters, found)) == (primitive in LOCKS)
+
+
+def word(memory: bytes, offset: int) -> int:
+    return int.from_bytes(memory[offset : offset + 8], "little")
+
+
+@pytest.mark.parametrize("primitive", ["atomic_add_sharded", "atomic_add_per_node", RSEQ, "biased"])
+def test_counters_are_in_the_parts_of_their_owners(loaded, primitive):
+    """Of threads, of nodes or of CPUs: parts that are bound to the owners' nodes."""
+    if primitive == RSEQ and "sse2" not in read_topology().vectors:
+        pytest.skip("restartable sequences are for x86-64")
+    benchmark, cpus = discover()["contention"], sorted(os.sched_getaffinity(0))
+    parameters = {"primitive": primitive, "critical_section": 0, "think_time": 0, "read_share": 0}
+    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=3, size=CONTENDED, nodes=2)
+    counted = {
+        place // 4096 - HOME: value
+        for place in range(HOME * 4096, CONTENDED, 4096)
+        if (value := word(found.memory, place))
+    }
+    done = [t.cursor for t in found.threads]
+    wanted = {
+        "atomic_add_sharded": dict(enumerate(done)),
+        "atomic_add_per_node": {0: done[0] + done[2], 1: done[1]},
+        "biased": {0: done[0]},
+        RSEQ: {cpu: sum(n for i, n in enumerate(done) if cpus[i % len(cpus)] == cpu) for cpu in {cpus[i % len(cpus)] for i in range(3)}},
+    }[primitive]
+    assert counted == {owner: count for owner, count in wanted.items() if count}
+
+
+def test_nobody_is_stopped_by_one_who_has_the_lock_no_more(loaded):
+    """HBO's anger ends: a node whose waiters stay stopped would wait for ever."""
+    benchmark = discover()["contention"]
+    parameters = {"primitive": "hbo", "critical_section": 300, "think_time": 0, "read_share": 0}
+    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=3, size=CONTENDED, nodes=2, samples=5)
+    assert [word(found.memory, (HOME + node) * 4096 + 256) for node in range(2)] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def locks(tmp_path_factory):
+    target = tmp_path_factory.mktemp("locks") / "locks.so"
+    source = os.path.join(os.path.dirname(__file__), "locks.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    return ctypes.CDLL(str(target))
+
+
+PATIENT, IMPATIENT = (
+    next(x for x in itertools.count() if bool((x * 1664525 + 1013904223) % 2**32 >> 16 & 63) == stays) for stays in (True, False)
+)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "chances", "wanted"),
+    [
+        ((0, 1, 0, 1, 0), [PATIENT] * 5, [0, 2, 4, 1, 3]),  # its own node first, then the others in their order
+        ((0, 1, 0, 1, 0), [IMPATIENT] * 5, [0, 1, 2, 3, 4]),
+        ((0, 1, 0, 1, 0, 1), [PATIENT, IMPATIENT, *[PATIENT] * 4], [0, 2, 1, 3, 5, 4]),  # whom it put aside comes before the rest
+        ((0, 1, 2, 0, 1, 2, 0), [PATIENT] * 7, [0, 3, 6, 1, 4, 2, 5]),
+        ((0,), [PATIENT], [0]),
+        ((1, 0), [PATIENT] * 2, [0, 1]),
+    ],
+)
+def test_a_compact_numa_aware_lock_stays_on_its_node_for_a_while(locks, nodes, chances, wanted):
+    numbers = ctypes.c_uint32 * len(nodes)
+    order = numbers()
+    assert locks.serve(numbers(*nodes), len(nodes), numbers(*chances), order) == len(nodes)
+    assert list(order) == wanted
+
+
+@pytest.mark.parametrize("section", [0, 20, 500])
+def test_stamps_are_as_rare_as_the_clock_is_dear(loaded, section):
+    """Readings take a thirty-second of the time, less where a section is there to take theirs from."""
+    benchmark = discover()["contention"]
+    parameters = {"primitive": "mutex", "critical_section": section, "think_time": 0, "read_share": 0}
+    arguments = benchmark.arguments(parameters, PROBES)
+    found = enter(loaded["contention"], arguments, size=CONTENDED)
+    thread = found.threads[0]
+    clock, stamps, stood_for = thread.value[CLOCK_SLOT], thread.value[STAMPS_SLOT], sum(thread.histogram)
+    each = 1_000_000 / (thread.operations + 1)
+    added = max(0, 2 * clock - section)
+    assert stamps > 0 and stood_for == stamps * (1 + int(32 * (clock + added) / each))
+    extra = benchmark.extra(arguments, PROBES, found)
+    assert extra["stamped_section_ns"] == pytest.approx(max(section, 2 * clock))
+    assert extra["stamps"] == stamps and extra["stamped_ratio"] > 0
+
+
+LOTS = 24_000  # multiplies: some 26 us, what 256 threads of 100 ns each wait for their turn
+
+
+@pytest.mark.parametrize("primitive", ["mutex", "futex", "word_lock", "spin_ttas", "hbo", "mcs", "rw_spin"])
+def test_long_turns_are_counted_one_by_one(loaded, primitive):
+    """A thread looks at the clock after each, so that what an unfair lock's loser did is known to one operation."""
+    parameters = {"primitive": primitive, "critical_section": 0, "think_time": 0, "read_share": 0}
+    benchmark = discover()["contention"]
+    arguments = benchmark.arguments(parameters, PROBES) | {"section": LOTS}
+    found = enter(loaded["contention"], arguments, threads=2, size=CONTENDED, samples=3)
+    assert benchmark.check(parameters, found) in ("", "nobody ended an operation within the window")
+    assert all(t.value[abi.BATCH_SLOT] == 1 for t in found.threads)
+    rates = [t.operations / 1e-3 for t in found.threads]
+    if sum(rates):
+        assert benchmark.metrics(parameters, found, PROBES)["throughput"] == pytest.approx(sum(rates))
+
+
+def starved_and_winner() -> list[SimpleNamespace]:
+    """Of a window of 10 ms the one who had the lock all the time, and the one who got it at the end."""
+    value = [0] * 16
+    value[15], value[14], value[12] = 10_000_000, 100_000, 600
+    common = {"value": value, "histogram": [0] * abi.BINS, "group": 0, "check": 0}
+    return [
+        SimpleNamespace(operations=1000, begin_ns=5, end_ns=10_000_100, executed=1000, cursor=1000, **common),
+        SimpleNamespace(operations=0, begin_ns=10_000_200, end_ns=10_000_200, executed=1, cursor=1, **common),
+    ]
+
+
+def test_who_starves_is_a_result():
+    found, benchmark = Found(starved_and_winner()), discover()["contention"]
+    found.threads[0].check = 1001
+    parameters = {"primitive": "mutex", "critical_section": 0, "read_share": 0}
+    assert benchmark.check(parameters, found) == "" and not benchmark.judges_overlap
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert metrics["throughput"] == pytest.approx(1e5) and metrics["fairness"] == pytest.approx(0.5)
+    assert metrics["time_per_operation"] == pytest.approx(2e4)
+    assert "wait_p999" in metrics
+    found.threads[0].value[12] = 1  # of both, since they share it here: too few for a quantile of a thousand
+    assert "wait_p999" not in benchmark.metrics(parameters, found, PROBES)
+    arguments = benchmark.arguments({**parameters, "think_time": 0}, PROBES)
+    assert benchmark.extra(arguments, PROBES, found)["stamped_ratio"] == pytest.approx(2e7 / 1e5)
 
 
 def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
@@ -176,7 +317,7 @@ def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
         ("spin_backoff", "nb_locks.h", "nb_swap32_acquire(&l->word, 1);)", "0;)"),
         ("qspinlock", "nb_locks_queue.h", "while (__atomic_load_n(&w->held, __ATOMIC_ACQUIRE))", "while (0)"),
         ("word_lock", "nb_locks_queue.h", "if (nb_cas_acquire(w, &seen, seen | WORD_HELD))", "if (1)"),
-        ("hbo", "nb_locks_numa.h", "if (nb_cas32_acquire(&l->word, &seen, node + 1))\n            break;", "break;"),
+        ("hbo", "nb_locks_numa.h", "if (nb_peek32(own) || !nb_cas32_acquire(&l->word, &seen, node + 1))", "if (nb_peek32(own))"),
         (
             "cohort",
             "nb_locks_numa.h",
@@ -201,7 +342,7 @@ def test_a_lock_that_lets_readers_in_too_early_is_noticed(tmp_path, primitive, f
     raise AssertionError("nothing was noticed")
 
 
-@pytest.mark.parametrize("order", ["group", "random", "page", "sequential"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("size", [1024, 2048, 3 * 256, 96 * 1024, 1 << 20])
 def test_a_chase_stands_where_it_should(loaded, order, size):
     benchmark = discover()["memory_latency"]
@@ -210,33 +351,169 @@ def test_a_chase_stands_where_it_should(loaded, order, size):
     assert benchmark.check(parameters, found) == ""
 
 
-@pytest.mark.parametrize("group", [0, 4096, 256 << 10, 1 << 62])
-def test_a_chain_is_one_cycle_through_all_lines(loaded, group):
-    """Walked here, pointer by pointer, from where the kernel built it: an oracle that shares nothing with the kernel."""
-    size, kernel = 640 << 10, loaded["memory_latency"]
+def walked(kernel: abi.Kernel, arguments: dict, size: int, line: int = 64) -> tuple[list[int], list[int]]:
+    """The lines of a chain in their order, pointer by pointer from where the kernel built it (an oracle that shares nothing with it), and where
+    in that order the kernel's chases stand; the first has walked all of it once."""
     crew, buffer, scratch = Crew(1), Buffer(size), Buffer(size)
-    crew.place((min(os.sched_getaffinity(0)),), (0,))
-    case = crew.case
-    case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
-    for slot, value in enumerate(kernel.encode({"group_bytes": group, "seed": 3})):
-        case.parameter[slot] = value
-    assert crew.enter(kernel, abi.PREPARE, [0])[0].status == abi.OK
-    memory = (ctypes.c_uint64 * (size // 8)).from_address(buffer.address)
-    start = ctypes.c_uint64.from_address(scratch.address).value  # where the first chase stands after one walk
-    place, visited = start, []
-    for _ in range(size // 64):
-        visited.append((place - buffer.address) // 64)
-        place = memory[(place - buffer.address) // 8]
-    assert place == start and sorted(visited) == list(range(size // 64))
+    try:
+        crew.place((min(os.sched_getaffinity(0)),), (0,))
+        case = crew.case
+        case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
+        for slot, value in enumerate(kernel.encode(arguments)):
+            case.parameter[slot] = value
+        assert crew.enter(kernel, abi.PREPARE, [0])[0].status == abi.OK
+        memory = (ctypes.c_uint64 * (size // 8)).from_address(buffer.address)
+        starts = list((ctypes.c_uint64 * MOST_CHAINS).from_address(scratch.address))
+        place, places = starts[0], []
+        for _ in range(size // line):
+            places.append(place)
+            place = memory[(place - buffer.address) // 8]
+        assert place == starts[0]
+        return [(place - buffer.address) // line for place in places], [places.index(start) for start in starts]
+    finally:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        buffer.close()
+        scratch.close()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_chain_is_one_cycle_through_all_lines(loaded, order):
+    size, group = 640 << 10, ORDERS[order]
+    visited, _ = walked(
+        loaded["memory_latency"], discover()["memory_latency"].arguments({"order": order}, PROBES) | {"seed": 3}, size
+    )
+    assert sorted(visited) == list(range(size // 64))
     if group == 0:
-        steps = {(b - a) % (size // 64) for a, b in itertools.pairwise(visited)}
-        assert steps == {1}
-    elif group < size:  # in whole groups: the chase leaves a group only when it has visited all of it
-        first = [line // (group // 64) for line in visited]
-        assert len(list(itertools.groupby(first))) in (size // group + bool(size % group), size // group + bool(size % group) + 1)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    buffer.close()
-    scratch.close()
+        assert {(b - a) % (size // 64) for a, b in itertools.pairwise(visited)} == {1}
+    elif group < size:  # in whole groups: the chase leaves a group only when it has visited all of it, or all of its class in it
+        left = len(list(itertools.groupby(line // (group // 64) for line in visited)))
+        groups = (size // group + bool(size % group)) * (4 if order in BY_CLASS else 1)
+        assert left in (groups, groups + 1)
+
+
+@pytest.mark.parametrize("line", [64, 128, 256, 1024])
+@pytest.mark.parametrize("order", BY_CLASS)
+def test_a_line_s_neighbours_come_when_all_others_have(order, line):
+    """What came along with a line has had as many other lines behind it as a class has, but for where a group or a class is shuffled: two
+    lines within max(256 bytes, four lines) never follow each other sooner."""
+    kernel = abi.Kernel(abi.build("memory_latency", line_bytes=line).target)
+    size, apart = 4 << 20, max(256, 4 * line)
+    visited, _ = walked(kernel, discover()["memory_latency"].arguments({"order": order}, PROBES) | {"seed": 3}, size, line)
+    assert sorted(visited) == list(range(size // line))
+    classes, each = apart // line, size // apart
+    for number in range(classes):  # one class after the other, whole
+        assert {place % classes for place in visited[number * each : (number + 1) * each]} == {number}
+    at = {place: index for index, place in enumerate(visited)}
+    within = {"group": ORDERS["group"] // apart, "random": each}[order]  # how far a shuffle may move a line
+    gaps = [at[place + 1] - at[place] for place in range(size // line - 1) if place % classes != classes - 1]
+    assert min(gaps) > each - within and max(gaps) < each + within
+    assert order == "random" or min(gaps) > 0.9 * each
+
+
+def test_neighbours_follow_each_other_in_the_order_that_is_called_adjacent(loaded):
+    visited, _ = walked(loaded["memory_latency"], discover()["memory_latency"].arguments({"order": "adjacent"}, PROBES), 4 << 20)
+    at = {place: index for index, place in enumerate(visited)}
+    assert max(abs(at[place + 1] - at[place]) for place in range(0, len(visited), 4)) < 4096 < len(visited) // 4
+
+
+def test_chases_stand_apart_from_each_other_and_from_each_other_s_neighbours(loaded):
+    """However many take part: over the cycle, and over a class of it, in which a group is where its neighbours are in the next class."""
+    size = 4 << 20
+    lines = size // 64
+    _, stand = walked(loaded["memory_latency"], discover()["memory_latency"].arguments({"order": "group"}, PROBES), size)
+    assert stand == [(k * SPREAD % 2**32) * lines >> 32 for k in range(MOST_CHAINS)]
+    for round_, chains in itertools.product((lines, lines // 4), range(2, MOST_CHAINS + 1)):
+        places = sorted(place % round_ for place in stand[:chains])
+        gaps = [b - a for a, b in itertools.pairwise([*places, places[0] + round_])]
+        assert min(gaps) > 0.28 * round_ / chains - 1
+
+
+def test_wider_lines_are_visited_once_each(loaded):
+    """One load is one line: where a line has 256 bytes, a set of as many bytes has a quarter of the lines."""
+    kernel, size = abi.Kernel(abi.build("memory_latency", line_bytes=256).target), 1 << 20
+    benchmark = discover()["memory_latency"]
+    parameters = {"size": size, "order": "group", "page_size": "4k"}
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), size=size)
+    assert benchmark.check(parameters, found) == "" and found.threads[0].value[VISITED_SLOT] == 256
+    assert enter(loaded["memory_latency"], {}, size=size).threads[0].value[VISITED_SLOT] == 64
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """nb_single.h with a clock that the test sets."""
+    target = tmp_path_factory.mktemp("single") / "single.so"
+    source = os.path.join(os.path.dirname(__file__), "single.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    return ctypes.CDLL(str(target))
+
+
+def timed_loads(single, *times: int) -> abi.ThreadBlock:
+    """Usual time, time between two readings, and times of every fourth load and of the others, in ns."""
+    block, cell = abi.ThreadBlock(), ctypes.c_uint64(0)
+    cell.value = ctypes.addressof(cell)
+    place = ctypes.c_uint64(cell.value)
+    single.time_loads(ctypes.byref(block), ctypes.byref(place), *map(ctypes.c_uint64, times))
+    assert place.value == cell.value
+    return block
+
+
+def test_single_loads_tell_how_many_were_fast(single):
+    block = timed_loads(single, 150, 10, 20, 190)
+    assert list(block.value)[LOADS_SLOT : STEP_PS_SLOT + 1] == [8192, 2048, 10_000]
+    extra = Chase.extra(discover()["memory_latency"], {}, PROBES, Found([block]))
+    assert extra == {UNDER_HALF: 0.25, "counter_step_ns": 10.0, "from_16_ns": 0.25, "from_128_ns": 0.75}
+    assert timed_loads(single, 1000, 10, 20, 990).value[LOADS_SLOT] == 2500  # a tenth of a window of 25 ms
+    assert timed_loads(single, 150, 10, 80, 190).value[FAST_SLOT] == 0  # over half of 150
+    assert timed_loads(single, 150, 10, 70, 190).value[FAST_SLOT] == 2048
+
+
+@pytest.mark.parametrize("times", [(150, 40, 20, 190), (15, 4, 0, 20), (150, 200, 20, 190)])
+def test_a_counter_that_cannot_tell_times_no_load(single, times):
+    """Steps of over a quarter of a load, or readings that take longer than one."""
+    block = timed_loads(single, *times)
+    assert block.value[LOADS_SLOT] == 0 and sum(block.histogram) == 0
+    assert discover()["memory_latency"].extra({}, PROBES, Found([block])) == {}
+
+
+def test_the_loads_that_are_timed_belong_to_the_chase(loaded):
+    benchmark, size = discover()["memory_latency"], 64 << 20
+    parameters = {"size": size, "order": "group", "page_size": "4k"}
+    found = enter(loaded["memory_latency"], benchmark.arguments(parameters, PROBES), size=size)
+    assert benchmark.check(parameters, found) == ""
+    thread = found.threads[0]
+    if not thread.value[LOADS_SLOT]:
+        pytest.skip("the counter of this machine is too coarse")
+    assert 0 < thread.value[LOADS_SLOT] == sum(thread.histogram) <= 8192  # a tenth of a window of 1 ms
+    thread.executed -= thread.value[LOADS_SLOT]
+    assert "the chase stands at" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "size", "share", "reason"),
+    [
+        ("memory_latency", "group", 1 << 30, 0.021, "cached"),
+        ("memory_latency", "group", 1 << 30, 0.019, ""),
+        ("memory_latency", "random", 1 << 30, 0.3, "cached"),
+        ("memory_latency", "adjacent", 1 << 30, 0.3, ""),  # there it is the answer
+        ("memory_latency", "group", 1 << 20, 0.3, ""),  # a set that a cache holds in part
+        ("memory_parallelism", "group", 1 << 30, 0.3, "cached"),
+        ("node_latency", "group", 1 << 20, 0.3, "cached"),  # it is called memory whatever its size
+        ("tlb_latency", "random", 1 << 30, 0.3, ""),
+    ],
+)
+def test_memory_that_caches_answer_for_is_cached(name, order, size, share, reason):
+    topology, benchmark = read_topology(), discover()[name]
+    parameters = {"size": size, "order": order, "page_size": "thp", "chains": 1, "laps": 1}
+    parameters |= {
+        "cpu_node": topology.cpu_nodes()[0],
+        "memory_node": topology.memory_nodes()[0],
+        "layout": "spread",
+        "lines": size // 4096,
+    }
+    if name != "node_latency" and size > 1 << 20:
+        parameters["size"] = memory_size(topology, topology.order_cpus()[:1])
+    assert benchmark.unproven(parameters, {UNDER_HALF: share}, topology) == reason
+    assert benchmark.unproven(parameters, {}, topology) == ""  # not told
 
 
 def test_no_lap_repeats_the_order_of_another(loaded):
@@ -269,7 +546,7 @@ def test_laps_that_a_line_has_no_room_for_are_refused(loaded):
 
 
 def test_the_median_batch_is_within_the_window_s_own_times(loaded):
-    found = enter(loaded["memory_latency"], {"seed": 1}, size=1 << 14)
+    found = enter(loaded["memory_latency"], {"seed": 1, "chains": 2}, size=1 << 14)  # of two no single loads are timed
     thread = found.threads[0]
     mean = (thread.end_ns - thread.begin_ns) / thread.operations
     shortest = thread.value[1] / thread.value[0]
@@ -603,7 +880,7 @@ def test_a_placement_that_is_not_repaired_is_said():
     assert "99 uses of 100" in benchmark.check(parameters, Found([thread]))
 
 
-@pytest.mark.parametrize("chains", [1, 2, 7, 16])
+@pytest.mark.parametrize("chains", [1, 2, 7, 16, 17, 24, 64])
 def test_parallel_chases_stand_where_they_should(loaded, chains):
     benchmark = discover()["memory_parallelism"]
     parameters = {"size": 96 << 10, "order": "group", "page_size": "4k", "chains": chains}
@@ -710,6 +987,56 @@ def test_a_preparation_that_is_not_whole_is_noticed(tmp_path, right, wrong):
     assert "stamps add up" in benchmark.check(parameters, found)
 
 
+def test_a_store_that_nobody_waited_for_is_noticed():
+    """A drained store takes the line from the other CPU, which takes a hop; on a line of one's own it may take what it likes."""
+    benchmark = discover()["single_operations"]
+    parameters = {"operation": "store_drained", "state": "modified", "placement": "l3"}
+    pair = Found([abi.ThreadBlock(), abi.ThreadBlock()])
+    for thread in pair.threads:
+        thread.value[STEP_SLOT], thread.value[ROUND_SLOT], thread.value[COUNTED_SLOT] = 10, 5_000_000, 100
+    far = Probes(frequency=3e9, hop=100e-9)
+    (said,) = benchmark.doubts(parameters, pair, {"latency": 11.0}, far)
+    assert said == "physics:a store to a line 100.0 ns away, waited for, took 11.0 ns"
+    assert benchmark.doubts(parameters, pair, {"latency": 81.0}, far) == []
+    assert benchmark.doubts(parameters | {"operation": "store"}, pair, {"latency": 1.0}, far) == []
+    assert benchmark.doubts(parameters | {"state": "owned"}, pair, {"latency": 11.0}, far) == []
+    assert benchmark.doubts(parameters, Found(pair.threads[:1]), {"latency": 11.0}, Probes(frequency=3e9)) == []
+
+
+def test_a_clock_that_is_too_coarse_is_said():
+    """A round of 200 ns, by a clock of 40: from one of them nothing is known, from a thousand 1 %."""
+    benchmark, thread = discover()["single_operations"], abi.ThreadBlock()
+    parameters = {"operation": "load", "state": "modified", "placement": "alone"}
+    for counted, wanted in ((1, ["coarse_clock"]), (90, ["coarse_clock"]), (1000, [])):
+        thread.value[STEP_SLOT], thread.value[ROUND_SLOT], thread.value[COUNTED_SLOT] = 40, 200_000, counted
+        assert benchmark.doubts(parameters, Found([thread]), {"latency": 1.0}, PROBES) == wanted
+
+
+@pytest.mark.parametrize("thousandths", [1_000, 10_000, 18_518, 40_000, 41_667, 1_000_000, 4_000_000_000])
+def test_the_step_of_a_clock_is_found(tmp_path, thousandths):
+    target, source = tmp_path / "clock.so", os.path.join(os.path.dirname(__file__), "clock_step.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    library = ctypes.CDLL(str(target))
+    library.step_of.restype = ctypes.c_uint64
+    found = library.step_of(ctypes.c_uint64(thousandths))
+    assert abs(found - thousandths / 1000) < 2  # times are whole ns, and their differences one more or less
+
+
+@pytest.mark.parametrize("line", [16, 128, 256])
+@pytest.mark.parametrize("name", ["single_operations", "memory_ordering", "core_to_core"])
+def test_kernels_keep_wide_lines_apart(name, line):
+    """Compiled for other lines they count as right, in the memory that they are given."""
+    kernel, benchmark = abi.Kernel(abi.build(name, line_bytes=line).target), discover()[name]
+    size = {"single_operations": BYTES_OF_LINES, "memory_ordering": BYTES_OF_TESTS}.get(name, 4096)
+    parameters = {"operation": "cas", "state": "modified", "test": "store_buffering", "ordering": "plain", "placement": "l3"}
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=size)
+    assert benchmark.check(parameters, found) == ""
+    if name == "core_to_core":
+        assert found.threads[1].value[2] == min(16, 4096 // (4 * line))
+    if name == "single_operations":
+        assert found.threads[0].value[SIZE_SLOT] == min(128, 16384 // line)
+
+
 @pytest.mark.parametrize("before", ["nothing", "store"])
 def test_every_fence_of_this_processor_is_counted(loaded, before):
     benchmark, topology = discover()["fences"], read_topology()
@@ -742,7 +1069,7 @@ RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benc
     ],
     "memory_latency": [
         (1, 1 << 16, (64, group, 5, chains, laps), {"size": 1 << 16, "chains": chains, "laps": laps})
-        for group, chains, laps in ((0, 1, 1), (4096, 3, 1), (1 << 40, 16, 1), (4096, 1, 4), (1 << 40, 16, 3))
+        for group, chains, laps in ((0, 1, 1), (4096, 3, 1), (1 << 40, 16, 1), (4096, 1, 4), (1 << 40, 16, 3), (4096, 64, 1))
     ],
 }
 
@@ -973,3 +1300,36 @@ def test_two_threads_on_one_cpu_wait_for_each_other(loaded):
     finally:
         buffer.close()
         os.sched_setaffinity(0, everything)
+
+
+@pytest.mark.parametrize("operation", range(4))
+def test_ways_between_two_threads_are_no_data_race(tmp_path, operation):
+    if shutil.which("gcc") is None or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs gcc and two CPUs")
+    program, folder, sources = tmp_path / "driver", abi.source_folder(), (f"{os.path.dirname(__file__)}/driver.c", "core_to_core.c")
+    flags = [flag for flag in abi.FLAGS if flag not in ("-shared", "-fPIC")]
+    command = ["gcc", *flags, "-fsanitize=thread", f"-I{folder}", "-o", str(program), sources[0], str(folder / sources[1])]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("gcc has no thread sanitizer here")
+    done = subprocess.run([str(program), "2", "4096", str(operation)], capture_output=True, text=True, timeout=120, check=False)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer does not run on this kernel")
+    assert done.returncode == 0 and "data race" not in done.stderr
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_words_are_read_when_both_have_made_their_last_way(tmp_path, waits):
+    """A second thread that hesitates before the last answer of each block: the first one must not count before it has come."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a pair needs two CPUs")
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    late = "if (i == times - 1 && next % 2)\n            for (uint64_t at = nb_now() + 200000; nb_now() < at;)\n                ;\n        do"
+    replaced = [("nb_hop.h", "        do\n", f"        {late}\n")]
+    replaced += [] if waits else [("core_to_core.c", "while (nb_load_acquire(finished) != done + passes)", "while (0)")]
+    for file, right, wrong in replaced:
+        text = (folder / file).read_text()
+        assert right in text
+        (folder / file).write_text(text.replace(right, wrong))
+    benchmark = discover()["core_to_core"]
+    found = enter(abi.Kernel(abi.build("core_to_core", folder=folder).target), {"operation": "cas"}, threads=2, size=4096)
+    assert (benchmark.check({}, found) == "") == waits

@@ -293,7 +293,8 @@ class Worker:
             )
             for cpu, b, e in zip(case.cpus, found.threads, entries, strict=True)
         )
-        overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
+        span = max(t.end for t in threads)  # 0 where no thread came to its window before that was over
+        overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / span if span else 0.0
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
         reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
@@ -333,9 +334,9 @@ class Worker:
         )
 
     def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False) -> list[str]:
-        reasons = []
-        for t in threads:
-            window = t.end - t.begin
+        reasons, longest = [], max(t.end for t in threads)
+        for t in threads:  # one that starves may have begun at the end; what it waited for its CPU is then held against the window of all
+            window = t.end - t.begin if self.benchmark.judges_overlap else longest
             if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:
                 reasons.append("cpu_moved")
             if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:
@@ -385,11 +386,12 @@ def cannot_do(kernel: str, case: JobCase) -> MachineError:
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
     """`pages`: some of the memory is not on the node that it was to be on, or was never touched."""
-    return (
-        ["pages"]
-        if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs)
-        else []
-    )
+    return ["pages"] if any(map(misplaced, proofs)) else []
+
+
+def misplaced(proof: MemoryProof) -> bool:
+    wanted = proof.node is not None or bool(proof.parts)
+    return proof.misplaced > 0 or (wanted and not proof.pages and proof.by != NOT_TOLD)
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:
