@@ -68,7 +68,7 @@ static void multiplies(struct nb_thread *t, uint64_t n)
 /* Thread 0 turns even into odd, its partner odd into even, by compare-and-swap without any pause. The others wait. */
 static void hop(struct nb_thread *t, uint32_t partner, int slot)
 {
-    uint64_t *word = (uint64_t *)t->shared->buffer, next = __atomic_load_n(word, __ATOMIC_RELAXED) + (t->index != 0);
+    uint64_t *word = (uint64_t *)t->shared->buffer, next = nb_load_relaxed(word) + (t->index != 0);
     nb_gate(t);
     for (int b = 0; b < BATCHES && (t->index == 0 || t->index == partner); b++) {
         uint64_t before = nb_now();

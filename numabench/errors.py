@@ -31,6 +31,6 @@ class LogError(UsageError):
 
 
 class MachineError(NumabenchError):
-    """This machine cannot do what was asked: no compiler, no numactl, too little memory."""
+    """This machine cannot do what was asked: no compiler, too little memory."""
 
     exit_code = MACHINE
