@@ -235,7 +235,8 @@ def check_benchmark(record: BenchmarkRecord) -> None:
         check_names(record, "an answer", known, [*answer.where, *answer.against, *([answer.axis] if answer.axis else [])])
         check_names(record, "an answer", metrics, [answer.metric])
         check_values("an answer", [*answer.where.values(), *answer.against.values()])
-        check_figures(("an answer's tolerance", answer.tolerance))
+        if not 0 <= answer.tolerance <= LARGEST:
+            raise Wrong(f"an answer of {record.name} has a tolerance of {answer.tolerance:g}, which is none")
         if needs := _missing(answer, axes):
             raise Wrong(f"an answer of kind {answer.kind!r} of {record.name} names no {needs}")
 
