@@ -77,9 +77,11 @@ class Answer(Frozen):
 
     Kinds: `cell` (the metric at `where`), `difference` and `ratio` (of `where` against `against`,
     paired), `threshold` (the first value of `axis` from which on nothing differs from the
-    contrast's control by more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
+    contrast's control by more than `tolerance`), `gain` (how many times better than at `where` the metric gets
+    along `axis`; at least, while the last step still gains more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
     axis within `tolerance`), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
-    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `agreement` (of the cell at `where` with that of another benchmark, within `tolerance`: `against` names
+    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `saving` (the share of the cell at
+    `against` that the one at `where` takes less), `agreement` (of the cell at `where` with that of another benchmark, within `tolerance`: `against` names
     `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
     plateaus at `where` and at `against`, the curve over `axis` crosses the geometric mean of the two), `firmware` (what the
     firmware claims of distances between nodes against the matrix at `where`), `weights` (for dealing out pages to nodes, by the matrix
@@ -96,7 +98,7 @@ class Answer(Frozen):
     headline: bool = True
 
 
-PAIRED_KINDS = ("difference", "ratio", "effect", "crossover")
+PAIRED_KINDS = ("difference", "ratio", "effect", "crossover", "gain")
 
 
 def judged_in_pairs(contrasts: Iterable[Contrast], answers: Iterable[Answer], varied: Collection[str]) -> bool:

@@ -15,6 +15,7 @@ from numabench.benchmarks.contention import HOME
 from numabench.benchmarks.loaded_latency import rates
 from numabench.benchmarks.memory_bandwidth import TEMPORAL
 from numabench.benchmarks.memory_latency import BEYOND_L2, MAIN, effective_cache, level_sets, memory_size, own_caches
+from numabench.benchmarks.padded_counters import PADDED
 from numabench.errors import MachineError, UsageError
 from numabench.host.pages import base_page
 from numabench.host.topology import read_topology
@@ -188,7 +189,7 @@ def test_contrasts_stay_in_one_process(two_sockets):
     padded = [c for b in plan.blocks for c in b.cases if b.benchmark == "padded_counters" and c.case.parameters["threads"] == 2]
     for planned in padded:  # the control of each case is in its group
         assert any(
-            other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": 256}
+            other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": PADDED}
             for other in padded
         )
 
