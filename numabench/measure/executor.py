@@ -14,7 +14,8 @@ import msgspec
 
 from ..host.memory import BIND
 from ..host.placement import numactl_command, starting_on
-from .protocol import Began, CaseFailed, Done, Event, Job, Took, decode_event, encode
+from ..runlog.rounds import unpack
+from .protocol import Began, CaseFailed, Done, Event, Job, Took, TookRound, decode_event, encode
 
 WORKER = "numabench.measure.worker"
 #: One thread in any library that a plug-in benchmark might load; the same string hashes in every process; byte code is
@@ -38,7 +39,13 @@ class Outcome(msgspec.Struct):
 
     @property
     def samples(self) -> list:
-        return [e.sample for e in self.events if isinstance(e, Took)]
+        found = []
+        for event in self.events:
+            if isinstance(event, Took):
+                found.append(event.sample)
+            elif isinstance(event, TookRound):
+                found += unpack(event.benchmark, event.round)
+        return found
 
     @property
     def failed_cases(self) -> dict[str, str]:
