@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..model import BenchmarkRecord, EndRecord, Header, Record, TrialRecord, Value, View, case_hash
 from ..units import parse_cpus
 from .columns import RESERVED
+from .wrong import Wrong
 
 DEEPEST = 24  # levels of nesting; the deepest that numabench writes has 7
 LONGEST_TEXT = 20_000  # characters of one text; a kernel's command line has 2,048 at most
@@ -100,14 +101,6 @@ class PlanFacts(Facts, frozen=True):
     target: float | None = None
     cases: Whole = None
     key: str | None = None
-
-
-class Wrong(Exception):
-    """What is wrong with a record, and what mends it."""
-
-    def __init__(self, what: str, fix: str = "give the log as numabench wrote it, or leave this record out"):
-        super().__init__(what)
-        self.what, self.fix = what, fix
 
 
 def check(record: Record) -> None:
