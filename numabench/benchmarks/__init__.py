@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..host.topology import Topology
 
 ENTRY_POINTS = "numabench.benchmarks"
-MOST_LINE_BYTES = 1024  # of the lines that kernels are compiled for (measure/transfer_unit.py)
 ALONE = "alone"  # placement of a single thread
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
