@@ -180,6 +180,12 @@ class MemoryProof(Frozen):
     by: str = ""  # how that is known: move_pages | numa_maps (all pages, either way) | one_node | not_told
 
 
+def together(ends: Collection[float], begins: Collection[float]) -> float:
+    """The share of the time until the last thread's end in which all of them ran; 0 where no thread came to its window before that was over."""
+    last = max(ends)
+    return max(0.0, min(ends) - max(begins)) / last if last > 0 else 0.0
+
+
 class Sample(Frozen):
     """One timed repetition of one case inside a trial."""
 
@@ -199,6 +205,40 @@ class Sample(Frozen):
     extra: dict[str, float] = {}  # what a kernel reports beside its metrics (achieved delays, check values)
 
 
+class Column(Frozen):
+    """One field of all samples of a round, in the shortest of its forms.
+
+    `values`: one for each sample; with `at` only for the samples of these numbers, and `usual` for all others; with `of` the
+    numbers of these values. `unit`: a value is so many times this. `than`: what is added to the number of that column, which has the
+    same unit (without `values`: the two are alike).
+    """
+
+    values: tuple[Any, ...] | None = None
+    at: tuple[int, ...] | None = None
+    usual: Any = 0
+    of: tuple[Any, ...] | None = None
+    unit: int | float | None = None
+    than: str | None = None
+
+
+class Round(Frozen):
+    """Samples of alike cases that were measured at the same time, field by field: `runlog/rounds.py` makes it and expands it.
+
+    A field is called as in a sample, `parameters.NAME`, `metrics.NAME`, `extra.NAME` or `threads.NUMBER.FIELD`. It is in `same`
+    (one value for all), in `columns`, or in `derived` (it follows from the others), and otherwise has its default.
+    """
+
+    before: int  # samples of the trial that stand before it
+    count: int
+    threads: int  # of each sample
+    parameters: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    same: dict[str, Any] = {}
+    columns: dict[str, Column] = {}
+    derived: tuple[str, ...] = ()
+
+
 class TrialRecord(Frozen, tag="trial", tag_field="record"):
     """One process that executed one block of cases: the unit of record."""
 
@@ -215,6 +255,7 @@ class TrialRecord(Frozen, tag="trial", tag_field="record"):
     samples: tuple[Sample, ...] = ()
     interference: dict[str, float] = {}
     measured: float = 0.0  # seconds inside measurement windows
+    rounds: tuple[Round, ...] = ()  # in a file: samples that were measured together; read, all are among `samples`
 
 
 class EndRecord(Frozen, tag="end", tag_field="record"):

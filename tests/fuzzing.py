@@ -525,7 +525,7 @@ def tree_mutant(rng: random.Random, seeds: list[Path], target: Path) -> str:
             path.unlink()
             path.mkdir()
         else:
-            shutil.copytree(path.parent, path.parent.parent / rng.choice(("cpu9", "cpu99999999", "node7", "cpu", "node4294967296")), dirs_exist_ok=True)
+            shutil.copytree(path.parent, path.parent.parent / rng.choice(("cpu9", "cpu99999999", "node7", "cpu", "node4294967296")), symlinks=True, dirs_exist_ok=True)
     return "tree " + "; ".join(done)
 
 

@@ -130,7 +130,8 @@ def saturation(data: Data, answer: Answer) -> Found:
     rows = rows.sort_values(answer.axis)
     higher = metric.polarity == HIGHER
     best = rows.loc[rows["value"].idxmax() if higher else rows["value"].idxmin()]
-    limit = best["value"] * (1 - answer.tolerance if higher else 1 + answer.tolerance)
+    away = abs(best["value"]) * answer.tolerance  # of the size: figures may be below zero
+    limit = best["value"] - away if higher else best["value"] + away
     first, doubtful = None, None
     for _, row in rows.iterrows():
         reached = row["value"] >= limit if higher else row["value"] <= limit
