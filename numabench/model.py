@@ -78,7 +78,7 @@ class Answer(Frozen):
     Kinds: `cell` (the metric at `where`), `difference` and `ratio` (of `where` against `against`,
     paired), `threshold` (the first value of `axis` from which on nothing differs from the
     contrast's control by more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
-    axis within `tolerance`), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
+    axis within `tolerance`; with `against`, on the curve with that put over `where` as well: {other}), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
     `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `agreement` (of the cell at `where` with that of another benchmark, within `tolerance`: `against` names
     `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
     plateaus at `where` and at `against`, the curve over `axis` crosses the geometric mean of the two), `firmware` (what the

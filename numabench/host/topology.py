@@ -6,6 +6,7 @@ What the kernel does not say is None (or missing from its list), never a guess; 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
@@ -156,6 +157,15 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     def order_cpus(self) -> Cpus:
         """Allowed CPUs, one per core, filling an L3, then the L3s of a node, nodes, packages; SMT siblings last."""
         return tuple(sorted(self.allowed_cpus, key=self._order_key))
+
+    def spread_cpus(self) -> Cpus:
+        """Allowed CPUs, one per L3 in turn, the L3s of different nodes in turn; SMT siblings last. Where no L3 is known, nodes in turn."""
+        groups: dict[tuple, dict[tuple, list[int]]] = {}
+        for cpu in self.order_cpus():
+            place = self._places[cpu]
+            groups.setdefault(place[:2], {}).setdefault(place[:3], []).append(cpu)
+        turns = itertools.zip_longest(*(node.values() for node in groups.values()))
+        return tuple(self._dealt([group for turn in turns for group in turn if group])) if groups else ()
 
     def cpus_in_place(self) -> Cpus:
         """Allowed CPUs as they lie: by package, node, L3, cluster and core, siblings next to each other."""

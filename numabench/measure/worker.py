@@ -281,7 +281,9 @@ class Worker:
         if not metrics or not set(metrics) <= reported:  # a case may have no thread of some kind, and no figure of it
             raise AssertionError(f"{case.case}: metrics {sorted(metrics)} are not among those declared, {sorted(reported)}")
         within = {name: value for name, value in metrics.items() if value != float("inf")}
-        if len(within) < len(metrics):  # beyond the end of a histogram: left out, since no value would be true and JSON has no infinity
+        if len(within) < len(
+            metrics
+        ):  # beyond the end of a histogram: left out, since no value would be true and JSON has no infinity
             metrics, reasons = within, [*reasons, "clipped"]
         if complaint := self.benchmark.physics(case.parameters, metrics):
             reasons.append(f"physics:{complaint}")
