@@ -3,6 +3,7 @@
  * without any sign. */
 #include "nb.h"
 #include "nb_cpu.h"
+#include "nb_cycles.h"
 #include "nb_hop.h"
 #include "nb_window.h"
 
@@ -24,12 +25,7 @@ NB_DESCRIBE("sentinel", 1, "clock rate, distance and calibrated work of the pinn
 
 static void steps(struct nb_thread *t, uint64_t n)
 {
-    uint64_t x = t->cursor, y = 0x5851f42d4c957f2du;
-    NB_OPAQUE(y);
-    for (; n; n -= 64) {
-        NB_TIMES_64(x = nb_step(x, y);)
-    }
-    t->cursor = x; /* an even number of steps: as it was */
+    t->cursor = nb_steps(t->cursor, n);
 }
 
 /* 64 operations a turn, eight independent ones at a time: as fast as the core can issue, half as fast if a sibling thread

@@ -21,7 +21,7 @@ from numabench.benchmarks.contention import FAIRNESS, LOCKS, TORN_SLOT
 from numabench.benchmarks.fences import C11, NONE
 from numabench.benchmarks.first_touch import TOUCHED_SLOT
 from numabench.benchmarks.loaded_latency import MIXES
-from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
+from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, clocks, expected_sum
 from numabench.benchmarks.memory_ordering import BYTES, ORDERINGS, THREADS
 from numabench.benchmarks.publication import METHODS
 from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
@@ -353,6 +353,20 @@ def test_streams_read_and_leave_what_is_predicted(loaded, kernel, size, threads)
         assert benchmark.check(parameters, found) == "", vector
         metrics = benchmark.metrics(parameters, found, PROBES)
         assert metrics["bus_bandwidth"] >= metrics["bandwidth"] > 0
+
+
+def test_bytes_per_cycle_are_by_the_clock_that_the_threads_found_themselves(loaded):
+    """The probes around a sample run scalar code: by then a core that had slowed down for wide vectors has its clock back."""
+    benchmark, parameters = discover()["memory_bandwidth"], {"kernel": "read", "vector": "portable", "size": 1 << 16}
+    found = enter(loaded["memory_bandwidth"], benchmark.arguments(parameters, PROBES), threads=2, size=1 << 16)
+    assert all(1e8 < hertz < 1e11 for hertz in clocks(found))
+    picoseconds = 1024 * 1000 / 2.5  # of 1,024 cycles at 2.5 GHz; two of five batches were interrupted
+    for thread in found.threads:
+        thread.value[6:11] = [int(picoseconds), 10**9, int(picoseconds), 10**9, int(picoseconds)]
+    assert clocks(found) == pytest.approx([2.5e9, 2.5e9], rel=1e-5)
+    metrics = benchmark.metrics(parameters, found, Probes(frequency=3.5e9))
+    assert metrics["bytes_per_cycle"] == pytest.approx(metrics["bandwidth"] / 5e9, rel=1e-5)
+    assert benchmark.extra({}, PROBES, found) == {"clock_inside": pytest.approx(2.5e9, rel=1e-5)}
 
 
 def test_the_sum_of_a_stream_is_that_of_a_plain_simulation():

@@ -24,6 +24,7 @@ VECTORS_PER_CYCLE = (
 )
 PERIOD, WORD, CHECKED_LINES = 2039, 0x9E3779B97F4A7C15, (64 << 20) // LINE  # as in kernels/memory_bandwidth.c
 STEP_LINES = 8  # of NB_STREAM_STEP bytes
+CLOCK_SLOT, CLOCK_BATCHES, CLOCK_STEPS = 6, 5, 1024  # of `value`, as in kernels/memory_bandwidth.c and nb_cycles.h
 PACKED, SPREAD = "packed", "spread"
 HUGE = 2 << 20
 MUCH_LESS = 0.8  # of the declared cache: its half is then another measurement
@@ -69,6 +70,7 @@ class Streams(Benchmark):
         "data": "never zero, changed in every round",
         "bytes": "of the program; bus: times 2 for write, 1.5 for copy, 4/3 for triad with stores into caches",
         "aggregate": "all bytes from the first thread's start to the last one's end",
+        "cycles": "of the clock as the window ends, in its own thread",
     }
 
     def preparation(self, p: Parameters) -> tuple:
@@ -83,8 +85,11 @@ class Streams(Benchmark):
         return {
             "bandwidth": bandwidth,
             "bus_bandwidth": bandwidth * BUS[p["kernel"]],
-            "bytes_per_cycle": bandwidth / len(found.threads) / probes.frequency,
+            "bytes_per_cycle": bandwidth / sum(clocks(found)),
         }
+
+    def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
+        return {"clock_inside": sum(clocks(found)) / len(found.threads)}  # Hz; the sample has the one around it as `frequency`
 
     def check(self, p: Parameters, found: Found) -> str:
         lines = array_lines(part_bytes(p["size"], len(found.threads)), p["kernel"])
@@ -290,6 +295,12 @@ class MemoryBandwidth(Streams):
             if p["threads"] == 1 and p["kernel"] == "read" and p["size"] < largest
         ]
         return tuple(found)
+
+
+def clocks(found: Found) -> list[float]:
+    """Hz of each thread's core as its window ended."""
+    batches = [sorted(t.value[CLOCK_SLOT : CLOCK_SLOT + CLOCK_BATCHES]) for t in found.threads]
+    return [CLOCK_STEPS / (each[CLOCK_BATCHES // 2] * 1e-12) for each in batches]
 
 
 def threads_text(threads: int) -> str:
