@@ -25,7 +25,7 @@ static const struct nb_metric metrics[] = {
 NB_DESCRIBE("memory_bandwidth", 2, "streams through private memory", parameters, metrics);
 
 #define LINE 64u
-#define PAGE 4096u
+#define ALIASED 4096u
 #define CHECKED (64u << 20) /* bytes that are summed up at most: the streams come by all of them in turn */
 
 static uint64_t arrays(const struct nb_case *c)
@@ -47,11 +47,11 @@ static uint64_t part_bytes(const struct nb_case *c)
     return c->buffer_bytes / c->threads;
 }
 
-/* Bytes of one array. The arrays are whole pages apart where they are that large: a load then never has the same low twelve bits as
+/* Bytes of one array. The arrays are multiples of 4 KiB apart where they are that large: a load then never has the same low twelve bits as
  * a store that is still on its way, which some processors take for the same address. */
 static uint64_t array_bytes(const struct nb_case *c)
 {
-    uint64_t bytes = part_bytes(c) / arrays(c), unit = bytes >= PAGE ? PAGE : 2 * NB_STREAM_STEP;
+    uint64_t bytes = part_bytes(c) / arrays(c), unit = bytes >= ALIASED ? ALIASED : 2 * NB_STREAM_STEP;
     return bytes / unit * unit;
 }
 
@@ -81,7 +81,7 @@ static uint64_t round_factor(int doubles, uint64_t n)
 /* Lines by which odd rounds of a copy shift the source, so that each round finds other data: about half, whole pages if it has any. */
 static uint64_t shift(uint64_t lines)
 {
-    return lines / 2 / (PAGE / LINE) ? lines / 2 / (PAGE / LINE) * (PAGE / LINE) : lines / 2;
+    return lines / 2 / (ALIASED / LINE) ? lines / 2 / (ALIASED / LINE) * (ALIASED / LINE) : lines / 2;
 }
 
 /* `n` lines from where the last batch ended. */

@@ -9,7 +9,7 @@ enum { LINE, GROUP, SEED, CHAINS, LAPS };
 #define MOST_CHAINS 16
 
 static const struct nb_parameter parameters[] = {
-    [LINE] = {"line_bytes", NULL, "distance of visited lines", 64, 16, 4096},
+    [LINE] = {"line_bytes", NULL, "distance of visited lines", 64, 16, 1 << 16},
     [GROUP] = {"group_bytes", NULL, "lines are shuffled within groups of this size and the groups among each other; 0: not at all", 262144,
                0, INT64_MAX},
     [SEED] = {"seed", NULL, "of the order", 1, 0, INT64_MAX},

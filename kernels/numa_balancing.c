@@ -35,7 +35,7 @@ int nb_run(struct nb_thread *t)
     if (!pages.count)
         return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE) {
-        for (uint64_t at = 0; at < c->buffer_bytes; at += 4096)
+        for (uint64_t at = 0; at < c->buffer_bytes; at += page)
             *(volatile uint64_t *)(c->buffer + at) = at + 1;
         return NB_OK;
     }

@@ -164,12 +164,10 @@ static int prepare(struct nb_thread *t)
     if (c->buffer_bytes < 2 * LINE + (OBJECTS + 1) * sizeof(struct object) + c->threads * LINE)
         return NB_UNSUPPORTED;
     t->check = t->cursor = 0;
-    *seen(c, t->index) = 0;
     if (t->index == 0) {
         struct shared *s = (struct shared *)c->buffer;
-        memset(s, 0, sizeof *s);
+        memset(c->buffer, 0, c->buffer_bytes); /* all of the ring: what was never touched is on no node, and cannot be proven */
         s->current = object(c, 0) - 1;
-        memset(s->current, 0, sizeof *s->current);
         if (c->parameter[METHOD] == MUTEX)
             pthread_mutex_init(&s->lock.mutex, NULL);
     }

@@ -110,8 +110,8 @@ def resume(path: str | Path, progress: Progress | None = None) -> Run:
 
 
 def check(root: str = "/") -> list[Finding]:
-    """What will disturb a measurement on this machine, worst first (see `host.health.check`)."""
-    from .host.health import check as look
+    """What will disturb a measurement on this machine, worst first (see `measure.ready.check_all`)."""
+    from .measure.ready import check_all as look
 
     return look(root)
 

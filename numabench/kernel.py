@@ -10,16 +10,23 @@ import os
 from typing import TYPE_CHECKING
 
 from .errors import MachineError, UsageError
+from .host.objects import DIGITS, content_hash, load_object, read_object
 from .model import HIGHER, LOWER, NEITHER, Metric
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .host.commands import Answer
 
 ABI = 3
 PREPARE, MEASURE = 0, 1
 OK, UNSUPPORTED = 0, 1
 FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
 COMPILERS = ("cc", "gcc", "clang")
+VERSION_S, COMPILE_S = (
+    20.0,
+    300.0,
+)  # for which a compiler may be busy: an emulated processor needs half a minute for what takes one second
 VALUES, BINS, PARAMETERS, GATES = 16, 640, 12, 8
 BINS_PER_OCTAVE = 16
 BATCH_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT, MEAN_PS_SLOT = 0, 2, 3, 4, 5  # of `value` (kernels/nb_window.h)
@@ -123,12 +130,7 @@ class Kernel:
     """A loaded kernel: its descriptor as plain attributes, and `run`, to be entered by every thread."""
 
     def __init__(self, path: Path | str):
-        try:
-            library = c.CDLL(str(path))
-        except OSError as error:
-            raise MachineError(
-                f"cannot load the kernel {path}: {error}", f"rm {path} and run again, which compiles it anew"
-            ) from error
+        library = load_object(path)
         try:
             layout = (c.c_uint32 * len(_LAYOUT)).in_dll(library, "nb_layout")
             descriptor = _Descriptor.in_dll(library, "nb_descriptor")
@@ -141,10 +143,12 @@ class Kernel:
         except AttributeError as error:
             raise MachineError(f"{path} is not a kernel: it has no nb_run", "define nb_run (see kernels/nb.h)") from error
         if descriptor.abi != ABI or tuple(layout) != _LAYOUT:
+            import shlex
+
             raise MachineError(
                 f"kernel {path} has ABI {descriptor.abi} and layout {list(layout)}; this numabench speaks ABI {ABI} "
                 f"and {list(_LAYOUT)}",
-                f"rebuild it: rm {path} and run again; for a plug-in, use the nb.h of this version",
+                f"rebuild it: rm {shlex.quote(str(path))} and run again; for a plug-in, use the nb.h of this version",
             )
         self.run.argtypes, self.run.restype = [c.POINTER(ThreadBlock)], c.c_int
         self.path = path
@@ -195,36 +199,6 @@ def source_folder() -> Path:
     raise MachineError(f"the kernels' sources are missing beside {here}", "pip install --force-reinstall numabench")
 
 
-def cache_folder() -> Path:
-    """The folder of compiled kernels, owned by the user as is `numabench/` around it, mode 0700; anything else is refused."""
-    import stat
-    from pathlib import Path
-
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numabench" / "kernels"
-    try:
-        base.parent.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (base.parent, base):  # not by `parents`, which leaves the mode to the umask
-            folder.mkdir(exist_ok=True, mode=0o700)
-        found = [(folder, folder.stat()) for folder in (base.parent, base)]
-    except OSError as error:
-        raise MachineError(
-            f"cannot use the kernel cache {base}: {error.strerror}", "set XDG_CACHE_HOME to a folder of yours"
-        ) from error
-    for folder, facts in found:  # who may write to the outer one may put another in the place of the inner one
-        if facts.st_uid != os.getuid():
-            raise MachineError(
-                f"the kernel cache {folder} belongs to another user; its code is not to be trusted",
-                "set XDG_CACHE_HOME to a folder of yours",
-            )
-        if stat.S_IMODE(facts.st_mode) & 0o022:
-            raise MachineError(
-                f"others may write to the kernel cache {folder}; its code is not to be trusted",
-                f"rm -r {folder} && mkdir -m 700 {folder}",
-            )
-    base.chmod(0o700)
-    return base
-
-
 def machine_flags(line_bytes: int | None = None) -> tuple[str, ...]:
     """What a kernel is told of the machine that it is compiled for: bytes of a cache line (64 unless said otherwise) and, on
     aarch64, whether there are atomic instructions, which the compiler would leave to a function called at run time."""
@@ -234,12 +208,24 @@ def machine_flags(line_bytes: int | None = None) -> tuple[str, ...]:
     return tuple(flags)
 
 
+def words_of(variable: str) -> list[str]:
+    """The words of an environment variable, split as a shell would."""
+    import shlex
+
+    value = os.environ.get(variable, "")
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise UsageError(
+            f"{variable} cannot be split into words ({error}): {value!r}", f"quote it in pairs, or: unset {variable}"
+        ) from error
+
+
 def find_compiler() -> list[str]:
     """$CC, else the first of cc, gcc, clang."""
-    import shlex
     import shutil
 
-    wanted = shlex.split(os.environ.get("CC", ""))
+    wanted = words_of("CC")
     candidates = [wanted] if wanted else [[name] for name in COMPILERS]
     for command in candidates:
         if shutil.which(command[0]):
@@ -251,30 +237,42 @@ def find_compiler() -> list[str]:
     )
 
 
-def compiler_version(command: list[str]) -> str:
-    import subprocess
+def ask_compiler(command: list[str], timeout: float, folder: Path | None = None) -> Answer:
+    """What a compiler answers; in `folder` it has its own temporary files."""
+    from .host.commands import ask
 
     try:
-        shown = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MachineError(f"the compiler {command[0]} does not answer: {error}", "set CC to one that works") from error
+        answer = ask(command, timeout, os.environ | {"TMPDIR": str(folder)} if folder else None)
+    except OSError as error:
+        raise MachineError(f"the compiler {command[0]} cannot be called: {error.strerror}", "set CC to one that works") from error
+    if answer.code is None:
+        import shlex
+
+        said = shlex.join(command)
+        raise MachineError(f"the compiler did not end within {timeout:g} s and was stopped: {said}", "set CC to one that works")
+    return answer
+
+
+def compiler_version(command: list[str]) -> str:
+    shown = ask_compiler([*command, "--version"], VERSION_S).output
     return shown.splitlines()[0] if shown else command[0]
 
 
 class Build:
-    """What one kernel is compiled with and where the object goes; `line_bytes` of the machine's cache lines."""
+    """What one kernel is compiled with, and the object once there is one; `line_bytes` of the machine's cache lines."""
+
+    target: Path
 
     def __init__(self, name: str, extra: tuple[str, ...] = (), folder: Path | None = None, line_bytes: int | None = None):
         import hashlib
-        import shlex
 
-        folder = folder or source_folder()
+        folder = (folder or source_folder()).resolve()
         self.source = folder / f"{name}.c"
         if not self.source.exists():
             raise MachineError(f"kernel source {self.source} is missing", "git checkout kernels, or reinstall numabench")
         self.command = find_compiler()
         self.compiler = compiler_version(self.command)
-        self.flags = [*FLAGS, *machine_flags(line_bytes), *extra, *shlex.split(os.environ.get("CFLAGS", ""))]
+        self.flags = [*FLAGS, *machine_flags(line_bytes), *extra, *words_of("CFLAGS")]
         # A cache in a shared home is used by several machines: by another architecture never, and by another processor only
         # without -march=native or its like. The host's name stands for the processor, which uname does not know.
         system = os.uname()
@@ -283,41 +281,63 @@ class Build:
         for part in (*machine, self.compiler, *self.command, *self.flags, *sorted(folder.glob("*.h")), self.source):
             key.update(part.encode() if isinstance(part, str) else part.read_bytes())
             key.update(b"\0")
-        self.target = cache_folder() / f"{name}-{key.hexdigest()[:16]}.so"
+        self.stem = f"{name}-{key.hexdigest()[:16]}"  # of the object's name; the hash of what was compiled follows
 
 
 def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None, line_bytes: int | None = None) -> Build:
-    """Compile kernel `name` unless the cache has it. Raises MachineError with the compiler's first complaint."""
-    import subprocess
+    """Compile kernel `name` unless the cache has it, whole. Raises MachineError with the compiler's first complaint."""
+    from .host.cache import cache_folder
+
+    plan, cache = Build(name, extra, folder, line_bytes), cache_folder("kernels")
+    try:
+        plan.target = known_object(cache, plan.stem) or compile_into(cache, plan)
+    except OSError as error:
+        raise MachineError(
+            f"cannot keep a compiled kernel in {cache}: {error.strerror}",
+            "set XDG_CACHE_HOME to a folder with room that can be written to",
+        ) from error
+    return plan
+
+
+def known_object(cache: Path, stem: str) -> Path | None:
+    """What was compiled before. One that was cut since, by a full disk or a crash, goes: mapped as it is, it would be a bus error."""
+    for found in sorted(cache.glob(f"{stem}-{'[0-9a-f]' * DIGITS}.so")):
+        try:
+            read_object(found)
+        except MachineError:
+            found.unlink(missing_ok=True)
+        else:
+            return found
+    return None
+
+
+def compile_into(cache: Path, plan: Build) -> Path:
+    """The new object in the cache. All files that compiling needs are in a folder of its own: what a killed run leaves, the next one removes."""
     import tempfile
 
-    plan = Build(name, extra, folder, line_bytes)
-    if plan.target.exists():
-        return plan
-    handle, temporary = tempfile.mkstemp(suffix=".so", dir=plan.target.parent)
-    os.close(handle)
-    try:
-        done = subprocess.run(
-            [*plan.command, *plan.flags, "-o", temporary, str(plan.source)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip() or "no message")
+    from .host.cache import COMPILING, locked_folder, sweep
+
+    sweep(cache)
+    with tempfile.TemporaryDirectory(prefix=COMPILING, dir=cache) as folder, locked_folder(folder):
+        made = f"{folder}/{plan.source.stem}.so"
+        answer = ask_compiler([*plan.command, *plan.flags, "-o", made, str(plan.source)], COMPILE_S, folder)
+        if answer.code:
+            complaint = next(
+                (line for line in answer.errors.splitlines() if "error" in line), answer.errors.strip() or "no message"
+            )
             raise MachineError(
                 f"{plan.command[0]} cannot compile {plan.source}: {complaint}",
                 "sudo apt-get install gcc libc6-dev, and check CC and CFLAGS",
             )
-        os.chmod(temporary, 0o700)
-        os.replace(temporary, plan.target)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-    return plan
+        content = read_object(made)
+        target = cache / f"{plan.stem}-{content_hash(content)}.so"
+        os.chmod(made, 0o700)
+        os.replace(made, target)
+    return target
 
 
 def object_hash(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return content_hash(read_object(path))[:16]
 
 
 def median_batch(block: ThreadBlock) -> float:

@@ -170,11 +170,12 @@ class MemoryProof(Frozen):
     page_size: str  # what was asked for
     node: int | None  # requested; None is "wherever the first touch puts it"
     pages: dict[str, int]  # node -> pages found there
-    huge_bytes: int
+    huge_bytes: int | None  # None: the kernel does not say
     page_bytes: int
     parts: tuple[int, ...] = ()  # node requested for each of equal parts, where these differ; nodes that get pages in turn
     policy: str = "bind"  # bind | preferred | interleave | weighted
     misplaced: int = 0  # pages elsewhere than requested
+    by: str = ""  # how that is known: move_pages | numa_maps (all pages, either way) | one_node | not_told
 
 
 class Sample(Frozen):

@@ -904,42 +904,6 @@ def test_bad_flags_show_the_compilers_complaint(monkeypatch):
         abi.build("sentinel")
 
 
-def test_the_cache_must_be_ones_own(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = abi.cache_folder()
-    assert folder.stat().st_mode & 0o777 == 0o700
-    folder.chmod(0o777)
-    with pytest.raises(MachineError, match="others may write"):
-        abi.build("sentinel")
-
-
-def test_the_folder_around_the_cache_must_be_ones_own(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = os.umask(0o002)
-    try:
-        outer = abi.cache_folder().parent
-    finally:
-        os.umask(before)
-    assert outer == tmp_path / "numabench" and outer.stat().st_mode & 0o777 == 0o700
-    outer.chmod(0o770)
-    with pytest.raises(MachineError, match=f"others may write to the kernel cache {outer};"):
-        abi.cache_folder()
-    outer.chmod(0o755)
-    abi.cache_folder()
-    monkeypatch.setattr(os, "getuid", lambda: outer.stat().st_uid + 1)
-    with pytest.raises(MachineError, match=f"{outer} belongs to another user"):
-        abi.cache_folder()
-
-
-def test_machines_that_share_a_cache_have_their_own_kernels(monkeypatch):
-    def target(machine: str, nodename: str, *flags: str):
-        monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine, nodename=nodename))
-        return abi.Build("sentinel", flags).target
-
-    assert target("x86_64", "a") == target("x86_64", "b") != target("aarch64", "a")
-    assert target("x86_64", "a", "-march=native") != target("x86_64", "b", "-march=native")
-
-
 def test_another_layout_says_what_to_rebuild(monkeypatch, tmp_path):
     shutil.copytree(abi.source_folder(), tmp_path / "kernels")
     header = tmp_path / "kernels" / "nb.h"

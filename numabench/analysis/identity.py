@@ -201,8 +201,8 @@ def page_kinds(log: RunLog) -> dict[tuple[str, str], frozenset[str]]:
     for trial in log.trials:
         for sample in trial.samples:
             memory = sample.memory
-            if memory is None or not sample.valid or memory.bytes <= 0:
-                continue
+            if memory is None or not sample.valid or memory.bytes <= 0 or memory.huge_bytes is None:
+                continue  # a kernel that does not say which pages were huge is held against none
             share = memory.huge_bytes / memory.bytes
             kind = "+huge" if share >= HUGE_SHARE else "" if share <= 1 - HUGE_SHARE else "+mixed"
             found.setdefault((trial.benchmark, sample.case), set()).add(f"{memory.page_bytes}{kind}")

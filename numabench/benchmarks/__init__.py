@@ -138,6 +138,9 @@ class Benchmark(ABC):
     refined_by: ClassVar[str] = ""  # the benchmark that measures it; empty: this one
     most_samples: ClassVar[int | None] = None  # of a case in one process, where one takes seconds
     needs: ClassVar[str] = ""  # what a machine without a place for any case lacks
+    calls: ClassVar[tuple[str, ...]] = ()  # NUMA system calls that its kernel makes by itself
+    counts_pages: ClassVar[bool] = False  # its figures are per page, and mean nothing where other pages were obtained
+    touches_anew: ClassVar[bool] = False  # its kernel gives pages back and touches them again: without mbind they are near that thread
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
     reports: ClassVar[tuple[str, ...]] = ()  # of the kernel's metrics; empty: all
 

@@ -6,12 +6,12 @@ import itertools
 from collections import Counter
 from collections.abc import Hashable
 
+from ..host.pages import base_page
 from ..model import Answer, Axis, Contrast, View
 from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
 
 OPERATIONS = ("cas", "load_store", "two_lines", "atomic_add")
 LINES = 16  # sampled, as in kernels/core_to_core.c
-PAGE = 4096
 MEDIAN_SLOT, P99_SLOT = 0, 1  # of the second thread's `value`
 ALONE_PAIRS = 1  # `company` of a pair that is measured alone
 DISTURBING = 0.02  # a pair that company changes by more than this is measured with fewer at a time
@@ -103,7 +103,7 @@ class CoreToCore(Benchmark):
             or not has_memory(topology, p["home"])
         ):
             return None
-        return Placement(cpus=(p["cpu_a"], p["cpu_b"]), node=memory_node(topology, p["home"]), size=PAGE)
+        return Placement(cpus=(p["cpu_a"], p["cpu_b"]), node=memory_node(topology, p["home"]), size=base_page())
 
     def refine(self, found: list[tuple[Parameters, float]], topology) -> list[Parameters]:
         """All pairs with a quarter of the company, where a pair alone takes another time than in company."""

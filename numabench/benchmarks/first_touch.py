@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..host.pages import page_bytes, page_words
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory
-from .memory_bandwidth import PAGE, part_bytes, thread_counts, threads_text
-from .memory_latency import MIB, PAGE_BYTES, PAGE_SIZES, PAGE_WORDS
+from .memory_bandwidth import SIZE_STEP, part_bytes, thread_counts, threads_text
+from .memory_latency import MIB, PAGE_SIZES
 
 EACH = 32 * MIB  # of a thread: 8,192 small pages, 16 huge ones
 SPENT_SLOT, TOUCHED_SLOT, GIVES_SLOT, GAVE_SLOT, TOUCHES_SLOT = 6, 7, 8, 9, 10  # of `value`, as in kernels/first_touch.c
@@ -26,14 +27,16 @@ class FirstTouch(Benchmark):
         Axis(name="memory_node", summary="node that the pages are bound to", values=(), least=0),
         Axis(name="page_size", summary="as in memory_latency; a page of that size is one touch", values=PAGE_SIZES),
         Axis(name="threads", summary="threads, each in its own part", values=(), least=1),
-        Axis(name="size", summary="memory of all threads together", values=(), unit="B", log=True, least=PAGE, step=PAGE),
+        Axis(name="size", summary="memory of all threads together", values=(), unit="B", log=True, least=SIZE_STEP, step=SIZE_STEP),
     )
     views = (
         View(title="Time per page by threads", metric="time_per_page", kind="line", x="threads", series="page_size"),
         View(title="Memory made usable by threads", metric="rate", kind="line", x="threads", series="page_size"),
     )
     method = {"fresh": "given back by MADV_DONTNEED before each round", "counted": "touches alone, while no thread gives back"}
+    counts_pages = True
     judges_gaps = False  # a fault is no batch
+    touches_anew = True
     notes = (
         "In a virtual machine the host may have to find the page as well: the first time that the guest uses it takes several times longer. What is "
         "measured here is memory that the guest has had before.",
@@ -57,7 +60,7 @@ class FirstTouch(Benchmark):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = topology.node_cores(p["cpu_node"])[: p["threads"]]
-        step = PAGE_BYTES[p["page_size"]]
+        step = page_bytes(p["page_size"])
         each = part_bytes(p["size"], p["threads"]) // step * step
         if len(cpus) < p["threads"] or not each or not has_memory(topology, p["memory_node"]):
             return None
@@ -70,16 +73,16 @@ class FirstTouch(Benchmark):
             if p["cpu_node"] != cases[0]["cpu_node"]:
                 continue
             where = f"by {threads_text(p['threads'])} of node {p['cpu_node']} in memory of node {p['memory_node']}"
-            text = f"The first touch of a page of {PAGE_WORDS[p['page_size']]} {where} takes {{value}}"
+            text = f"The first touch of a page of {page_words(p['page_size'])} {where} takes {{value}}"
             found.append(Answer(kind="cell", metric="time_per_page", where=p, headline=p["threads"] == 1, text=text))
         return tuple(found)
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"page_bytes": PAGE_BYTES[p["page_size"]]}
+        return {"page_bytes": page_bytes(p["page_size"])}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         times = [t.value[SPENT_SLOT] / t.operations for t in found.threads]
-        step = PAGE_BYTES[p["page_size"]]
+        step = page_bytes(p["page_size"])
         return {"time_per_page": sum(times) / len(times), "rate": sum(step / ns * 1e9 for ns in times)}
 
     def check(self, p: Parameters, found: Found) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..kernel import batch_quantile, mean_batch
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
-from .memory_bandwidth import MASK, PAGE, VECTOR_AXIS, WORD, part_bytes
+from .memory_bandwidth import MASK, SIZE_STEP, VECTOR_AXIS, WORD, part_bytes
 from .memory_latency import ORDERS, PAGE_SIZES, chain_scratch, memory_size, same_latency
 
 IDLE, MOST = "0", "max"
@@ -60,7 +60,7 @@ class LoadedLatency(Benchmark):
             unit="B",
             log=True,
             least=1 << 20,
-            step=PAGE,
+            step=SIZE_STEP,
         ),
         VECTOR_AXIS,
         Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),

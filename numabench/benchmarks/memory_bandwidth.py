@@ -5,13 +5,15 @@ from __future__ import annotations
 import struct
 from array import array
 
+from ..host.pages import base_page
 from ..model import Answer, Axis, View
 from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 from .memory_latency import PAGE_SIZES, effective_cache, memory_size
 
 LINE = 64
-PAGE = 4096
+SIZE_STEP = 4096  # of the axis
+ALIASED = 4096  # as in kernels/memory_bandwidth.c: low address bits that a load and a store on its way must not share
 #: Program bytes per line of each array, and what the memory moves for each of them: a store into a cache reads its line first.
 BYTES = {"read": 1, "write": 1, "copy": 2, "triad": 3, "write_nt": 1, "copy_nt": 2, "triad_nt": 3}
 BUS = {"read": 1.0, "write": 2.0, "copy": 1.5, "triad": 4 / 3, "write_nt": 1.0, "copy_nt": 1.0, "triad_nt": 1.0}
@@ -32,8 +34,10 @@ MASK = (1 << 64) - 1
 
 
 def part_bytes(size: int, threads: int) -> int:
-    """Bytes of one thread: whole huge pages if that leaves any, else whole pages."""
-    unit = HUGE if size // threads >= HUGE else PAGE
+    """Bytes of one thread: whole huge pages if that leaves any, else whole pages, of which two threads share none; less than a page in a
+    small cache where pages are large."""
+    each = size // threads
+    unit = HUGE if each >= HUGE else base_page() if each >= base_page() else SIZE_STEP
     return size // threads // unit * unit
 
 
@@ -45,7 +49,7 @@ def cache_sizes(topology, threads: int, effective: float | None = None) -> list[
         if cache.holds_data and cache.size_bytes and cache.level <= 3 and cpus & set(cache.cpus):
             capacity = cache.size_bytes if cache.level < 3 or effective is None else min(cache.size_bytes, int(effective))
             sizes.setdefault(cache.level, []).append(capacity // 2)
-    halves = {level: sum(each) // (PAGE * threads) * PAGE * threads for level, each in sizes.items()}
+    halves = {level: sum(each) // (SIZE_STEP * threads) * SIZE_STEP * threads for level, each in sizes.items()}
     return [half for level, half in halves.items() if half and (level < 3 or half > 2 * halves.get(2, 0))]
 
 
@@ -112,7 +116,7 @@ KERNEL_AXIS = Axis(
 )
 VECTOR_AXIS = Axis(name="vector", summary="instruction set; by default the widest of the machine", values=tuple(VECTORS))
 SIZE_AXIS = Axis(
-    name="size", summary="memory of all threads and arrays together", values=(), unit="B", log=True, least=PAGE, step=PAGE
+    name="size", summary="memory of all threads and arrays together", values=(), unit="B", log=True, least=SIZE_STEP, step=SIZE_STEP
 )
 
 
@@ -198,6 +202,8 @@ class MemoryBandwidth(Streams):
         if len(cpus) < p["threads"] or not part_bytes(p["size"], p["threads"]):
             return None
         nodes = [memory_node(topology, topology.node_of(cpu)) for cpu in cpus]
+        if part_bytes(p["size"], p["threads"]) % base_page():  # parts of one page are on one node, and in the caches meanwhile
+            nodes = nodes[:1]
         return Placement(
             cpus=cpus,
             node=nodes[0],
@@ -310,7 +316,7 @@ def threads_text(threads: int) -> str:
 def array_lines(size: int, kernel: str) -> int:
     """Lines of one array of a thread with `size` bytes: whole pages where it has any, else multiples of 1,024 bytes."""
     each = size // BYTES[kernel] if kernel.split("_")[0] in ("copy", "triad") else size
-    unit = PAGE if each >= PAGE else 1024
+    unit = ALIASED if each >= ALIASED else 1024
     return each // unit * unit // LINE
 
 
@@ -365,7 +371,7 @@ def written(kernel: str, lines: int, turn: int, first: int, last: int) -> int:
     if kind == "write" and turn >= 0:
         return (last - first) * 8 * ((turn + 1) * WORD & MASK)
     if kind == "copy" and turn % 2 and turn > 0:
-        pages = lines // 2 // (PAGE // LINE) * (PAGE // LINE)
+        pages = lines // 2 // (ALIASED // LINE) * (ALIASED // LINE)
         shift = pages or lines // 2
         wrap = min(max(lines - shift, first), last)  # from here on the source begins again
         return between(words_until, first + shift, wrap + shift) + between(

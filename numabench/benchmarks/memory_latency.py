@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 
 from ..crossing import crossing
+from ..host.pages import BASE, HUGETLB, THP
 from ..kernel import mean_batch
 from ..model import Answer, Axis, Contrast, View
 from ..units import format_bytes
@@ -13,15 +14,7 @@ from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_nod
 
 KIB, MIB = 1 << 10, 1 << 20
 ORDERS = {"group": 256 * KIB, "random": 1 << 62, "page": 4 * KIB, "sequential": 0}  # bytes within which lines are shuffled
-PAGE_BYTES = {
-    "4k": 4 * KIB,
-    "thp": 2 * MIB,
-    "64k": 64 * KIB,
-    "2m": 2 * MIB,
-    "1g": 1 << 30,
-}  # the last three: reserved beforehand (hugetlb)
-PAGE_WORDS = {"4k": "4 KiB", "thp": "2 MiB (transparent)", "64k": "64 KiB", "2m": "2 MiB", "1g": "1 GiB"}
-PAGE_SIZES = tuple(PAGE_BYTES)
+PAGE_SIZES = (BASE, THP, *HUGETLB)
 MOST_CHAINS = 16  # as in kernels/memory_latency.c
 SMALLEST = 2 * KIB
 CACHES_TIMES = 4  # DRAM is measured on at least four times the last-level caches in use: 20 % of hits are left at twice
@@ -120,7 +113,7 @@ class MemoryLatency(Chase):
         ),
         Axis(
             name="page_size",
-            summary="small pages, transparent huge pages, or reserved ones of 64 KiB, 2 MiB, 1 GiB",
+            summary="4k: the system's base pages, whatever their size; transparent huge pages, or reserved ones of 64 KiB, 2 MiB, 1 GiB",
             values=PAGE_SIZES,
         ),
         Axis(name="chains", summary="independent chases at the same time", values=(1, 2, 4, 8, 16), least=1, most=16),

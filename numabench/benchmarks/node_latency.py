@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..host.pages import BASE, page_words
 from ..model import Answer, Axis, View
 from . import Parameters, Placement, Sweep, has_memory, memory_node
 from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_size, same_latency
@@ -86,7 +87,7 @@ class NodeLatency(Chase):
 
 
 def small(p: Parameters) -> str:
-    return " in 4 KiB pages" if p["page_size"] == "4k" else ""
+    return f" in {page_words(BASE)} pages" if p["page_size"] == BASE else ""
 
 
 BENCHMARK = NodeLatency()

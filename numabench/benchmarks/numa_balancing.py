@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..host.memory import require_balancing
+from ..host.pages import page_bytes, page_words
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory
-from .memory_latency import MIB, PAGE_BYTES, PAGE_WORDS
+from .memory_latency import MIB
 from .page_migration import BYTES_PER_PAGE
 
 SIZE = 16 * MIB
@@ -38,6 +39,8 @@ class NumaBalancing(Benchmark):
     }
     judges_gaps = False  # seconds of faults by design
     most_samples = 1
+    counts_pages = True
+    calls = ("move_pages", "get_mempolicy", "set_mempolicy")
     seconds = LIMIT / 2
     notes = (
         "Memory or threads that have a policy of their own (numactl, mbind) are left alone by the kernel: there is no repair for them.",
@@ -60,7 +63,7 @@ class NumaBalancing(Benchmark):
         both = {p["cpu_node"], p["wrong_node"]}
         if not topology.numa or not cores or len(both) < 2 or not has_memory(topology, *both):
             return None
-        scratch = p["size"] // PAGE_BYTES[p["page_size"]] * BYTES_PER_PAGE
+        scratch = p["size"] // page_bytes(p["page_size"]) * BYTES_PER_PAGE
         return Placement(cpus=cores[:1], node=None, size=p["size"], scratch=scratch, page_size=p["page_size"])
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
@@ -70,7 +73,7 @@ class NumaBalancing(Benchmark):
                 metric="repair_time",
                 where=p,
                 headline=p == cases[0],
-                text=f"Pages of {PAGE_WORDS[p['page_size']]} on node {p['wrong_node']} that a CPU of node {p['cpu_node']} uses are brought home in {{value}}",
+                text=f"Pages of {page_words(p['page_size'])} on node {p['wrong_node']} that a CPU of node {p['cpu_node']} uses are brought home in {{value}}",
             )
             for p in cases
         )
@@ -78,14 +81,14 @@ class NumaBalancing(Benchmark):
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         require_balancing()
         nodes = {"wrong_node": p["wrong_node"], "home_node": p["cpu_node"]}
-        return {"page_bytes": PAGE_BYTES[p["page_size"]], "limit_s": LIMIT, **nodes}
+        return {"page_bytes": page_bytes(p["page_size"]), "limit_s": LIMIT, **nodes}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         value = found.threads[0].value
         return {"repair_time": value[REPAIRED_SLOT] * 1e-9, "reaction_time": value[FIRST_SLOT] * 1e-9}
 
     def check(self, p: Parameters, found: Found) -> str:
-        thread, pages = found.threads[0], p["size"] // PAGE_BYTES[p["page_size"]]
+        thread, pages = found.threads[0], p["size"] // page_bytes(p["page_size"])
         if thread.check != thread.executed:
             return f"the pages count {thread.check} uses of {thread.executed}"
         if not thread.value[REPAIRED_SLOT]:

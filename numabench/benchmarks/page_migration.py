@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..host.pages import page_bytes, page_words
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory
-from .memory_latency import MIB, PAGE_BYTES, PAGE_SIZES, PAGE_WORDS
+from .memory_latency import MIB, PAGE_SIZES
 
 SIZE = 32 * MIB  # 8,192 small pages, 16 huge ones
 BYTES_PER_PAGE = 16  # of scratch memory, as in kernels/nb_pages.h
@@ -37,7 +38,9 @@ class PageMigration(Benchmark):
         "call": "move_pages of all pages, there (counted) and back",
         "caller": "a CPU of the target node, else of the source, else the first",
     }
+    counts_pages = True
     judges_gaps = False  # a call is no batch
+    calls = ("move_pages",)
     notes = (
         "A page that costs 2 us to move and saves 60 ns per use in a cache line's latency has to be used some 30 times at the new place.",
     )
@@ -56,7 +59,7 @@ class PageMigration(Benchmark):
         if not topology.numa or len(both) < 2 or not has_memory(topology, *both):
             return None
         near = [*topology.node_cores(p["to_node"]), *topology.node_cores(p["from_node"]), *topology.order_cpus()]
-        page = PAGE_BYTES[p["page_size"]]
+        page = page_bytes(p["page_size"])
         pages = p["size"] // page or 1
         return Placement(
             cpus=(near[0],),
@@ -73,21 +76,21 @@ class PageMigration(Benchmark):
                 metric="time_per_page",
                 where=p,
                 headline=p == cases[0],
-                text=f"Moving a page of {PAGE_WORDS[p['page_size']]} from node {p['from_node']} to node {p['to_node']} takes {{value}}",
+                text=f"Moving a page of {page_words(p['page_size'])} from node {p['from_node']} to node {p['to_node']} takes {{value}}",
             )
             for p in cases[:SAID_PAIRS]
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"page_bytes": PAGE_BYTES[p["page_size"]], "from_node": p["from_node"], "to_node": p["to_node"]}
+        return {"page_bytes": page_bytes(p["page_size"]), "from_node": p["from_node"], "to_node": p["to_node"]}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         thread = found.threads[0]
         ns = thread.value[SPENT_SLOT] / thread.operations
-        return {"time_per_page": ns, "rate": PAGE_BYTES[p["page_size"]] / ns * 1e9}
+        return {"time_per_page": ns, "rate": page_bytes(p["page_size"]) / ns * 1e9}
 
     def check(self, p: Parameters, found: Found) -> str:
-        thread, pages = found.threads[0], p["size"] // PAGE_BYTES[p["page_size"]] or 1
+        thread, pages = found.threads[0], p["size"] // page_bytes(p["page_size"]) or 1
         if thread.check != thread.executed:
             return f"only {thread.check} of {thread.executed} pages arrived on node {p['to_node']}"
         if thread.value[BACK_SLOT] != pages:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from ..host.pages import BASE, base_page, page_words
 from ..model import Answer, Axis, Contrast, View
 from . import Found, Parameters, Placement, Probes, Sweep, memory_node
 from .memory_latency import PAGE_SIZES, Chase, chain_scratch
 
-PAGE, LINE = 4096, 64
+LINE = 64
 SPREAD, PACKED = "spread", "packed"
-DISTANCE = {SPREAD: PAGE, PACKED: LINE}
 LINES = tuple(1 << k for k in range(4, 18))  # 16 pages to 512 MiB of them; packed, 1 KiB to 8 MiB
 
 
@@ -26,7 +26,7 @@ class TlbLatency(Chase):
         Axis(name="lines", summary="lines visited", values=LINES, log=True, least=16, most=1 << 22),
         Axis(
             name="layout",
-            summary="spread: one line in each page of 4 KiB; packed: as many lines, next to each other",
+            summary="spread: one line in each base page; packed: as many lines, next to each other",
             values=(PACKED, SPREAD),
         ),
         Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
@@ -54,7 +54,7 @@ class TlbLatency(Chase):
         return [{"lines": lines, "layout": (PACKED, SPREAD), "page_size": pages}]
 
     def place(self, p: Parameters, topology) -> Placement:
-        cpu, size = topology.order_cpus()[0], p["lines"] * DISTANCE[p["layout"]]
+        cpu, size = topology.order_cpus()[0], p["lines"] * distance(p)
         return Placement(
             cpus=(cpu,),
             node=memory_node(topology, topology.node_of(cpu)),
@@ -64,7 +64,7 @@ class TlbLatency(Chase):
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"line_bytes": DISTANCE[p["layout"]], "group_bytes": 1 << 62}
+        return {"line_bytes": distance(p), "group_bytes": 1 << 62}
 
     def check(self, p: Parameters, found: Found) -> str:
         return super().check({"size": p["lines"] * LINE}, found)
@@ -73,7 +73,7 @@ class TlbLatency(Chase):
         found = []
         for page_size in dict.fromkeys(p["page_size"] for p in cases):
             lines = sorted({p["lines"] for p in cases if p["page_size"] == page_size})
-            pages = {"4k": "4 KiB pages", "thp": "transparent huge pages"}.get(page_size, f"{page_size} pages")
+            pages = {BASE: f"{page_words(BASE)} pages", "thp": "transparent huge pages"}.get(page_size, f"{page_size} pages")
             found += [
                 Answer(
                     kind="reach",
@@ -81,17 +81,22 @@ class TlbLatency(Chase):
                     axis="lines",
                     where={"layout": SPREAD, "page_size": page_size},
                     tolerance=0.1,
-                    text=f"With {pages}, translation is free for up to {{value}} pages of 4 KiB in use",
+                    text=f"With {pages}, translation is free for up to {{value}} pages of {page_words(BASE)} in use",
                 ),
                 Answer(
                     kind="difference",
                     metric="latency",
                     where={"lines": lines[-1], "layout": SPREAD, "page_size": page_size},
                     against={"layout": PACKED},
-                    text=f"With {pages}, {lines[-1]} pages of 4 KiB in use cost {{value}} per load more than as many lines packed",
+                    text=f"With {pages}, {lines[-1]} pages of {page_words(BASE)} in use cost {{value}} per load more than as many lines packed",
                 ),
             ]
         return tuple(found)
+
+
+def distance(p: Parameters) -> int:
+    """Bytes from a line that is visited to the next one in memory."""
+    return base_page() if p["layout"] == SPREAD else LINE
 
 
 BENCHMARK = TlbLatency()

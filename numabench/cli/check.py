@@ -27,11 +27,11 @@ def command(context: click.Context, form: str, root: str) -> None:
     Exit code 3 when a measurement makes no sense here, else 0.
     """
     from ..errors import MACHINE
-    from ..host.health import check
+    from ..measure.ready import check_all
     from .roots import opened_root
 
     with opened_root(root) as folder:
-        findings = check(folder)
+        findings = check_all(folder)
     fatal = any(finding.severity == "fatal" for finding in findings)
     if form == "json":
         import msgspec

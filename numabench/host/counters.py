@@ -18,30 +18,38 @@ def thread_counters() -> tuple[int, int]:
 
 
 def open_schedstat() -> int:
-    """A descriptor of the calling thread's schedstat, which says how long it waited for its CPU; -1 on kernels without it."""
+    """A descriptor of the calling thread's schedstat, which says how long it waited for its CPU; -1 where it cannot be read."""
     try:
         return os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
         return -1
 
 
 def machine_counters(cpus: set[int]) -> dict[str, float]:
-    """Steal in seconds and interrupts, both summed over `cpus`; take the difference of two readings."""
+    """Steal in seconds and interrupts, both summed over `cpus`; take the difference of two readings. What cannot be read is left out."""
+    found = {"steal": _steal(cpus), "interrupts": _interrupts(cpus)}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _steal(cpus: set[int]) -> float | None:
     steal = 0.0
-    with open("/proc/stat") as file:
-        for line in file:
-            name, *fields = line.split()
-            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cpus and len(fields) > 7:
-                steal += int(fields[7]) * TICK
-    return {"steal": steal, "interrupts": float(_interrupts(cpus))}
+    try:
+        with open("/proc/stat") as file:
+            for line in file:
+                name, *fields = line.split()
+                if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cpus and len(fields) > 7:
+                    steal += int(fields[7]) * TICK
+    except OSError:
+        return None
+    return steal
 
 
-def _interrupts(cpus: set[int]) -> int:
+def _interrupts(cpus: set[int]) -> int | None:
     try:
         with open("/proc/interrupts") as file:
             columns = [int(name[3:]) for name in file.readline().split()]
             wanted = [i + 1 for i, cpu in enumerate(columns) if cpu in cpus]
             rows = [line.split() for line in file]
-    except FileNotFoundError:
-        return 0
+    except OSError:
+        return None
     return sum(int(row[i]) for row in rows for i in wanted if i < len(row) and row[i].isdigit())

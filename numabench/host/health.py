@@ -9,17 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from . import needs, settings
+from . import needs, settings, trials
 from .findings import Finding, Host
 from .sysfs import Tree
 from .topology import read_topology
 
 CHECKS = (
     needs.compiler,
-    needs.numactl,
-    needs.libnuma,
     needs.emulated,
     needs.allowed,
+    trials.pinning,
+    trials.numa_calls,
+    trials.files,
     needs.load,
     needs.quota,
     needs.hypervisor,
@@ -51,5 +52,9 @@ def check(root: str = "/", wait: Callable[[float], object] = time.sleep) -> list
     host = Host(Tree(root), read_topology(root), wait)
     findings = [finding for one in CHECKS if (finding := one(host))]
     findings += [Finding("files", "note", text, "what it says could not be checked") for text in host.tree.warnings]
+    return worst_first(findings)
+
+
+def worst_first(findings: list[Finding]) -> list[Finding]:
     order = ("fatal", "warn", "note", "ok")
     return sorted(findings, key=lambda finding: order.index(finding.severity))

@@ -5,30 +5,39 @@ Imported by worker processes: the standard library and msgspec only.
 
 from __future__ import annotations
 
+import array
 import copy
 import ctypes as c
 import errno
 import itertools
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterator
 
 from ..errors import MachineError
-from ..model import MemoryProof
+from ..model import Frozen, MemoryProof
+from . import calls
+from .maps import huge_share, mapped_pages
+from .pages import BASE, HUGETLB, THP, base_page, page_bytes, reserve_command, transparent_page
+from .placement import pin_thread
 
 ALIGN = 2 << 20  # the huge page of x86-64 and of aarch64 with 4 KiB granules
-PROOF_PAGES = 4096  # pages looked at per proof: a 1 GiB buffer needs 262,144 look-ups otherwise
-HUGETLB = {"64k": 16, "2m": 21, "1g": 30}  # binary logarithms of the sizes that are reserved beforehand
-RESERVED = "hugepages/hugepages-{}kB"  # below /sys/kernel/mm and below a node
+FEW_PAGES = 4096  # up to here each is asked for, which takes less time than a walk over all that the process has mapped
+MANY_PAGES = 1 << 16  # that are asked for by one call where there is no other way
 
 _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS = 3, 0x22
 _MAP_HUGETLB, _MAP_HUGE_SHIFT = 0x40000, 26
-_MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
+_MADV_DONTFORK, _MADV_HUGEPAGE, _MADV_NOHUGEPAGE, _MADV_DONTDUMP = 10, 14, 15, 16
 _MPOL_MF_STRICT = 1
 POLICIES = {"bind": 2, "preferred": 1, "interleave": 3, "weighted": 6}  # modes of mbind(2)
 IN_TURN = ("interleave", "weighted")  # those that deal pages to several nodes
 WEIGHTS = "/sys/kernel/mm/mempolicy/weighted_interleave"
-SAMPLING = 5.0  # standard deviations that the share of a node may be off where not every page is looked at
+SAMPLING = 5.0  # standard deviations that the share of a node may be off: where huge pages are scarce, small ones are dealt among them
 _MAP_FAILED = c.c_void_p(-1).value
+
+BIND, FIRST_TOUCH, ONE_NODE = "bind", "first_touch", "one_node"  # ways in which memory gets to its node
+NUMA_MAPS, MOVE_PAGES, NOT_TOLD = "numa_maps", "move_pages", "not_told"  # ways in which that is proven, beside ONE_NODE
 
 _libc = c.CDLL(None, use_errno=True)
 _libc.mmap.restype = c.c_void_p
@@ -37,18 +46,24 @@ _libc.munmap.argtypes = [c.c_void_p, c.c_size_t]
 _libc.madvise.argtypes = [c.c_void_p, c.c_size_t, c.c_int]
 
 
-def _libnuma() -> c.CDLL:
-    try:
-        library = c.CDLL("libnuma.so.1", use_errno=True)
-    except OSError as error:
-        raise MachineError(
-            "libnuma.so.1 is missing; memory could neither be bound to a node nor be proven to be there",
-            "sudo apt-get install numactl",
-        ) from error
-    library.mbind.argtypes = [c.c_void_p, c.c_ulong, c.c_int, c.c_void_p, c.c_ulong, c.c_uint]
-    library.move_pages.argtypes = [c.c_int, c.c_ulong, c.c_void_p, c.c_void_p, c.c_void_p, c.c_int]
-    library.mbind.restype = library.move_pages.restype = c.c_long
-    return library
+class Placing(Frozen):
+    """How memory gets to its node on this machine: by mbind, by the first touch of a thread on a CPU of that node (`touchers`, by node),
+    or by there being one node alone. `refused`: the system calls for it that this process may not use; `transparent`: whether there are
+    huge pages for who asks."""
+
+    how: str = BIND
+    touchers: dict[int, int] = {}
+    refused: tuple[str, ...] = ()
+    transparent: bool = True
+
+
+_placing = Placing()  # of this process: what it may call does not change while it lives
+
+
+def place_by(placing: Placing) -> None:
+    """Place all memory that is mapped from now on in this way."""
+    global _placing
+    _placing = placing
 
 
 class Buffer:
@@ -60,33 +75,39 @@ class Buffer:
     """
 
     def __init__(
-        self, size: int, page_size: str = "4k", node: int | None = None, parts: tuple[int, ...] = (), policy: str = "bind"
+        self, size: int, page_size: str = BASE, node: int | None = None, parts: tuple[int, ...] = (), policy: str = "bind"
     ):
         self.size, self.page_size, self.node, self.parts, self.policy = size, page_size, node, parts, policy
         huge = HUGETLB.get(page_size)
-        self._span = -(-size // ALIGN) * ALIGN if page_size == "thp" else size  # whole huge pages, or the kernel gives small ones
-        self._length = self._span + ALIGN if huge is None else -(-size >> huge) << huge
+        align = max(ALIGN, transparent_page()) if page_size == THP and size >= transparent_page() else ALIGN
+        self._span = -(-size // align) * align if page_size == THP else size  # whole huge pages, or the kernel gives small ones
+        self._length = self._span + align if huge is None else -(-size >> huge) << huge
         flags = _MAP_PRIVATE_ANONYMOUS | (0 if huge is None else _MAP_HUGETLB | huge << _MAP_HUGE_SHIFT)
         base = _libc.mmap(None, self._length, _PROT_READ_WRITE, flags, -1, 0)
         if base == _MAP_FAILED:
             raise cannot_map(self._length, page_size)
         self._base = base
-        self.address = -(-base // ALIGN) * ALIGN if huge is None else base
-        if huge is None:
-            self._advise()
+        self.address = -(-base // align) * align if huge is None else base
+        self._advise(huge is None)
         for nodes, first, length in self._ranges():
             self._bind(nodes, first, length)
 
-    def _advise(self) -> None:
-        advice = _MADV_HUGEPAGE if self.page_size == "thp" else _MADV_NOHUGEPAGE
-        _libc.madvise(self.address, self._span, advice)  # EINVAL without THP: the proof shows what was obtained
+    def _advise(self, huge: bool) -> None:
+        """Each range that is to be on nodes of its own becomes a mapping of its own, which numa_maps names by itself: what neighbours in
+        memory must not be alike in is a flag without a meaning here. EINVAL without THP: the proof shows what was obtained."""
+        if huge:
+            _libc.madvise(self.address, self._span, _MADV_HUGEPAGE if self.page_size == THP else _MADV_NOHUGEPAGE)
+            _libc.madvise(self.address, self._span, _MADV_DONTDUMP)
+        for number, (_, first, length) in enumerate(self._ranges()):
+            if number % 2:
+                _libc.madvise(self.address + first, length, _MADV_DONTFORK)
 
     @property
     def _part(self) -> int:
         return self.size // (len(self.parts) or 1)
 
     def _ranges(self) -> Iterator[tuple[tuple[int, ...], int, int]]:
-        """(nodes, offset, bytes) of what is to be bound: all of it, or neighbouring parts on one node."""
+        """(nodes, offset, bytes) of what is to be placed: all of it, or neighbouring parts on one node."""
         if self.policy in IN_TURN or not self.parts:
             if self.parts or self.node is not None:
                 yield self.parts or (self.node,), 0, self._span
@@ -98,21 +119,19 @@ class Buffer:
             first += length
 
     def _bind(self, nodes: tuple[int, ...], offset: int, size: int) -> None:
-        words = max(nodes) // 64 + 1
-        mask = (c.c_uint64 * words)()
-        for node in nodes:
-            mask[node // 64] |= 1 << node % 64
-        if _libnuma().mbind(self.address + offset, size, POLICIES[self.policy], mask, words * 64 + 1, _MPOL_MF_STRICT):
-            code = c.get_errno()
+        if _placing.how == FIRST_TOUCH:
+            touch_from(_placing.touchers[nodes[0]], self.address + offset, size)
+        if _placing.how != BIND:
+            return
+        if code := calls.mbind(self.address + offset, size, POLICIES[self.policy], nodes, _MPOL_MF_STRICT):
             self.close()
             if self.policy == "weighted" and not os.path.exists(WEIGHTS):
                 raise MachineError("this kernel has no weighted interleave", "use Linux 6.9 or newer")
-            forbidden = code in (errno.EPERM, errno.ENOSYS)  # what seccomp filters answer
             raise MachineError(
                 f"cannot {self.policy} {size} bytes to node {', '.join(map(str, nodes))}: {os.strerror(code)}",
-                "allow the system call mbind (containers: --cap-add SYS_NICE)"
-                if forbidden
-                else "numactl --hardware shows the nodes allowed",
+                "allow the system call mbind (docs/containers.md)"
+                if code in (errno.EPERM, errno.ENOSYS)  # what seccomp filters answer
+                else "numabench machine shows the nodes allowed",
             )
 
     def serves(self, size: int, page_size: str, node: int | None, parts: tuple[int, ...], policy: str) -> bool:
@@ -126,52 +145,110 @@ class Buffer:
         found.size, found._base = size, 0  # nothing of its own to close
         return found
 
-    def prove(self, part: int | None = None) -> MemoryProof:
-        """Where the touched pages are now; of one part, or of all."""
-        page = os.sysconf("SC_PAGESIZE")
-        size, begin = (self.size, self.address) if part is None else (self._part, self.address + part * self._part)
-        total = -(-size // page)
-        step = -(-total // PROOF_PAGES)
-        jump = self.policy in IN_TURN  # every second page would all be of one node
-        places = (i + i * 7919 % step if jump else i for i in range(0, total, step))
-        addresses = [begin + min(place, total - 1) * page for place in places]
-        count = len(addresses)
-        status = (c.c_int * count)()
-        pages: dict[str, int] = {}
-        misplaced = 0
-        if self.node is not None or self.parts:
-            if _libnuma().move_pages(0, count, (c.c_void_p * count)(*addresses), None, status, 0):
-                raise MachineError(
-                    f"cannot ask where pages are: {os.strerror(c.get_errno())}",
-                    "allow the system call move_pages (containers: --cap-add SYS_NICE)",
-                )
-            for address, where in zip(addresses, status, strict=True):
-                name = str(where) if where >= 0 else os.strerror(-where)
-                pages[name] = pages.get(name, 0) + 1
-                if not jump:
-                    misplaced += where != (self.parts[(address - self.address) // self._part] if self.parts else self.node)
-            if jump:
-                whole = 1 << HUGETLB[self.page_size] if self.page_size in HUGETLB else ALIGN if self.page_size == "thp" else page
-                shares = dict(zip(self.parts, weights(self.parts, self.policy), strict=True))
-                misplaced = beyond_shares(pages, shares, count * whole / size)
+    def prove(self) -> MemoryProof:
+        """Where all of its pages are now."""
+        ranges = list(self._ranges()) or [((), 0, self._span)]
+        pages, by = self._count([(first, min(length, self.size - first)) for _, first, length in ranges])
+        placed = [self._misplaced(nodes, found) for (nodes, _, _), found in zip(ranges, pages, strict=True)]
+        return self._proof(sum(map(Counter, pages), Counter()), sum(placed), by, self.size, self.node, self.parts)
+
+    def prove_parts(self) -> list[MemoryProof]:
+        """The same of each part: a mapping that holds several is proven as one, and if a page of it is elsewhere that is said of all of them."""
+        ranges = list(self._ranges())
+        pages, by = self._count([(first, length) for _, first, length in ranges])
+        proofs = []
+        for (nodes, _, length), found in zip(ranges, pages, strict=True):
+            wrong = self._misplaced(nodes, found)
+            whole = {str(nodes[0]): -(-self._part // self._page)}
+            one = self._proof(found if wrong or not found else whole, wrong, by, self._part, nodes[0], ())
+            proofs += [one] * (length // self._part)
+        return proofs
+
+    @property
+    def _page(self) -> int:
+        """Bytes of the pages that are counted: of transparent huge ones the small ones that they consist of."""
+        return base_page() if self.page_size in (BASE, THP) else page_bytes(self.page_size)
+
+    def _count(self, ranges: list[tuple[int, int]]) -> tuple[list[dict[str, int]], str]:
+        """{node: pages} of each (offset, bytes), with those that were never touched under `untouched`, and how that is known."""
+        there = [(self.address + first, size) for first, size in ranges]
+        wanted = [-(-size // self._page) for _, size in ranges]
+        few = sum(wanted) <= FEW_PAGES
+        ways = [(MOVE_PAGES, lambda: asked_pages(there, self._page)), (NUMA_MAPS, lambda: mapped_pages(there))]
+        for by, way in ways if few else reversed(ways):
+            if (found := way()) is not None:
+                for pages, whole in zip(found, wanted, strict=True):
+                    if (missing := whole - sum(pages.values())) > 0:
+                        pages["untouched"] = missing
+                return found, by
+        if _placing.how == ONE_NODE and self.node is not None:
+            return [{str(self.node): whole} for whole in wanted], ONE_NODE
+        return [{} for _ in ranges], NOT_TOLD
+
+    def _misplaced(self, nodes: tuple[int, ...], pages: dict[str, int]) -> int:
+        if not nodes or not pages:
+            return 0
+        if self.policy not in IN_TURN:
+            return sum(pages.values()) - pages.get(str(nodes[0]), 0)
+        shares = dict(zip(nodes, weights(nodes, self.policy), strict=True))
+        return beyond_shares(pages, shares, page_bytes(self.page_size) / self._page)
+
+    def _proof(
+        self, pages: dict[str, int], misplaced: int, by: str, size: int, node: int | None, parts: tuple[int, ...]
+    ) -> MemoryProof:
+        small = self.page_size not in HUGETLB
+        share = huge_share(self.address) if small and (self.page_size == THP or size >= ALIGN) else 0.0
         return MemoryProof(
             bytes=size,
             page_size=self.page_size,
-            node=self.node if part is None else self.parts[part],
-            pages=pages,
-            parts=self.parts if part is None else (),
+            node=node,
+            pages=dict(pages),
+            parts=parts,
             policy=self.policy,
             misplaced=misplaced,
-            page_bytes=page if self.page_size not in HUGETLB else 1 << HUGETLB[self.page_size],
-            huge_bytes=round(size * huge_share(self.address))
-            if self.page_size == "thp" or (size >= ALIGN and self.page_size not in HUGETLB)
-            else 0,
+            page_bytes=self._page,
+            huge_bytes=None if share is None else round(size * share),
+            by=by,
         )
 
     def close(self) -> None:
         if self._base:
             _libc.munmap(self._base, self._length)
             self._base = 0
+
+
+def touch_from(cpu: int, address: int, size: int) -> None:
+    """Write to fresh memory on a CPU, near which the kernel then finds pages for it."""
+    failed: list[MachineError] = []
+
+    def touch() -> None:
+        try:
+            pin_thread(cpu)
+            c.memset(address, 0, size)
+        except MachineError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def asked_pages(ranges: list[tuple[int, int]], page: int) -> list[dict[str, int]] | None:
+    """{node: pages} of each (address, bytes) that are touched, each asked for by move_pages; None where that may not be called."""
+    found = []
+    for begin, size in ranges:
+        counts: Counter[int] = Counter()
+        for first in range(begin, begin + size, MANY_PAGES * page):
+            addresses = array.array("Q", range(first, min(begin + size, first + MANY_PAGES * page), page))
+            status = (c.c_int * len(addresses))()
+            if calls.where_pages_are((c.c_uint64 * len(addresses)).from_buffer(addresses), status):
+                return None
+            counts.update(status)
+        absent = -errno.ENOENT
+        found.append({str(n) if n >= 0 else os.strerror(-n): count for n, count in sorted(counts.items()) if n != absent})
+    return found
 
 
 def weights(nodes: tuple[int, ...], policy: str) -> list[int]:
@@ -204,38 +281,6 @@ def cannot_map(size: int, page_size: str) -> MachineError:
     return MachineError(
         f"cannot map {size} bytes in reserved huge pages of {page_size}: {reason}", reserve_command(size, page_size)
     )
-
-
-def reserve_command(size: int, page_size: str) -> str:
-    """The command that reserves huge pages for `size` bytes."""
-    pages, folder = -(-size >> HUGETLB[page_size]), RESERVED.format(1 << HUGETLB[page_size] - 10)
-    return f"echo {pages} | sudo tee /sys/kernel/mm/{folder}/nr_hugepages"
-
-
-def reserved_bytes(page_size: str, node: int | None = None) -> int:
-    """Bytes of a node (None: of all) in reserved huge pages that are free. The kernel keeps the count by size: what it does not know is 0."""
-    above = "/sys/kernel/mm" if node is None else f"/sys/devices/system/node/node{node}"
-    try:
-        with open(f"{above}/{RESERVED.format(1 << HUGETLB[page_size] - 10)}/free_hugepages") as file:
-            return int(file.read()) << HUGETLB[page_size]
-    except OSError:
-        return 0
-
-
-def huge_share(address: int) -> float:
-    """How much of what is touched of the mapping that holds `address` is in transparent huge pages, from /proc/self/smaps."""
-    inside, touched = False, 0
-    with open("/proc/self/smaps") as smaps:
-        for line in smaps:
-            first = line.split(" ", 1)[0]
-            if "-" in first and not first.endswith(":"):
-                low, high = (int(part, 16) for part in first.split("-"))
-                inside = low <= address < high
-            elif inside and first == "Rss:":
-                touched = int(line.split()[1])
-            elif inside and first == "AnonHugePages:":
-                return int(line.split()[1]) / touched if touched else 0.0
-    return 0.0
 
 
 def require_balancing() -> None:

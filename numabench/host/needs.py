@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 
 from ..units import format_bytes, format_cpus
@@ -17,7 +16,6 @@ SATURATED = 0.9  # two ticks of a sample: a CPU that gives a newcomer only half 
 STEAL = 0.01  # 1 % lost to other guests shifts a median by as much as the comparisons want to resolve
 LLC_FACTOR = 4  # DRAM is measured with a buffer of 4 last-level caches (STREAM's rule for its arrays)
 SWAP_USED_BYTES = 64 << 20  # less is what an idle system parks for good
-_LIBNUMA_PLACES = ("lib", "lib64", "usr/lib", "usr/lib64", "usr/local/lib")
 
 
 def compiler(host: Host) -> Finding:
@@ -31,36 +29,6 @@ def compiler(host: Host) -> Finding:
         "no C compiler ($CC, cc, gcc, clang)",
         "kernels are compiled on this machine",
         "sudo apt-get install gcc libc6-dev",
-    )
-
-
-def numactl(host: Host) -> Finding:
-    if path := host.program("numactl"):
-        return Finding("numactl", "ok", path)
-    return Finding(
-        "numactl", "fatal", "no numactl", "measuring processes are started and placed by it", "sudo apt-get install numactl"
-    )
-
-
-def libnuma(host: Host) -> Finding:
-    name = "libnuma.so.1"
-    if host.tree.live:
-        try:
-            ctypes.CDLL(name)
-            present = True
-        except OSError:
-            present = False
-    else:
-        triplets = [f"usr/lib/{each}" for each in host.tree.names("usr/lib") if "-linux-" in each]
-        present = any(name in host.tree.names(place) for place in (*_LIBNUMA_PLACES, *triplets))
-    if present:
-        return Finding("libnuma", "ok", name)
-    return Finding(
-        "libnuma",
-        "fatal",
-        f"no {name}",
-        "memory cannot be bound to nodes, nor its place be proven",
-        "sudo apt-get install libnuma1",
     )
 
 

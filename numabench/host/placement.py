@@ -5,27 +5,37 @@ from __future__ import annotations
 import ctypes as c
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from ..errors import MachineError
+from . import calls
 
+_MPOL_PREFERRED = 1
 _PR_SET_PDEATHSIG = 1
 
 
-def numactl_command(cpus: Iterable[int], node: int | None) -> list[str]:
-    """The prefix that starts a process on `cpus` with heap, stacks and page tables on `node`.
+@contextmanager
+def starting_on(cpus: Iterable[int]) -> Iterator[None]:
+    """Processes that are started within it begin on these CPUs, near which the kernel then finds memory for their heap and stacks.
 
-    Without NUMA support in the kernel (`node` None) there is one memory, and affinity alone is set by the worker.
+    Without effect where none of them may be used: their own threads will say so, each of its CPU.
     """
-    if node is None:
-        return []
-    import shutil
+    before = os.sched_getaffinity(0)
+    if wanted := before & {*cpus}:
+        try:
+            os.sched_setaffinity(0, wanted)
+        except OSError as error:
+            raise MachineError(f"no process can be started on CPU {min(wanted)}: {error.strerror}", "numabench check") from error
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
-    if not shutil.which("numactl"):
-        raise MachineError(
-            "numactl is not installed; a worker's heap and page tables could be on any node", "sudo apt-get install numactl"
-        )
-    return ["numactl", f"--physcpubind={','.join(map(str, sorted(cpus)))}", f"--preferred={node}", "--"]
+
+def prefer_node(node: int) -> bool:
+    """Ask for heap, stacks and page tables of this process on `node`; False where that may not be asked, and they are near where it runs."""
+    return calls.set_mempolicy(_MPOL_PREFERRED, (node,)) == 0
 
 
 def die_with_parent(parent: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import msgspec
 
+from ..errors import MachineError
+from .cache import cache_folder
+from .commands import ask
 from .sysfs import Tree
 
 _DIGITS = 12  # 48 bits: two of a million machines share an id with a chance of 0.2 %
@@ -30,24 +32,24 @@ def read_programs(tree: Tree, processor: dict[str, str]) -> dict:
     compiler = compiler_path()
     stamp = [compiler, os.stat(compiler).st_mtime_ns if compiler else None]
     stable = {key: value for key, value in processor.items() if key not in volatile}
-    path = _cache_directory() / f"cpuinfo-{digest([stable, os.uname().machine])}.json"
+    name = f"cpuinfo-{digest([stable, os.uname().machine])}.json"
+    try:
+        path = cache_folder() / name
+    except MachineError as error:
+        tree.warn(f"cannot keep processor facts: {error.message}")
+        return {**_ask_cpuinfo(tree), "compiler": _ask_compiler(tree, compiler)}
     known = _read_cache(tree, path)
     if known.get("compiler_stamp") == stamp and "brand" in known:
         return known
     cpu = {key: known[key] for key in ("brand", "flags") if key in known} or _ask_cpuinfo(tree)
     facts = {**cpu, "compiler": _ask_compiler(tree, compiler), "compiler_stamp": stamp}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         partial.write_bytes(msgspec.json.encode(facts))
         partial.replace(path)
     except OSError as error:
         tree.warn(f"cannot keep processor facts in {path}: {error.strerror}")
     return facts
-
-
-def _cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numabench"
 
 
 def _read_cache(tree: Tree, path: Path) -> dict:
@@ -82,8 +84,12 @@ def _ask_compiler(tree: Tree, compiler: str | None) -> str | None:
     if compiler is None:
         return None
     try:
-        done = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
+        answer = ask([compiler, "--version"], _TIMEOUT_S)
+    except OSError as error:
         tree.warn(f"{compiler} --version failed: {error}")
         return None
-    return next(iter(done.stdout.splitlines()), None)
+    if answer.code:
+        tree.warn(f"{compiler} --version ended with exit code {answer.code}")
+    elif answer.code is None:
+        tree.warn(f"{compiler} --version did not end within {_TIMEOUT_S} s")
+    return None if answer.code != 0 else next(iter(answer.output.splitlines()), None)

@@ -96,6 +96,14 @@ def thp(host: Host) -> Finding | None:
     state = configuration.selected(host.tree, f"{_MM}/transparent_hugepage/enabled")
     if state is None:
         return None
+    if state == "never":
+        return Finding(
+            "thp",
+            "note",
+            "transparent huge pages: never",
+            "most memory is then measured in small pages, and what counts huge ones is skipped",
+            "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+        )
     if state != "always":
         return Finding("thp", "ok", f"transparent huge pages: {state}")
     return Finding(

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..host.placement import numactl_command
+from ..host.placement import starting_on
 from .protocol import Began, CaseFailed, Done, Event, Job, Took, decode_event, encode
 
 WORKER = "numabench.measure.worker"
@@ -60,7 +60,7 @@ class Executor(Protocol):
 
 
 class ProcessExecutor:
-    """Executes each job in a fresh process, started by numactl on the job's CPUs with its own memory near them.
+    """Executes each job in a fresh process, which starts on the first of the job's CPUs, so that its own memory is near it.
 
     Everything goes through unlinked files and not pipes: a reader that woke up at each event would take a time slice
     from the threads that measure.
@@ -70,19 +70,18 @@ class ProcessExecutor:
         self.command = command or [sys.executable, "-m", WORKER]
 
     def execute(self, job: Job, timeout: float) -> Outcome:
-        wanted = {cpu for case in job.cases for cpu in case.cpus}
-        cpus = wanted & os.sched_getaffinity(0) or wanted  # one that has gone fails its own cases, and not numactl
         with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as outbox, tempfile.TemporaryFile() as errors:
             inbox.write(encode(job))
             inbox.seek(0)
-            child = subprocess.Popen(
-                [*numactl_command(cpus, job.home), *self.command],
-                stdin=inbox,
-                stdout=outbox,
-                stderr=errors,
-                start_new_session=True,
-                env=os.environ | QUIET,
-            )
+            with starting_on(job.cases[0].cpus[:1]):
+                child = subprocess.Popen(
+                    self.command,
+                    stdin=inbox,
+                    stdout=outbox,
+                    stderr=errors,
+                    start_new_session=True,
+                    env=os.environ | QUIET,
+                )
             try:
                 in_time = wait_quietly(child, timeout)
             finally:
@@ -124,11 +123,8 @@ def read_events(output: bytes) -> tuple[list[Event], str]:
 
 
 def complaint(errors: str) -> str:
-    """The line of `errors` that says most: the last one, or numactl's own, which stands before its page of usage."""
+    """The line of `errors` that says most: the last one."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    told = [line for line in lines if "libnuma" in line or "is invalid" in line or line.startswith("numactl:")]
-    if told and not any(line.startswith("Traceback (most recent") for line in lines):
-        return told[0]
     return lines[-1] if lines else ""
 
 

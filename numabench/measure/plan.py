@@ -13,7 +13,8 @@ import msgspec
 
 from ..benchmarks import ALONE, CROWDED, Benchmark, Parameters, Placement
 from ..errors import MachineError, UsageError
-from ..host.memory import HUGETLB, reserve_command
+from ..host.memory import FIRST_TOUCH, IN_TURN, Placing
+from ..host.pages import BASE, HUGETLB, THP, base_page, page_bytes, page_words, reserve_command
 from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value, judged_in_pairs
 from ..units import format_bytes, format_cpus, format_seconds, parse_bytes, plural
@@ -74,6 +75,7 @@ class Plan(Frozen):
     looks: tuple[int, ...]
     seed: int
     skipped: tuple[str, ...] = ()
+    placing: Placing = Placing()  # how memory gets to its node on this machine
 
     @property
     def cases(self) -> int:
@@ -82,7 +84,7 @@ class Plan(Frozen):
     @property
     def key(self) -> str:
         """What two plans share when one can go on with what the other began: blocks, their cases, seed and timing."""
-        text = [(b.name, [c.case.hash for c in b.cases]) for b in self.blocks], self.seed, repr(self.timing)
+        text = [(b.name, [c.case.hash for c in b.cases]) for b in self.blocks], self.seed, repr(self.timing), self.placing.how
         return hashlib.sha256(repr(text).encode()).hexdigest()[:16]
 
     @property
@@ -222,10 +224,13 @@ def make_plan(
     processes: int | None = None,
     memory: int | None = None,
     reserved: Callable[[str, int | None], int] | None = None,
+    free: Callable[[int], int | None] | None = None,
+    placing: Placing | None = None,
     **timing_changes,
 ) -> Plan:
     """Plan `benchmarks` on a machine. `memory` bytes are what a buffer may take, `reserved` says how many there are in reserved
-    huge pages of a size on a node: cases beyond are skipped and named. `timing_changes` replace the profile's (see `Timing`).
+    huge pages of a size on a node, `free` how many bytes a node has, `placing` how memory gets there: cases beyond are skipped and named.
+    `timing_changes` replace the profile's (see `Timing`).
     Raises MachineError when nothing is left."""
     if profile not in PROFILES:
         raise UsageError(f"there is no profile {profile!r}{near(profile, PROFILES)}", f"choose among {', '.join(PROFILES)}")
@@ -234,7 +239,7 @@ def make_plan(
     blocks, skipped = [], []
     for benchmark in benchmarks:
         points = expand(benchmark, topology, profile, selection)
-        planned, left_out = plan_cases(benchmark, points, topology, timing, memory, reserved)
+        planned, left_out = plan_cases(benchmark, points, topology, timing, memory, reserved, free, placing)
         skipped += left_out
         blocks += make_blocks(benchmark, planned, topology)
     if not blocks:
@@ -269,6 +274,7 @@ def make_plan(
         looks=looks,
         seed=seed,
         skipped=tuple(dict.fromkeys(skipped)),
+        placing=placing or Placing(),
     )
 
 
@@ -279,6 +285,8 @@ def plan_cases(
     timing: Timing,
     memory: int | None = None,
     reserved: Callable[[str, int | None], int] | None = None,
+    free: Callable[[int], int | None] | None = None,
+    placing: Placing | None = None,
 ) -> tuple[list[PlannedCase], list[str]]:
     """The points with their places, and why others have none (see `make_plan`)."""
     planned, skipped, nowhere, points = [], [], [], list(points)
@@ -291,11 +299,15 @@ def plan_cases(
             nowhere.append(parameters)
         elif missing := lacking_pages(placement, reserved):
             skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {missing}")
+        elif obstacle := out_of_reach(benchmark, placement, placing or Placing(), topology):
+            skipped.append(f"{benchmark.name}: {obstacle}")
         elif memory is not None and placement.size + placement.scratch > memory:
             skipped.append(
                 f"{label(benchmark, parameters)}: needs {format_bytes(placement.size + placement.scratch)} of memory, "
                 f"{format_bytes(memory)} may be used here"
             )
+        elif crowded := full_node(placement, free):
+            skipped.append(f"{label(benchmark, parameters)}: {crowded}")
         else:
             planned.append(
                 PlannedCase(
@@ -327,15 +339,60 @@ def label(benchmark: Benchmark, parameters: Parameters) -> str:
     return " ".join([benchmark.name, *words])
 
 
+def bytes_by_node(placement: Placement) -> dict[int, int]:
+    """What a case wants on each node: all on one, its parts, or a share of each that gets pages in turn (by weight: as if all were alike)."""
+    nodes = placement.parts or (() if placement.node is None else (placement.node,))
+    wanted: dict[int, int] = {}
+    for node in nodes:
+        wanted[node] = wanted.get(node, 0) + placement.size // len(nodes)
+    return wanted
+
+
 def lacking_pages(placement: Placement, reserved: Callable[[str, int | None], int] | None) -> str:
-    """What reserved huge pages are missing, and the command that reserves them; empty where none are."""
-    if reserved is None or placement.page_size not in HUGETLB:
+    """What reserved huge pages are missing, on which node, and the command that reserves them; empty where none are."""
+    if placement.page_size not in HUGETLB:
         return ""
-    shift, there = HUGETLB[placement.page_size], reserved(placement.page_size, placement.node)
-    needed = -(-placement.size >> shift)
-    if there >> shift >= needed:
+    page = page_bytes(placement.page_size)
+    if placement.parts and placement.policy not in IN_TURN and placement.size // len(placement.parts) % page:
+        return f"parts of {format_bytes(placement.size // len(placement.parts))} on several nodes are no multiple of a page"
+    if reserved is None:
         return ""
-    return f"needs {needed}, {there >> shift} are free; {reserve_command(placement.size, placement.page_size)}"
+    for node, size in (bytes_by_node(placement) or {None: placement.size}).items():
+        there, needed = reserved(placement.page_size, node) // page, -(-size // page)
+        if there < needed:
+            where = f" on node {node}" if placement.parts else ""
+            return f"needs {needed}{where}, {there} are free; {reserve_command(placement.size, placement.page_size)}"
+    return ""
+
+
+def full_node(placement: Placement, free: Callable[[int], int | None] | None) -> str:
+    """The node that has no room for what is to be bound to it: the kernel would end some process to make it. Empty where all have, or do not say."""
+    for node, size in bytes_by_node(placement).items() if free else ():
+        room = free(node)
+        if room is not None and size > room:
+            return f"needs {format_bytes(size)} on node {node}, of which {format_bytes(room)} may be used"
+    return ""
+
+
+def out_of_reach(benchmark: Benchmark, placement: Placement, placing: Placing, topology: Topology) -> str:
+    """Why this memory cannot be got on this machine, or not by the calls that are allowed here; empty where it can."""
+    each = placement.size // (len(placement.parts) or 1)
+    if placement.parts and placement.policy not in IN_TURN and len({*placement.parts}) > 1 and each % base_page():
+        return f"parts of {format_bytes(each)} on several nodes are no multiple of a page of {page_words(BASE)}"
+    if benchmark.counts_pages and placement.page_size == THP and not placing.transparent:
+        return "this kernel gives no transparent huge pages (numabench check), and its figures are per page"
+    if missing := [call for call in benchmark.calls if call in placing.refused]:
+        return f"calls {', '.join(missing)}, which may not be used here (numabench check)"
+    wanted = bytes_by_node(placement)
+    if placing.how != FIRST_TOUCH or not wanted:
+        return ""
+    if placement.policy != "bind":
+        return f"the policy {placement.policy} needs mbind, which may not be used here (numabench check)"
+    if far := sorted(set(wanted) - set(placing.touchers)):
+        return f"memory of node {format_cpus(far)} needs mbind, which may not be used here: it has no CPU that could touch it first (numabench check)"
+    if benchmark.touches_anew and {topology.node_of(cpu) for cpu in placement.cpus} != set(wanted):
+        return f"fresh memory of node {format_cpus(wanted)} for CPUs of another needs mbind, which may not be used here (numabench check)"
+    return ""
 
 
 def fit_blocks(blocks: list[Block], seconds: float) -> tuple[list[Block], list[Block]]:

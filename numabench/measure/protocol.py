@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ..host.memory import Placing
 from ..model import Frozen, Sample, Value
 
 
@@ -52,6 +53,7 @@ class Job(Frozen):
     parent: int
     spawned: float  # CLOCK_MONOTONIC of the runner
     until: float  # of the same clock: the budget's end, after which no case begins
+    placing: Placing = Placing()  # how memory gets to its node here
 
 
 class Began(Frozen, tag="began", tag_field="event"):

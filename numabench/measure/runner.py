@@ -25,7 +25,7 @@ from .protocol import Job
 HOPELESS = 4.0  # times the last look: a cell that would need more processes is given up, so that others get its time
 HOPELESS_FROM = 12  # processes that such a judgement needs
 RETRIES = 2  # more processes for what a crashed one had not reached
-GIVE_UP_AFTER = 2  # failures of a case
+GIVE_UP_AFTER = 2  # failures of a case; processes of a block that ended without a word
 TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
 TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
 
@@ -71,6 +71,7 @@ class Runner:
         self.active = {block.name: block for block in plan.blocks}
         self.reached: dict[str, float] = {}
         self.failures: Counter[str | None] = Counter()
+        self.silent: Counter[str] = Counter()  # by block: processes that ended before their first case
         self.measured = 0.0
         self.costs = {block.name: block.seconds for block in plan.blocks}
         self.began = clock()
@@ -80,8 +81,8 @@ class Runner:
         status = "complete"
         try:
             for process in range(self.plan.looks[-1]):
-                fitted = self.round(process)
-                if fitted < len(self.active) or self.left() <= 0:
+                wanted, fitted = len(self.active), self.round(process)
+                if fitted < wanted or self.left() <= 0:
                     status = "budget"
                 if not fitted:
                     break
@@ -126,15 +127,17 @@ class Runner:
         cases = job_cases(msgspec.structs.replace(block, cases=able), process, self.plan.seed, self.topology)
         outcomes: list[Outcome] = []
         failures: list[str] = []
-        while cases and len(outcomes) <= RETRIES:
+        while cases and len(outcomes) <= RETRIES and self.silent[block.name] < GIVE_UP_AFTER:
             outcome = self.execute(block, cases)
             outcomes.append(outcome)
+            self.silent[block.name] += bool(outcome.failure and not outcome.events)
             failures += [f"{case}: {reason}" for case, reason in outcome.failed_cases.items()]
             self.failures.update(outcome.failed_cases.keys())
             if not outcome.failure:
                 break
             failures.append(f"{outcome.failure} in case {outcome.in_flight}" if outcome.in_flight else outcome.failure)
-            self.failures[outcome.in_flight] += 1
+            if outcome.in_flight:
+                self.failures[outcome.in_flight] += 1
             over = {s.case for s in outcome.samples} | set(outcome.failed_cases) | {outcome.in_flight}
             cases = tuple(c for c in cases if c.case not in over)
         trial = self.record(block, process, started, self.clock() - before, outcomes, failures)
@@ -143,6 +146,8 @@ class Runner:
         self.measured += trial.measured
         if trial.status != "failed":  # a hang says nothing about the next process
             self.costs[block.name] = trial.duration
+        if self.silent[block.name] >= GIVE_UP_AFTER:
+            del self.active[block.name]
         self.progress.finished(block, trial, self.remaining())
 
     def execute(self, block: Block, cases: tuple) -> Outcome:
@@ -157,6 +162,7 @@ class Runner:
             parent=os.getpid(),
             spawned=now,
             until=now + self.left(),
+            placing=self.plan.placing,
         )
         patience = max(TIMEOUT_LEAST, TIMEOUT_FACTOR * block.seconds)
         return self.executor.execute(job, min(patience, max(self.left(), block.seconds) + TIMEOUT_SLACK))
@@ -298,7 +304,8 @@ class Runner:
 
     def why(self, case: str, width: float, processes: int, status: str) -> str:
         """Why a cell is not precise, as one of few sentences that can be counted."""
-        if self.failures[case] >= GIVE_UP_AFTER:
+        given_up = {c.case.hash for block in self.blocks if self.silent[block.name] >= GIVE_UP_AFTER for c in block.cases}
+        if self.failures[case] >= GIVE_UP_AFTER or case in given_up:
             return "it failed (the log's trials say how)"
         if width == float("inf"):
             return "too few processes with valid samples at one distance"

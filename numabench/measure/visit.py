@@ -16,9 +16,10 @@ from .. import kernel as abi
 from ..benchmarks import Benchmark, choose
 from ..errors import LogError, MachineError, UsageError
 from ..host.machine import read_machine
-from ..host.memory import available_bytes, reserved_bytes
-from ..host.placement import numactl_command
+from ..host.memory import FIRST_TOUCH, Placing, available_bytes
+from ..host.pages import reserved_bytes
 from ..host.topology import Topology, read_topology
+from ..host.trials import find_placing
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA, utc_now
 from ..runlog.read import load
@@ -26,7 +27,9 @@ from ..runlog.write import Journal
 from ..units import parse_cpus
 from .executor import Executor, ProcessExecutor
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
+from .ready import why_nothing
 from .runner import Judge, Progress, Runner
+from .transfer_unit import Line, find_line, recorded_line
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
 LEAST_WINDOW, MOST_WINDOW = 0.0005, 10.0  # s: fifty looks at the clock; ten seconds
@@ -59,6 +62,7 @@ class Resumed(Frozen):
     plan_key: str
     complete: bool  # it ended by itself, by its looks or its budget
     objects: dict[str, str]  # benchmark -> hash of its compiled kernel
+    line: Line | None = None  # that the kernels were compiled for
 
 
 class Visit:
@@ -68,6 +72,7 @@ class Visit:
         self.request, self.root = request, root
         self.topology = restrict(read_topology(root), request.cpus)
         self.benchmarks = choose(request.benchmarks)
+        self.placing = find_placing(self.topology) if root == "/" else Placing()
         self.plan = self._plan()
         self.settled: set[str] = (
             set()
@@ -97,9 +102,16 @@ class Visit:
             target=request.target,
             processes=request.processes,
             memory=None if room is None else int(room * MEMORY_SHARE),
-            reserved=reserved_bytes if self.root == "/" else None,
+            **self._supplies(),
             **changes,
         )
+
+    def _supplies(self) -> dict:
+        """What this machine has of memory by kind and by node, and how it gets there; of a snapshot nothing is known."""
+        if self.root != "/":
+            return {}
+        several = len(self.topology.memory_nodes()) > 1  # else the machine's own count is the node's, and nothing is bound
+        return {"reserved": reserved_bytes, "free": node_room if several else None, "placing": self.placing}
 
     def measure(
         self,
@@ -114,10 +126,9 @@ class Visit:
             raise UsageError(
                 f"a snapshot ({self.root}) can be planned for, not measured", "add --plan-only, or leave --root away"
             )
-        numactl_command((), 0 if self.topology.numa else None)  # fails early, and once
-        line = self.topology.largest_line_bytes()
-        kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line) for b in self.benchmarks}
-        kernels["sentinel"] = abi.build("sentinel", line_bytes=line)
+        line = resume.line if resume and resume.line else find_line(self.topology)
+        kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line.bytes) for b in self.benchmarks}
+        kernels["sentinel"] = abi.build("sentinel", line_bytes=line.bytes)
         run = resume.run if resume else uuid.uuid4().hex[:12]
         session = resume.session if resume else run
         records = tuple(
@@ -128,7 +139,7 @@ class Visit:
         if resume:
             self.check_resumed(resume, records, path)
         with Journal(path) as journal:
-            journal.append(self.header(run, session))
+            journal.append(self.header(run, session, line))
             for record in records:
                 journal.append(record)
             runner = Runner(
@@ -151,7 +162,8 @@ class Visit:
         if end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
             silent = "no process returned a sample" if runner.trials else "no process fits into the budget"
             reason = next((reason for trial in runner.trials for reason in trial.reasons), silent)
-            raise MachineError(f"nothing could be measured: {reason} (all reasons: {path})", "numabench check")
+            cause, mend = why_nothing(reason)
+            raise MachineError(f"nothing could be measured: {cause} (all reasons: {path})", mend)
         return end
 
     def check_resumed(self, resume: Resumed, records: Sequence[BenchmarkRecord], path: Path) -> None:
@@ -167,7 +179,7 @@ class Visit:
             return
         raise LogError(f"{path} cannot be gone on with: {what}", "start a run of its own: numabench run")
 
-    def header(self, run: str, session: str) -> Header:
+    def header(self, run: str, session: str, line: Line) -> Header:
         plan = self.plan
         return Header(
             schema=SCHEMA,
@@ -175,7 +187,8 @@ class Visit:
             session=session,
             started=utc_now(),
             numabench=__version__,
-            machine=msgspec.to_builtins(read_machine(alias=self.request.alias)),
+            machine=msgspec.to_builtins(read_machine(alias=self.request.alias))
+            | {"line_declared": line.declared, "line_measured": line.measured},
             plan={
                 "profile": plan.profile,
                 "budget": plan.budget,
@@ -186,6 +199,7 @@ class Visit:
                 "key": plan.key,
                 "timing": msgspec.to_builtins(plan.timing),
                 "skipped": plan.skipped,
+                "placing": plan.placing.how,
             },
             arguments=msgspec.to_builtins(self.request) | {"command": " ".join(["numabench", *sys.argv[1:]])},
         )
@@ -205,7 +219,8 @@ class Visit:
                 continue
             cases = found.get(benchmark.refined_by or benchmark.name, {}).values()
             curve = [(case[0].parameters, median(s.metrics[benchmark.refined] for s in case)) for case in cases]
-            planned, _ = plan_cases(benchmark, benchmark.refine(curve, self.topology), self.topology, self.plan.timing)
+            points = benchmark.refine(curve, self.topology)
+            planned, _ = plan_cases(benchmark, points, self.topology, self.plan.timing, **self._supplies())
             first = sum(block.benchmark == benchmark.name for block in self.plan.blocks)
             added += make_blocks(benchmark, planned, self.topology, first)
             if benchmark.refined_by and planned:
@@ -226,7 +241,7 @@ class Visit:
             question=benchmark.question,
             axes=axes,
             metrics=tuple(m for m in loaded.metrics.values() if not benchmark.reports or m.name in benchmark.reports),
-            method=benchmark.method,
+            method=benchmark.method | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {}),
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),
@@ -242,6 +257,12 @@ class Visit:
                 flags=" ".join(build.flags),
             ),
         )
+
+
+def node_room(node: int) -> int | None:
+    """Bytes of a node that a working set may take; None where the kernel does not say."""
+    room = available_bytes(node)
+    return None if room is None else int(room * MEMORY_SHARE)
 
 
 def installed_bytes(topology: Topology) -> int | None:
@@ -303,4 +324,5 @@ def open_resume(path: Path) -> tuple[Request, Resumed]:
         plan_key=header.plan.get("key", ""),
         complete=any(e.run == header.run and e.status != "interrupted" for e in log.ends),
         objects={b.name: b.kernel.object_hash for b in log.benchmarks if b.run == header.run and b.kernel},
+        line=recorded_line(header.machine),
     )

@@ -22,8 +22,8 @@ from .. import kernel as abi
 from ..benchmarks import Benchmark, Found, Probes
 from ..errors import MachineError, NumabenchError
 from ..host.counters import machine_counters
-from ..host.memory import Buffer
-from ..host.placement import die_with_parent
+from ..host.memory import BIND, NOT_TOLD, Buffer, place_by
+from ..host.placement import die_with_parent, prefer_node
 from ..model import MemoryProof, Sample, ThreadProof
 from .crew import Crew, Entry
 from .protocol import Began, CaseFailed, Done, Event, Job, JobCase, Took, decode_job, encode
@@ -76,7 +76,7 @@ class Worker:
             emit(Began(case=case.case))
             self.attempt(case)
         after = machine_counters(cpus)
-        emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after}))
+        emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after if k in before}))
 
     def attempt(self, case: JobCase) -> None:
         """Measure a case, or of a round what is left where a CPU has gone; what cannot be measured is said."""
@@ -151,7 +151,7 @@ class Worker:
         """Where the memory of the case is, or the part of each of a round."""
         if not case.company or not self.buffer.parts:
             return [self.buffer.prove()] * (len(case.company) or 1)
-        return [self.buffer.prove(part) for part in range(len(case.company))]
+        return self.buffer.prove_parts()
 
     def take(
         self,
@@ -356,8 +356,8 @@ def cannot_do(kernel: str, case: JobCase) -> MachineError:
 
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
-    """`pages`: some of the memory is not on the node that it was bound to."""
-    return ["pages"] if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages) for p in proofs) else []
+    """`pages`: some of the memory is not on the node that it was to be on, or was never touched."""
+    return ["pages"] if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs) else []
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:
@@ -380,6 +380,9 @@ def changed(a: float, b: float, factor: float) -> bool:
 def main() -> None:
     job = decode_job(sys.stdin.buffer.read())
     die_with_parent(job.parent)
+    place_by(job.placing)
+    if job.placing.how == BIND and job.home is not None:  # else memory is near where a process starts, or there is one memory
+        prefer_node(job.home)
     gc.disable()  # a collection inside a window would stop a thread for milliseconds
     Worker(job).run()
 

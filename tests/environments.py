@@ -1,0 +1,105 @@
+"""Environments in which numabench has to run, made for one command: `python environments.py NAME... -- COMMAND...`.
+
+Filters of system calls are real ones (seccomp(2), inherited by everything that the command starts). Files that a kernel does not have are
+hidden from Python's own doors to them, by a module that each new Python process imports first (`sitecustomize`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+import sys
+from pathlib import Path
+
+X86_64, AARCH64 = 0xC000003E, 0xC00000B7  # AUDIT_ARCH_* (linux/audit.h)
+CALLS = {
+    "x86_64": {"mbind": 237, "set_mempolicy": 238, "get_mempolicy": 239, "move_pages": 279, "sched_setaffinity": 203},
+    "aarch64": {"mbind": 235, "get_mempolicy": 236, "set_mempolicy": 237, "move_pages": 239, "sched_setaffinity": 122},
+}
+NUMA = ("mbind", "set_mempolicy", "get_mempolicy", "move_pages")
+
+#: name -> calls that are refused and the answer. Docker's, podman's and containerd's default profiles allow mbind, set_mempolicy and
+#: get_mempolicy with CAP_SYS_NICE alone, and move_pages not at all; what differs is the answer.
+FILTERS = {
+    "docker": (NUMA, errno.EPERM),
+    "podman": (NUMA, errno.ENOSYS),
+    "kubernetes": (NUMA, errno.EPERM),
+    "sys_nice": (("move_pages",), errno.EPERM),
+    "no_binding": (NUMA[:3], errno.EPERM),
+    "no_pinning": (("sched_setaffinity",), errno.EPERM),
+}
+#: name -> beginnings of paths that are not there.
+HIDDEN = {
+    "no_nodes": ("/sys/devices/system/node",),
+    "no_numa_maps": ("/proc/self/numa_maps",),
+    "no_smaps": ("/proc/self/smaps",),
+    "no_statistics": ("/proc/stat", "/proc/interrupts", "/proc/self/schedstat", "/proc/thread-self/schedstat"),
+}
+SIGNS = {"kubernetes": {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}}
+NAMES = (*FILTERS, *HIDDEN, "bare_path")  # bare_path: nothing but a compiler in PATH
+
+HIDING = '''
+import builtins, errno, io, os
+_hidden = tuple(os.environ["HIDDEN_PATHS"].split(":"))
+def _hiding(real):
+    def call(path, *arguments, **named):
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(_hidden):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return real(path, *arguments, **named)
+    return call
+builtins.open = io.open = _hiding(builtins.open)
+os.open, os.listdir, os.stat = _hiding(os.open), _hiding(os.listdir), _hiding(os.stat)
+'''
+
+
+def refuse(calls: tuple[str, ...], answer: int) -> None:
+    """From now on these system calls answer `answer` to this process and to all that it starts."""
+    machine = platform.machine()
+    step = struct.Struct("HBBI")  # struct sock_filter
+    load, equal, give = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+    allow, fail = 0x7FFF0000, 0x00050000 | answer
+    program = [(load, 0, 0, 4), (equal, 1, 0, X86_64 if machine == "x86_64" else AARCH64), (give, 0, 0, allow), (load, 0, 0, 0)]
+    for call in calls:
+        program += [(equal, 0, 1, CALLS[machine][call]), (give, 0, 0, fail)]
+    program.append((give, 0, 0, allow))
+    code = ctypes.create_string_buffer(b"".join(step.pack(*each) for each in program))
+    header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))  # struct sock_fprog
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_new_privileges, set_seccomp, filter_mode = 38, 22, 2
+    for arguments in ((no_new_privileges, 1, 0, 0, 0), (set_seccomp, filter_mode, ctypes.addressof(header), 0, 0)):
+        if libc.prctl(*map(ctypes.c_ulong, arguments)):
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+def enter(names: list[str], folder: Path) -> dict[str, str]:
+    """Makes the environments called `names` for this process; `folder` is for what they need. The variables of what it starts."""
+    variables = dict(os.environ)
+    hidden = [path for name in names for path in HIDDEN.get(name, ())]
+    if hidden:
+        hidden += [path.replace("/proc/self/", f"/proc/{os.getpid()}/") for path in hidden]
+        (folder / "sitecustomize.py").write_text(HIDING)
+        variables |= {"HIDDEN_PATHS": ":".join(hidden), "PYTHONPATH": str(folder)}
+    if "bare_path" in names:
+        import shutil
+
+        tools = folder / "bin"
+        tools.mkdir(exist_ok=True)
+        for tool in ("cc", "as", "ld"):
+            (tools / tool).symlink_to(shutil.which(tool))
+        variables["PATH"] = str(tools)
+    for name in names:
+        variables |= SIGNS.get(name, {})
+        if name in FILTERS:
+            refuse(*FILTERS[name])
+    return variables
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    cut = sys.argv.index("--")
+    place = Path(tempfile.mkdtemp(dir=os.environ.get("ENVIRONMENT_FOLDER")))
+    os.execvpe(sys.argv[cut + 1], sys.argv[cut + 1 :], enter(sys.argv[1:cut], place))
