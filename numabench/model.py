@@ -213,6 +213,7 @@ class TrialRecord(Frozen, tag="trial", tag_field="record"):
     samples: tuple[Sample, ...] = ()
     interference: dict[str, float] = {}
     measured: float = 0.0  # seconds inside measurement windows
+    clock: dict[str, float] = {}  # seconds: what a reading of the time takes (`cost`), by how much two differ at least (`step`)
 
 
 class EndRecord(Frozen, tag="end", tag_field="record"):

@@ -140,7 +140,9 @@ class Benchmark(ABC):
     needs: ClassVar[str] = ""  # what a machine without a place for any case lacks
     calls: ClassVar[tuple[str, ...]] = ()  # NUMA system calls that its kernel makes by itself
     counts_pages: ClassVar[bool] = False  # its figures are per page, and mean nothing where other pages were obtained
-    touches_anew: ClassVar[bool] = False  # its kernel gives pages back and touches them again: without mbind they are near that thread
+    touches_anew: ClassVar[bool] = (
+        False  # its kernel gives pages back and touches them again: without mbind they are near that thread
+    )
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
     reports: ClassVar[tuple[str, ...]] = ()  # of the kernel's metrics; empty: all
 

@@ -27,7 +27,9 @@ class FirstTouch(Benchmark):
         Axis(name="memory_node", summary="node that the pages are bound to", values=(), least=0),
         Axis(name="page_size", summary="as in memory_latency; a page of that size is one touch", values=PAGE_SIZES),
         Axis(name="threads", summary="threads, each in its own part", values=(), least=1),
-        Axis(name="size", summary="memory of all threads together", values=(), unit="B", log=True, least=SIZE_STEP, step=SIZE_STEP),
+        Axis(
+            name="size", summary="memory of all threads together", values=(), unit="B", log=True, least=SIZE_STEP, step=SIZE_STEP
+        ),
     )
     views = (
         View(title="Time per page by threads", metric="time_per_page", kind="line", x="threads", series="page_size"),

@@ -116,7 +116,13 @@ KERNEL_AXIS = Axis(
 )
 VECTOR_AXIS = Axis(name="vector", summary="instruction set; by default the widest of the machine", values=tuple(VECTORS))
 SIZE_AXIS = Axis(
-    name="size", summary="memory of all threads and arrays together", values=(), unit="B", log=True, least=SIZE_STEP, step=SIZE_STEP
+    name="size",
+    summary="memory of all threads and arrays together",
+    values=(),
+    unit="B",
+    log=True,
+    least=SIZE_STEP,
+    step=SIZE_STEP,
 )
 
 

@@ -33,7 +33,9 @@ _MPOL_MF_STRICT = 1
 POLICIES = {"bind": 2, "preferred": 1, "interleave": 3, "weighted": 6}  # modes of mbind(2)
 IN_TURN = ("interleave", "weighted")  # those that deal pages to several nodes
 WEIGHTS = "/sys/kernel/mm/mempolicy/weighted_interleave"
-SAMPLING = 5.0  # standard deviations that the share of a node may be off: where huge pages are scarce, small ones are dealt among them
+SAMPLING = (
+    5.0  # standard deviations that the share of a node may be off: where huge pages are scarce, small ones are dealt among them
+)
 _MAP_FAILED = c.c_void_p(-1).value
 
 BIND, FIRST_TOUCH, ONE_NODE = "bind", "first_touch", "one_node"  # ways in which memory gets to its node

@@ -169,7 +169,7 @@ def clocksource(host: Host) -> Finding | None:
         "clocksource",
         "note" if mild else "warn",
         f"clock source {name}",
-        "reading it costs more and steps more coarsely than the CPU's own counter",
+        "reading it costs more and steps more coarsely than the CPU's own counter: each process measures both, and batches and windows get as long as that needs",
         "boot with clocksource=tsc tsc=reliable if the counter is sound",
     )
 

@@ -23,7 +23,11 @@ from .sysfs import Tree
 from .topology import Topology
 
 _IMPOSSIBLE_MODE = 0x7FFF  # of set_mempolicy: a kernel that may be asked answers EINVAL, and nothing changes
-_BY_CAPABILITY = {"mbind", "set_mempolicy", "get_mempolicy"}  # moby, profiles/seccomp/default.json: allowed with CAP_SYS_NICE; move_pages with none
+_BY_CAPABILITY = {
+    "mbind",
+    "set_mempolicy",
+    "get_mempolicy",
+}  # moby, profiles/seccomp/default.json: allowed with CAP_SYS_NICE; move_pages with none
 #: Files that are read while measuring, and what is not known without them.
 _READ = {
     NUMA_MAPS: "where the pages of large memory are is asked page by page, where that is allowed",
@@ -129,7 +133,9 @@ def numa_calls(host: Host) -> Finding | None:
     except MachineError as error:
         return Finding("calls", "fatal", text, error.message, error.fix or "")
     if placing.how == BIND:
-        return Finding("calls", "note", text, "benchmarks that call it themselves are skipped; all others are measured", remedy(refused))
+        return Finding(
+            "calls", "note", text, "benchmarks that call it themselves are skipped; all others are measured", remedy(refused)
+        )
     why = "memory is placed by first touch: nodes without CPUs, policies and moved pages are skipped, and other runs are not compared"
     return Finding("calls", "warn", text, why, remedy(refused))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import math
 import os
 import sys
 import time
@@ -25,6 +26,7 @@ from ..host.counters import machine_counters
 from ..host.memory import BIND, NOT_TOLD, Buffer, place_by
 from ..host.placement import die_with_parent, prefer_node
 from ..model import MemoryProof, Sample, ThreadProof
+from .clock import Clock
 from .crew import Crew, Entry
 from .protocol import Began, CaseFailed, Done, Event, Job, JobCase, Took, decode_job, encode
 
@@ -43,7 +45,8 @@ LEAST_THREADS = (
 )
 STATE_WINDOW = 0.0003  # s: some ten batches, whose median counts
 WORK_WINDOW = 0.0005
-SENTINEL_BATCH = 20e-6
+SENTINEL_BATCH, SENTINEL_BATCHES = 20e-6, 15
+CLOCK_COST_SLOT, CLOCK_STEP_SLOT = 4, 5  # as in kernels/sentinel.c
 HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 5, 400, 4, 9  # as in kernels/sentinel.c: 200 round trips are 400 ways
 WIDTH_SLOT, WIDTH_OPERATIONS = 14, 1024 * 64
 
@@ -66,6 +69,7 @@ class Worker:
         self.prepared: tuple | None = None  # what they are prepared for, where other cases can use them as they are
         self.kept: dict[str, Buffer] = {}  # by role: large memory, of which the cases that follow may take the beginning
         self.startup, self.measured = 0.0, 0.0
+        self.clock: Clock | None = None  # until the first case is placed
 
     def run(self) -> None:
         cpus = {cpu for case in self.job.cases for cpu in case.cpus}
@@ -76,7 +80,15 @@ class Worker:
             emit(Began(case=case.case))
             self.attempt(case)
         after = machine_counters(cpus)
-        emit(Done(startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after if k in before}))
+        clock = {"cost": self.clock.cost, "step": self.clock.step} if self.clock else {}
+        emit(
+            Done(
+                startup=self.startup,
+                measured=self.measured,
+                clock=clock,
+                interference={k: after[k] - before[k] for k in after if k in before},
+            )
+        )
 
     def attempt(self, case: JobCase) -> None:
         """Measure a case, or of a round what is left where a CPU has gone; what cannot be measured is said."""
@@ -101,6 +113,8 @@ class Worker:
         self.crew.place(case.cpus, case.groups)
         self.fresh_hop_page(case)  # where a line lives has a distance of its own: one page per case
         self.startup = self.startup or time.clock_gettime(time.CLOCK_MONOTONIC) - self.job.spawned
+        self.clock = self.clock or self.read_clock()
+        self.clock.refuse_the_worst()
         probes = self.probe(apart, work=self.benchmark.needs_work)
         arguments = self.benchmark.arguments(case.parameters, probes) | self.benchmark.seed_argument(case.seed)
         try:
@@ -192,7 +206,9 @@ class Worker:
         batch: float,
         kernel: abi.Kernel | None = None,
     ) -> None:
-        """Fill in the case block for the next entry."""
+        """Fill in the case block for the next entry; a slow clock makes batches and windows longer."""
+        if self.clock:
+            window, batch = self.clock.suit(window, batch, *(() if kernel is None else (SENTINEL_BATCHES,)))
         block = self.crew.case
         block.buffer, block.buffer_bytes = buffer.address, buffer.size
         block.scratch, block.scratch_bytes = (scratch.address, scratch.size) if scratch else (0, 0)
@@ -218,14 +234,25 @@ class Worker:
         blocks = self.sentinel_entry("state", STATE_WINDOW, members)
         frequency = 1e9 / max(abi.median_batch(block) for block in blocks)
         slots = [HOP_FIRST, HOP_LAST][: min(len(members) - 1, 2)]
-        hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / HOP_WAYS * 1e-9 for slot in slots]
+        ways, turns = HOP_WAYS * self.longer, WIDTH_OPERATIONS * self.longer
+        hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / ways * 1e-9 for slot in slots]
         multiply = max(map(abi.median_batch, self.sentinel_entry("work", WORK_WINDOW, members))) * 1e-9 if work else 0.0
-        width = WIDTH_OPERATIONS / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
+        width = turns / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
         return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width)
+
+    def read_clock(self) -> Clock:
+        """What it takes to read the time on the first CPU."""
+        (block,) = self.sentinel_entry("time", STATE_WINDOW, [0])
+        return Clock(cost=block.value[CLOCK_COST_SLOT] * 1e-12, step=block.value[CLOCK_STEP_SLOT] * 1e-9)
+
+    @property
+    def longer(self) -> int:
+        """How many times as many turns and round trips as usual a sentinel makes, so that they take as long as its batches."""
+        return max(1, math.ceil(self.clock.least_batch / SENTINEL_BATCH)) if self.clock else 1
 
     def sentinel_entry(self, probe: str, window: float, members: list[int]) -> list[abi.ThreadBlock]:
         """What each member's sentinel found; the members' own state is as before."""
-        self.load(self.hop_page, None, {"probe": probe}, window, SENTINEL_BATCH, self.sentinel)
+        self.load(self.hop_page, None, {"probe": probe, "longer": self.longer}, window, SENTINEL_BATCH, self.sentinel)
         blocks = [self.crew.blocks[m] for m in members]
         saved = [(block.executed, block.cursor) for block in blocks]
         self.crew.enter(self.sentinel, abi.MEASURE, members)
@@ -357,7 +384,11 @@ def cannot_do(kernel: str, case: JobCase) -> MachineError:
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
     """`pages`: some of the memory is not on the node that it was to be on, or was never touched."""
-    return ["pages"] if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs) else []
+    return (
+        ["pages"]
+        if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs)
+        else []
+    )
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:
