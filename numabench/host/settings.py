@@ -72,8 +72,8 @@ def kinds(host: Host) -> Finding | None:
         "hybrid",
         "note",
         f"{len(kinds)} kinds of core ({text})",
-        "results differ by kind of core",
-        "measure one kind at a time: taskset -c <its CPUs> numabench …",
+        "results differ by kind of core: each kind is measured on its own, the biggest alone in profile quick; only core_to_core pairs them",
+        f"numabench run --set core_kind={host.topology.own_kinds()[0].name!r} measures one of them alone",
     )
 
 

@@ -167,6 +167,21 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
         turns = itertools.zip_longest(*(node.values() for node in groups.values()))
         return tuple(self._dealt([group for turn in turns for group in turn if group])) if groups else ()
 
+    def kind_of(self, cpu: int) -> str | None:
+        """The name of its kind of core; None where all are alike."""
+        return next((kind.name for kind in self.kinds if cpu in kind.cpus), None)
+
+    def own_kinds(self) -> tuple[CoreKind, ...]:
+        """Kinds of core with allowed CPUs, the biggest cores first; those of which nothing says so by the number of their CPUs."""
+        allowed = set(self.allowed_cpus)
+        here = [kind for kind in self.kinds if allowed.intersection(kind.cpus)]
+        return tuple(sorted(here, key=lambda kind: (-kind.speed, -len(kind.cpus), kind.cpus)))
+
+    def of_kind(self, name: str) -> Topology:
+        """The machine with the allowed CPUs of one kind as the only allowed ones."""
+        cpus = {cpu for kind in self.kinds if kind.name == name for cpu in kind.cpus}
+        return msgspec.structs.replace(self, allowed_cpus=tuple(cpu for cpu in self.allowed_cpus if cpu in cpus))
+
     def cpus_in_place(self) -> Cpus:
         """Allowed CPUs as they lie: by package, node, L3, cluster and core, siblings next to each other."""
         return tuple(sorted(self.allowed_cpus, key=lambda cpu: self._order_key(cpu)[1:]))
