@@ -22,7 +22,7 @@ static const struct nb_metric metrics[] = {
     {"time", "ns", "of one store of a reference with its barrier, in one thread", NB_LOWER_IS_BETTER},
     {"throughput", "operation/s", "stores of references by all threads", NB_HIGHER_IS_BETTER},
 };
-NB_DESCRIBE("card_marking", 1, "write barriers that mark cards", parameters, metrics);
+NB_DESCRIBE("card_marking", 2, "write barriers that mark cards", parameters, metrics);
 
 #define PAGE 4096u
 #define OBJECT 256u /* apart: two 128-byte lines */
@@ -66,7 +66,7 @@ static struct object *object(const struct nb_thread *t)
                 stores++;                                                                                                            \
             }                                                                                                                        \
             if (DRAIN)                                                                                                               \
-                x = __atomic_fetch_add(&own->locked, 1, __ATOMIC_SEQ_CST);                                                           \
+                x = nb_add(&own->locked, 1);                                                                                         \
             x = nb_work(x + number, spacing);                                                                                        \
         }                                                                                                                            \
         t->check = stores;                                                                                                           \

@@ -1,4 +1,4 @@
-/* Latency of a cache line between two CPUs: round trips on sixteen lines of a page of the pair's own, one line after the other.
+/* Latency of a cache line between two CPUs: round trips on sixteen lines (fewer where they are wide) of a page of the pair's own, one line after the other.
  *
  * Threads 2k and 2k+1 are a pair; any number of pairs run at the same time, each in its part of the memory. Both time their blocks of
  * round trips: the first leaves the median block of each line, the second the quantiles over all. */
@@ -8,11 +8,12 @@
 
 enum { OPERATION };
 enum { CAS, LOAD_STORE, TWO_LINES, ATOMIC_ADD };
-enum { MEDIAN, P99 }; /* of the second thread's value[]; of the first one's: the lines */
-#define LINES 16       /* sampled, every fourth of the page: where a line's home is has a distance of its own */
-#define APART 256      /* bytes */
-#define BACK 128       /* from a line to the one of the way back */
-#define CONTROL 64     /* where the pair agrees on another pass */
+enum { MEDIAN, P99, SAMPLED }; /* of the second thread's value[], the last one LINES; of the first one's: the lines */
+#define APART NB_APART             /* bytes */
+#define LINES (4096 / APART)       /* sampled, every fourth of a small page: where a line's home is has a distance of its own */
+#define BACK (APART / 2)           /* from a line to the one of the way back */
+#define CONTROL (APART / 4)        /* where the pair agrees on another pass */
+#define FINISHED (APART + CONTROL) /* where the second says that it has made its last way */
 #define ROUND_TRIPS 200
 #define MOST_PASSES 8
 
@@ -24,26 +25,26 @@ static const struct nb_metric metrics[] = {
     {"latency", "ns", "one way, half of a round trip: mean over the lines of the median block of each", NB_LOWER_IS_BETTER},
     {"latency_p50", "ns", "one way, in the block that half of all do not exceed", NB_LOWER_IS_BETTER},
     {"latency_p99", "ns", "one way, in the block that 99 % do not exceed", NB_LOWER_IS_BETTER},
-    {"line_spread", "ns", "slowest less fastest of the sixteen lines, by their medians", NB_LOWER_IS_BETTER},
+    {"line_spread", "ns", "slowest less fastest of the lines, by their medians", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("core_to_core", 1, "a cache line between two CPUs", parameters, metrics);
+NB_DESCRIBE("core_to_core", 2, "a cache line between two CPUs", parameters, metrics);
 
 /* ROUND_TRIPS from `next` on, the value that this side waits for; its partner answers with the next one. */
 static void load_store(uint64_t *word, uint64_t next)
 {
     for (int i = 0; i < ROUND_TRIPS; i++, next += 2) {
-        while (__atomic_load_n(word, __ATOMIC_ACQUIRE) != next)
+        while (nb_load_acquire(word) != next)
             ;
-        __atomic_store_n(word, next + 1, __ATOMIC_RELEASE);
+        nb_store_release(word, next + 1);
     }
 }
 
 static void atomic_add(uint64_t *word, uint64_t next)
 {
     for (int i = 0; i < ROUND_TRIPS; i++, next += 2) {
-        while (__atomic_fetch_add(word, 0, __ATOMIC_ACQ_REL) != next)
+        while (nb_add(word, 0) != next)
             ;
-        __atomic_fetch_add(word, 1, __ATOMIC_ACQ_REL);
+        nb_add(word, 1);
     }
 }
 
@@ -52,11 +53,11 @@ static void two_lines(uint64_t *mine, uint64_t *other, uint64_t sent, int leads)
 {
     for (int i = 0; i < ROUND_TRIPS; i++) {
         if (leads)
-            __atomic_store_n(mine, ++sent, __ATOMIC_RELEASE);
-        while (__atomic_load_n(other, __ATOMIC_ACQUIRE) != sent + !leads)
+            nb_store_release(mine, ++sent);
+        while (nb_load_acquire(other) != sent + !leads)
             ;
         if (!leads)
-            __atomic_store_n(mine, ++sent, __ATOMIC_RELEASE);
+            nb_store_release(mine, ++sent);
     }
 }
 
@@ -103,10 +104,11 @@ int nb_run(struct nb_thread *t)
             memset(memory, 0, part);
         return NB_OK;
     }
-    uint64_t *control = (uint64_t *)(memory + CONTROL), passes = 0, end, said;
+    uint64_t *control = (uint64_t *)(memory + CONTROL), *finished = (uint64_t *)(memory + FINISHED), passes = 0, end, said;
     const uint64_t done = t->executed / (2 * ROUND_TRIPS * LINES); /* passes of earlier entries */
     uint32_t took[LINES][MOST_PASSES];
-    t->begin_ns = nb_gate(t);
+    nb_gate(t);
+    t->begin_ns = nb_now();
     end = t->begin_ns + c->window_ns;
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
@@ -116,9 +118,9 @@ int nb_run(struct nb_thread *t)
         passes++;
         if (t->index % 2 == 0) {
             said = 2 * (done + passes) + (nb_now() >= end || passes == MOST_PASSES);
-            __atomic_store_n(control, said, __ATOMIC_RELEASE);
+            nb_store_release(control, said);
         } else
-            while ((said = __atomic_load_n(control, __ATOMIC_ACQUIRE)) / 2 != done + passes)
+            while ((said = nb_load_acquire(control)) / 2 != done + passes)
                 ;
     } while (said % 2 == 0);
     t->end_ns = nb_now();
@@ -126,9 +128,14 @@ int nb_run(struct nb_thread *t)
     t->cpu_end = sched_getcpu();
     t->operations = passes * LINES * 2 * ROUND_TRIPS;
     t->executed += t->operations;
+    if (t->index % 2)
+        nb_store_release(finished, done + passes);
+    else /* its last way may still be under way */
+        while (nb_load_acquire(finished) != done + passes)
+            ;
     t->check = 0;
     for (int line = 0; line < LINES; line++)
-        t->check += *(uint64_t *)(memory + line * APART) + *(uint64_t *)(memory + line * APART + BACK);
+        t->check += nb_load_relaxed((uint64_t *)(memory + line * APART)) + nb_load_relaxed((uint64_t *)(memory + line * APART + BACK));
     if (t->index % 2 == 0) {
         for (int line = 0; line < LINES; line++)
             t->value[line] = quantile(took[line], passes, 50);
@@ -138,5 +145,6 @@ int nb_run(struct nb_thread *t)
         memmove(*took + line * passes, took[line], passes * sizeof **took);
     t->value[P99] = quantile(*took, LINES * passes, 99);
     t->value[MEDIAN] = quantile(*took, LINES * passes, 50);
+    t->value[SAMPLED] = LINES;
     return NB_OK;
 }

@@ -14,7 +14,7 @@ static const struct nb_parameter parameters[] = {
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one fence with what comes before it", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("fences", 1, "the price of ordering", parameters, metrics);
+NB_DESCRIBE("fences", 2, "the price of ordering", parameters, metrics);
 
 /* Numbers go through an opaque register: the loop can be neither counted beforehand nor dropped. */
 #define LOOP(NAME, KIND)                                                                                                             \
@@ -24,7 +24,7 @@ NB_DESCRIBE("fences", 1, "the price of ordering", parameters, metrics);
         if (t->shared->parameter[BEFORE] == STORE)                                                                                   \
             for (; n; n--) {                                                                                                         \
                 number++;                                                                                                            \
-                *(volatile uint64_t *)word = number;                                                                                 \
+                nb_store_relaxed(word, number);                                                                                      \
                 nb_fence(KIND, word + 1, number);                                                                                    \
             }                                                                                                                        \
         else                                                                                                                         \
@@ -45,11 +45,20 @@ NB_DESCRIBE("fences", 1, "the price of ordering", parameters, metrics);
     DO(mfence, NB_MFENCE)                                                                                                            \
     DO(sfence, NB_SFENCE)                                                                                                            \
     DO(lfence, NB_LFENCE)                                                                                                            \
-    DO(locked_add, NB_LOCKED)                                                                                                        \
+    DO(lock_or, NB_LOCK_OR)                                                                                                          \
+    DO(xchg, NB_XCHG)                                                                                                                \
+    DO(mov_mfence, NB_MOV_MFENCE)                                                                                                    \
     DO(dmb_ish, NB_DMB_ISH)                                                                                                          \
     DO(dmb_ishld, NB_DMB_ISHLD)                                                                                                      \
     DO(dmb_ishst, NB_DMB_ISHST)                                                                                                      \
-    DO(isb, NB_ISB)
+    DO(dsb_ish, NB_DSB_ISH)                                                                                                          \
+    DO(isb, NB_ISB)                                                                                                                  \
+    DO(swp, NB_SWP)                                                                                                                  \
+    DO(stlr, NB_STLR)                                                                                                                \
+    DO(ldar, NB_LDAR)                                                                                                                \
+    DO(stlr_ldar, NB_STLR_LDAR)                                                                                                      \
+    DO(ldapr, NB_LDAPR)                                                                                                              \
+    DO(stlr_ldapr, NB_STLR_LDAPR)
 EVERY(LOOP)
 #define ENTRY(NAME, KIND) [KIND] = NAME,
 static const nb_batch loops[] = {EVERY(ENTRY)};
@@ -58,7 +67,7 @@ int nb_run(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     const int64_t fence = c->parameter[FENCE];
-    if (!NB_FENCE_HERE(fence))
+    if (!nb_fence_here(fence))
         return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE) {
         memset(c->buffer, 0, 64);
@@ -69,7 +78,7 @@ int nb_run(struct nb_thread *t)
     const uint64_t *word = (const uint64_t *)c->buffer;
     if (c->parameter[BEFORE] == STORE && word[0] != t->check)
         t->check = 0; /* the last store is not what was counted */
-    if ((fence == NB_SEQ_CST_STORE || fence == NB_EXCHANGE) && word[1] != t->check)
+    if (nb_fence_stores(fence) && word[1] != t->check)
         t->check = 0;
     return NB_OK;
 }

@@ -43,6 +43,7 @@ struct nb_descriptor {
 /* One entry into a kernel, shared by its threads. The gate's words have lines of their own. */
 struct nb_case {
     uint32_t threads, phase;
+    uint32_t crowded, reserved;              /* crowded: some of the threads share a CPU, so that who waits must let others run */
     uint64_t warmup_ns, window_ns, batch_ns; /* batch_ns: how far apart a thread looks at the clock */
     uint8_t *buffer, *scratch;               /* measured memory; memory for preparation only */
     uint64_t buffer_bytes, scratch_bytes;
@@ -97,9 +98,9 @@ static inline uint64_t nb_now(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* All threads of the case leave together: the last to arrive names a time 5 us ahead (longer than a line takes to
- * reach everybody) and each spins on the clock until then. Released one by one they would hardly overlap. It also clears the gate before,
- * which all have left, so that there is no end to them. */
+/* All threads of the case leave together: the last to arrive names a time ahead (as long as a line takes to reach everybody, who get it
+ * one after the other) and each spins on the clock until then. Released one by one they would hardly overlap. Returns that time, the same
+ * for all; when a thread really left, its own clock says. It also clears the gate before, which all have left, so that there is no end to them. */
 static inline uint64_t nb_gate(struct nb_thread *t)
 {
     struct nb_case *c = t->shared;
@@ -107,10 +108,11 @@ static inline uint64_t nb_gate(struct nb_thread *t)
     t->gates++;
     if (__atomic_add_fetch(&c->arrived, 1, __ATOMIC_ACQ_REL) == c->threads * t->gates) {
         __atomic_store_n(&c->opens[(t->gates - 2) % NB_GATES], 0, __ATOMIC_RELAXED);
-        __atomic_store_n(opens, nb_now() + 5000, __ATOMIC_RELEASE);
+        __atomic_store_n(opens, nb_now() + 5000 + 50 * c->threads, __ATOMIC_RELEASE);
     }
     while (!(at = __atomic_load_n(opens, __ATOMIC_ACQUIRE)))
-        ;
+        if (c->crowded)
+            sched_yield();
     while (nb_now() < at)
         ;
     return at;

@@ -1,7 +1,7 @@
 /* A word that goes to and fro between two threads by compare-and-swap, without any pause: the hop of a cache line. */
 #ifndef NB_HOP_H
 #define NB_HOP_H
-#include <stdint.h>
+#include "nb_atomic.h"
 
 /* This side waits for `next`, answers with the number after it, and so on, `times` times; its partner does the same one number on. */
 static inline void nb_hops(uint64_t *word, uint64_t next, int times)
@@ -10,7 +10,7 @@ static inline void nb_hops(uint64_t *word, uint64_t next, int times)
         uint64_t seen;
         do
             seen = next;
-        while (!__atomic_compare_exchange_n(word, &seen, next + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+        while (!nb_cas(word, &seen, next + 1));
     }
 }
 #endif

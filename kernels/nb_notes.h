@@ -6,8 +6,9 @@
 #define MOST_MS 1024u
 
 struct notes { /* a thread's, in the scratch memory */
-    uint64_t begin_ms, end_ms;
     uint64_t executed[MOST_MS]; /* at the end of each ms since the common start */
+    uint64_t section;           /* multiplies inside, where the clock is read there as well */
+    uint32_t every;             /* operations of which one is stamped */
     uint32_t handovers[NB_BINS];
 };
 
@@ -17,22 +18,16 @@ static inline struct notes *notes(const struct nb_case *c, uint64_t i) { return 
 static inline void nb_note_ends(const struct nb_thread *t, uint64_t before)
 {
     struct notes *own = notes(t->shared, t->index);
-    const uint64_t origin = t->shared->opens[(t->gates - 1) % NB_GATES];
-    own->begin_ms = (t->begin_ns - origin) / 1000000 + 1;
-    own->end_ms = (t->end_ns - origin) / 1000000;
     for (uint64_t ms = 0; ms < MOST_MS; ms++)
         before = own->executed[ms] = own->executed[ms] ? own->executed[ms] : before;
 }
 
-/* Millionths of the mean of Jain's index over windows of `ms` within what all threads share; 0 where there is none. */
-static inline uint64_t nb_fairness(const struct nb_case *c, uint64_t ms)
+/* Millionths of the mean of Jain's index over windows of `ms` from `first` to `last`; 0 where there is none. */
+static inline uint64_t nb_fairness(const struct nb_case *c, uint64_t ms, uint64_t first, uint64_t last)
 {
-    uint64_t first = 0, last = MOST_MS - 1, windows = 0;
+    uint64_t windows = 0;
     double indices = 0;
-    for (uint32_t i = 0; i < c->threads; i++) {
-        first = notes(c, i)->begin_ms > first ? notes(c, i)->begin_ms : first;
-        last = notes(c, i)->end_ms < last ? notes(c, i)->end_ms : last;
-    }
+    last = last < MOST_MS - 1 ? last : MOST_MS - 1;
     for (uint64_t from = first; from + ms < last; from += ms) { /* the last ms is not whole */
         double all = 0, squares = 0;
         for (uint32_t i = 0; i < c->threads; i++) {

@@ -4,64 +4,69 @@
 #include "nb.h"
 #include "nb_locks.h"
 #include "nb_locks_numa.h"
+#include "nb_locks_queue.h"
 #include "nb_locks_rw.h"
 
-#define LINE 256    /* apart: two 128-byte lines, so that no prefetcher couples neighbours */
-#define OWN 4096    /* where the threads' parts begin */
-#define PART_SHIFT 9
-#define PART (1u << PART_SHIFT)
-#define VERSIONS 64u /* of the data, for rcu: the last page of the buffer */
+enum { PRIMITIVE, SECTION, THINK, READS, HOP, PRICE, PART }; /* parameters */
 
-struct data { /* `twin` is twice the counter; the last two only in the stamped window */
-    uint64_t counter, twin, released, holder;
-    uint64_t pad[4];
+/* The measured buffer: HOME parts with what all share, then a part for each thread, node or CPU (which, is the primitive's affair), on its own node. Parts are pages:
+ * memory is bound by pages. */
+#define HOME 3u
+#define VERSIONS (4096u / sizeof(struct data)) /* of the data, for rcu: in the third part */
+
+struct data { /* `twin` is twice the counter; `left` is the counter that a stamped holder left behind, `released` when. Versions of it are lines apart */
+    uint64_t counter, twin, released, left;
+    uint8_t pad[(NB_LINE > 64 ? NB_LINE : 64) - 32];
 };
 
-struct lines { /* the measured buffer, in lines of their own; then the threads' parts */
+struct lines { /* the first two parts */
     struct lock lock;
-    uint8_t pad0[LINE - sizeof(struct lock)];
+    uint8_t pad0[NB_APART - sizeof(struct lock)];
     struct data data;
-    uint8_t pad1[LINE - sizeof(struct data)];
+    uint8_t pad1[NB_APART - sizeof(struct data)];
     uint64_t sequence;
-    uint8_t pad2[LINE - 8];
+    uint8_t pad2[NB_APART - 8];
     struct data *current;
     uint64_t latest;
-    uint8_t pad3[LINE - 16];
+    uint8_t pad3[NB_APART - 16];
     struct clh_node first;
-    uint8_t pad4[LINE - sizeof(struct clh_node)];
+    uint8_t pad4[NB_APART - sizeof(struct clh_node)];
     uint32_t groups;
 };
 
-struct part { /* a thread's, or a node's, or a CPU's */
+struct part {
     uint64_t counter;
-    uint8_t pad0[56];
-    struct clh_own clh;
-    uint8_t pad1[192 - sizeof(struct clh_own)];
+    uint8_t pad0[NB_APART - 8];
     union {
-        struct mcs_node mcs;
-        struct clh_node clh;
-        uint8_t pad[64];
-    } node;
-    uint64_t seen;
-    uint8_t pad2[56];
-    struct cohort cohort;
-    uint8_t pad3[128 - sizeof(struct cohort)];
+        struct queue_node queue;
+        struct clh_own clh;
+        struct word_node word;
+        struct cna_node cna;
+        struct cohort cohort;
+        uint32_t stopped;
+        uint64_t seen;
+        uint8_t pad1[NB_APART];
+    };
+    struct clh_node node; /* CLH's migrate: a thread ends up with the node of another */
 };
-_Static_assert(sizeof(struct part) == PART, "parts are as far apart as Python counts");
+_Static_assert(sizeof(struct lines) <= 8192 && sizeof(struct part) <= 4096, "parts of a page are large enough");
 
-static inline struct part *part(struct lines *at, uint64_t i) { return (struct part *)((uint8_t *)at + OWN + i * PART); }
+static inline uint64_t part_bytes(const struct nb_case *c) { return (uint64_t)c->parameter[PART]; }
+static inline struct part *part(void *at, uint64_t i, uint64_t bytes) { return (struct part *)((uint8_t *)at + (HOME + i) * bytes); }
+static inline uint64_t parts_of(const struct nb_case *c) { return c->buffer_bytes / part_bytes(c) - HOME; }
+static inline struct data *versions(const struct nb_case *c) { return (struct data *)(c->buffer + (HOME - 1) * part_bytes(c)); }
 
 static inline uint64_t cas(uint64_t *counter)
 {
-    uint64_t seen = __atomic_load_n(counter, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(counter, &seen, seen + 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    uint64_t seen = nb_peek(counter);
+    while (!nb_cas_relaxed(counter, &seen, seen + 1))
         ;
     return seen;
 }
 
 static inline uint64_t plain(struct data *d)
 {
-    uint64_t seen = __atomic_load_n(&d->counter, __ATOMIC_RELAXED);
+    uint64_t seen = nb_peek(&d->counter);
     __atomic_store_n(&d->counter, seen + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&d->twin, 2 * (seen + 1), __ATOMIC_RELAXED);
     return seen;
@@ -70,38 +75,36 @@ static inline uint64_t plain(struct data *d)
 /* One word before the section's work, the other after it: they fit if nobody has written meanwhile. */
 static inline uint64_t look(const struct data *d, uint64_t section, uint64_t *torn)
 {
-    const uint64_t seen = __atomic_load_n(&d->counter, __ATOMIC_RELAXED), x = nb_work(seen, section);
-    *torn += __atomic_load_n(&d->twin, __ATOMIC_RELAXED) != 2 * seen;
+    const uint64_t seen = nb_peek(&d->counter), x = nb_work(seen, section);
+    *torn += nb_peek(&d->twin) != 2 * seen;
     return x;
 }
 
 static inline uint64_t own_increment(uint64_t *counter) /* of which nobody else writes */
 {
-    uint64_t seen = *counter;
+    uint64_t seen = nb_peek(counter);
     __atomic_store_n(counter, seen + 1, __ATOMIC_RELAXED);
     return seen;
 }
 
-static inline uint64_t sum(struct lines *at, uint64_t parts)
+static inline uint64_t sum(struct lines *at, uint64_t parts, uint64_t bytes)
 {
-    uint64_t all = __atomic_load_n(&at->data.counter, __ATOMIC_RELAXED);
+    uint64_t all = nb_peek(&at->data.counter);
     for (uint64_t i = 0; i < parts; i++)
-        all += __atomic_load_n(&part(at, i)->counter, __ATOMIC_RELAXED);
+        all += nb_peek(&part(at, i, bytes)->counter);
     return all;
 }
-
-static inline uint64_t parts_of(const struct nb_case *c) { return (c->buffer_bytes - OWN - OWN) / PART; }
 
 /* A new version of the data in place of the current one; whoever holds the lock calls it. Once in half a ring it waits until nobody reads what is written next. */
 static inline uint64_t publish(const struct nb_case *c, struct lines *at)
 {
     const uint64_t next = at->latest + 1;
-    struct data *new = (struct data *)(c->buffer + c->buffer_bytes - OWN) + next % VERSIONS;
+    struct data *new = versions(c) + next % VERSIONS;
     if (next % (VERSIONS / 2) == 0) {
         __atomic_thread_fence(__ATOMIC_SEQ_CST); /* with the one in rcu_back: who comes back sees this version, or is seen */
         for (uint32_t i = 0; i < c->threads; i++) {
-            const uint64_t *seen = &part(at, i)->seen;
-            for (uint64_t s; (s = __atomic_load_n(seen, __ATOMIC_ACQUIRE)) != NB_AWAY && s + VERSIONS / 2 < next;)
+            const uint64_t *seen = &part(at, i, part_bytes(c))->seen;
+            for (uint64_t s; (s = nb_load_acquire(seen)) != NB_AWAY && s + VERSIONS / 2 < next;)
                 nb_relax();
         }
     }
@@ -109,7 +112,7 @@ static inline uint64_t publish(const struct nb_case *c, struct lines *at)
     __atomic_store_n(&new->counter, was + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&new->twin, 2 * (was + 1), __ATOMIC_RELAXED);
     __atomic_store_n(&at->current, new, __ATOMIC_RELEASE);
-    __atomic_store_n(&at->latest, next, __ATOMIC_RELEASE);
+    nb_store_release(&at->latest, next);
     return was;
 }
 #endif

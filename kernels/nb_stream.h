@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include "nb_cpu.h"
 #if defined(__x86_64__) && !defined(NB_PORTABLE)
 #define NB_X86
 #include <immintrin.h>
@@ -165,17 +166,5 @@ static inline nb_stream nb_find_stream(int64_t vector, int64_t stream)
         return nb_streams_sve[stream];
 #endif
     return NULL;
-}
-
-/* Waits until stores past the caches are visible: they are ordered with nothing else. */
-static inline void nb_drain(void)
-{
-#ifdef NB_X86
-    _mm_sfence();
-#elif defined(NB_ARM)
-    __asm__ volatile("dsb ish" : : : "memory"); /* DMB orders and waits for nothing */
-#else
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-#endif
 }
 #endif

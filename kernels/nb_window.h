@@ -134,15 +134,52 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
     t->value[NB_MEAN_PS] = (uint64_t)(nb_mean_batch(t->histogram, batches) * (double)usual * 1000 / NB_FINE);
 }
 
-/* Counts `ns` in one of NB_BINS, 16 per octave. */
-static inline void nb_count(uint32_t *bins, uint64_t ns)
+/* A window for threads that may starve each other: what everybody has done between two times that all share. Each notes its count when it first reads the clock past
+ * the one and past the other, so that what is under way at the begin belongs to before, and at the end to the window. A batch is one operation where that is enough.
+ * Who gets nowhere has done nothing: that is a result, and all go on until the end. Crowds warm up for longer: who left the gate first was alone for a while. */
+static inline uint64_t nb_count_warmup(const struct nb_case *c) { return c->warmup_ns * (1 + c->threads / 64); }
+
+static inline void nb_count_window(struct nb_thread *t, nb_batch batch)
+{
+    const struct nb_case *c = t->shared;
+    const uint64_t begin = nb_gate(t) + nb_count_warmup(c), end = begin + c->window_ns;
+    uint64_t n = 1, before = 0, now = t->end_ns = nb_now();
+    for (int inside = 0; now < end || !inside;) {
+        if (!inside && now >= begin) {
+            inside = 1;
+            before = t->executed;
+            t->cpu_begin = sched_getcpu();
+            t->run_delay_ns = nb_run_delay(t);
+            t->begin_ns = now;
+            continue;
+        }
+        batch(t, n);
+        t->executed += n;
+        t->end_ns = nb_now();
+        const uint64_t took = t->end_ns - now;
+        if (!inside && took < c->batch_ns / 2)
+            n *= 2;
+        else if (took > NB_TOO_LONG * c->batch_ns && n > 1)
+            n /= 2;
+        now = t->end_ns;
+    }
+    t->cpu_end = sched_getcpu();
+    t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
+    t->operations = t->executed - before;
+    t->gaps = 0;
+    t->gap_ns = 0;
+    t->value[NB_BATCH] = n;
+}
+
+/* Counts `ns` in one of NB_BINS, 16 per octave, for so many operations that it stands for. */
+static inline void nb_count(uint32_t *bins, uint64_t ns, uint32_t operations)
 {
     uint32_t bin = (uint32_t)ns;
     if (ns >= 16) {
         uint32_t octave = 63 - (uint32_t)__builtin_clzll(ns);
         bin = (octave - 3) * 16 + (uint32_t)(ns >> (octave - 4) & 15);
     }
-    bins[bin < NB_BINS ? bin : NB_BINS - 1]++;
+    bins[bin < NB_BINS ? bin : NB_BINS - 1] += operations;
 }
 
 /* The middle of a bin. */
@@ -151,9 +188,9 @@ static inline uint64_t nb_bin_ns(uint32_t bin)
     return bin < 16 ? bin : ((uint64_t)(16 + bin % 16) * 2 + 1) << (bin / 16 - 1) >> 1;
 }
 
-static inline void nb_record(struct nb_thread *t, uint64_t ns)
+static inline void nb_record(struct nb_thread *t, uint64_t ns, uint32_t operations)
 {
-    nb_count(t->histogram, ns);
+    nb_count(t->histogram, ns, operations);
     if (ns > t->value[NB_LONGEST])
         t->value[NB_LONGEST] = ns;
 }

@@ -43,7 +43,8 @@ int nb_run(struct nb_thread *t)
     unsigned long nodes[NODES / (8 * sizeof(long))] = {0};
     if (syscall(SYS_get_mempolicy, &mode, nodes, NODES, NULL, 0) || syscall(SYS_set_mempolicy, 0, NULL, 0))
         return NB_UNSUPPORTED;
-    t->begin_ns = nb_gate(t);
+    nb_gate(t);
+    t->begin_ns = nb_now();
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
     t->value[REPAIRED] = t->value[FIRST] = t->executed = 0;

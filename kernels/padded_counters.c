@@ -9,6 +9,7 @@
 
 enum { OPERATION, STRIDE, SPACING, OFFSET, READERS };
 enum { STORE, INCREMENT, ATOMIC_ADD };
+enum { SPACING_DONE = NB_MEAN_PS + 1 }; /* of value[] */
 
 static const struct nb_parameter parameters[] = {
     [OPERATION] = {"operation", "store|increment|atomic_add", "what a thread does to its counter", INCREMENT, 0, 2},
@@ -23,7 +24,7 @@ static const struct nb_metric metrics[] = {
     {"throughput", "operation/s", "operations of all threads that write", NB_HIGHER_IS_BETTER},
     {"fairness", "1", "Jain index of their rates", NB_HIGHER_IS_BETTER},
 };
-NB_DESCRIBE("padded_counters", 2, "counters of several threads at a given distance", parameters, metrics);
+NB_DESCRIBE("padded_counters", 3, "counters of several threads at a given distance", parameters, metrics);
 
 static volatile uint64_t *counter(const struct nb_thread *t)
 {
@@ -53,7 +54,7 @@ static void atomic_add(struct nb_thread *t, uint64_t n)
 {
     uint64_t *p = (uint64_t *)counter(t);
     for (uint64_t i = 0; i < n; i += 64) {
-        NB_TIMES_64(__atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
+        NB_TIMES_64((void)nb_add_relaxed(p, 1);)
     }
 }
 
@@ -83,7 +84,7 @@ static void load(struct nb_thread *t, uint64_t n)
 SPACED(store, *p = ++count; x++;)
 SPACED(increment, x = *p; *p = x + 1;)
 SPACED(load, x += *p;)
-SPACED(atomic_add, x = __atomic_fetch_add(p, 1, __ATOMIC_RELAXED);)
+SPACED(atomic_add, x = nb_add_relaxed((uint64_t *)p, 1);)
 
 int nb_run(struct nb_thread *t)
 {
@@ -97,6 +98,7 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     }
     nb_window(t, (c->parameter[SPACING] ? spaced : plain)[reads ? READ : c->parameter[OPERATION]]);
+    t->value[SPACING_DONE] = (uint64_t)c->parameter[SPACING];
     nb_gate(t);
     t->check = *counter(t);
     return NB_OK;

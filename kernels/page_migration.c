@@ -38,7 +38,8 @@ int nb_run(struct nb_thread *t)
         return nb_pages_move(&pages, to) || nb_pages_move(&pages, from) ? NB_UNSUPPORTED : NB_OK;
     }
     uint64_t moved = 0, spent = 0, end;
-    t->begin_ns = nb_gate(t);
+    nb_gate(t);
+    t->begin_ns = nb_now();
     end = t->begin_ns + c->window_ns;
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);

@@ -20,7 +20,7 @@ static const struct nb_metric metrics[] = {
     {"publish_time", "ns", "from one published object to the next, in the writer", NB_LOWER_IS_BETTER},
     {"read_time", "ns", "of one look at the pointer and the object behind it, in one reader", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("publication", 1, "a pointer from one thread to others", parameters, metrics);
+NB_DESCRIBE("publication", 2, "a pointer from one thread to others", parameters, metrics);
 
 #define OBJECTS 256u
 #define WORDS 4
@@ -31,8 +31,8 @@ struct object { /* a line */
 };
 
 struct shared {
-    struct object *current;
-    uint8_t pad0[LINE - sizeof(void *)];
+    uint64_t current; /* the address of an object */
+    uint8_t pad0[LINE - sizeof(uint64_t)];
     union {
         pthread_mutex_t mutex;
         uint64_t sequence;
@@ -56,58 +56,60 @@ static inline uint64_t word(uint64_t number, unsigned k) { return number * (2 * 
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE void put(struct shared *s, struct object *next, int method)
+INLINE void put(struct shared *s, struct object *o, int method)
 {
+    const uint64_t next = (uint64_t)(uintptr_t)o;
     if (method == RELAXED_FENCE) {
-        __atomic_thread_fence(__ATOMIC_RELEASE);
-        __atomic_store_n(&s->current, next, __ATOMIC_RELAXED);
+        nb_release_fence();
+        nb_store_relaxed(&s->current, next);
     } else if (method == RELEASE_ACQUIRE) {
-        __atomic_store_n(&s->current, next, __ATOMIC_RELEASE);
+        nb_store_release(&s->current, next);
     } else if (method == SEQ_CST_EXCHANGE) {
-        (void)__atomic_exchange_n(&s->current, next, __ATOMIC_SEQ_CST);
+        (void)nb_swap(&s->current, next);
     } else if (method == MUTEX) {
         pthread_mutex_lock(&s->lock.mutex);
-        __atomic_store_n(&s->current, next, __ATOMIC_RELAXED);
+        nb_store_relaxed(&s->current, next);
         pthread_mutex_unlock(&s->lock.mutex);
     } else { /* odd while it writes (Boehm 2012, "Can seqlocks get along with programming language memory models?") */
-        __atomic_store_n(&s->lock.sequence, s->lock.sequence + 1, __ATOMIC_RELAXED);
-        __atomic_thread_fence(__ATOMIC_RELEASE);
-        __atomic_store_n(&s->current, next, __ATOMIC_RELAXED);
-        __atomic_store_n(&s->lock.sequence, s->lock.sequence + 1, __ATOMIC_RELEASE);
+        const uint64_t before = nb_load_relaxed(&s->lock.sequence);
+        nb_store_relaxed(&s->lock.sequence, before + 1);
+        nb_release_fence();
+        nb_store_relaxed(&s->current, next);
+        nb_store_release(&s->lock.sequence, before + 2);
     }
 }
 
-INLINE struct object *get(struct shared *s, int method)
+INLINE const struct object *get(struct shared *s, int method)
 {
-    struct object *found;
+    uint64_t found;
     if (method == RELAXED_FENCE) {
-        found = __atomic_load_n(&s->current, __ATOMIC_RELAXED);
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        found = nb_load_relaxed(&s->current);
+        nb_acquire_fence();
     } else if (method == RELEASE_ACQUIRE) {
-        found = __atomic_load_n(&s->current, __ATOMIC_ACQUIRE);
+        found = nb_load_acquire(&s->current);
     } else if (method == SEQ_CST_EXCHANGE) {
-        found = __atomic_load_n(&s->current, __ATOMIC_SEQ_CST);
+        found = nb_load(&s->current);
     } else if (method == MUTEX) {
         pthread_mutex_lock(&s->lock.mutex);
-        found = __atomic_load_n(&s->current, __ATOMIC_RELAXED);
+        found = nb_load_relaxed(&s->current);
         pthread_mutex_unlock(&s->lock.mutex);
     } else {
         uint64_t before, after;
         do {
-            before = __atomic_load_n(&s->lock.sequence, __ATOMIC_ACQUIRE);
-            found = __atomic_load_n(&s->current, __ATOMIC_RELAXED);
-            __atomic_thread_fence(__ATOMIC_ACQUIRE);
-            after = __atomic_load_n(&s->lock.sequence, __ATOMIC_RELAXED);
+            before = nb_load_acquire(&s->lock.sequence);
+            found = nb_load_relaxed(&s->current);
+            nb_acquire_fence();
+            after = nb_load_relaxed(&s->lock.sequence);
         } while (before != after || before & 1);
     }
-    return found;
+    return (const struct object *)(uintptr_t)found;
 }
 
 /* Waits until no reader needs an object of the half of the ring that is written next. */
 static void wait_for_readers(const struct nb_case *c, uint64_t number)
 {
     for (uint32_t i = 1; i < c->threads; i++)
-        while (__atomic_load_n(seen(c, i), __ATOMIC_ACQUIRE) + OBJECTS / 2 < number)
+        while (nb_load_acquire(seen(c, i)) + OBJECTS / 2 < number)
             nb_relax();
 }
 
@@ -123,7 +125,7 @@ INLINE void write_objects(struct nb_thread *t, uint64_t n, int method)
             wait_for_readers(c, number);
         struct object *o = (struct object *)((uint8_t *)object(c, number) + (x & nothing));
         for (unsigned k = 0; k < WORDS; k++)
-            __atomic_store_n(&o->word[k], word(number, k), __ATOMIC_RELAXED);
+            nb_store_relaxed(&o->word[k], word(number, k));
         put(s, o, method);
         x = nb_work(number, spacing);
     }
@@ -137,13 +139,13 @@ INLINE void read_objects(struct nb_thread *t, uint64_t n, int method)
     uint64_t *told = seen(t->shared, t->index), last = t->cursor, right = t->check;
     for (; n; n--) {
         const struct object *o = get(s, method);
-        const uint64_t number = __atomic_load_n(&o->word[0], __ATOMIC_RELAXED);
+        const uint64_t number = nb_load_relaxed(&o->word[0]);
         uint64_t wrong = number < last;
         for (unsigned k = 1; k < WORDS; k++)
-            wrong |= __atomic_load_n(&o->word[k], __ATOMIC_RELAXED) ^ word(number, k);
+            wrong |= nb_load_relaxed(&o->word[k]) ^ word(number, k);
         right += !wrong;
         last = number;
-        __atomic_store_n(told, number, __ATOMIC_RELEASE);
+        nb_store_release(told, number);
     }
     t->cursor = last;
     t->check = right;
@@ -167,7 +169,7 @@ static int prepare(struct nb_thread *t)
     if (t->index == 0) {
         struct shared *s = (struct shared *)c->buffer;
         memset(c->buffer, 0, c->buffer_bytes); /* all of the ring: what was never touched is on no node, and cannot be proven */
-        s->current = object(c, 0) - 1;
+        s->current = (uint64_t)(uintptr_t)(object(c, 0) - 1);
         if (c->parameter[METHOD] == MUTEX)
             pthread_mutex_init(&s->lock.mutex, NULL);
     }
@@ -183,11 +185,11 @@ int nb_run(struct nb_thread *t)
         return prepare(t);
     if (t->index == 0) {
         nb_window(t, writers[c->parameter[METHOD]]);
-        t->check = ((struct shared *)c->buffer)->current->word[0];
+        t->check = ((const struct object *)(uintptr_t)((struct shared *)c->buffer)->current)->word[0];
         return NB_OK;
     }
     *seen(c, t->index) = t->cursor;
     nb_window(t, readers[c->parameter[METHOD]]);
-    __atomic_store_n(seen(c, t->index), UINT64_MAX - OBJECTS, __ATOMIC_RELEASE); /* it reads no more: the writer need not wait */
+    nb_store_release(seen(c, t->index), UINT64_MAX - OBJECTS); /* it reads no more: the writer need not wait */
     return NB_OK;
 }

@@ -5,11 +5,13 @@
  * operation that finds another, or leaves another than it must, is seen in the check value. */
 #include "nb.h"
 #include "nb_cpu.h"
-#include "nb_fence.h"
+#include "nb_clock.h"
 #include "nb_window.h"
 
 enum { OPERATION, STATE, SEED };
 enum { LOAD, STORE, STORE_DRAINED, CAS, ADD, SWAP };
+enum { LATENCY_PS, CLOCK_PS, STEP, ROUND_PS, COUNTED, SIZE }; /* value[]: two readings; the clock's step in ns; the mean round, of so
+                                                                  * many; lines of one */
 enum { MODIFIED, EXCLUSIVE, SHARED, OWNED, INVALID };
 
 static const struct nb_parameter parameters[] = {
@@ -19,18 +21,19 @@ static const struct nb_parameter parameters[] = {
     [SEED] = {"seed", NULL, "of the order of the lines", 1, 0, INT64_MAX},
 };
 static const struct nb_metric metrics[] = {
-    {"latency", "ns", "of one operation: median over rounds", NB_LOWER_IS_BETTER},
+    {"latency", "ns", "of one operation: mean over the rounds that nothing interrupted", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("single_operations", 1, "operations on lines in a prepared state", parameters, metrics);
+NB_DESCRIBE("single_operations", 2, "operations on lines in a prepared state", parameters, metrics);
 
-#define LINES 128u /* twice as many as a first cache has sets, so that they stay in it; enough for a clock of 10 ns */
-#define APART 192u /* bytes: three lines, so that the lines use all sets and none is the neighbour of another in its pair */
+#define LINES (NB_LINE > 128 ? 16384u / NB_LINE : 128u) /* 128, and 16 KiB at most: they stay in a first cache, a few in each of its sets */
+#define APART (NB_APART + NB_LINE)                     /* bytes, an odd number of lines: they use all sets, and none is brought along with another */
 #define CONTROL (LINES * APART)
 #define MOST_ROUNDS 4096u
 #define CLOCK_READS 64
+#define CLOCK_BLOCKS 15
 
 struct control { /* two rounds' numbers, on lines of their own: prepared by the holder, finished by the measuring thread */
-    uint64_t prepared, pad0[31], finished, pad1[31];
+    uint64_t prepared, pad0[NB_APART / 8 - 1], finished, pad1[NB_APART / 8 - 1];
 };
 
 static uint64_t *line(const struct nb_case *c, uint32_t number) { return (uint64_t *)(c->buffer + number * APART); }
@@ -38,14 +41,14 @@ static uint64_t *line(const struct nb_case *c, uint32_t number) { return (uint64
 static void write_all(const struct nb_case *c, uint64_t stamp)
 {
     for (uint32_t i = 0; i < LINES; i++)
-        __atomic_store_n(line(c, i), stamp, __ATOMIC_RELAXED);
+        nb_store_relaxed(line(c, i), stamp);
 }
 
 static uint64_t read_all(const struct nb_case *c)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < LINES; i++)
-        sum += __atomic_load_n(line(c, i), __ATOMIC_RELAXED);
+        sum += nb_load_relaxed(line(c, i));
     NB_OPAQUE(sum);
     return sum;
 }
@@ -64,35 +67,35 @@ static void hold(const struct nb_case *c, uint64_t stamp)
         read_all(c);
 }
 
-/* One operation on each line. `nothing` is zero, but only the processor finds out: the address waits for the result before. The last one of the
- * stores waits until all of them are visible. */
+/* One operation on each line. `nothing` is zero, but only the processor finds out: the address waits for the result before, and behind a drain everything
+ * does. The last one of the stores waits until all of them are visible. */
 static uint64_t operate(const struct nb_case *c, const uint32_t *order, uint64_t stamp)
 {
-    uint64_t nothing = 0, x = 0, sum = 0, own = 0;
+    uint64_t nothing = 0, x = 0, sum = 0, base = (uint64_t)(uintptr_t)c->buffer;
     NB_OPAQUE(nothing);
 #define EACH(OP)                                                                                                                     \
     for (uint32_t i = 0; i < LINES; i++) {                                                                                           \
-        uint64_t *p = (uint64_t *)((uint8_t *)c->buffer + order[i] + (x & nothing));                                                 \
+        uint64_t *p = (uint64_t *)(uintptr_t)(base + order[i] + (x & nothing));                                                      \
         OP;                                                                                                                          \
         sum += x;                                                                                                                    \
     }                                                                                                                                \
     break;
     switch (c->parameter[OPERATION]) {
     case LOAD:
-        EACH(x = __atomic_load_n(p, __ATOMIC_RELAXED))
+        EACH(x = nb_load_relaxed(p))
     case STORE:
-        EACH(__atomic_store_n(p, stamp + 1, __ATOMIC_RELAXED))
+        EACH(nb_store_relaxed(p, stamp + 1))
     case STORE_DRAINED:
-        EACH(__atomic_store_n(p, stamp + 1, __ATOMIC_RELAXED); x = nb_drained(&own))
+        EACH(nb_store_relaxed(p, stamp + 1); nb_drain())
     case CAS:
-        EACH(x = stamp; __atomic_compare_exchange_n(p, &x, stamp + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        EACH(x = stamp; nb_cas(p, &x, stamp + 1))
     case ADD:
-        EACH(x = __atomic_fetch_add(p, 1, __ATOMIC_SEQ_CST))
+        EACH(x = nb_add(p, 1))
     default:
-        EACH(x = __atomic_exchange_n(p, stamp + 1, __ATOMIC_SEQ_CST))
+        EACH(x = nb_swap(p, stamp + 1))
     }
     if (c->parameter[OPERATION] == STORE)
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        nb_drain();
     return sum;
 }
 
@@ -118,27 +121,44 @@ static uint32_t median(uint32_t *took, uint64_t n)
     return took[(n - 1) / 2];
 }
 
-/* ns between two readings of the clock that have nothing between them. */
-static uint32_t clock_cost(void)
+/* ps between two readings of the clock that have nothing between them but, for stores, the drain. */
+static uint64_t clock_cost(int64_t operation)
 {
-    uint32_t took[CLOCK_READS];
-    for (int i = 0; i < CLOCK_READS; i++) {
-        uint64_t before = nb_now();
+    uint32_t took[CLOCK_BLOCKS];
+    for (int i = 0; i < CLOCK_BLOCKS; i++) {
+        const uint64_t before = nb_now();
+        for (int k = 0; k < CLOCK_READS; k++) {
+            if (operation == STORE)
+                nb_drain();
+            NB_OPAQUE(k);
+            (void)nb_now();
+        }
         took[i] = (uint32_t)(nb_now() - before);
     }
-    return median(took, CLOCK_READS);
+    return median(took, CLOCK_BLOCKS) * 1000ull / (CLOCK_READS + 1);
+}
+
+/* ps of the mean round without those that took twice as long as the median one: the mean, since a clock whose steps are longer than a round tells it by how
+ * many of them saw a step. `counted`: how many are in it. */
+static uint64_t usual_round(uint32_t *took, uint64_t n, uint64_t step, uint64_t *counted)
+{
+    const uint64_t most = 2 * (median(took, n) + step);
+    uint64_t sum = 0;
+    for (*counted = 0; *counted < n && took[*counted] <= most; ++*counted)
+        sum += took[*counted];
+    return sum * 1000 / *counted;
 }
 
 static void serve(struct nb_thread *t, struct control *control, uint64_t round)
 {
     for (;; round++) {
         uint64_t finished;
-        while ((finished = __atomic_load_n(&control->finished, __ATOMIC_ACQUIRE)) / 2 < round)
+        while ((finished = nb_load_acquire(&control->finished)) / 2 < round)
             ;
         if (finished & 1)
             break;
         hold(t->shared, 2 * (round + 1));
-        __atomic_store_n(&control->prepared, round + 1, __ATOMIC_RELEASE);
+        nb_store_release(&control->prepared, round + 1);
         t->executed += LINES;
     }
 }
@@ -164,11 +184,12 @@ int nb_run(struct nb_thread *t)
     for (uint32_t i = 0; i < LINES; i++)
         order[i] = i * APART;
     if (t->index == 0)
-        __atomic_store_n(&control->finished, 2 * round, __ATOMIC_RELEASE);
-    t->begin_ns = nb_gate(t);
+        nb_store_release(&control->finished, 2 * round);
+    const uint64_t clock = clock_cost(c->parameter[OPERATION]), step = nb_clock_step();
+    nb_gate(t);
+    t->begin_ns = nb_now();
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
-    const uint32_t clock = clock_cost();
     if (t->index == 1)
         serve(t, control, round);
     for (int last = t->index == 1; !last;) {
@@ -176,17 +197,17 @@ int nb_run(struct nb_thread *t)
         shuffle(order, &random);
         if (alone)
             hold(c, stamp);
-        while (!alone && __atomic_load_n(&control->prepared, __ATOMIC_ACQUIRE) != round + 1)
+        while (!alone && nb_load_acquire(&control->prepared) != round + 1)
             ;
         if (state == SHARED || state == OWNED)
             read_all(c);
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        nb_drain();
         uint64_t before = nb_now(), seen = operate(c, order, stamp), after = nb_now();
         took[rounds++] = (uint32_t)(after - before);
         t->check += seen + read_all(c);
         round++;
         last = after >= t->begin_ns + c->window_ns || rounds == MOST_ROUNDS;
-        __atomic_store_n(&control->finished, 2 * round + (uint64_t)last, __ATOMIC_RELEASE);
+        nb_store_release(&control->finished, 2 * round + (uint64_t)last);
     }
     t->end_ns = nb_now();
     t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
@@ -197,8 +218,11 @@ int nb_run(struct nb_thread *t)
     }
     t->operations = rounds * LINES;
     t->executed += t->operations;
-    const uint32_t all = median(took, rounds);
-    t->value[0] = (all > clock ? all - clock : 0) * 1000ull / LINES; /* ps */
-    t->value[1] = clock;
+    const uint64_t all = usual_round(took, rounds, step, &t->value[COUNTED]);
+    t->value[LATENCY_PS] = (all > clock ? all - clock : 0) / LINES;
+    t->value[CLOCK_PS] = clock;
+    t->value[STEP] = step;
+    t->value[ROUND_PS] = all;
+    t->value[SIZE] = LINES;
     return NB_OK;
 }

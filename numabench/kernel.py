@@ -68,6 +68,8 @@ class CaseBlock(c.Structure):
     _fields_ = [
         ("threads", c.c_uint32),
         ("phase", c.c_uint32),
+        ("crowded", c.c_uint32),
+        ("reserved", c.c_uint32),
         ("warmup_ns", c.c_uint64),
         ("window_ns", c.c_uint64),
         ("batch_ns", c.c_uint64),

@@ -67,7 +67,7 @@ DEFECTS = {
     "missing-pin": Defect(
         summary="threads are not pinned: each runs where the scheduler puts it among the CPUs that numactl allows",
         mistake=(
-            ("numabench/measure/crew.py", "            pin_thread(self._wanted[member])\n", "            pass\n"),
+            ("kernels/crew.c", "    m->error = pin(m->wanted);\n", "    m->error = 0;\n"),
             (
                 "numabench/host/placement.py",
                 "f\"--physcpubind={','.join(map(str, sorted(cpus)))}\", ",

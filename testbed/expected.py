@@ -90,11 +90,10 @@ def hop(machine: Machine, a: int, b: int) -> float:
 
 
 def single_operation(machine: Machine, kind: str, cpu: int, holder: int | None = None) -> float:
-    """One operation on a line that `holder`, or the CPU itself, has modified. The next address waits for it: from a table at hand, and after an
-    atomic operation also from the buffer's own address, which compilers then look up anew."""
+    """One operation on a line that `holder`, or the CPU itself, has modified. The next address, from a table at hand, waits for it."""
     timing = machine.timing
     reach = timing.hit if holder is None else timing.core_to_core[cpu][holder]
-    own = timing.atomic + timing.hit if kind == ATOMIC else 0.0
+    own = timing.atomic if kind == ATOMIC else 0.0
     return OPERATION_INSTRUCTIONS * timing.instruction + timing.hit + own + reach
 
 

@@ -41,7 +41,7 @@ CORES = (
     *("run", "core_to_core", "single_operations", "--set", "operation=cas,load,add", "--set", "state=modified"),
     *("--window", "1ms", "--budget", "20m", "--processes", "1"),
 )
-KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "single_operations", "sentinel")
+KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "single_operations", "sentinel", "crew")
 LINES = (64, 128)  # bytes for which they are compiled: what numabench finds on the machines that come with the testbed
 TIMEOUT = 900.0
 SLOWER = 1.1  # what the comparison has to find

@@ -41,7 +41,7 @@ HIDDEN = {
 SIGNS = {"kubernetes": {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}}
 NAMES = (*FILTERS, *HIDDEN, "bare_path")  # bare_path: nothing but a compiler in PATH
 
-HIDING = '''
+HIDING = """
 import builtins, errno, io, os
 _hidden = tuple(os.environ["HIDDEN_PATHS"].split(":"))
 def _hiding(real):
@@ -52,7 +52,7 @@ def _hiding(real):
     return call
 builtins.open = io.open = _hiding(builtins.open)
 os.open, os.listdir, os.stat = _hiding(os.open), _hiding(os.listdir), _hiding(os.stat)
-'''
+"""
 
 
 def refuse(calls: tuple[str, ...], answer: int) -> None:

@@ -36,6 +36,7 @@ def job(cost: int, step: int = 1) -> Job:
         benchmark="numabench.benchmarks.memory_latency",
         kernel=kernel,
         sentinel=sentinel,
+        crew=str(abi.build("crew").target),
         cases=(case,),
         home=None,
         parent=os.getpid(),
@@ -78,13 +79,13 @@ def test_the_worst_clock_is_refused():
 def test_a_process_measures_its_clock_and_sizes_batches_by_it(events, monkeypatch, cost, step):
     """Counted, not timed: what the kernel is told, and how many batches it made of its window."""
     told = []
-    enter = worker_module.Crew.enter
+    follow = worker_module.Crew.follow
 
-    def watched(crew, kernel, phase, members, *more):
-        told.append((kernel.name, phase, crew.case.batch_ns, crew.case.window_ns))
-        return enter(crew, kernel, phase, members, *more)
+    def watched(crew, steps):
+        told.extend((step.kernel.name, step.case.phase, step.case.batch_ns, step.case.window_ns) for step in steps)
+        return follow(crew, steps)
 
-    monkeypatch.setattr(worker_module.Crew, "enter", watched)
+    monkeypatch.setattr(worker_module.Crew, "follow", watched)
     worker = Worker(job(cost, step))
     worker.run()
     samples = [event.sample for event in events if hasattr(event, "sample")]

@@ -275,6 +275,26 @@ def test_the_clock_binds_one_machine_and_is_shown_between_machines():
     assert between.exit_code == 0 and between.differs == [("toy_latency method clock", "monotonic", "tsc")]
 
 
+def test_two_variants_of_one_architecture_are_two_methods():
+    """LSE and LL/SC differ several-fold under contention; what another architecture has is shown, and an older log does not say."""
+
+    def made_of(log, instructions: str | None):
+        return with_records(log, method={"clock": "monotonic"} | ({"instructions": instructions} if instructions else {}))
+
+    pairs, lse, x86 = "aarch64: LL/SC", "aarch64: LSE", "x86-64: lock prefix"
+    for alias in ("toy", "other"):
+        base, said = made_of(small(), pairs), made_of(small(alias, seed=1), lse)
+        result = compare(base, said)
+        assert result.exit_code == 4 and reason_codes(result.refused[0][1]) == ["method"]
+        assert result.refused[0][1] == f"method: instructions={pairs} against instructions={lse}"
+        mixed = merged(made_of(small(alias, seed=1), pairs), made_of(small(alias, seed=2), lse))
+        assert compare(base, mixed).exit_code == 4
+        for fine in (pairs, x86, None):
+            assert compare(base, made_of(small(alias, seed=1), fine)).exit_code == 0
+    shown = compare(made_of(small(), x86), made_of(small("other", seed=1), lse)).differs
+    assert shown == [("toy_latency method instructions", x86, lse)]
+
+
 def test_a_side_that_mixes_versions_is_refused():
     mixed = merged(with_kernel(small()), with_kernel(small(seed=1), version=2))
     result = compare(mixed, mixed)

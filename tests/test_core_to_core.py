@@ -114,7 +114,7 @@ def expand(sweep: dict) -> list[dict]:
 def test_check_values_and_metrics():
     threads = [
         SimpleNamespace(check=6400, executed=6400, value=[50_000 + 100 * line for line in range(16)]),
-        SimpleNamespace(check=6400, executed=6400, value=[50_700, 61_000] + [0] * 14),
+        SimpleNamespace(check=6400, executed=6400, value=[50_700, 61_000, 16] + [0] * 13),
     ]
     found = SimpleNamespace(threads=threads)
     assert BENCHMARK.check(point(0, 1), found) == ""

@@ -62,6 +62,7 @@ def job(
         home=node,
         parent=os.getpid(),
         sentinel=str(abi.build("sentinel").target),
+        crew=str(abi.build("crew").target),
         timing=Timing(window=0.002, samples=samples),
         spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
         until=until,
@@ -104,7 +105,7 @@ def test_more_threads_than_cpus_are_measured_and_not_called_disturbed():
         "threads": 2,
         "placement": "oversubscribed",
     }
-    work = job("contention", parameters, cpus=CPUS[:1] * 2, size=16384, scratch=2 * 11264, samples=1)
+    work = job("contention", parameters, cpus=CPUS[:1] * 2, size=1 << 16, scratch=2 * 11264, samples=1)
     outcome = execute(work)
     assert outcome.failure == "" and len(outcome.samples) == 1
     (sample,) = outcome.samples

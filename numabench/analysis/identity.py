@@ -17,8 +17,9 @@ from ..runlog.read import RunLog
 Difference = tuple[str, str, str]  # what, in base, in new
 
 #: A method's entries that belong to the machine rather than to the quantity that is measured.
-MACHINE_BOUND_METHOD = frozenset(("clock", "clock_source", "clocksource"))
-MACHINE_BOUND_FACTS = MACHINE_BOUND_METHOD
+MACHINE_BOUND_FACTS = frozenset(("clock", "clock_source", "clocksource"))
+INSTRUCTIONS = "instructions"  # what atomic operations are made of: `architecture: variant`
+MACHINE_BOUND_METHOD = MACHINE_BOUND_FACTS | {INSTRUCTIONS}
 #: Facts of a machine that never say what it is: names, digests of facts shown one by one, and what changes by itself.
 NOT_IDENTITY = frozenset(
     (
@@ -148,7 +149,7 @@ def refusals(base: RunLog, new: RunLog) -> list[tuple[str, str]]:
             _disagreement(key, [_quantity(b)[key] for b in left], [_quantity(b)[key] for b in right])
             for key in _quantity(left[0])
         ]
-        found += _metric_disagreements(left, right)
+        found += [*_metric_disagreements(left, right), _instructions_disagreement(left, right)]
         for machine in sorted(shared_machines):
             bound = [
                 [_bound_facts(log, b) for b in side if _machine_of(log, b) == machine]
@@ -182,6 +183,22 @@ def _metric_disagreements(left: list[BenchmarkRecord], right: list[BenchmarkReco
     return found
 
 
+def _instructions_disagreement(left: list[BenchmarkRecord], right: list[BenchmarkRecord]) -> str | None:
+    """Two variants of one architecture are two methods; what two architectures have is theirs, and a log that does not say is not held against."""
+    sides: list[dict[str, set[str]]] = [{}, {}]
+    for side, records in zip(sides, (left, right), strict=True):
+        for said in (str(b.method[INSTRUCTIONS]) for b in records if INSTRUCTIONS in b.method):
+            side.setdefault(said.partition(":")[0], set()).add(said)
+    unlike = [name for name in sorted({*sides[0]} & {*sides[1]}) if len(sides[0][name] | sides[1][name]) > 1]
+    found = (
+        _disagreement(
+            "method", [{INSTRUCTIONS: v} for v in sorted(sides[0][name])], [{INSTRUCTIONS: v} for v in sorted(sides[1][name])]
+        )
+        for name in unlike
+    )
+    return next(found, None)
+
+
 def _machine_of(log: RunLog, benchmark: BenchmarkRecord) -> str:
     return next((str(h.machine.get("id", "unknown")) for h in log.headers if h.run == benchmark.run), "unknown")
 
@@ -189,6 +206,7 @@ def _machine_of(log: RunLog, benchmark: BenchmarkRecord) -> str:
 def _bound_facts(log: RunLog, benchmark: BenchmarkRecord) -> dict[str, Any]:
     """What one machine must keep for two of its own results to be comparable."""
     facts = {**_kernel_facts(benchmark.kernel), **_bound_method(benchmark)}
+    facts.pop(f"method {INSTRUCTIONS}", None)  # unlike ones are refused on all machines, and a log need not name them
     for header in log.headers:
         if header.run == benchmark.run:
             facts |= {k: v for k, v in flatten(header.machine).items() if k.rsplit(".", 1)[-1] in MACHINE_BOUND_FACTS}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..host.topology import Topology
 
 ENTRY_POINTS = "numabench.benchmarks"
+MOST_LINE_BYTES = 1024  # of the lines that kernels are compiled for (measure/transfer_unit.py)
 ALONE = "alone"  # placement of a single thread
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
@@ -129,6 +130,7 @@ class Benchmark(ABC):
     kernel_folder: ClassVar[Path | None] = None  # of a plug-in's C files, with a copy of the headers; None: numabench's own
     rank: ClassVar[int] = 100  # where it stands in lists and reports; equal ones by name
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
+    judges_overlap: ClassVar[bool] = True  # threads must begin and end together (not where two common times are counted between)
     judges_clock: ClassVar[bool] = True  # a clock that changes disturbs (not where outcomes are counted, and not times)
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
@@ -220,6 +222,10 @@ class Benchmark(ABC):
     def physics(self, parameters: Parameters, metrics: dict[str, float]) -> str:
         """What cannot be; empty when nothing contradicts physics."""
         return ""
+
+    def doubts(self, parameters: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
+        """Further reasons why a sample is not valid, by what the sentinels found around it for instance."""
+        return []
 
     def contradictions(
         self, found: list[tuple[Parameters, dict[str, float]]], topology: Topology

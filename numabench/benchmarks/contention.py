@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..kernel import BINS, LONGEST_SLOT, histogram_quantile
 from ..model import Answer, Axis, Contrast, View
 from . import (
@@ -29,18 +31,23 @@ PRIMITIVES = (
     "mutex",
     "mutex_adaptive",
     "spin_ttas",
+    "spin_backoff",
     "ticket",
     "mcs",
     "clh",
+    "qspinlock",
     "futex",
+    "word_lock",
     "hbo",
     "cohort",
+    "cna",
     "rwlock",
     "rw_spin",
     "seqlock",
     "rcu",
 )
-EXCLUSIVE = ("mutex", "mutex_adaptive", "spin_ttas", "ticket", "mcs", "clh", "futex", "hbo", "cohort")
+EXCLUSIVE = PRIMITIVES[PRIMITIVES.index("mutex") : PRIMITIVES.index("rwlock")]
+OF_NODES = ("atomic_add_per_node", "hbo", "cohort")  # whose records are nodes' and not threads'
 FOR_READERS = ("rwlock", "rw_spin", "seqlock", "rcu")
 LOCKS = (*EXCLUSIVE, *FOR_READERS)
 #: What the profiles measure without reads: locks for readers are then a detour, and two of a kind tell no more.
@@ -49,6 +56,7 @@ READ_SHARES = (0, 50, 90, 99)
 SLEEPING_AND_SPINNING = (
     "mutex",
     "mutex_adaptive",
+    "word_lock",
     "spin_ttas",
     "ticket",
     "mcs",
@@ -60,9 +68,14 @@ CROWDED_STRETCH = 8.0  # windows of 200 ms hold some fifty time slices
 CROSSED = (("mutex", "mcs"), ("mutex", "ticket"), ("spin_ttas", "mcs"))  # pairs of which the answer flips with the section
 SECTIONS = (0, 40, 100, 400)  # ns; the uncontended mutex costs 5-10, a hop 10-130
 THINKS = (0, 200)
-OWN, PART, VERSIONS = 4096, 512, 4096  # layout of the measured buffer, as in kernels/contention.c
+HOME = 3  # parts of the measured memory that all share, before those of threads, nodes or CPUs (kernels/nb_protected.h)
+PART = os.sysconf("SC_PAGESIZE")  # memory is bound by pages
 NOTES = 11 * 1024  # bytes of each thread's notes, at least
 TORN_SLOT, FAIRNESS_SLOT, HANDOVER_SLOT = 6, 7, 11  # of `value`
+STAMPS_SLOT, CLOCK_SLOT, STAMPED_SLOT, WINDOW_SLOT = 12, 13, 14, 15
+CROWD = 64  # threads from which on windows grow with them: at 100 ns each, every thread has its turn some 2,000 times in 15 ms
+UNKNOWN_HOP = 50e-9  # s, where there is no second CPU to measure one
+LEAST_STAMPS = 1000  # of which a 99.9th percentile can be told
 FAIRNESS = ("fairness_1ms", "fairness_10ms", "fairness_100ms", "fairness_1s")
 
 
@@ -161,15 +174,22 @@ class Contention(Benchmark):
             where={"threads": 2, "think_time": 0, "read_share": 0, "critical_section": 100},
         ),
     )
-    method = {"window": "plain, then a quarter of it stamped", "delay": "dependent multiplies calibrated in place"}
+    method = {
+        "window": "between two common times, then a quarter of it with few operations stamped",
+        "delay": "dependent multiplies calibrated in place",
+        "memory": "what all share on the first thread's node, records on the node of their thread, node or CPU",
+    }
     notes = (
         "Atomic updates do the section's work unprotected and in parallel, as code without a lock does.",
         "atomic_add_sharded gives every thread a counter of its own, atomic_add_per_node one to each NUMA node; the sum is taken once at the end.",
         "Work inside and between is dependent multiplies, calibrated on the pinned CPU before each case; section_ns and think_ns "
         "of each sample in the run log are what was achieved.",
-        "Waits come from a second window in which each operation is stamped; throughput comes from the first, which has no stamps.",
+        "Waits come from a second window in which so few operations are stamped that the clock takes 3 % at most; throughput comes from "
+        "the first, which has no stamps. stamped_ratio of each sample in the run log holds the two against each other.",
+        "Throughput counts what all threads did between two common times: a thread that gets nowhere has done nothing, which is a result.",
     )
     judges_gaps = False  # a sleeping waiter is what a mutex does
+    judges_overlap = False  # all are counted between the same two times
     may_sleep = True
     windows = 1.25  # the stamped one is a quarter
     needs_work = True
@@ -223,12 +243,25 @@ class Contention(Benchmark):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], p["threads"])
-        return cpus and Placement(
+        if not cpus:
+            return None
+        home = memory_node(topology, topology.node_of(cpus[0]))
+        owners = [memory_node(topology, node) for node in self.owners(p["primitive"], cpus, topology)]
+        nodes = (*[home] * HOME, *(home if node is None else node for node in owners))
+        return Placement(
             cpus=cpus,
-            node=memory_node(topology, topology.node_of(cpus[0])),
-            size=OWN + PART * max(p["threads"], max(topology.cpus) + 1) + VERSIONS,  # a part for each thread and for each CPU
+            node=home,
+            size=PART * len(nodes),
+            parts=nodes if len(set(nodes)) > 1 else (),
             scratch=p["threads"] * NOTES,
         )
+
+    def owners(self, primitive: str, cpus: tuple[int, ...], topology) -> list[int | None]:
+        """The node of each record: a node's (in the order of the threads' groups), a CPU's by its number, or a thread's."""
+        if primitive == RSEQ:
+            return [topology.node_of(cpu) if cpu in topology.cpus else None for cpu in range(max(topology.cpus) + 1)]
+        nodes = [topology.node_of(cpu) for cpu in cpus]
+        return sorted({node for node in nodes if node is not None}) or [None] if primitive in OF_NODES else nodes
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found = []
@@ -307,7 +340,7 @@ class Contention(Benchmark):
         )
 
     def stretch(self, p: Parameters) -> float:
-        return CROWDED_STRETCH if p["placement"] == CROWDED else 1.0
+        return CROWDED_STRETCH if p["placement"] == CROWDED else max(1.0, p["threads"] / CROWD)
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         def multiplies(ns: float) -> int:
@@ -318,36 +351,53 @@ class Contention(Benchmark):
             "section": multiplies(p["critical_section"]),
             "think": multiplies(p["think_time"]),
             "reads": p.get("read_share", 0),
+            "hop": max(1, multiplies((probes.hop or UNKNOWN_HOP) * 1e9)),
+            "price": max(1, round(probes.multiply * 1e12)),
+            "part": PART,
         }
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
-        bins = [sum(column) for column in zip(*(t.histogram[:BINS] for t in found.threads), strict=True)]
-        values = found.threads[0].value
+        threads, rates = found.threads, common_rates(found)
+        if not sum(rates):
+            return {"throughput": 0.0}
+        bins = [sum(column) for column in zip(*(t.histogram[:BINS] for t in threads), strict=True)]
+        values = threads[0].value
         sometimes = {name: values[FAIRNESS_SLOT + k] / 1e6 for k, name in enumerate(FAIRNESS)} | {
             "handover": 0.0 if p.get("read_share") else float(values[HANDOVER_SLOT])  # readers between two writers stamp nothing
         }
         if len(nodes := by_node(found)) > 1:
             sometimes["fairness_nodes"] = jain_index(nodes)
+        told = sum(t.value[STAMPS_SLOT] for t in threads) >= LEAST_STAMPS
         return {
-            "throughput": found.throughput,
-            "time_per_operation": found.time_per_operation,
-            "fairness": found.fairness,
-            **{name: value for name, value in sometimes.items() if value and len(found.threads) > 1},
-            "wait_p999": histogram_quantile(bins, 0.999),
-            "wait_max": float(max(t.value[LONGEST_SLOT] for t in found.threads)),
+            "throughput": sum(rates),
+            "time_per_operation": len(threads) / sum(rates) * 1e9,
+            "fairness": jain_index(rates),
+            **{name: value for name, value in sometimes.items() if value and len(threads) > 1},
+            **({"wait_p999": histogram_quantile(bins, 0.999)} if told else {}),
+            "wait_max": float(max(t.value[LONGEST_SLOT] for t in threads)),
         }
 
     def check(self, p: Parameters, found: Found) -> str:
         total, written = found.threads[0].check, sum(t.cursor for t in found.threads)
         if total != written or (not p.get("read_share") and written != found.executed):
             return f"the counter is {total} after {written} updates in {found.executed} operations: updates were lost"
+        if not any(t.operations for t in found.threads):
+            return "nobody ended an operation within the window"
         torn = sum(t.value[TORN_SLOT] for t in found.threads)
         return f"{torn} reads saw a torn state" if torn and p["primitive"] in LOCKS else ""
 
     def extra(self, arguments, probes: Probes, found: Found) -> dict[str, float]:
+        """What was achieved. `stamped_ratio`: operations a second of the stamped window to those of the plain one."""
+        section = arguments["section"] * probes.multiply * 1e9
+        readings = 2 if arguments["primitive"] in LOCKS else 1  # of the clock, inside
+        stamped = sum(1e12 / t.value[STAMPED_SLOT] for t in found.threads)
         return {
-            "section_ns": arguments["section"] * probes.multiply * 1e9,
+            "section_ns": section,
             "think_ns": arguments["think"] * probes.multiply * 1e9,
+            "hop_ns": arguments["hop"] * probes.multiply * 1e9,
+            "stamped_section_ns": max(section, readings * max(t.value[CLOCK_SLOT] for t in found.threads)),
+            "stamped_ratio": stamped / (sum(common_rates(found)) or stamped),
+            "stamps": float(sum(t.value[STAMPS_SLOT] for t in found.threads)),
         }
 
 
@@ -355,10 +405,15 @@ def inside(at: Parameters) -> str:
     return f"{at['critical_section']} ns inside" if at["critical_section"] else "nothing inside"
 
 
+def common_rates(found: Found) -> list[float]:
+    """Operations per second of each thread between the two times that all share."""
+    return [t.operations / t.value[WINDOW_SLOT] * 1e9 for t in found.threads]
+
+
 def by_node(found: Found) -> list[float]:
     """Mean rate of a thread on each node in use."""
     rates: dict[int, list[float]] = {}
-    for thread, rate in zip(found.threads, found.rates, strict=True):
+    for thread, rate in zip(found.threads, common_rates(found), strict=True):
         rates.setdefault(thread.group, []).append(rate)
     return [sum(each) / len(each) for each in rates.values()]
 

@@ -11,8 +11,11 @@ from ..model import Answer, Axis, Contrast, View
 from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
 
 OPERATIONS = ("cas", "load_store", "two_lines", "atomic_add")
-LINES = 16  # sampled, as in kernels/core_to_core.c
-MEDIAN_SLOT, P99_SLOT = 0, 1  # of the second thread's `value`
+MEDIAN_SLOT, P99_SLOT, LINES_SLOT = (
+    0,
+    1,
+    2,
+)  # of the second thread's `value` (kernels/core_to_core.c); those of the first: the lines
 ALONE_PAIRS = 1  # `company` of a pair that is measured alone
 DISTURBING = 0.02  # a pair that company changes by more than this is measured with fewer at a time
 
@@ -41,7 +44,7 @@ class CoreToCore(Benchmark):
     contrasts = (Contrast(axis="company", control=ALONE_PAIRS, metric="latency"),)
     method = {
         "one way": "half of a round trip",
-        "lines": LINES,
+        "lines": "every fourth of 4 KiB (16 of 64 bytes)",
         "round_trips": 200,
         "pause": "none",
         "page": "fresh for each pair",
@@ -179,10 +182,10 @@ class CoreToCore(Benchmark):
         return {"operation": p["operation"]}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
-        lines = [ps / 1000 for ps in found.threads[0].value[:LINES]]
         second = found.threads[1].value
+        lines = [ps / 1000 for ps in found.threads[0].value[: second[LINES_SLOT]]]
         return {
-            "latency": sum(lines) / LINES,
+            "latency": sum(lines) / len(lines),
             "latency_p50": second[MEDIAN_SLOT] / 1000,
             "latency_p99": second[P99_SLOT] / 1000,
             "line_spread": max(lines) - min(lines),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 
 from ..model import Answer, Axis, Contrast, View
-from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import MOST_LINE_BYTES, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
 SB, MP, LB, IRIW = "store_buffering", "message_passing", "load_buffering", "iriw"
 TESTS = {SB: "Store buffering", MP: "Message passing", LB: "Load buffering", IRIW: "Independent reads of independent writes"}
@@ -20,13 +20,12 @@ READS = {SB: 2, MP: 2, LB: 2, IRIW: 4}
 #: The outcome that no interleaving explains; bit k of its number: read k, in the order of kernels/memory_ordering.c, saw the new value.
 WEAK = {SB: 0b00, MP: 0b01, LB: 0b11, IRIW: 0b0101}
 #: Where the weak outcome may occur: (test, ordering). x86-64: x86-TSO (Owens, Sarkar, Sewell 2009). aarch64: the multi-copy atomic model
-#: of Armv8 (Pulte et al. 2018), whose LDAR waits for an earlier STLR (the LDAPR of -march=...+rcpc would not). Elsewhere what C11 says (Batty et al. 2011, with the fences of C++20).
+#: of Armv8 (Pulte et al. 2018), whose LDAR waits for an earlier STLR; the kernel's acquire loads are LDAR, whatever the compiler takes. Elsewhere what C11 says (Batty et al. 2011, with the fences of C++20).
 ALLOWED = {
     "x86_64": {(SB, "plain"), (SB, "acquire_release")},
     "aarch64": {(SB, "plain"), (MP, "plain"), (LB, "plain"), (IRIW, "plain")},
 }
 ALLOWED_ANYWHERE = ALLOWED["aarch64"] | {(SB, "acquire_release"), (IRIW, "acquire_release")}
-BYTES = 5 * 4096  # 64 instances of two words, 128 bytes apart, and four control lines
 INSTANCES = 64
 PER = 100_000_000  # trials that counts are told for
 
@@ -34,6 +33,15 @@ PER = 100_000_000  # trials that counts are told for
 def allowed(test: str, ordering: str, machine: str) -> bool:
     """Whether the weak outcome of a test may be seen on an architecture (`platform.machine()`)."""
     return (test, ordering) in ALLOWED.get(machine, ALLOWED_ANYWHERE)
+
+
+def memory_bytes(line_bytes: int) -> int:
+    """Two words of each instance, four lines, or 256 bytes, and one line apart, and four control lines (kernels/memory_ordering.c)."""
+    apart = max(256, 4 * line_bytes)
+    return 2 * INSTANCES * (apart + line_bytes) + 4 * apart
+
+
+BYTES = memory_bytes(MOST_LINE_BYTES)
 
 
 class MemoryOrdering(Benchmark):
@@ -59,7 +67,9 @@ class MemoryOrdering(Benchmark):
     method = {
         "instances": "64 a round, on lines of their own",
         "start": "all threads meet before each round",
-        "phase": "random delay of up to 63 steps",
+        "phase": "delay by chance, log-uniform from 0 to 8,191 steps",
+        "order": "by chance in every round, in a quarter of them another for each thread",
+        "lines": "a quarter of one side's fetched, a sixteenth flushed before a round; x and y in one line in an eighth of the rounds",
     }
     notes = (
         "Counts are per 10^8 trials of the window; `extra` of each sample in the run log has every outcome's own count, outcome_01 for instance: the first "
@@ -99,6 +109,9 @@ class MemoryOrdering(Benchmark):
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"test": p["test"], "ordering": p["ordering"]}
+
+    def seed_argument(self, seed: int) -> dict[str, int]:
+        return {"seed": seed}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         first, trials = found.threads[0], found.threads[0].operations

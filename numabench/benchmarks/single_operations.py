@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..model import Answer, Axis, Contrast, View
-from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import (
+    ALONE,
+    MOST_LINE_BYTES,
+    RELATION_WORDS,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    memory_node,
+    place_threads,
+)
 
 OPERATIONS = {
     "load": "a load",
@@ -22,8 +36,26 @@ OTHERS = {
     "shared": "that both CPUs have, clean",
     "owned": "that another CPU has modified and both have",
 }
-LINES, APART = 128, 192  # as in kernels/single_operations.c
-BYTES = 7 * 4096
+MOST_LINES, LINES_BYTES = 128, 16384  # as in kernels/single_operations.c: so many lines, and no more than these bytes of them
+LATENCY_SLOT, CLOCK_SLOT, STEP_SLOT, ROUND_SLOT, COUNTED_SLOT, SIZE_SLOT = range(6)  # of `value`
+LEAST_STEPS = 50  # of the clock, that the mean round is known to: its beginnings are spread over a step, so that n rounds tell it to step / sqrt(n)
+#: A drained store takes the line from another CPU, and a hop is what a line takes. Under it, nobody has waited for the store.
+LEAST_HOPS = 0.8
+TAKEN = ("modified", "exclusive")  # states in which the other CPU alone has the line
+
+
+def lines(line_bytes: int) -> int:
+    """How many lines a round has, where they have `line_bytes`."""
+    return min(MOST_LINES, LINES_BYTES // line_bytes)
+
+
+def memory_bytes(line_bytes: int) -> int:
+    """Lines that are four lines, or 256 bytes, and one line apart; two words of control behind."""
+    apart = max(256, 4 * line_bytes)
+    return lines(line_bytes) * (apart + line_bytes) + 2 * apart
+
+
+BYTES = memory_bytes(MOST_LINE_BYTES)  # more than any other needs
 
 
 class SingleOperations(Benchmark):
@@ -49,16 +81,18 @@ class SingleOperations(Benchmark):
         View(title="Latency of one operation", metric="latency", kind="bar", x="state", series="operation", facet="placement"),
     )
     method = {
-        "lines": "128 a round, 192 bytes apart, in a new order each",
+        "lines": "128 a round and 16 KiB of them at most, max(256 bytes, 4 lines) and a line apart, in a new order each",
+        "round": "mean of those that nothing interrupted",
         "preparation": "by write, flush and read; proven by the stamp that an operation finds and leaves",
-        "clock": "two readings with nothing between them are taken off each round",
+        "clock": "two readings with nothing between them, for stores with a drain, are taken off each round",
+        "store_drained": "a drain behind each: x86-64 lock or and lfence, aarch64 dsb ish",
     }
     notes = (
         "Each figure has the two cycles in it that the next address waits for the result.",
         "`owned` is the state O where the processor has it; others write the line back when it is read, so that it is `shared`.",
-        "`store` is what a program pays that goes on at once; `store_drained` is how long until a store is visible, with the price of the locked operation that waits for it (benchmark `fences`).",
+        "`store` is what a program pays that goes on at once; `store_drained` is how long until a store is visible, with the price of what waits for it: on a line of one's own it is that alone.",
     )
-    judges_gaps = False  # what is reported is the median round
+    judges_gaps = False  # interrupted rounds are not in the mean
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         relations = topology.relations()
@@ -101,15 +135,16 @@ class SingleOperations(Benchmark):
         return {"seed": seed}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
-        return {"latency": found.threads[0].value[0] / 1000}
+        return {"latency": found.threads[0].value[LATENCY_SLOT] / 1000}
 
     def check(self, p: Parameters, found: Found) -> str:
         """Every operation found the stamp of its round, and left the one after it if it writes."""
         thread = found.threads[0]
-        rounds = thread.executed // LINES
+        size = thread.value[SIZE_SLOT]
+        rounds = thread.executed // size
         stamps = rounds * (rounds + 1)  # of the rounds: 2, 4, ...
         reads = not p["operation"].startswith("store")
-        wanted = LINES * (reads * stamps + stamps + (p["operation"] != "load") * rounds) & (1 << 64) - 1
+        wanted = size * (reads * stamps + stamps + (p["operation"] != "load") * rounds) & (1 << 64) - 1
         if thread.check != wanted:
             return f"the lines' stamps add up to {thread.check} after {rounds} rounds, not to {wanted}"
         if len(found.threads) > 1 and found.threads[1].executed != thread.executed:
@@ -119,8 +154,27 @@ class SingleOperations(Benchmark):
     def physics(self, p: Parameters, metrics: dict[str, float]) -> str:
         return "the operations took no longer than the clock" if metrics["latency"] <= 0 else ""
 
+    def doubts(self, p: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
+        """`coarse_clock`, and a store that nobody has waited for."""
+        value, hop = found.threads[0].value, (probes.hop or 0.0) * 1e9
+        reasons = ["coarse_clock"] if steps(value) < LEAST_STEPS else []
+        if (
+            len(found.threads) > 1
+            and p["operation"] == "store_drained"
+            and p["state"] in TAKEN
+            and metrics["latency"] < LEAST_HOPS * hop
+        ):
+            reasons.append(f"physics:a store to a line {hop:.1f} ns away, waited for, took {metrics['latency']:.1f} ns")
+        return reasons
+
     def extra(self, arguments, probes: Probes, found: Found) -> dict[str, float]:
-        return {"clock_ns": float(found.threads[0].value[1])}
+        value = found.threads[0].value
+        return {"clock_ns": value[CLOCK_SLOT] / 1000, "clock_step_ns": float(value[STEP_SLOT])}
+
+
+def steps(value: Sequence[int]) -> float:
+    """Of the clock, in the mean round, as it is known from so many rounds."""
+    return value[ROUND_SLOT] / 1000 / value[STEP_SLOT] * value[COUNTED_SLOT] ** 0.5
 
 
 def effects(p: Parameters) -> list[tuple[Parameters, str]]:

@@ -1,4 +1,4 @@
-"""What disturbed a thread or the machine while it measured, from the kernel's own counters.
+"""What disturbed the machine while it measured, from the kernel's own counters.
 
 Imported by worker processes: the standard library only.
 """
@@ -6,23 +6,8 @@ Imported by worker processes: the standard library only.
 from __future__ import annotations
 
 import os
-import resource
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
-
-
-def thread_counters() -> tuple[int, int]:
-    """Of the calling thread: involuntary switches, page faults."""
-    use = resource.getrusage(resource.RUSAGE_THREAD)
-    return use.ru_nivcsw, use.ru_minflt + use.ru_majflt
-
-
-def open_schedstat() -> int:
-    """A descriptor of the calling thread's schedstat, which says how long it waited for its CPU; -1 where it cannot be read."""
-    try:
-        return os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return -1
 
 
 def machine_counters(cpus: set[int]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from .cores import read_caches, read_levels, read_packages, warn_of_odd_sharing
 from .kinds import read_kinds
 from .nodes import read_nodes
 from .parts import ascending
-from .processor import read_processor, vectors_of
+from .processor import extensions_of, read_processor, vectors_of
 from .sysfs import CpuSet, Tree, cgroup_limit, parse_list
 
 _CPU = "sys/devices/system/cpu"
@@ -59,6 +59,7 @@ def discover(root: str) -> dict:
         "isolated": ascending((tree.cpu_list(f"{_CPU}/isolated") or frozenset()) & online),
         "nohz_full": ascending((tree.cpu_list(f"{_CPU}/nohz_full") or frozenset()) & online),
         "vectors": vectors_of(read_processor(tree)),
+        "extensions": extensions_of(read_processor(tree)),
         "warnings": tuple(tree.warnings),
     }
 

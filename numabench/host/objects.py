@@ -70,6 +70,7 @@ def _opened(path: Path | str) -> tuple[bytes, int]:
 def _not_loaded(path: Path | str, why: str) -> MachineError:
     import shlex
 
-    return MachineError(
-        f"cannot load the kernel {path}: {why}", f"rm {shlex.quote(str(path))} and run again, which compiles it anew"
-    )
+    remedy = f"rm {shlex.quote(str(path))} and run again, which compiles it anew"
+    if "failed to map segment" in why or "Operation not permitted" in why:
+        remedy = "set XDG_CACHE_HOME to a folder whose file system lets programs run (mounted without noexec)"
+    return MachineError(f"cannot load the kernel {path}: {why}", remedy)

@@ -45,12 +45,17 @@ def die_with_parent(parent: int) -> None:
         raise SystemExit("the parent process is gone")
 
 
+def cannot_pin(cpu: int, code: int) -> MachineError:
+    """Why no thread can be on this CPU."""
+    return MachineError(
+        f"cannot run on CPU {cpu}: {os.strerror(code)}; it is offline or not allowed here",
+        "see allowed_cpus in: numabench machine --format json",
+    )
+
+
 def pin_thread(cpu: int) -> None:
     """Pin the calling thread. A CPU that went offline or is forbidden is an error that names it."""
     try:
         os.sched_setaffinity(0, {cpu})
     except OSError as error:
-        raise MachineError(
-            f"cannot run on CPU {cpu}: {error.strerror}; it is offline or not allowed here",
-            "see allowed_cpus in: numabench machine --format json",
-        ) from error
+        raise cannot_pin(cpu, error.errno) from error

@@ -52,6 +52,11 @@ def arch_of(processor: dict[str, str]) -> str | None:
     return next((arch for arch, holds in signs if holds), None)
 
 
+def extensions_of(processor: dict[str, str]) -> tuple[str, ...]:
+    """Instructions that kernels/nb_fence.h has a form for, and not every processor of its architecture has."""
+    return tuple(name for name in ("lrcpc",) if name in flags_of(processor))
+
+
 def vectors_of(processor: dict[str, str]) -> tuple[str, ...]:
     """Instruction sets that kernels/nb_stream.h has a form for, the widest last."""
     flags = set(flags_of(processor))

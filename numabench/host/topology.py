@@ -46,6 +46,7 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     isolated: Cpus
     nohz_full: Cpus
     vectors: tuple[str, ...]  # instruction sets for streams, the widest last
+    extensions: tuple[str, ...] = ()  # other instructions that some processors have, as /proc/cpuinfo calls them
     warnings: tuple[str, ...]
 
     @cached_property

@@ -47,6 +47,7 @@ class Job(Frozen):
     benchmark: str  # module that holds BENCHMARK
     kernel: str
     sentinel: str
+    crew: str
     cases: tuple[JobCase, ...]
     timing: Timing
     home: int | None  # node of the process's own heap, stacks and page tables

@@ -1,4 +1,4 @@
-"""What `numabench check` tells: the machine's findings, and whether a kernel can be compiled and loaded here."""
+"""What `numabench check` tells: the machine's findings, whether a kernel can be compiled and loaded here, and what cache lines are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from .transfer_unit import line_finding
 def check_all(root: str = "/", wait: Callable[[float], object] = time.sleep) -> list[Finding]:
     """All findings, the worst first; errors as `read_topology`. A snapshot can compile nothing."""
     findings = check(root, wait)
-    if root != "/":
-        return findings
-    compiled = kernels()
-    return worst_first([*findings, compiled, *([line_finding()] if compiled.severity == "ok" else [])])
+    return worst_first([*findings, *filter(None, (kernels(), line_finding()))]) if root == "/" else findings
 
 
 def kernels() -> Finding:

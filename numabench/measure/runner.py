@@ -156,6 +156,7 @@ class Runner:
             benchmark=self.benchmarks[block.benchmark].module,
             kernel=str(self.kernels[block.benchmark].target),
             sentinel=str(self.kernels["sentinel"].target),
+            crew=str(self.kernels["crew"].target),
             cases=cases,
             timing=self.plan.timing,
             home=memory_node(self.topology, self.topology.node_of(cases[0].cpus[0])),

@@ -34,6 +34,7 @@ from .transfer_unit import Line, find_line, recorded_line
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
 LEAST_WINDOW, MOST_WINDOW = 0.0005, 10.0  # s: fifty looks at the clock; ten seconds
+TOOLS = ("sentinel", "crew")  # what is compiled and loaded beside the kernels
 MEMORY_SHARE = 0.8  # of what is available that a working set may take
 
 
@@ -131,7 +132,7 @@ class Visit:
             )
         line = resume.line if resume and resume.line else find_line(self.topology)
         kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line.bytes) for b in self.benchmarks}
-        kernels["sentinel"] = abi.build("sentinel", line_bytes=line.bytes)
+        kernels |= {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
         run = resume.run if resume else uuid.uuid4().hex[:12]
         session = resume.session if resume else run
         records = tuple(
@@ -244,7 +245,9 @@ class Visit:
             question=benchmark.question,
             axes=axes,
             metrics=tuple(m for m in loaded.metrics.values() if not benchmark.reports or m.name in benchmark.reports),
-            method=benchmark.method | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {}),
+            method=benchmark.method
+            | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {})
+            | ({"instructions": loaded.instructions} if benchmark.topic == "cores" else {}),  # of which these are made
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),

@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 # msgspec takes typing_extensions where it finds it and does without it otherwise: it would double this process's start.
 sys.modules.setdefault("typing_extensions", None)
@@ -27,7 +28,7 @@ from ..host.memory import BIND, NOT_TOLD, Buffer, place_by
 from ..host.placement import die_with_parent, prefer_node
 from ..model import MemoryProof, Sample, ThreadProof
 from .clock import Clock
-from .crew import Crew, Entry
+from .crew import SENTINELS, Brought, Crew, Step
 from .protocol import Began, CaseFailed, Done, Event, Job, JobCase, Took, decode_job, encode
 
 # Thresholds of a valid sample (METHODOLOGY.md, "Every trial proves itself").
@@ -43,8 +44,8 @@ KEPT_FROM = 16 << 20  # bytes: page colours matter in caches, so that small memo
 LEAST_THREADS = (
     2  # glibc leaves the atomic operations of a mutex out while a process has one thread: 326 instead of 78 million a second
 )
-STATE_WINDOW = 0.0003  # s: some ten batches, whose median counts
-WORK_WINDOW = 0.0005
+PROBES = (("state", 0.0003), ("work", 0.0005))  # windows in s: some ten batches and more, whose median counts
+UNKNOWN = Probes(frequency=float("nan"))  # what arguments may not depend on where no price of work is asked for
 SENTINEL_BATCH, SENTINEL_BATCHES = 20e-6, 15
 CLOCK_COST_SLOT, CLOCK_STEP_SLOT = 4, 5  # as in kernels/sentinel.c
 HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 5, 400, 4, 9  # as in kernels/sentinel.c: 200 round trips are 400 ways
@@ -62,7 +63,7 @@ class Worker:
         self.job, self.timing = job, job.timing
         self.benchmark: Benchmark = importlib.import_module(job.benchmark).BENCHMARK
         self.kernel, self.sentinel = abi.Kernel(job.kernel), abi.Kernel(job.sentinel)
-        self.crew = Crew(max(LEAST_THREADS, *(len(case.cpus) for case in job.cases)))
+        self.crew = Crew(max(LEAST_THREADS, *(len(case.cpus) for case in job.cases)), job.crew)
         self.hop_page: Buffer | None = None
         self.buffer: Buffer | None = None  # measured memory, and memory that only the preparation needs
         self.scratch: Buffer | None = None
@@ -70,6 +71,8 @@ class Worker:
         self.kept: dict[str, Buffer] = {}  # by role: large memory, of which the cases that follow may take the beginning
         self.startup, self.measured = 0.0, 0.0
         self.clock: Clock | None = None  # until the first case is placed
+        for member in range(self.crew.size):
+            self.crew.block(member, SENTINELS).cursor = 1  # multiplies of nothing are those of no other number on some processors
 
     def run(self) -> None:
         cpus = {cpu for case in self.job.cases for cpu in case.cpus}
@@ -80,12 +83,11 @@ class Worker:
             emit(Began(case=case.case))
             self.attempt(case)
         after = machine_counters(cpus)
-        clock = {"cost": self.clock.cost, "step": self.clock.step} if self.clock else {}
         emit(
             Done(
                 startup=self.startup,
                 measured=self.measured,
-                clock=clock,
+                clock={"cost": self.clock.cost, "step": self.clock.step} if self.clock else {},
                 interference={k: after[k] - before[k] for k in after if k in before},
             )
         )
@@ -115,30 +117,53 @@ class Worker:
         self.startup = self.startup or time.clock_gettime(time.CLOCK_MONOTONIC) - self.job.spawned
         self.clock = self.clock or self.read_clock()
         self.clock.refuse_the_worst()
-        probes = self.probe(apart, work=self.benchmark.needs_work)
-        arguments = self.benchmark.arguments(case.parameters, probes) | self.benchmark.seed_argument(case.seed)
+        sentinels = self.sentinels(apart)
+        known = self.probes(self.crew.follow(sentinels)) if self.benchmark.needs_work else UNKNOWN
+        arguments = self.benchmark.arguments(case.parameters, known) | self.benchmark.seed_argument(case.seed)
         try:
             if not self.prepare(case, arguments, members):
                 raise cannot_do(self.kernel.name, case)
-            proofs, home = self.prove(case), self.hop_page.prove()
+            first = self.prove(case), self.hop_page.prove()
             samples = self.benchmark.samples(self.timing.samples)
+            window = self.timing.window * self.benchmark.stretch(case.parameters)
+            self.load(self.buffer, self.scratch, arguments, window, self.benchmark.batches * self.timing.batch)
+            self.crew.case.phase = abi.MEASURE
+            turn = [Step(self.kernel, self.crew.case, members), *sentinels]
+            brought = self.crew.follow([*sentinels, *turn * samples])
+            if len(brought) < len(turn) * samples + len(sentinels) or abi.UNSUPPORTED in [
+                one.status for one in brought[-len(turn)]
+            ]:
+                raise cannot_do(self.kernel.name, case)
+            last = self.prove(case), self.hop_page.prove()
+            before = self.probes(brought[: len(sentinels)])
             for index in range(samples):
-                window = self.timing.window * self.benchmark.stretch(case.parameters)
-                self.load(self.buffer, self.scratch, arguments, window, self.benchmark.batches * self.timing.batch)
-                entries = self.crew.enter(self.kernel, abi.MEASURE, members)
-                if abi.UNSUPPORTED in [entry.status for entry in entries]:
-                    raise cannot_do(self.kernel.name, case)
-                found = Found([abi.ThreadBlock.from_buffer_copy(self.crew.blocks[m]) for m in members])  # probes reuse the blocks
-                after = self.probe(apart, work=self.benchmark.needs_work)
-                if index == samples - 1:
-                    proofs, home = self.prove(case), self.hop_page.prove()
-                for (one, members_of), proof in zip(alone(case), proofs, strict=True):
-                    theirs = Found(found.threads[members_of]), entries[members_of]
-                    emit(Took(sample=self.judge(one, index, arguments, *theirs, (proof, home), probes, after)))
-                probes = after
+                entered, *looked = brought[len(sentinels) + index * len(turn) :][: len(turn)]
+                after = self.probes(looked)
+                proofs, home = last if index == samples - 1 else first
+                self.tell(case, index, arguments, list(entered), proofs, home, before, after)
+                before = after
         finally:
             if self.prepared is None:
                 self.release()
+
+    def tell(
+        self,
+        case: JobCase,
+        index: int,
+        arguments: dict,
+        entered: list[Brought],
+        proofs: list[MemoryProof],
+        home: MemoryProof,
+        before: Probes,
+        after: Probes,
+    ) -> None:
+        """Judge what one entry brought, of a round each case by itself, and say so."""
+        samples = []
+        for (one, members), proof in zip(alone(case), proofs, strict=True):
+            found = Found([each.thread for each in entered[members]])
+            samples.append(self.judge(one, index, arguments, found, entered[members], (proof, home), before, after))
+        for sample in samples:
+            emit(Took(sample=sample))
 
     def prepare(self, case: JobCase, arguments: dict, members: list[int]) -> bool:
         """Memory as the case needs it: that of the case before, where it was prepared alike; False where the kernel cannot."""
@@ -205,11 +230,12 @@ class Worker:
         window: float,
         batch: float,
         kernel: abi.Kernel | None = None,
+        block: abi.CaseBlock | None = None,
     ) -> None:
-        """Fill in the case block for the next entry; a slow clock makes batches and windows longer."""
+        """Fill in the settings of an entry; a slow clock makes batches and windows longer."""
         if self.clock:
             window, batch = self.clock.suit(window, batch, *(() if kernel is None else (SENTINEL_BATCHES,)))
-        block = self.crew.case
+        block = block or self.crew.case
         block.buffer, block.buffer_bytes = buffer.address, buffer.size
         block.scratch, block.scratch_bytes = (scratch.address, scratch.size) if scratch else (0, 0)
         block.window_ns, block.batch_ns = int(window * 1e9), int(batch * 1e9)
@@ -226,40 +252,42 @@ class Worker:
         self.hop_page = Buffer(4096, "4k", case.node)
         ctypes.memset(self.hop_page.address, 0, 1)
 
-    def probe(self, members: list[int], work: bool = False) -> Probes:
-        """Clock rate of the slowest core, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
+    def sentinels(self, members: list[int]) -> list[Step]:
+        """The entries that show what the CPUs are like: their state, and the price of a multiply where it is asked for."""
+        steps = []
+        for block, (probe, window) in zip(self.crew.cases[1:], PROBES if self.benchmark.needs_work else PROBES[:1], strict=False):
+            steps.append(self.sentinel_step(probe, window, members, block))
+        return steps
 
-        The widest: siblings of one core are all narrow, while an unseen neighbour makes one thread narrow.
-        """
-        blocks = self.sentinel_entry("state", STATE_WINDOW, members)
-        frequency = 1e9 / max(abi.median_batch(block) for block in blocks)
-        slots = [HOP_FIRST, HOP_LAST][: min(len(members) - 1, 2)]
-        ways, turns = HOP_WAYS * self.longer, WIDTH_OPERATIONS * self.longer
-        hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / ways * 1e-9 for slot in slots]
-        multiply = max(map(abi.median_batch, self.sentinel_entry("work", WORK_WINDOW, members))) * 1e-9 if work else 0.0
-        width = turns / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
-        return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width)
+    def sentinel_step(self, probe: str, window: float, members: list[int], block: abi.CaseBlock) -> Step:
+        self.load(self.hop_page, None, {"probe": probe, "longer": self.longer}, window, SENTINEL_BATCH, self.sentinel, block)
+        block.phase = abi.MEASURE
+        return Step(self.sentinel, block, members, SENTINELS)
 
     def read_clock(self) -> Clock:
         """What it takes to read the time on the first CPU."""
-        (block,) = self.sentinel_entry("time", STATE_WINDOW, [0])
-        return Clock(cost=block.value[CLOCK_COST_SLOT] * 1e-12, step=block.value[CLOCK_STEP_SLOT] * 1e-9)
+        ((brought,),) = self.crew.follow([self.sentinel_step("time", 0.0, [0], self.crew.cases[1])])
+        found = brought.thread.value
+        return Clock(cost=found[CLOCK_COST_SLOT] * 1e-12, step=found[CLOCK_STEP_SLOT] * 1e-9)
 
     @property
     def longer(self) -> int:
         """How many times as many turns and round trips as usual a sentinel makes, so that they take as long as its batches."""
         return max(1, math.ceil(self.clock.least_batch / SENTINEL_BATCH)) if self.clock else 1
 
-    def sentinel_entry(self, probe: str, window: float, members: list[int]) -> list[abi.ThreadBlock]:
-        """What each member's sentinel found; the members' own state is as before."""
-        self.load(self.hop_page, None, {"probe": probe, "longer": self.longer}, window, SENTINEL_BATCH, self.sentinel)
-        blocks = [self.crew.blocks[m] for m in members]
-        saved = [(block.executed, block.cursor) for block in blocks]
-        self.crew.enter(self.sentinel, abi.MEASURE, members)
-        found = [abi.ThreadBlock.from_buffer_copy(block) for block in blocks]
-        for block, (executed, cursor) in zip(blocks, saved, strict=True):
-            block.executed, block.cursor = executed, cursor
-        return found
+    def probes(self, brought: list[ctypes.Array[Brought]]) -> Probes:
+        """Clock rate of the slowest core, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
+
+        The widest: siblings of one core are all narrow, while an unseen neighbour makes one thread narrow.
+        """
+        blocks = [one.thread for one in brought[0]]
+        frequency = 1e9 / max(abi.median_batch(block) for block in blocks)
+        slots = [HOP_FIRST, HOP_LAST][: min(len(blocks) - 1, 2)]
+        ways, turns = HOP_WAYS * self.longer, WIDTH_OPERATIONS * self.longer
+        hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / ways * 1e-9 for slot in slots]
+        multiply = max(abi.median_batch(one.thread) for one in brought[1]) * 1e-9 if len(brought) > 1 else 0.0
+        width = turns / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
+        return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width)
 
     # -- judging one sample -----------------------------------------------------------------------------------------
 
@@ -269,7 +297,7 @@ class Worker:
         index: int,
         arguments: dict,
         found: Found,
-        entries: list[Entry],
+        entries: Sequence[Brought],
         memory: tuple[MemoryProof, MemoryProof],
         before: Probes,
         after: Probes,
@@ -299,7 +327,7 @@ class Worker:
         reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
         if not self.benchmark.judges_clock:
             reasons = [reason for reason in reasons if reason != "frequency_changed"]
-        if overlap < LEAST_OVERLAP and not crowded:
+        if self.benchmark.judges_overlap and overlap < LEAST_OVERLAP and not crowded:
             reasons.append("overlap")
         if complaint := self.benchmark.check(case.parameters, found):
             reasons.append(f"check:{complaint}")
@@ -314,6 +342,7 @@ class Worker:
             metrics, reasons = within, [*reasons, "clipped"]
         if complaint := self.benchmark.physics(case.parameters, metrics):
             reasons.append(f"physics:{complaint}")
+        reasons += self.benchmark.doubts(case.parameters, found, metrics, around)
         return Sample(
             case=case.case,
             index=index,
