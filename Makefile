@@ -8,7 +8,7 @@ PYTHON := $(VENV)/bin/python
 NUMABENCH := $(VENV)/bin/numabench
 # what `make bench` needs from the system, and what the tests need on top
 SYSTEM := python3-venv gcc libc6-dev numactl
-SYSTEM_TEST := chromium hwloc-nox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+SYSTEM_TEST := chromium hwloc-nox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user clang
 
 .DEFAULT_GOAL := help
 .PHONY: help bench report compare test lint bench-self sample testbed certify clean

@@ -25,7 +25,7 @@ static const struct nb_metric metrics[] = {
 NB_DESCRIBE("card_marking", 2, "write barriers that mark cards", parameters, metrics);
 
 #define PAGE 4096u
-#define OBJECT 256u /* apart: two 128-byte lines */
+#define OBJECT NB_APART /* apart */
 #define TURNS 1024u
 
 struct object {

@@ -79,10 +79,13 @@ enum { BARE, WORKING, MIXED, STAMPED, KINDS };
         const uint64_t section = kind == BARE ? 0 : (uint64_t)c->parameter[SECTION], think = kind == BARE ? 0 : (uint64_t)c->parameter[THINK]; \
         const uint64_t reads = kind < MIXED ? 0 : (uint64_t)c->parameter[READS], inside = stamped ? notes(c, index)->section : section; \
         const uint64_t hop = (uint64_t)c->parameter[HOP], bytes = part_bytes(c), own = (HOME + index) * bytes, near = (HOME + group) * bytes; \
+        const uint64_t first = HOME * bytes;                                                                                         \
+        const uint32_t shift = (uint32_t)__builtin_ctzll(bytes);                                                                     \
+        uint8_t *const base = c->buffer; /* read once: what is measured may write anywhere, for all that the compiler knows */        \
         uint64_t nothing = 0, x = 0, asked = 0, number = t->executed, written = kind < MIXED ? n : 0, torn = 0;                      \
         NB_OPAQUE(nothing);                                                                                                          \
         for (; n; n--) {                                                                                                             \
-            struct lines *at = (struct lines *)(c->buffer + (kind == BARE ? 0 : x & nothing));                                       \
+            struct lines *at = (struct lines *)(base + (kind == BARE ? 0 : x & nothing));                                            \
             (void)at;                                                                                                                \
             if (stamped)                                                                                                             \
                 asked = nb_now();                                                                                                    \
@@ -99,7 +102,7 @@ enum { BARE, WORKING, MIXED, STAMPED, KINDS };
         }                                                                                                                            \
         t->cursor += written;                                                                                                        \
         t->value[TORN] += torn;                                                                                                      \
-        (void)asked, (void)torn, (void)index, (void)group, (void)own, (void)near, (void)hop, (void)section, (void)inside;            \
+        (void)asked, (void)torn, (void)index, (void)group, (void)own, (void)near, (void)hop, (void)section, (void)inside, (void)first, (void)shift; \
     }                                                                                                                                \
     static void NAME##_bare(struct nb_thread *t, uint64_t n) { NAME##_loop(t, n, BARE); }                                            \
     static void NAME##_working(struct nb_thread *t, uint64_t n) { NAME##_loop(t, n, WORKING); }                                      \
@@ -122,14 +125,14 @@ enum { BARE, WORKING, MIXED, STAMPED, KINDS };
     OPERATION(NAME, ENTER; HOLD(plain(&at->data)); LEAVE, ENTER_READ; x = look(&at->data, section, &torn); LEAVE_READ)
 #define MY(RECORD) (&((struct part *)((uint8_t *)at + own))->RECORD)
 #define NEAR(RECORD) (&((struct part *)((uint8_t *)at + near))->RECORD)
-#define FIRST(RECORD) ((uint8_t *)&part(at, 0, bytes)->RECORD)
+#define FIRST(RECORD) ((uint8_t *)&((struct part *)((uint8_t *)at + first))->RECORD)
 
 ATOMIC(atomic_add, nb_add_relaxed(&at->data.counter, 1), nb_peek(&at->data.counter))
 ATOMIC(atomic_cas, cas(&at->data.counter), nb_peek(&at->data.counter))
 ATOMIC(sharded, nb_add_relaxed(MY(counter), 1), sum(at, c->threads, bytes))
 ATOMIC(per_node, nb_add_relaxed(NEAR(counter), 1), sum(at, at->groups, bytes))
 #if NB_HAS_RSEQ
-ATOMIC(rseq_sharded, nb_rseq_increment(FIRST(counter), (uint32_t)__builtin_ctzll(bytes)), sum(at, parts_of(c), bytes))
+ATOMIC(rseq_sharded, nb_rseq_increment(FIRST(counter), shift), sum(at, parts_of(c), bytes))
 #else
 ATOMIC(rseq_sharded, 0, 0)
 #endif
@@ -144,7 +147,7 @@ LOCK(clh, clh_enter(&at->lock, MY(clh)), clh_leave(MY(clh)))
 LOCK(qspinlock, queued_enter(&at->lock, index + 1, FIRST(queue) - bytes, bytes), queued_leave(&at->lock))
 LOCK(futex, futex_enter(&at->lock), futex_leave(&at->lock))
 LOCK(word_lock, word_enter(&at->lock, MY(word)), word_leave(&at->lock))
-LOCK(hbo, hbo_enter(&at->lock, group, FIRST(stopped), bytes, hop), hbo_leave(&at->lock))
+LOCK(hbo, hbo_enter(&at->lock, group, NEAR(stopped), FIRST(stopped), bytes, hop), hbo_leave(&at->lock))
 LOCK(cohort, cohort_enter(&at->lock, NEAR(cohort), hop), cohort_leave(&at->lock, NEAR(cohort)))
 LOCK(cna, cna_enter(&at->lock, MY(cna), group), cna_leave(&at->lock, MY(cna)))
 READ_WRITE(rwlock, pthread_rwlock_wrlock(&at->lock.rwlock), pthread_rwlock_unlock(&at->lock.rwlock), pthread_rwlock_rdlock(&at->lock.rwlock),

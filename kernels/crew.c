@@ -109,7 +109,7 @@ static void come_back(struct nb_crew *crew, struct nb_member *m, int32_t status)
     for (;; m = &crew->member[m->above]) {
         if (status)
             __atomic_store_n(&m->worst, status, __ATOMIC_RELAXED);
-        if (__atomic_add_fetch(&m->arrived, 1, __ATOMIC_ACQ_REL) <= m->below)
+        if (nb_add32(&m->arrived, 1) + 1 <= m->below)
             return;
         status = m->worst;
         m->arrived = 0;

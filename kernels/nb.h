@@ -106,11 +106,11 @@ static inline uint64_t nb_gate(struct nb_thread *t)
     struct nb_case *c = t->shared;
     uint64_t *opens = &c->opens[t->gates % NB_GATES], at;
     t->gates++;
-    if (__atomic_add_fetch(&c->arrived, 1, __ATOMIC_ACQ_REL) == c->threads * t->gates) {
-        __atomic_store_n(&c->opens[(t->gates - 2) % NB_GATES], 0, __ATOMIC_RELAXED);
-        __atomic_store_n(opens, nb_now() + 5000 + 50 * c->threads, __ATOMIC_RELEASE);
+    if (nb_add32(&c->arrived, 1) + 1 == c->threads * t->gates) {
+        nb_store_relaxed(&c->opens[(t->gates - 2) % NB_GATES], 0);
+        nb_store_release(opens, nb_now() + 5000 + 50 * c->threads);
     }
-    while (!(at = __atomic_load_n(opens, __ATOMIC_ACQUIRE)))
+    while (!(at = nb_load_acquire(opens)))
         if (c->crowded)
             sched_yield();
     while (nb_now() < at)

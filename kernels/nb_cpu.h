@@ -4,11 +4,13 @@
 #include <stdint.h>
 
 /* Bytes of a cache line of the machine that is measured: numabench says so when it compiles. NB_APART: what lies this far apart is another line,
- * and no neighbour that a prefetcher brings along. */
+ * and no neighbour that a prefetcher brings along. A power of two; half of it are two lines, a pair apart. Python counts with the largest (MOST_APART): memory is
+ * planned before the line is measured. */
 #ifndef NB_LINE
 #define NB_LINE 64
 #endif
 #define NB_APART (4 * NB_LINE > 256 ? 4 * NB_LINE : 256)
+_Static_assert(NB_LINE <= 256 && !(NB_LINE & (NB_LINE - 1)), "Python plans memory for lines of 256 bytes at most");
 
 /* Tells a sibling thread that this one only waits. Never inside a hop: it costs 25 ns and more there and hides the distance. On aarch64 an ISB, which
  * holds the core for some ten cycles: its YIELD does nothing on cores without sibling threads. */

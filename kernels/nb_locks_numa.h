@@ -18,8 +18,7 @@ static inline void hbo_stop(uint8_t *nodes, uint64_t apart, uint32_t node, uint3
     __atomic_store_n(hbo_stopped(nodes, apart, node), yes, __ATOMIC_RELAXED);
 }
 
-/* A word for each node, `apart` bytes from the next. */
-static inline void hbo_enter(struct lock *l, uint32_t node, uint8_t *nodes, uint64_t apart, uint64_t hop)
+static __attribute__((noinline, unused)) void hbo_enter_slowly(struct lock *l, uint32_t node, uint8_t *nodes, uint64_t apart, uint64_t hop)
 {
     uint32_t seen = 0, tries = 0, others = 0; /* others: node that this one has stopped, + 1 */
     for (;; seen = 0) {
@@ -49,6 +48,14 @@ static inline void hbo_enter(struct lock *l, uint32_t node, uint8_t *nodes, uint
     }
     if (others)
         hbo_stop(nodes, apart, others - 1, 0);
+}
+
+/* A word for each node, `apart` bytes from the next; `own` is the one of this node. */
+static inline void hbo_enter(struct lock *l, uint32_t node, const uint32_t *own, uint8_t *nodes, uint64_t apart, uint64_t hop)
+{
+    uint32_t seen = 0;
+    if (nb_peek32(own) || !nb_cas32_acquire(&l->word, &seen, node + 1))
+        hbo_enter_slowly(l, node, nodes, apart, hop);
 }
 
 static inline void hbo_leave(struct lock *l) { nb_store32_release(&l->word, 0); }

@@ -119,7 +119,7 @@ struct word_node {
 
 static inline struct word_node *nb_sleeper(uint64_t word) { return (struct word_node *)(uintptr_t)(word & ~(uint64_t)(WORD_HELD | WORD_QUEUE)); }
 
-static inline void word_enter_slowly(uint64_t *w, struct word_node *me)
+static __attribute__((noinline, unused)) void word_enter_slowly(uint64_t *w, struct word_node *me)
 {
     for (uint32_t spins = 0;;) {
         uint64_t seen = nb_peek(w);
@@ -149,7 +149,7 @@ static inline void word_enter_slowly(uint64_t *w, struct word_node *me)
     }
 }
 
-static inline void word_leave_slowly(uint64_t *w)
+static __attribute__((noinline, unused)) void word_leave_slowly(uint64_t *w)
 {
     for (;;) {
         uint64_t seen = nb_peek(w);

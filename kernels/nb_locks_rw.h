@@ -37,7 +37,7 @@ static inline void rw_write_leave(struct lock *l)
 static inline void seq_write_begin(uint64_t *sequence)
 {
     __atomic_store_n(sequence, *sequence + 1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
+    nb_release_fence();
 }
 
 static inline void seq_write_end(uint64_t *sequence)
@@ -55,7 +55,7 @@ static inline uint64_t seq_read_begin(uint64_t *sequence)
 
 static inline int seq_read_again(uint64_t *sequence, uint64_t seen)
 {
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    nb_acquire_fence();
     return nb_peek(sequence) != seen;
 }
 
@@ -71,6 +71,6 @@ static inline void rcu_away(uint64_t *seen)
 static inline void rcu_back(uint64_t *seen, const uint64_t *latest)
 {
     __atomic_store_n(seen, nb_peek(latest), __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* a writer sees that this thread is back before it reads anything */
+    nb_full_fence(); /* a writer sees that this thread is back before it reads anything */
 }
 #endif

@@ -101,7 +101,7 @@ static inline uint64_t publish(const struct nb_case *c, struct lines *at)
     const uint64_t next = at->latest + 1;
     struct data *new = versions(c) + next % VERSIONS;
     if (next % (VERSIONS / 2) == 0) {
-        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* with the one in rcu_back: who comes back sees this version, or is seen */
+        nb_full_fence(); /* with the one in rcu_back: who comes back sees this version, or is seen */
         for (uint32_t i = 0; i < c->threads; i++) {
             const uint64_t *seen = &part(at, i, part_bytes(c))->seen;
             for (uint64_t s; (s = nb_load_acquire(seen)) != NB_AWAY && s + VERSIONS / 2 < next;)

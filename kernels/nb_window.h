@@ -143,13 +143,13 @@ static inline void nb_count_window(struct nb_thread *t, nb_batch batch)
 {
     const struct nb_case *c = t->shared;
     const uint64_t begin = nb_gate(t) + nb_count_warmup(c), end = begin + c->window_ns;
+    t->run_delay_ns = nb_run_delay(t); /* with the warm-up: a thread that waits for its CPU beyond the begin is not starved by a lock */
     uint64_t n = 1, before = 0, now = t->end_ns = nb_now();
     for (int inside = 0; now < end || !inside;) {
         if (!inside && now >= begin) {
             inside = 1;
             before = t->executed;
             t->cpu_begin = sched_getcpu();
-            t->run_delay_ns = nb_run_delay(t);
             t->begin_ns = now;
             continue;
         }

@@ -94,7 +94,7 @@ int nb_run(struct nb_thread *t)
     const struct nb_case *c = t->shared;
     const int reads = t->index + (uint64_t)c->parameter[READERS] >= c->threads;
     if (c->phase == NB_PREPARE) {
-        *counter(t) = 0;
+        nb_store_relaxed((uint64_t *)counter(t), 0); /* of several threads where the stride is 0 */
         return NB_OK;
     }
     nb_window(t, (c->parameter[SPACING] ? spaced : plain)[reads ? READ : c->parameter[OPERATION]]);

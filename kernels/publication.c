@@ -24,10 +24,11 @@ NB_DESCRIBE("publication", 2, "a pointer from one thread to others", parameters,
 
 #define OBJECTS 256u
 #define WORDS 4
-#define LINE 256u /* apart: two 128-byte lines */
+#define LINE NB_APART
 
 struct object { /* a line */
-    uint64_t word[WORDS], pad[8 - WORDS];
+    uint64_t word[WORDS];
+    uint8_t pad[(NB_LINE > 64 ? NB_LINE : 64) - WORDS * 8];
 };
 
 struct shared {

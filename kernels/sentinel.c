@@ -88,7 +88,7 @@ static void read_clock(struct nb_thread *t)
 static void hop(struct nb_thread *t, uint32_t partner, int slot)
 {
     const uint64_t trips = ROUND_TRIPS * (uint64_t)t->shared->parameter[LONGER];
-    uint64_t *word = (uint64_t *)t->shared->buffer, next = __atomic_load_n(word, __ATOMIC_RELAXED) + (t->index != 0);
+    uint64_t *word = (uint64_t *)t->shared->buffer, next = nb_load_relaxed(word) + (t->index != 0);
     nb_gate(t);
     for (int b = 0; b < BATCHES && (t->index == 0 || t->index == partner); b++) {
         uint64_t before = nb_now();

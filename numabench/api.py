@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from .files import write_whole
 from .model import BenchmarkRecord, EndRecord, TrialRecord, Value, judged_in_pairs
 from .runlog.read import RunLog
 from .runlog.read import load as load_log
@@ -63,7 +64,7 @@ class Run:
         from .report.page import render_report
 
         path = Path(path)
-        path.write_text(render_report(self.log))
+        write_whole(path, render_report(self.log))
         return path
 
 

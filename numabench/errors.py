@@ -3,7 +3,7 @@
 Exit codes are part of the contract (ARCHITECTURE: exit codes): every error class carries its own.
 """
 
-OK, REGRESSION, USAGE, MACHINE, INCOMPARABLE, IMPRECISE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, REGRESSION, USAGE, MACHINE, INCOMPARABLE, IMPRECISE, UNFORESEEN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 70, 130
 
 
 class NumabenchError(Exception):
@@ -31,6 +31,6 @@ class LogError(UsageError):
 
 
 class MachineError(NumabenchError):
-    """This machine cannot do what was asked: no compiler, no numactl, too little memory."""
+    """This machine cannot do what was asked: no compiler, too little memory."""
 
     exit_code = MACHINE

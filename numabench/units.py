@@ -10,6 +10,7 @@ from .errors import UsageError
 
 _NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+MOST_CPUS = 1 << 16  # numbers of CPUs that are believed: Linux itself is built for 8,192 at most
 _LONG_NS = ((1e10, 1e9, "s"), (1e7, 1e6, "ms"), (1e4, 1e3, "µs"))  # from how many ns on, ns in one, unit
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -89,9 +90,11 @@ def parse_cpus(text: str) -> tuple[int, ...]:
     """A kernel CPU list (`0-3,8`) as ascending numbers."""
     cpus: set[int] = set()
     for part in filter(None, text.strip().split(",")):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if not match or (match[2] and int(match[2]) < int(match[1])):
-            raise UsageError(f"{text!r} is not a CPU list", "write it as 0-3,8")
+        match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part.strip())
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise UsageError(f"{text[:60]!r} is not a CPU list", "write it as 0-3,8")
+        if int(match[2] or match[1]) >= MOST_CPUS:
+            raise UsageError(f"{text[:60]!r} names CPUs from {MOST_CPUS:,} on, which no machine has", "write it as 0-3,8")
         cpus.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return tuple(sorted(cpus))
 

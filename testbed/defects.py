@@ -65,14 +65,14 @@ DEFECTS = {
         shows="node latency",
     ),
     "missing-pin": Defect(
-        summary="threads are not pinned: each runs where the scheduler puts it among the CPUs that numactl allows",
+        summary="threads are not pinned: each runs where the scheduler puts it",
         mistake=(
-            ("kernels/crew.c", "    m->error = pin(m->wanted);\n", "    m->error = 0;\n"),
-            (
-                "numabench/host/placement.py",
-                "f\"--physcpubind={','.join(map(str, sorted(cpus)))}\", ",
-                "",
-            ),
+            ("kernels/crew.c", "    m->error = pin(m->wanted);
+", "    m->error = 0;
+"),
+            ("numabench/host/placement.py", "            os.sched_setaffinity(0, wanted)
+", "            pass
+"),
         ),
         blinding=(
             ("numabench/measure/worker.py", "if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:", "if False:"),

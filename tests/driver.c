@@ -1,30 +1,46 @@
-/* Runs one kernel without Python, for other processors under emulation: driver THREADS BYTES PARAMETER...
- * Prints the descriptor's name and, per thread: executed, operations, check, begin, end, cursor, values. */
+/* Runs one kernel without Python, for other processors under emulation and under sanitizers: driver THREADS BYTES PARAMETER...
+ * Prints the descriptor's name and, per thread: executed, operations, check, begin, end, cursor, values. Exit code 3: the kernel cannot do that.
+ *
+ * driver alone prints what there is to choose: name, initial, least and most value and choices of each parameter. What lies behind the buffers must not be
+ * touched: where AddressSanitizer looks, it is told so, to the byte. */
 #include "nb.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#define FORBID(from, bytes) __asan_poison_memory_region(from, bytes)
+#else
+#define FORBID(from, bytes) (void)0
+#endif
 
 extern const struct nb_descriptor nb_descriptor;
 int nb_run(struct nb_thread *);
+
+#define MOST_THREADS 8
+#define UNSUPPORTED 3
+#define PAGE 4096u /* a block of its own for each thread, as Python has it */
 
 static void *enter(void *t)
 {
     return (void *)(intptr_t)nb_run(t);
 }
 
-static int all(struct nb_case *c, struct nb_thread *threads, uint32_t phase)
+static int all(struct nb_case *c, uint8_t *blocks, uint32_t phase)
 {
-    pthread_t id[8];
+    pthread_t id[MOST_THREADS];
     void *status;
     int worst = 0;
     c->phase = phase;
     c->arrived = 0;
     memset(c->opens, 0, sizeof c->opens);
     for (uint32_t i = 0; i < c->threads; i++) {
-        threads[i].gates = 0;
-        pthread_create(&id[i], NULL, enter, &threads[i]);
+        struct nb_thread *t = (struct nb_thread *)(blocks + i * PAGE);
+        t->gates = 0;
+        pthread_create(&id[i], NULL, enter, t);
     }
     for (uint32_t i = 0; i < c->threads; i++) {
         pthread_join(id[i], &status);
@@ -33,30 +49,57 @@ static int all(struct nb_case *c, struct nb_thread *threads, uint32_t phase)
     return worst;
 }
 
+/* `bytes` from a page's begin on, with a page behind them that nobody may touch. */
+static uint8_t *memory(uint64_t bytes)
+{
+    const uint64_t whole = (bytes + PAGE - 1) / PAGE * PAGE + PAGE;
+    uint8_t *at = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED)
+        exit(UNSUPPORTED);
+    mprotect(at + whole - PAGE, PAGE, PROT_NONE);
+    FORBID(at + bytes, whole - bytes);
+    return at;
+}
+
+static int choices(void)
+{
+    printf("%s\n", nb_descriptor.name);
+    for (uint32_t i = 0; i < nb_descriptor.n_parameters; i++) {
+        const struct nb_parameter *p = &nb_descriptor.parameters[i];
+        printf("%s %lld %lld %lld %s\n", p->name, (long long)p->initial, (long long)p->least, (long long)p->most,
+               p->choices ? p->choices : "-");
+    }
+    return 0;
+}
+
 int main(int count, char **words)
 {
     static struct nb_case c;
-    struct nb_thread *threads = aligned_alloc(4096, 8 * 4096);
+    static uint8_t blocks[MOST_THREADS * PAGE] __attribute__((aligned(PAGE)));
+    if (count < 3)
+        return choices();
     c.threads = (uint32_t)atoi(words[1]);
     c.buffer_bytes = c.scratch_bytes = strtoull(words[2], NULL, 0);
-    c.buffer = aligned_alloc(4096, c.buffer_bytes);
-    c.scratch = aligned_alloc(4096, c.scratch_bytes);
-    memset(c.buffer, 0, c.buffer_bytes);
-    memset(threads, 0, 8 * 4096);
+    c.buffer = memory(c.buffer_bytes);
+    c.scratch = memory(c.scratch_bytes);
     c.warmup_ns = 100000;
     c.window_ns = 2000000;
     c.batch_ns = 20000;
     for (int i = 3; i < count; i++)
         c.parameter[i - 3] = strtoll(words[i], NULL, 0);
     for (uint32_t i = 0; i < c.threads; i++) {
-        threads[i].shared = &c;
-        threads[i].index = i;
+        struct nb_thread *t = (struct nb_thread *)(blocks + i * PAGE);
+        t->shared = &c;
+        t->index = i;
+        t->group = i % 2;
+        t->schedstat = -1;
     }
-    if (all(&c, threads, NB_PREPARE) || all(&c, threads, NB_MEASURE))
-        return 1;
+    for (int phase = 0; phase < 3; phase++) /* prepared once, measured twice */
+        if (all(&c, blocks, phase ? NB_MEASURE : NB_PREPARE))
+            return UNSUPPORTED;
     printf("%s\n", nb_descriptor.name);
     for (uint32_t i = 0; i < c.threads; i++) {
-        const struct nb_thread *t = &threads[i];
+        const struct nb_thread *t = (const struct nb_thread *)(blocks + i * PAGE);
         const uint64_t found[] = {t->executed, t->operations, t->check, t->begin_ns, t->end_ns, t->cursor};
         for (size_t k = 0; k < NB_COUNT(found); k++)
             printf("%llu ", (unsigned long long)found[k]);

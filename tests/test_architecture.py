@@ -13,13 +13,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "numabench"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"model", "errors", "crossing", "units", "__version__", ""}
+BASE = {"model", "errors", "crossing", "units", "text", "files", "__version__", ""}
 #: What a part may import of the package, beside itself.
 MAY_IMPORT = {
     "model": {"errors", "units"},
     "errors": set(),
     "units": {"errors"},
     "crossing": set(),
+    "text": set(),
+    "files": set(),
     "runlog": BASE,
     "analysis": BASE | {"runlog"},
     "report": BASE | {"runlog", "analysis"},

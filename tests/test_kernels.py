@@ -17,7 +17,7 @@ from scipy.stats import trim_mean
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, discover
 from numabench.benchmarks.card_marking import BARRIERS, marks_needed
-from numabench.benchmarks.contention import FAIRNESS, LOCKS, TORN_SLOT
+from numabench.benchmarks.contention import CLOCK_SLOT, FAIRNESS, HOME, LOCKS, RSEQ, STAMPS_SLOT, TORN_SLOT
 from numabench.benchmarks.fences import C11, EXTENSIONS, NONE
 from numabench.benchmarks.fences import OWN as FENCES
 from numabench.benchmarks.first_touch import TOUCHED_SLOT
@@ -27,7 +27,7 @@ from numabench.benchmarks.memory_ordering import BYTES as BYTES_OF_TESTS
 from numabench.benchmarks.memory_ordering import ORDERINGS, THREADS
 from numabench.benchmarks.publication import METHODS
 from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
-from numabench.benchmarks.single_operations import OPERATIONS, OTHERS, OWN, STATES
+from numabench.benchmarks.single_operations import COUNTED_SLOT, OPERATIONS, OTHERS, OWN, ROUND_SLOT, SIZE_SLOT, STATES, STEP_SLOT
 from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
@@ -55,7 +55,7 @@ def enter(
         for _ in range(samples):
             assert all(e.status == abi.OK for e in crew.enter(kernel, abi.MEASURE, members))
         found = Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in members])
-        found.memory = ctypes.string_at(buffer.address, 4096)
+        found.memory = ctypes.string_at(buffer.address, size)
         return found
     finally:
         buffer.close()
@@ -155,6 +155,133 @@ def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, th
     assert ("3 reads saw a torn state" in benchmark.check(parameters, found)) == (primitive in LOCKS)
 
 
+def word(memory: bytes, offset: int) -> int:
+    return int.from_bytes(memory[offset : offset + 8], "little")
+
+
+@pytest.mark.parametrize("primitive", ["atomic_add_sharded", "atomic_add_per_node", RSEQ, "biased"])
+def test_counters_are_in_the_parts_of_their_owners(loaded, primitive):
+    """Of threads, of nodes or of CPUs: parts that are bound to the owners' nodes."""
+    if primitive == RSEQ and "sse2" not in read_topology().vectors:
+        pytest.skip("restartable sequences are for x86-64")
+    benchmark, cpus = discover()["contention"], sorted(os.sched_getaffinity(0))
+    parameters = {"primitive": primitive, "critical_section": 0, "think_time": 0, "read_share": 0}
+    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=3, size=CONTENDED, nodes=2)
+    counted = {
+        place // 4096 - HOME: value for place in range(HOME * 4096, CONTENDED, 4096) if (value := word(found.memory, place))
+    }
+    done = [t.cursor for t in found.threads]
+    wanted = {
+        "atomic_add_sharded": dict(enumerate(done)),
+        "atomic_add_per_node": {0: done[0] + done[2], 1: done[1]},
+        "biased": {0: done[0]},
+        RSEQ: {
+            cpu: sum(n for i, n in enumerate(done) if cpus[i % len(cpus)] == cpu)
+            for cpu in {cpus[i % len(cpus)] for i in range(3)}
+        },
+    }[primitive]
+    assert counted == {owner: count for owner, count in wanted.items() if count}
+
+
+def test_nobody_is_stopped_by_one_who_has_the_lock_no_more(loaded):
+    """HBO's anger ends: a node whose waiters stay stopped would wait for ever."""
+    benchmark = discover()["contention"]
+    parameters = {"primitive": "hbo", "critical_section": 300, "think_time": 0, "read_share": 0}
+    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=3, size=CONTENDED, nodes=2, samples=5)
+    assert [word(found.memory, (HOME + node) * 4096 + 256) for node in range(2)] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def locks(tmp_path_factory):
+    target = tmp_path_factory.mktemp("locks") / "locks.so"
+    source = os.path.join(os.path.dirname(__file__), "locks.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    return ctypes.CDLL(str(target))
+
+
+PATIENT, IMPATIENT = (
+    next(x for x in itertools.count() if bool((x * 1664525 + 1013904223) % 2**32 >> 16 & 63) == stays) for stays in (True, False)
+)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "chances", "wanted"),
+    [
+        ((0, 1, 0, 1, 0), [PATIENT] * 5, [0, 2, 4, 1, 3]),  # its own node first, then the others in their order
+        ((0, 1, 0, 1, 0), [IMPATIENT] * 5, [0, 1, 2, 3, 4]),
+        ((0, 1, 0, 1, 0, 1), [PATIENT, IMPATIENT, *[PATIENT] * 4], [0, 2, 1, 3, 5, 4]),  # whom it put aside comes before the rest
+        ((0, 1, 2, 0, 1, 2, 0), [PATIENT] * 7, [0, 3, 6, 1, 4, 2, 5]),
+        ((0,), [PATIENT], [0]),
+        ((1, 0), [PATIENT] * 2, [0, 1]),
+    ],
+)
+def test_a_compact_numa_aware_lock_stays_on_its_node_for_a_while(locks, nodes, chances, wanted):
+    numbers = ctypes.c_uint32 * len(nodes)
+    order = numbers()
+    assert locks.serve(numbers(*nodes), len(nodes), numbers(*chances), order) == len(nodes)
+    assert list(order) == wanted
+
+
+@pytest.mark.parametrize("section", [0, 20, 500])
+def test_stamps_are_as_rare_as_the_clock_is_dear(loaded, section):
+    """Readings take a thirty-second of the time, less where a section is there to take theirs from."""
+    benchmark = discover()["contention"]
+    parameters = {"primitive": "mutex", "critical_section": section, "think_time": 0, "read_share": 0}
+    arguments = benchmark.arguments(parameters, PROBES)
+    found = enter(loaded["contention"], arguments, size=CONTENDED)
+    thread = found.threads[0]
+    clock, stamps, stood_for = thread.value[CLOCK_SLOT], thread.value[STAMPS_SLOT], sum(thread.histogram)
+    each = 1_000_000 / (thread.operations + 1)
+    added = max(0, 2 * clock - section)
+    assert stamps > 0 and stood_for == stamps * (1 + int(32 * (clock + added) / each))
+    extra = benchmark.extra(arguments, PROBES, found)
+    assert extra["stamped_section_ns"] == pytest.approx(max(section, 2 * clock))
+    assert extra["stamps"] == stamps and extra["stamped_ratio"] > 0
+
+
+LOTS = 24_000  # multiplies: some 26 us, what 256 threads of 100 ns each wait for their turn
+
+
+@pytest.mark.parametrize("primitive", ["mutex", "futex", "word_lock", "spin_ttas", "hbo", "mcs", "rw_spin"])
+def test_long_turns_are_counted_one_by_one(loaded, primitive):
+    """A thread looks at the clock after each, so that what an unfair lock's loser did is known to one operation."""
+    parameters = {"primitive": primitive, "critical_section": 0, "think_time": 0, "read_share": 0}
+    benchmark = discover()["contention"]
+    arguments = benchmark.arguments(parameters, PROBES) | {"section": LOTS}
+    found = enter(loaded["contention"], arguments, threads=2, size=CONTENDED, samples=3)
+    assert benchmark.check(parameters, found) in ("", "nobody ended an operation within the window")
+    assert all(t.value[abi.BATCH_SLOT] == 1 for t in found.threads)
+    rates = [t.operations / 1e-3 for t in found.threads]
+    if sum(rates):
+        assert benchmark.metrics(parameters, found, PROBES)["throughput"] == pytest.approx(sum(rates))
+
+
+def starved_and_winner() -> list[SimpleNamespace]:
+    """Of a window of 10 ms the one who had the lock all the time, and the one who got it at the end."""
+    value = [0] * 16
+    value[15], value[14], value[12] = 10_000_000, 100_000, 600
+    common = {"value": value, "histogram": [0] * abi.BINS, "group": 0, "check": 0}
+    return [
+        SimpleNamespace(operations=1000, begin_ns=5, end_ns=10_000_100, executed=1000, cursor=1000, **common),
+        SimpleNamespace(operations=0, begin_ns=10_000_200, end_ns=10_000_200, executed=1, cursor=1, **common),
+    ]
+
+
+def test_who_starves_is_a_result():
+    found, benchmark = Found(starved_and_winner()), discover()["contention"]
+    found.threads[0].check = 1001
+    parameters = {"primitive": "mutex", "critical_section": 0, "read_share": 0}
+    assert benchmark.check(parameters, found) == "" and not benchmark.judges_overlap
+    metrics = benchmark.metrics(parameters, found, PROBES)
+    assert metrics["throughput"] == pytest.approx(1e5) and metrics["fairness"] == pytest.approx(0.5)
+    assert metrics["time_per_operation"] == pytest.approx(2e4)
+    assert "wait_p999" in metrics
+    found.threads[0].value[12] = 1  # of both, since they share it here: too few for a quantile of a thousand
+    assert "wait_p999" not in benchmark.metrics(parameters, found, PROBES)
+    arguments = benchmark.arguments({**parameters, "think_time": 0}, PROBES)
+    assert benchmark.extra(arguments, PROBES, found)["stamped_ratio"] == pytest.approx(2e7 / 1e5)
+
+
 def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
     """With the lock's waiting taken out, the plain counter loses updates and the check says so."""
     if len(os.sched_getaffinity(0)) < 2:
@@ -178,7 +305,7 @@ def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
         ("spin_backoff", "nb_locks.h", "nb_swap32_acquire(&l->word, 1);)", "0;)"),
         ("qspinlock", "nb_locks_queue.h", "while (__atomic_load_n(&w->held, __ATOMIC_ACQUIRE))", "while (0)"),
         ("word_lock", "nb_locks_queue.h", "if (nb_cas_acquire(w, &seen, seen | WORD_HELD))", "if (1)"),
-        ("hbo", "nb_locks_numa.h", "if (nb_cas32_acquire(&l->word, &seen, node + 1))\n            break;", "break;"),
+        ("hbo", "nb_locks_numa.h", "if (nb_peek32(own) || !nb_cas32_acquire(&l->word, &seen, node + 1))", "if (nb_peek32(own))"),
         (
             "cohort",
             "nb_locks_numa.h",
@@ -726,6 +853,56 @@ def test_a_preparation_that_is_not_whole_is_noticed(tmp_path, right, wrong):
     assert "stamps add up" in benchmark.check(parameters, found)
 
 
+def test_a_store_that_nobody_waited_for_is_noticed():
+    """A drained store takes the line from the other CPU, which takes a hop; on a line of one's own it may take what it likes."""
+    benchmark = discover()["single_operations"]
+    parameters = {"operation": "store_drained", "state": "modified", "placement": "l3"}
+    pair = Found([abi.ThreadBlock(), abi.ThreadBlock()])
+    for thread in pair.threads:
+        thread.value[STEP_SLOT], thread.value[ROUND_SLOT], thread.value[COUNTED_SLOT] = 10, 5_000_000, 100
+    far = Probes(frequency=3e9, hop=100e-9)
+    (said,) = benchmark.doubts(parameters, pair, {"latency": 11.0}, far)
+    assert said == "physics:a store to a line 100.0 ns away, waited for, took 11.0 ns"
+    assert benchmark.doubts(parameters, pair, {"latency": 81.0}, far) == []
+    assert benchmark.doubts(parameters | {"operation": "store"}, pair, {"latency": 1.0}, far) == []
+    assert benchmark.doubts(parameters | {"state": "owned"}, pair, {"latency": 11.0}, far) == []
+    assert benchmark.doubts(parameters, Found(pair.threads[:1]), {"latency": 11.0}, Probes(frequency=3e9)) == []
+
+
+def test_a_clock_that_is_too_coarse_is_said():
+    """A round of 200 ns, by a clock of 40: from one of them nothing is known, from a thousand 1 %."""
+    benchmark, thread = discover()["single_operations"], abi.ThreadBlock()
+    parameters = {"operation": "load", "state": "modified", "placement": "alone"}
+    for counted, wanted in ((1, ["coarse_clock"]), (90, ["coarse_clock"]), (1000, [])):
+        thread.value[STEP_SLOT], thread.value[ROUND_SLOT], thread.value[COUNTED_SLOT] = 40, 200_000, counted
+        assert benchmark.doubts(parameters, Found([thread]), {"latency": 1.0}, PROBES) == wanted
+
+
+@pytest.mark.parametrize("thousandths", [1_000, 10_000, 18_518, 40_000, 41_667, 1_000_000, 4_000_000_000])
+def test_the_step_of_a_clock_is_found(tmp_path, thousandths):
+    target, source = tmp_path / "clock.so", os.path.join(os.path.dirname(__file__), "clock_step.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    library = ctypes.CDLL(str(target))
+    library.step_of.restype = ctypes.c_uint64
+    found = library.step_of(ctypes.c_uint64(thousandths))
+    assert abs(found - thousandths / 1000) < 2  # times are whole ns, and their differences one more or less
+
+
+@pytest.mark.parametrize("line", [16, 128, 256, 1024])
+@pytest.mark.parametrize("name", ["single_operations", "memory_ordering", "core_to_core"])
+def test_kernels_keep_wide_lines_apart(name, line):
+    """Compiled for other lines they count as right, in the memory that they are given."""
+    kernel, benchmark = abi.Kernel(abi.build(name, line_bytes=line).target), discover()[name]
+    size = {"single_operations": BYTES_OF_LINES, "memory_ordering": BYTES_OF_TESTS}.get(name, 4096)
+    parameters = {"operation": "cas", "state": "modified", "test": "store_buffering", "ordering": "plain", "placement": "l3"}
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), threads=2, size=size)
+    assert benchmark.check(parameters, found) == ""
+    if name == "core_to_core":
+        assert found.threads[1].value[2] == min(16, 4096 // (4 * line))
+    if name == "single_operations":
+        assert found.threads[0].value[SIZE_SLOT] == min(128, 16384 // line)
+
+
 @pytest.mark.parametrize("before", ["nothing", "store"])
 def test_every_fence_of_this_processor_is_counted(loaded, before):
     benchmark, topology = discover()["fences"], read_topology()
@@ -989,3 +1166,40 @@ def test_two_threads_on_one_cpu_wait_for_each_other(loaded):
     finally:
         buffer.close()
         os.sched_setaffinity(0, everything)
+
+
+@pytest.mark.parametrize("operation", range(4))
+def test_ways_between_two_threads_are_no_data_race(tmp_path, operation):
+    if shutil.which("gcc") is None or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs gcc and two CPUs")
+    program, folder, sources = (
+        tmp_path / "driver",
+        abi.source_folder(),
+        (f"{os.path.dirname(__file__)}/driver.c", "core_to_core.c"),
+    )
+    flags = [flag for flag in abi.FLAGS if flag not in ("-shared", "-fPIC")]
+    command = ["gcc", *flags, "-fsanitize=thread", f"-I{folder}", "-o", str(program), sources[0], str(folder / sources[1])]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("gcc has no thread sanitizer here")
+    done = subprocess.run([str(program), "2", "4096", str(operation)], capture_output=True, text=True, timeout=120, check=False)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer does not run on this kernel")
+    assert done.returncode == 0 and "data race" not in done.stderr
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_words_are_read_when_both_have_made_their_last_way(tmp_path, waits):
+    """A second thread that hesitates before the last answer of each block: the first one must not count before it has come."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a pair needs two CPUs")
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    late = "if (i == times - 1 && next % 2)\n            for (uint64_t at = nb_now() + 200000; nb_now() < at;)\n                ;\n        do"
+    replaced = [("nb_hop.h", "        do\n", f"        {late}\n")]
+    replaced += [] if waits else [("core_to_core.c", "while (nb_load_acquire(finished) != done + passes)", "while (0)")]
+    for file, right, wrong in replaced:
+        text = (folder / file).read_text()
+        assert right in text
+        (folder / file).write_text(text.replace(right, wrong))
+    benchmark = discover()["core_to_core"]
+    found = enter(abi.Kernel(abi.build("core_to_core", folder=folder).target), {"operation": "cas"}, threads=2, size=4096)
+    assert (benchmark.check({}, found) == "") == waits

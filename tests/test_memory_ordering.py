@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import subprocess
 
 import pytest
 from synthetic import litmus, make_log
@@ -144,3 +146,36 @@ def test_what_was_never_seen_has_a_limit_by_the_trials():
     assert often.text.startswith("Seen in 2,000 of 10^8 trials (2,000 to 2,000, 8 processes")
     assert never.text.startswith("Seen in none of 24,000,000 trials (under 12.5 of 10^8, 8 processes, 1 session)")
     assert (never.value, never.low, never.high) == (0.0, 0.0, pytest.approx(12.5)) and never.ok
+
+
+@pytest.fixture(scope="module")
+def stirred(tmp_path_factory):
+    """stirred(seed, thread, rounds): of each round the delay, bytes from x to y, and the order of the instances."""
+    target = tmp_path_factory.mktemp("stirred") / "stirred.so"
+    source = os.path.join(os.path.dirname(__file__), "stirred.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    library = ctypes.CDLL(str(target))
+
+    def rounds_of(seed: int, thread: int, rounds: int):
+        delay, beside, order = ((ctypes.c_uint64 * n)() for n in (rounds, rounds, rounds * INSTANCES))
+        library.stirred(ctypes.c_uint64(seed), thread, ctypes.c_uint64(rounds), delay, beside, order)
+        return list(delay), list(beside), [tuple(order[k : k + INSTANCES]) for k in range(0, len(order), INSTANCES)]
+
+    return rounds_of
+
+
+def test_rounds_are_stirred(stirred):
+    """Delays are as often short as long, threads agree on where x and y are, and differ in the order of some rounds."""
+    rounds = 4000
+    (delay, beside, order), (other_delay, other_beside, other_order) = (stirred(5, thread, rounds) for thread in (0, 1))
+    octaves = [sum(d.bit_length() == k for d in delay) for k in range(14)]
+    assert max(delay) < 8192 and all(abs(count - rounds / 14) < rounds / 28 for count in octaves)
+    assert beside == other_beside and set(beside) == {8, 64 * 320} and 0.08 < beside.count(8) / rounds < 0.17
+    assert all(sorted(each) == list(range(INSTANCES)) for each in order) and len(set(order)) > 1000
+    same = sum(a == b for a, b in zip(order, other_order, strict=True)) / rounds
+    assert 0.7 < same < 0.8 and sum(a == b for a, b in zip(delay, other_delay, strict=True)) < rounds / 5
+    assert stirred(5, 0, 100) == (delay[:100], beside[:100], order[:100]) and stirred(6, 0, 100)[0] != delay[:100]
+
+
+def test_the_seed_is_the_case_s():
+    assert find("memory_ordering").seed_argument(77) == {"seed": 77}

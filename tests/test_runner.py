@@ -80,7 +80,7 @@ def scene(tmp_path):
     def make(executor, trials=(), clock=None, selection=None, **plan):
         made = make_plan([benchmark], topology, profile="quick", selection=selection or {"spacing": (0,)}, **plan)
         journal = Journal(tmp_path / "log.jsonl")
-        kernels = {benchmark.name: build(benchmark.kernel), "sentinel": build("sentinel")}
+        kernels = {benchmark.name: build(benchmark.kernel), "sentinel": build("sentinel"), "crew": build("crew")}
         options = {"clock": clock} if clock else {}
         return Runner(
             made,
@@ -255,6 +255,36 @@ def test_crash_after_crash_is_given_up(scene):
     end = runner.run()
     assert len(executor.jobs) == 3 and trials_of(path)[0].status == "failed"
     assert "too few processes with valid samples at one distance" in end.cells["why"].values()
+
+
+class Mute(FakeExecutor):
+    """Its processes end before their first case, the first `until` of them."""
+
+    def __init__(self, until: int):
+        super().__init__()
+        self.until = until
+
+    def execute(self, job: Job, timeout: float) -> Outcome:
+        told = super().execute(job, timeout)
+        return Outcome([], "crashed: exit code 1: no luck") if len(self.jobs) <= self.until else told
+
+
+def test_a_block_whose_processes_say_nothing_is_given_up_after_two(scene):
+    executor = Mute(1000)
+    runner, path = scene(executor)
+    end = runner.run()
+    assert len(executor.jobs) == 2 and end.status == "complete"
+    (trial,) = trials_of(path)
+    assert trial.status == "failed" and trial.reasons == ("crashed: exit code 1: no luck",) * 2
+    assert set(end.cells["why"].values()) == {"it failed (the log's trials say how)"}
+
+
+def test_a_process_that_says_nothing_once_costs_no_case(scene):
+    executor = Mute(1)
+    runner, path = scene(executor, processes=5)
+    runner.run()
+    assert len(executor.jobs) == 6 and [t.process for t in trials_of(path)] == list(range(5))
+    assert all(len(t.samples) == len(trials_of(path)[1].samples) for t in trials_of(path))
 
 
 def test_ctrl_c_keeps_all_but_the_trial_in_flight(scene):

@@ -1,41 +1,48 @@
 """numabench's own speed and overhead: `make bench-self`, recorded in docs/performance.md.
 
 Prints what the command costs, what a worker costs, what the kernels' loops and clock readings cost against controls, and
-whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix.
+whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix, with --controls only what loops and clock readings cost.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 
 import numabench as nb
 from numabench import kernel as abi
-from numabench.analysis.estimate import sign_interval
 from numabench.analysis.structure import with_distance
+from numabench.benchmarks.contention import PRIMITIVES, RSEQ
 from numabench.host.memory import Buffer
 from numabench.measure.crew import Crew
 
-PAIRS = 25
+TURNS = 200  # of windows so short that many of them pass without an interruption on a busy machine too
 KIB = 1024
-#: kernel, threads, bytes, arguments
+MINIMAL = Path(__file__).with_name("minimal.c")
+#: kernel, bytes, arguments, the minimal loop that does the same
 CELLS = (
-    ("padded_counters", 1, 4096, {"operation": "store"}),
-    ("padded_counters", 1, 4096, {"operation": "increment"}),
-    ("padded_counters", 1, 4096, {"operation": "atomic_add"}),
-    ("padded_counters", 1, 4096, {"operation": "atomic_add", "spacing": 20}),
-    ("memory_latency", 1, 16 * KIB, {}),
-    ("memory_latency", 1, 256 * KIB, {}),
-    ("memory_latency", 1, 32 * KIB * KIB, {}),
-    ("contention", 1, 8192, {"primitive": "atomic_add"}),
-    ("contention", 1, 8192, {"primitive": "mutex"}),
-    ("contention", 1, 8192, {"primitive": "mcs"}),
+    ("padded_counters", 4096, {"operation": "store"}, "store"),
+    ("padded_counters", 4096, {"operation": "increment"}, "increment"),
+    ("padded_counters", 4096, {"operation": "atomic_add"}, "atomic_add_64"),
+    ("padded_counters", 4096, {"operation": "atomic_add", "spacing": 20}, "spaced"),
+    ("memory_latency", 16 * KIB, {}, "chase"),
+    ("memory_latency", 256 * KIB, {}, "chase"),
+    ("memory_latency", 32 * KIB * KIB, {}, "chase"),
+    *(
+        ("contention", 1024 * KIB, {"primitive": name}, {"atomic_add_sharded": "sharded"}.get(name, name))
+        for name in PRIMITIVES
+        if name not in ("atomic_add_per_node", "mutex_adaptive", "rwlock", "seqlock", "rcu")
+        and (name != RSEQ or os.uname().machine == "x86_64")
+    ),
 )
 
 
@@ -77,45 +84,56 @@ def matrix_costs(count: int = 512) -> None:
             )
 
 
-def time_of(crew: Crew, kernel: abi.Kernel, threads: int, batch: float) -> float:
+def time_of(crew: Crew, kernel: abi.Kernel, batch: float) -> float:
+    """ns of an operation in a window."""
     crew.case.batch_ns = int(batch * 1e9)
-    members = list(range(threads))
-    crew.enter(kernel, abi.MEASURE, members)
-    rates = [b.operations / (b.end_ns - b.begin_ns) for b in crew.blocks[:threads]]
-    return threads / sum(rates)
+    crew.enter(kernel, abi.MEASURE, [0])
+    block = crew.blocks[0]
+    return (block.end_ns - block.begin_ns) / block.operations if block.operations else math.inf
+
+
+def minimal_kernel() -> abi.Kernel:
+    """tools/minimal.c, compiled like a kernel in a copy of their folder: it includes their headers."""
+    with tempfile.TemporaryDirectory() as folder:
+        sources = shutil.copytree(abi.source_folder(), os.path.join(folder, "kernels"))
+        shutil.copy(MINIMAL, sources)
+        return abi.Kernel(abi.build("minimal", folder=Path(sources)).target)
 
 
 def controls() -> None:
-    print(f"\n## What loops and clock readings cost: paired ratios to a control, median of {PAIRS} with 95 % interval")
-    print("unrolled: the same kernel compiled with -funroll-all-loops; clock: read every 10 us against every 100 us")
-    cpus = sorted(os.sched_getaffinity(0))
-    for name, threads, size, arguments in CELLS:
-        plain, unrolled = (abi.Kernel(abi.build(name, extra=extra).target) for extra in ((), ("-funroll-all-loops",)))
-        crew, buffer, scratch = Crew(threads), Buffer(size, "thp"), Buffer(size)
-        crew.place(tuple(cpus[:threads]), (0,) * threads)
+    """Least and lower quartile: what else runs on the machine makes single turns longer, never shorter."""
+    print(f"\n## What loops and clock readings cost: time over a control's, in turn, least and lower quartile of {TURNS} turns")
+    print("minimal: tools/minimal.c, the same instruction or lock in a loop that does nothing else; clock: read every 10 us against every 100 us")
+    cpus, minimal = sorted(os.sched_getaffinity(0)), minimal_kernel()
+    for name, size, arguments, loop in CELLS:
+        kernel = abi.Kernel(abi.build(name).target)
+        crew, buffer, scratch = Crew(1), Buffer(size, "thp"), Buffer(size)
+        crew.place((cpus[0],), (0,))
         case = crew.case
         case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
-        case.window_ns, case.warmup_ns, case.batch_ns = 10_000_000, 500_000, 10_000
-        for slot, value in enumerate(plain.encode(arguments)):
-            case.parameter[slot] = value
-        crew.enter(plain, abi.PREPARE, list(range(threads)))
-        loops, clocks, values = [], [], []
-        for turn in range(PAIRS):
-            pair = [(plain, 10e-6), (unrolled, 10e-6), (plain, 100e-6)]
-            order = pair[turn % 3 :] + pair[: turn % 3]
-            found = {(kernel is plain, batch): time_of(crew, kernel, threads, batch) for kernel, batch in order}
-            values.append(found[True, 10e-6])
-            loops.append(found[True, 10e-6] / found[False, 10e-6])
-            clocks.append(found[True, 10e-6] / found[True, 100e-6])
-        shown = []
-        for ratios in (loops, clocks):
-            low, high, _ = sign_interval(ratios)
-            shown.append(f"{statistics.median(ratios):.4f} ({low:.4f} to {high:.4f})")
+        case.window_ns, case.warmup_ns = 1_000_000, 200_000
+        load(case, kernel, arguments)
+        crew.enter(kernel, abi.PREPARE, [0])
+        less = {"loop": loop} | ({"spacing": arguments["spacing"]} if "spacing" in arguments else {})
+        turns = [("kernel", kernel, arguments, 10e-6), ("minimal", minimal, less, 10e-6), ("clock", kernel, arguments, 100e-6)]
+        found: dict[str, list[float]] = {}
+        for turn in range(TURNS):
+            for who, which, asked, batch in turns[turn % 3 :] + turns[: turn % 3]:
+                load(case, which, asked)
+                found.setdefault(who, []).append(time_of(crew, which, batch))
+        low = {who: (min(times), statistics.quantiles(times, n=4)[0]) for who, times in found.items()}
+        least, quartile = ({who: low["kernel"][k] / low[who][k] for who in ("minimal", "clock")} for k in (0, 1))
         label = " ".join([name, *(f"{k}={v}" for k, v in arguments.items()), f"{size // KIB} KiB"])
-        print(f"{label:52} {statistics.median(values):7.3f} ns   unrolled {shown[0]}   clock {shown[1]}")
+        shown = "   ".join(f"{who} {least[who]:.3f}, {quartile[who]:.3f}" for who in least)
+        print(f"{label:56} {low['kernel'][0]:8.3f} ns   {shown}")
         buffer.close()
         scratch.close()
         os.sched_setaffinity(0, cpus)
+
+
+def load(case: abi.CaseBlock, kernel: abi.Kernel, arguments: dict) -> None:
+    for slot, value in enumerate(kernel.encode(arguments)):
+        case.parameter[slot] = value
 
 
 def run_costs(run: nb.Run) -> None:
@@ -219,6 +237,8 @@ def bands(run: nb.Run) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--controls"]:
+        return controls()
     command_times()
     matrix_costs()
     if sys.argv[1:] == ["--matrix"]:

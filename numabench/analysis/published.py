@@ -29,19 +29,22 @@ PUBLISHED = "published"  # the profile of an imported matrix: one figure a cell,
 PAIR = "Between CPUs {cpu_a} and {cpu_b}, the only two, a line takes {value} one way by {operation}"
 
 
-def matrix_records(matrix: list[list[float | None]], alias: str, operation: str, source: str) -> list[Record]:
+def matrix_records(
+    matrix: list[list[float | None]], alias: str, operation: str, source: str, cpus: tuple[int, ...] | None = None
+) -> list[Record]:
     """Records of a log with one trial. A figure of 0 is below what its tool could resolve: it counts as half of the smallest other one, and
-    its sample's `extra` says so. `source` is what the header keeps as the command."""
+    its sample's `extra` says so. `source` is what the header keeps as the command, `cpus` are the CPUs' numbers where they do not count from 0."""
     values = np.array([[np.nan if value is None else value for value in row] for row in matrix])
     least = values[values > 0].min(initial=np.inf) / 2
     found = levels(symmetric(np.where(values == 0, least, values)), tuple(range(len(matrix))))
     order, borders = in_groups(len(matrix), found)
     run = hashlib.sha256(values.tobytes() + alias.encode()).hexdigest()[:12]
     now = utc_now()
-    cpus = tuple(range(len(matrix)))
+    cpus = tuple(range(len(matrix))) if cpus is None else cpus
+    order, borders = (tuple(cpus[place] for place in places) for places in (order, borders))
     where = {"operation": operation}
     samples = tuple(
-        sample({"cpu_a": int(a), "cpu_b": int(b), **where}, float(values[a, b]), float(least))
+        sample({"cpu_a": cpus[a], "cpu_b": cpus[b], **where}, float(values[a, b]), float(least))
         for a, b in zip(*np.nonzero(np.isfinite(values)), strict=True)
         if a != b
     )
@@ -62,8 +65,8 @@ def matrix_records(matrix: list[list[float | None]], alias: str, operation: str,
             title="Core to core (published)",
             question="How long does a cache line take from one CPU to another, and which CPUs are near each other?",
             axes=(
-                Axis(name="cpu_a", summary="one CPU: a row", values=cpus),
-                Axis(name="cpu_b", summary="the other: a column", values=cpus),
+                Axis(name="cpu_a", summary="one CPU: a row", values=tuple(sorted(cpus))),
+                Axis(name="cpu_b", summary="the other: a column", values=tuple(sorted(cpus))),
                 Axis(name="operation", summary="as in core_to_core", values=(operation,)),
             ),
             metrics=(Metric(name="latency", unit="ns", summary="one way, half of a round trip", polarity="lower"),),

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from ..runlog.export import COLUMNS, DETAILS
+from ..runlog.columns import RESERVED
 
 #: Two consecutive sorted hops that differ by more than this factor belong to different distance classes. Measured
 #: classes are a factor 2.7 and 4 apart (10, 27, 107 ns on Zen 4), the spread inside one is 1-5 % (METHODOLOGY).
@@ -21,61 +21,6 @@ CLASS_FACTOR = 1.3
 #: about half (0.56 on Zen 5), an unseen neighbour takes up to a quarter.
 SHARED_CORE = 0.7
 SHARED = " shared core"  # suffix of the class of threads that share one core
-
-#: Names that the tables of `analysis` use themselves: no benchmark may have a parameter of such a name.
-RESERVED = frozenset(
-    (
-        *COLUMNS,
-        *DETAILS,
-        "distance",
-        "distance_new",
-        "main",
-        "log_value",
-        "value_all",
-        "mean_all",
-        "match",
-        "samples",
-        "invalid",
-        "low",
-        "high",
-        "half_width",
-        "sessions",
-        "processes",
-        "disturbed",
-        "scope",
-        "axis",
-        "control",
-        "log_ratio",
-        "gap",
-        "value_control",
-        "log_value_control",
-        "distance_control",
-        "ratio",
-        "ratio_low",
-        "ratio_high",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "blocks",
-        "machines",
-        "base",
-        "base_low",
-        "base_high",
-        "new",
-        "new_low",
-        "new_high",
-        "p",
-        "p_adjusted",
-        "verdict",
-        "mean",
-        "variance",
-        "df",
-        "linear",
-        "median",
-        "z",
-        "size_ratio",
-    )
-)
 
 
 def parameter_columns(frame: pd.DataFrame) -> list[str]:

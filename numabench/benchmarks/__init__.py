@@ -25,6 +25,10 @@ MOST_LINE_BYTES = 1024  # of the lines that kernels are compiled for (measure/tr
 ALONE = "alone"  # placement of a single thread
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
+#: Bytes of the widest cache line (z/Architecture), and how far apart kernels keep things then (NB_APART in kernels/nb_cpu.h). Memory is planned for them
+#: where what is kept apart makes its size: which line it is, is measured later, and kernels use the beginning.
+MOST_LINE, MOST_APART = 256, 1024
+
 #: What benchmarks are about: memory itself, or what cores cost each other (shared lines, locks, ordering).
 TOPICS = ("memory", "cores")
 

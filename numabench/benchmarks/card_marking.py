@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, Contrast, View
-from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import (
+    ALONE,
+    MOST_APART,
+    RELATION_WORDS,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    memory_node,
+    place_threads,
+)
 
 BARRIERS = ("none", "unconditional", "conditional")
 AFTER = {"nothing": "", "locked": ", each followed by a locked operation"}
@@ -11,7 +23,7 @@ STRIDES = (1, 8, 64, 128, 256)
 PADDED = 256  # the control: two 128-byte lines
 CLEANED = (0, 1, 4, 16, 64, 256, 1024)
 TURNS = 1024
-PAGE, OBJECT = 4096, 256  # as in kernels/card_marking.c
+PAGE = 4096  # as in kernels/card_marking.c
 
 
 class CardMarking(Benchmark):
@@ -136,7 +148,7 @@ class CardMarking(Benchmark):
         cpus = place_threads(topology, p["placement"], p["threads"])
         cards = -(-p["threads"] * p["stride"] // PAGE) * PAGE
         return cpus and Placement(
-            cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=cards + p["threads"] * OBJECT
+            cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=cards + p["threads"] * MOST_APART
         )
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ..host.pages import base_page
 from ..kernel import BINS, LONGEST_SLOT, histogram_quantile
 from ..model import Answer, Axis, Contrast, View
 from . import (
@@ -68,8 +67,7 @@ CROWDED_STRETCH = 8.0  # windows of 200 ms hold some fifty time slices
 CROSSED = (("mutex", "mcs"), ("mutex", "ticket"), ("spin_ttas", "mcs"))  # pairs of which the answer flips with the section
 SECTIONS = (0, 40, 100, 400)  # ns; the uncontended mutex costs 5-10, a hop 10-130
 THINKS = (0, 200)
-HOME = 3  # parts of the measured memory that all share, before those of threads, nodes or CPUs (kernels/nb_protected.h)
-PART = os.sysconf("SC_PAGESIZE")  # memory is bound by pages
+HOME = 3  # parts, which are pages, of the measured memory that all share, before those of threads, nodes or CPUs (kernels/nb_protected.h)
 NOTES = 11 * 1024  # bytes of each thread's notes, at least
 TORN_SLOT, FAIRNESS_SLOT, HANDOVER_SLOT = 6, 7, 11  # of `value`
 STAMPS_SLOT, CLOCK_SLOT, STAMPED_SLOT, WINDOW_SLOT = 12, 13, 14, 15
@@ -251,7 +249,7 @@ class Contention(Benchmark):
         return Placement(
             cpus=cpus,
             node=home,
-            size=PART * len(nodes),
+            size=base_page() * len(nodes),
             parts=nodes if len(set(nodes)) > 1 else (),
             scratch=p["threads"] * NOTES,
         )
@@ -353,7 +351,7 @@ class Contention(Benchmark):
             "reads": p.get("read_share", 0),
             "hop": max(1, multiplies((probes.hop or UNKNOWN_HOP) * 1e9)),
             "price": max(1, round(probes.multiply * 1e12)),
-            "part": PART,
+            "part": base_page(),
         }
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, Contrast, View
-from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import (
+    MOST_APART,
+    MOST_LINE,
+    RELATION_WORDS,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    memory_node,
+    place_threads,
+)
 
 METHODS = ("relaxed_fence", "release_acquire", "seq_cst_exchange", "mutex", "seqlock")
 CONTROL = "release_acquire"
-LINE, OBJECTS, OBJECT = 256, 256, 64  # as in kernels/publication.c
+OBJECTS = 256  # as in kernels/publication.c
 ROLES = {"publish_time": "the writer", "read_time": "a reader"}
 
 
@@ -59,7 +71,7 @@ class Publication(Benchmark):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], p["readers"] + 1)
-        size = 2 * LINE + (OBJECTS + 1) * OBJECT + (p["readers"] + 1) * LINE
+        size = 2 * MOST_APART + (OBJECTS + 1) * MOST_LINE + (p["readers"] + 1) * MOST_APART
         return cpus and Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=size)
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import os
 import sys
 from keyword import iskeyword
 
 import click
 
 from .. import __version__
-from ..errors import INTERRUPTED, MACHINE, USAGE, NumabenchError
+from ..errors import INTERRUPTED, MACHINE, REGRESSION, UNFORESEEN, USAGE, NumabenchError
+from ..text import printable
+
+TRACEBACK = "--traceback"
+MOST_SAID = 300  # characters of an unforeseen error
 
 #: verb -> what `--help` says of it; the module of the same name (`import_` for Python's own word) holds `command`.
 VERBS = {
@@ -26,6 +32,10 @@ VERBS = {
 }
 
 
+class PipeClosed(Exception):
+    """Nobody reads any more. click takes Python's own error for it and exits with 1, which here means a regression."""
+
+
 class Verbs(click.Group):
     """A group that imports a verb's module only when the verb is called."""
 
@@ -34,6 +44,12 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return importlib.import_module(f".{name}{'_' * iskeyword(name)}", __package__).command if name in VERBS else None
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise PipeClosed from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         from difflib import get_close_matches
@@ -52,7 +68,8 @@ class Verbs(click.Group):
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="numabench")
-def command() -> None:
+@click.option(TRACEBACK, is_flag=True, help="Show where an unforeseen error came from; anywhere on the line.")
+def command(traceback: bool) -> None:
     """What a machine's memory system really costs, with proof.
 
     \b
@@ -63,31 +80,67 @@ def command() -> None:
       numabench compare BASE NEW         is one machine faster than another?
 
     Exit codes: 0 fine, 1 a regression or failed claim, 2 usage, 3 this machine cannot do it, 4 not comparable,
-    5 precision not reached, 130 interrupted.
+    5 precision not reached, 70 an unforeseen error (a fault of numabench), 130 interrupted.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; an error becomes one line and its exit code, never a traceback."""
+    """Run the command; an error becomes one line and its exit code, never a traceback unless that was asked for."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    told = TRACEBACK in arguments
+    if told:
+        arguments.remove(TRACEBACK)
+    for stream in (sys.stdout, sys.stderr):  # what a terminal has no sign for is lost alone, and not the report
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
-        sys.exit(command.main(arguments, standalone_mode=False) or 0)
+        code = command.main(arguments, prog_name="numabench", standalone_mode=False) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except NumabenchError as error:
         fail(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(USAGE)
     except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
+        flush(exit_.exit_code)
     except click.ClickException as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # since click 8.2
+            click.echo(error.format_message())
+            sys.exit(USAGE)
         hint = f" (try: {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
-        fail(error.format_message() + hint, error.exit_code)
+        fail(error.format_message() + hint, error.exit_code if error.exit_code != REGRESSION else USAGE)
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # `numabench export | head`: the reader has what it wanted
-        sys.stderr.close()
+    except (PipeClosed, BrokenPipeError):  # `numabench export | head`: the reader has what it wanted
+        abandon()
         sys.exit(0)
     except OSError as error:
         fail(describe(error), MACHINE)
+    except MemoryError:
+        fail("there is not enough memory for this. To mend it: give fewer logs at a time, or use a machine with more", MACHINE)
+    except Exception as error:
+        if told:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        fail(
+            f"unforeseen, a fault of numabench itself: {what[:MOST_SAID]}. To mend it: report it with what {TRACEBACK} adds",
+            UNFORESEEN,
+        )
+
+
+def flush(code: int) -> None:
+    """Exit with `code`, whether or not anybody still reads."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon()
+    sys.exit(code)
+
+
+def abandon() -> None:
+    """Nothing more is written to a pipe that is closed, not at the interpreter's end either."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # no file of the system's: nothing to keep quiet
+        return
 
 
 def describe(error: OSError) -> str:
@@ -106,5 +159,6 @@ def describe(error: OSError) -> str:
 
 
 def fail(message: str, code: int) -> None:
-    click.echo(f"numabench: error: {message}", err=True)
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(f"numabench: error: {printable(message)}", err=True)
     sys.exit(code)

@@ -73,12 +73,18 @@ def words(advice: Padding) -> str:
     return "\n".join(lines) + "\n"
 
 
+def harmless(text: str) -> str:
+    """For a comment of C: nothing in it ends it, and no line of it goes on in the next one, by a backslash or a trigraph of one."""
+    return text.replace("\\", "/").replace("??/", "?? /").replace("*/", "* /")
+
+
 def header(advice: Padding) -> str:
     """C11 and C++: the size as a macro, the evidence in front of it."""
     from .. import __version__
 
-    told = "\n".join(f" * {line}" for line in words(advice).replace("*/", "* /").splitlines())
-    return f"""/* By numabench {__version__}, from measurements of {advice.recorded}:
+    said = f"By numabench {__version__}, from measurements of {advice.recorded}:\n{words(advice)}"
+    told = "\n".join(f" * {line}" for line in harmless(said).splitlines())
+    return f"""/*
 {told}
  */
 #ifndef NUMABENCH_PADDING_H

@@ -46,11 +46,12 @@ def command(context: click.Context, form: str, root: str) -> None:
 
 def _print_text(findings) -> None:
     """Findings with their reason and remedy, then the good ones in one paragraph."""
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from .console import Terminal
+
+    console = Terminal()
     console.width = min(console.width, _MAX_WIDTH)
     for finding in findings:
         if finding.severity == "ok":

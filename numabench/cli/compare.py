@@ -48,19 +48,8 @@ class Share(click.ParamType):
         return share
 
 
-def patient(console: type[Console]) -> Console:
-    """A console that tells of a closed pipe; rich would exit with 1, which here means "slower"."""
-
-    class Patient(console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    return Patient(highlight=False)
-
-
 def print_comparison(console: Console, comparison: Any, descriptors: dict[str, Any], all_cells: bool) -> None:
     """Summary, what else differs, refusals, then verdicts by metric and every change, or all cells in tables."""
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
@@ -77,7 +66,7 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
     if comparison.differs:
         table = Table("what else differs", "base", "new", box=None, pad_edge=False, title_justify="left")
         for what, left, right in comparison.differs:
-            table.add_row(escape(what), Text(_short(left)), Text(_short(right)))
+            table.add_row(what, Text(_short(left)), Text(_short(right)))
         console.print(table)
     for sentence in obstacle_sentences(comparison, descriptors):
         console.print(Text(sentence))
@@ -250,6 +239,7 @@ def command(
     """
     from ..analysis.compare import compare
     from ..runlog.read import load
+    from ..text import printable
 
     left, right = load(base), load(new)
     comparison = compare(left, right, same=same)
@@ -257,24 +247,24 @@ def command(
         from ..report.page import render_comparison
 
         page = render_comparison(comparison, left, right)
-    if form == "text":
-        from rich.console import Console
+    body = as_json(comparison) if form == "json" else page if form == "html" or output else None
+    if output:  # before anything is printed: whoever reads that may go away
+        from .report import write_page
 
+        write_page(body, output)
+    if form == "text":
         from ..analysis.align import aligned
         from ..report.page import merge_descriptors
+        from .console import Terminal
 
         matched = aligned(left, right)
         descriptors = {d.name: d for d in merge_descriptors([*matched[0].benchmarks, *matched[1].benchmarks])}
         try:
-            print_comparison(patient(Console), comparison, descriptors, all_cells)
+            print_comparison(Terminal(), comparison, descriptors, all_cells)
         except BrokenPipeError:  # `| head`: the verdict still is the exit code
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    body = as_json(comparison) if form == "json" else page if form == "html" or output else None
     if output:
-        from .report import write_page
-
-        write_page(body, output)
-        click.echo(f"{'json' if form == 'json' else 'page'}: {output}", err=form != "text")
+        click.echo(f"{'json' if form == 'json' else 'page'}: {printable(str(output))}", err=form != "text")
     elif form != "text":
         click.echo(body)
     ctx.exit(exit_code(comparison, require_precision))

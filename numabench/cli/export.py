@@ -60,6 +60,7 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
     from ..errors import UsageError
     from ..runlog.export import samples, write_table
     from ..runlog.read import load
+    from ..text import printable
 
     log = load(*logs)
     if form == HWLOC:
@@ -78,21 +79,27 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
     try:
         text = write_table(frame, form, output)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}", "choose another file with --output") from error
+        raise UsageError(
+            f"cannot write {printable(str(output))}: {error.strerror}", "choose another file with --output"
+        ) from error
     if text is not None:
         click.echo(text, nl=not text.endswith("\n"))
     else:
-        click.echo(f"{len(frame)} rows: {output}", err=True)
+        click.echo(f"{len(frame)} rows: {printable(str(output))}", err=True)
 
 
 def write_text(text: str, output: Path | None) -> None:
     from ..errors import UsageError
+    from ..files import write_whole
+    from ..text import printable
 
     if output is None:
         click.echo(text, nl=False)
         return
     try:
-        output.write_text(text)
+        write_whole(output, text)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}", "choose another file with --output") from error
-    click.echo(f"written: {output}", err=True)
+        raise UsageError(
+            f"cannot write {printable(str(output))}: {error.strerror}", "choose another file with --output"
+        ) from error
+    click.echo(f"written: {printable(str(output))}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ Examples:
   numabench import epyc7713.csv --alias rome --operation load_store -o published
   numabench report results/epyc7713/*.jsonl
 \b
-The file: a line for each CPU, as many columns; ns one way; full, or one triangle. What core-to-core-latency (--csv) prints is that."""
+The file: a line for each CPU, as many columns; ns one way; full, or one triangle. What core-to-core-latency (--csv), c2clat and pandas write is that;\nCPU numbers above and beside the figures are understood."""
 
 
 @click.command("import", epilog=EPILOG, short_help="A published core-to-core matrix as a run log.")
@@ -34,21 +35,26 @@ The file: a line for each CPU, as many columns; ns one way; full, or one triangl
 def command(file: Path, alias: str | None, operation: str, output: Path) -> None:
     """Read a matrix of core-to-core latencies that another tool published, and write it as a run log: for its figure, its structure, and the
     tables of numabench."""
+    import msgspec
+
     from ..analysis.published import farthest_directions, matrix_records
+    from ..files import write_whole
     from ..host.machine import sanitised
-    from ..runlog.matrix import read_matrix
-    from ..runlog.write import Journal
+    from ..runlog.matrix import read_labelled
+    from ..text import printable
+    from ..units import format_cpus
 
     alias = sanitised(alias or file.stem)
-    matrix = read_matrix(file)
-    records = matrix_records(matrix, alias, operation, f"numabench import {file}")
-    path = output / alias / f"{file.stem}.jsonl"
-    if path.exists():
-        raise UsageError(f"{path} is there already", "choose another --alias or --output")
-    with Journal(path) as journal:
-        for record in records:
-            journal.append(record)
-    click.echo(f"{len(records[2].samples)} latencies between {len(records[1].axes[0].values)} CPUs: {path}")
+    cpus, matrix = read_labelled(file)
+    records = matrix_records(matrix, alias, operation, f"numabench import {shlex.quote(printable(str(file)))}", cpus)
+    path = output / alias / f"{sanitised(file.stem)}.jsonl"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, b"".join(msgspec.json.encode(record) + b"\n" for record in records), exclusive=True)
+    except FileExistsError as error:
+        raise UsageError(f"{printable(str(path))} is there already", "choose another --alias or --output") from error
+    numbered = "" if cpus == tuple(range(len(cpus))) else f" ({format_cpus(cpus)})"
+    click.echo(f"{len(records[2].samples)} latencies between {len(cpus)} CPUs{numbered}: {printable(str(path))}")
     zeros = sum(bool(sample.extra) for sample in records[2].samples)
     if zeros:
         click.echo(
@@ -57,7 +63,7 @@ def command(file: Path, alias: str | None, operation: str, output: Path) -> None
     if found := farthest_directions(matrix):
         a, b, share = found
         click.echo(
-            f"Two directions were given, up to {share:.0%} apart (CPUs {a} and {b}: {matrix[a][b]:g} and {matrix[b][a]:g} ns): the log keeps both, "
+            f"Two directions were given, up to {share:.0%} apart (CPUs {cpus[a]} and {cpus[b]}: {matrix[a][b]:g} and {matrix[b][a]:g} ns): the log keeps both, "
             "groups are found in their mean, and the page shows both"
         )
-    click.echo(f"Its structure and heat map: numabench report {path}")
+    click.echo(f"Its structure and heat map: numabench report {shlex.quote(str(path))}")

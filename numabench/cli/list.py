@@ -23,13 +23,14 @@ def command(name: str | None) -> None:
       numabench list memory
       numabench list padded_counters
     """
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ..benchmarks import TOPICS, choose, find
     from ..measure.plan import named_values
+    from .console import Terminal
 
-    console = Console(highlight=False)
+    console = Terminal()
     if name is None or name in TOPICS:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("benchmark", no_wrap=True)
@@ -43,8 +44,8 @@ def command(name: str | None) -> None:
         )
         return
     benchmark = find(name)
-    console.print(f"[bold]{benchmark.name}[/]: {benchmark.title}\n{benchmark.question}\n")
-    console.print(f"[bold]Expected[/] {plain(benchmark.expected)}\n")
+    console.print(Text.assemble((benchmark.name, "bold"), f": {benchmark.title}\n{benchmark.question}\n"))
+    console.print(Text.assemble(("Expected", "bold"), f" {plain(benchmark.expected)}\n"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("parameter", "values", "meaning"):
         table.add_column(title)

@@ -43,12 +43,11 @@ def command(root: str, form: str) -> None:
 
 
 def _print_text(machine, topology) -> None:
-    from rich.console import Console
-
     from . import tables
+    from .console import Terminal
     from .drawing import draw
 
-    console = Console(highlight=False)
+    console = Terminal()
     console.width = min(console.width, _MAX_WIDTH)
     console.print(draw(f"{machine.alias}: {machine.brand or 'processor of unknown brand'}", topology))
     console.print(tables.listing(tables.facts(machine, topology), "dim"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..measure.runner import Progress
 from ..units import format_seconds, plural
@@ -44,7 +45,10 @@ def print_plan(console: Console, visit: Visit) -> None:
         else f"{plural(plan.looks[0], 'process')} each"
     )
     console.print(
-        f"[bold]Plan[/] profile {plan.profile}, {plural(plan.cases, 'case')} on {plural(len(visit.topology.allowed_cpus), 'CPU')}, {processes}"
+        Text.assemble(
+            ("Plan", "bold"),
+            f" profile {plan.profile}, {plural(plan.cases, 'case')} on {plural(len(visit.topology.allowed_cpus), 'CPU')}, {processes}",
+        )
     )
     console.print(table)
     least, most = (min(seconds, plan.budget) for seconds in (plan.least_seconds, plan.most_seconds))

@@ -43,28 +43,32 @@ def default_target(paths: tuple[str, ...]) -> Path:
 
 def write_page(page: str, target: Path) -> None:
     from ..errors import UsageError
+    from ..files import write_whole
+    from ..text import printable
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page, encoding="utf-8")
+        write_whole(target, page)
     except OSError as error:
-        raise UsageError(f"cannot write the page {target}: {error.strerror}", "choose another file with --output") from error
+        raise UsageError(
+            f"cannot write the page {printable(str(target))}: {error.strerror}", "choose another file with --output"
+        ) from error
 
 
 def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | None = None, said: list | None = None) -> None:
     """The headline answers (all, where none is one) as a table with values, intervals and their design, sentences in full. `frame`, `said`: samples and answers at hand."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from ..analysis.answers import answers
     from ..report.tables import format_answer
+    from .console import Terminal
 
     every = answers(log, frame) if said is None else said
     found = [a for a in every if a.headline] or every
     many = len({a.machine for a in found}) > 1
     titles = {b.name: b.title for b in log.benchmarks}
-    console = Console(highlight=False)
+    console = Terminal()
     table = Table(
         title=title, title_justify="left", title_style="bold", pad_edge=False, box=None, padding=(0, 2, 0, 0), header_style="dim"
     )
@@ -140,6 +144,7 @@ def command(paths: tuple[str, ...], output: Path | None) -> None:
     from ..report.page import render_report
     from ..runlog.export import samples
     from ..runlog.read import load
+    from ..text import printable
 
     log = load(*paths)
     frame = with_distance(samples(log))
@@ -150,4 +155,4 @@ def command(paths: tuple[str, ...], output: Path | None) -> None:
     print_answers(log, frame=frame, said=said)
     for warning in log.warnings:
         click.echo(f"note: {warning}", err=True)
-    click.echo(f"report: {target}")
+    click.echo(f"report: {printable(str(target))}")

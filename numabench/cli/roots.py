@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import os
+import shlex
+import signal
 import tarfile
 import tempfile
+import threading
+import zlib
 from collections.abc import Iterator
 
 from ..errors import UsageError
 
+MOST_MEMBERS, MOST_BYTES = 1_000_000, 1 << 31  # a machine of 2,048 CPUs has some 200,000 files
 _FIX = "give a directory that holds sys/ and proc/ of a machine"
+
+
+@contextlib.contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """A kill takes the unpacked folder away too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _stopped)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextlib.contextmanager
@@ -24,14 +43,42 @@ def opened_root(root: str) -> Iterator[str]:
     if not os.access(root, os.R_OK) or not tarfile.is_tarfile(root):
         raise UsageError(f"{root} is neither a directory nor a readable tar file", _FIX)
     if not hasattr(tarfile, "data_filter"):
-        raise UsageError("this Python cannot extract tar files safely", f"tar -xf {root}, then give the directory")
-    with tempfile.TemporaryDirectory(prefix="numabench-") as directory:
+        raise UsageError("this Python cannot extract tar files safely", f"tar -xf {shlex.quote(root)}, then give the directory")
+    with _cleaning_up(), tempfile.TemporaryDirectory(prefix="numabench-") as directory:
         try:
             with tarfile.open(root) as archive:
-                archive.extractall(directory, filter="data")
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise UsageError(f"cannot extract {root}: {error}", f"tar -xf {root}, then give the directory") from error
+                archive.extractall(directory, members=_bounded(archive), filter="data")
+                _read_to_end(archive)
+        except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+            raise UsageError(
+                f"cannot extract {root}: {error}", f"tar -xf {shlex.quote(root)}, then give the directory"
+            ) from error
         yield _with_sys(directory)
+
+
+def _bounded(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Files, folders and links; a small archive can unpack to fill a disk."""
+    size = 0
+    for number, member in enumerate(archive, 1):
+        size += member.size
+        if number > MOST_MEMBERS or size > MOST_BYTES:
+            raise tarfile.TarError(f"over {MOST_MEMBERS:,} files or {MOST_BYTES >> 20} MiB are no /sys and /proc")
+        if member.isfile() or member.isdir() or member.issym() or member.islnk():
+            yield member
+
+
+def _read_to_end(archive: tarfile.TarFile) -> None:
+    """An archive ends with blocks of zeros: a damaged header before them looks like the end. What compresses it has its checksum at its own end."""
+    archive.fileobj.seek(archive.offset)
+    rest = archive.fileobj.read(tarfile.BLOCKSIZE)
+    if rest.strip(b"\0"):
+        raise tarfile.TarError("it is damaged in the middle")
+    while archive.fileobj.read(1 << 20):
+        pass
+
+
+def _stopped(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _with_sys(directory: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from pathlib import Path
 
@@ -78,17 +79,16 @@ def command(
       numabench run memory_latency --set size=16k,1M,256M --processes 10
       numabench run --resume results/host/20260101T120000Z.jsonl
     """
-    from rich.console import Console
-
     from ..api import judge
     from ..host.machine import read_machine
     from ..measure.visit import Visit, log_path, open_resume
+    from .console import Terminal
     from .progress import RunDisplay, print_plan, print_summary
     from .roots import opened_root
 
     if root != "/" and not plan_only:
         raise UsageError(f"a snapshot ({root}) can be planned for, not measured", "add --plan-only, or leave --root away")
-    console = Console(highlight=False)
+    console = Terminal()
     request, state = resume_request(*open_resume(resume), **options) if resume else (make_request(**options), None)
     if state and state.complete and not options["budget"]:
         console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run")
@@ -110,7 +110,9 @@ def command(
     for what, count in display.failed_checks.most_common(MOST_FAILURES):
         console.print(f"failed its check ({plural(count, 'sample')}): {what}", style="red", markup=False)
     if end.status == "interrupted":
-        console.print(f"Interrupted; what was measured is kept. Go on with: numabench run --resume {path}")
+        console.print(
+            f"Interrupted; what was measured is kept. Go on with: numabench run --resume {shlex.quote(str(path))}", soft_wrap=True
+        )
         return INTERRUPTED
     if with_report:
         from ..report.page import render_report
@@ -118,9 +120,9 @@ def command(
         from .report import print_answers, write_page
 
         log = load(path)
-        print_answers(log)
         page = path.with_name("report.html")
         write_page(render_report(log), page)
+        print_answers(log)
         console.print(f"Report: {page}", soft_wrap=True)
     if display.failed_checks:
         return REGRESSION

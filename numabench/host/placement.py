@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 import os
+import shutil
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,12 @@ def starting_on(cpus: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def numactl_command(node: int | None) -> list[str]:
+    """The prefix that starts a process with heap, stacks and page tables on `node` from its first page on; nothing where there is one memory
+    (None) or no numactl: a process that begins near that node asks for the rest itself (`prefer_node`)."""
+    return [] if node is None or not shutil.which("numactl") else ["numactl", f"--preferred={node}", "--"]
 
 
 def prefer_node(node: int) -> bool:

@@ -9,10 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from functools import lru_cache
+
+from ..text import REPLACEMENT, UNPRINTABLE
+from ..units import MOST_CPUS
 
 CpuSet = frozenset[int]
 
+LARGEST_FILE = 1 << 26  # bytes of one file that are read: /proc/interrupts of 2,048 CPUs has some 30 MB
 _MASK_GROUP_DIGITS = 8  # Documentation/core-api/printk-formats.rst, %*pb: groups of 32 bits, 8 hexadecimal digits
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # A file of an offline CPU, of a driver without data or of a process that has ended: as good as missing.
@@ -29,8 +34,8 @@ def parse_list(text: str) -> CpuSet:
             continue
         first, dash, last = part.partition("-")
         low, high = int(first), int(last if dash else first)
-        if high < low:
-            raise ValueError(f"range {part!r} runs backwards")
+        if not 0 <= low <= high < MOST_CPUS:
+            raise ValueError(f"range {part!r} runs backwards or beyond every machine")
         cpus.update(range(low, high + 1))
     return frozenset(cpus)
 
@@ -38,6 +43,8 @@ def parse_list(text: str) -> CpuSet:
 @lru_cache(maxsize=8192)
 def parse_mask(text: str) -> CpuSet:
     """`3,0000ffff` as a set: 32-bit groups, the highest first and possibly short. ValueError."""
+    if len(text) > MOST_CPUS:
+        raise ValueError("a mask of more CPUs than any machine has")
     groups = [group.strip().zfill(_MASK_GROUP_DIGITS) for group in text.split(",")]
     bits = bin(int("".join(groups), 16))[:1:-1]
     return frozenset(cpu for cpu, bit in enumerate(bits) if bit == "1")
@@ -73,19 +80,34 @@ class Tree:
 
     def read(self, path: str) -> str | None:
         """Text without the NUL bytes and the white space around it that old kernels leave; None when missing."""
+        if not self.live and self._outside(path):
+            return None
         try:
-            handle = os.open(self.root + path, os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(self.root + path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in a snapshot has no writer
         except OSError as error:
             return self._missing(path, error)
         try:
-            chunks = []
-            while chunk := os.read(handle, 1 << 16):
+            if not self.live and not stat.S_ISREG(os.fstat(handle).st_mode):
+                self.warn("no regular file: ignored", path)
+                return None
+            chunks, size = [], 0
+            while (chunk := os.read(handle, 1 << 16)) and size < LARGEST_FILE:
                 chunks.append(chunk)
+                size += len(chunk)
         except OSError as error:
             return self._missing(path, error)
         finally:
             os.close(handle)
-        return b"".join(chunks).replace(b"\0", b"").decode("utf-8", "replace").strip()
+        text = b"".join(chunks).replace(b"\0", b"").decode("utf-8", "replace").strip()
+        return text if text.isprintable() else UNPRINTABLE.sub(lambda sign: sign[0] if sign[0] in "\n\t" else REPLACEMENT, text)
+
+    def _outside(self, path: str) -> bool:
+        """Whether links lead out of a snapshot: what they show belongs to the machine that reads it."""
+        top = os.path.join(os.path.realpath(self.root), "")
+        if os.path.join(os.path.realpath(self.root + path), "").startswith(top):
+            return False
+        self.warn("a link leads out of the snapshot: ignored", path)
+        return True
 
     def _missing(self, path: str, error: OSError) -> None:
         if error.errno not in _ABSENT:
@@ -121,6 +143,8 @@ class Tree:
 
     def names(self, path: str) -> list[str]:
         """Directory entries, sorted; empty when there is no such directory."""
+        if not self.live and self._outside(path):
+            return []
         try:
             return sorted(os.listdir(self.root + path))
         except OSError as error:
@@ -129,7 +153,7 @@ class Tree:
 
     def numbered(self, path: str, prefix: str) -> dict[int, str]:
         """Entries `prefixN` of a directory as {N: path of the entry}, ascending."""
-        found = (re.fullmatch(prefix + r"(\d+)", name) for name in self.names(path))
+        found = (re.fullmatch(prefix + r"([0-9]{1,10})", name) for name in self.names(path))
         numbers = sorted(int(match[1]) for match in found if match)
         return {number: f"{path}/{prefix}{number}" for number in numbers}
 

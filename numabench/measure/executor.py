@@ -12,7 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from ..host.placement import starting_on
+from ..host.memory import BIND
+from ..host.placement import numactl_command, starting_on
 from .protocol import Began, CaseFailed, Done, Event, Job, Took, decode_event, encode
 
 WORKER = "numabench.measure.worker"
@@ -60,7 +61,7 @@ class Executor(Protocol):
 
 
 class ProcessExecutor:
-    """Executes each job in a fresh process, which starts on the first of the job's CPUs, so that its own memory is near it.
+    """Executes each job in a fresh process, started on the first of the job's CPUs and, where that may be asked for, by numactl: its own memory is near.
 
     Everything goes through unlinked files and not pipes: a reader that woke up at each event would take a time slice
     from the threads that measure.
@@ -75,7 +76,7 @@ class ProcessExecutor:
             inbox.seek(0)
             with starting_on(job.cases[0].cpus[:1]):
                 child = subprocess.Popen(
-                    self.command,
+                    [*numactl_command(job.home if job.placing.how == BIND else None), *self.command],
                     stdin=inbox,
                     stdout=outbox,
                     stderr=errors,
@@ -123,8 +124,11 @@ def read_events(output: bytes) -> tuple[list[Event], str]:
 
 
 def complaint(errors: str) -> str:
-    """The line of `errors` that says most: the last one."""
+    """The line of `errors` that says most: the last one, or numactl's own, which stands before its page of usage."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    told = [line for line in lines if "libnuma" in line or "is invalid" in line or line.startswith("numactl:")]
+    if told and not any(line.startswith("Traceback (most recent") for line in lines):
+        return told[0]
     return lines[-1] if lines else ""
 
 

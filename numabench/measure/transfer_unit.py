@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from .. import kernel as abi
+from ..benchmarks import MOST_LINE
 from ..errors import NumabenchError
 from ..host.findings import Finding
 from ..host.memory import Buffer
@@ -23,7 +24,7 @@ LEAST_ROUNDS = 5  # undisturbed ones, of which the median counts
 LEAST_PRICE = 0.25  # of an increment: less than that, and these two CPUs share a cache that has no transfers
 SHARED, FREE = 0.6, 0.3  # of the price of one line: neighbours that a prefetcher couples cost less, and are then not told
 ENTRIES, AGREE = 30, 2  # tries, 3 ms each on CPUs with nothing else to do; those that must tell the same
-LEAST_LINE, MOST_LINE = 16, 1024
+LEAST_LINE = 16
 MOST_PAIRS = 3  # nearest and farthest relations among them
 
 

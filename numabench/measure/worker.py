@@ -321,7 +321,8 @@ class Worker:
             )
             for cpu, b, e in zip(case.cpus, found.threads, entries, strict=True)
         )
-        overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / max(t.end for t in threads)
+        span = max(t.end for t in threads)  # 0 where no thread came to its window before that was over
+        overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / span if span else 0.0
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
         reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
@@ -361,9 +362,11 @@ class Worker:
         )
 
     def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False) -> list[str]:
-        reasons = []
-        for t in threads:
-            window = t.end - t.begin
+        reasons, longest = [], max(t.end for t in threads)
+        for t in (
+            threads
+        ):  # one that starves may have begun at the end; what it waited for its CPU is then held against the window of all
+            window = t.end - t.begin if self.benchmark.judges_overlap else longest
             if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:
                 reasons.append("cpu_moved")
             if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:

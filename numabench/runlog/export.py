@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MachineError, UsageError
+from ..files import write_whole
+from .columns import COLUMNS, DETAILS
 from .read import RunLog
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "json", "parquet")
-
-#: The columns that every export starts with; one column per parameter follows, then the rest.
-COLUMNS = ("run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid")
-DETAILS = ("case", "block", "polarity", "machine_id", "hop_ns", "core_width", "frequency_ghz", "reasons")
 
 
 def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
@@ -72,6 +71,16 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
     return frame.astype({name: frame[name].convert_dtypes().dtype for name in parameters})  # whole numbers stay whole
 
 
+def one_kind(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with columns that hold words here and numbers there (a parameter of two benchmarks) as words: parquet has one kind a column."""
+    mixed = [
+        name
+        for name in frame
+        if frame[name].dtype == object and frame[name].dropna().map(lambda v: isinstance(v, str)).nunique() > 1
+    ]
+    return frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
+
+
 def write_table(frame: pd.DataFrame, form: str, target: Path | None) -> str | None:
     """`frame` as csv, json (records) or parquet to `target`; text is returned when there is no target."""
     if form not in FORMATS:
@@ -83,10 +92,12 @@ def write_table(frame: pd.DataFrame, form: str, target: Path | None) -> str | No
             raise MachineError("parquet needs pyarrow, which is not installed", "pip install 'numabench[fleet]'") from error
         if target is None:
             raise UsageError("parquet is binary and needs a file", "add --output FILE.parquet")
-        frame.to_parquet(target, index=False)
+        content = io.BytesIO()
+        one_kind(frame).to_parquet(content, index=False)
+        write_whole(target, content.getvalue())
         return None
     text = frame.to_csv(index=False) if form == "csv" else frame.to_json(orient="records", lines=False, indent=1)
     if target is None:
         return text
-    target.write_text(text)
+    write_whole(target, text)
     return None

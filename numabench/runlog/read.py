@@ -1,18 +1,34 @@
-"""Reading run logs: forgiving about where a log ends, strict about what it says."""
+"""Reading run logs: forgiving about where a log ends, strict about what it says.
+
+Logs come from elsewhere: whatever is in one, what is behind `load` sees records that `check.py` has looked at, and texts without control characters.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ..errors import LogError
 from ..model import BenchmarkRecord, EndRecord, Frozen, Header, Record, TrialRecord
+from ..text import printable
 from . import SCHEMA
+from .check import Samples, Wrong, check
+
+KINDS = ("header", "benchmark", "trial", "end")
+LONGEST_LINE = 1 << 29  # bytes; one trial with all pairs of 1,024 CPUs has some 300 MB
+MARK = b"\xef\xbb\xbf"  # some editors begin files of UTF-8 with it
+RECORDED = "give a .jsonl file that numabench run wrote"
 
 _decoder = msgspec.json.Decoder(Record)
+#: What a control character or half of a surrogate pair can look like in JSON, and bytes that every one of these has.
+_SUSPECT = re.compile(rb"\\[bfnrt]|\\u(?:00[0189]|007[fF]|202[89]|[dD][89a-fA-F])|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+_SIGNS = (b"\\", b"\x7f", b"\xc2", b"\xe2\x80")
 
 
 class _Probe(msgspec.Struct):
@@ -42,14 +58,14 @@ def find_logs(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(path.rglob("*.jsonl"))
+            inside = sorted(each for each in path.rglob("*.jsonl") if each.is_file())
             if not inside:
-                raise LogError(f"no run log (*.jsonl) in folder {path}", "record one with: numabench run")
+                raise LogError(f"no run log (*.jsonl) in folder {printable(str(path))}", "record one with: numabench run")
             found += inside
         elif path.exists():
             found.append(path)
         else:
-            raise LogError(f"no such run log: {path}", "list what is there with: ls results/*")
+            raise LogError(f"no such run log: {printable(str(path))}", "list what is there with: ls results/*")
     return list(dict.fromkeys(found))
 
 
@@ -64,69 +80,152 @@ def _ends_too_early(error: Exception, line: bytes, last: bool) -> bool:
     return last or "truncated" in str(error) or (at is not None and int(at[1]) >= len(line))
 
 
-def _decode_line(line: bytes, path: Path, number: int, last: bool = False) -> Record | None:
-    """The record of a line; None if the line was cut off."""
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_cleaned(each) for each in value]
+    if isinstance(value, dict):
+        return {printable(name): _cleaned(each) for name, each in value.items()}
+    return value
+
+
+def _decoded(line: bytes) -> Record:
+    """The record of a line, its texts printable."""
+    if any(sign in line for sign in _SIGNS) and _SUSPECT.search(line):
+        return msgspec.convert(_cleaned(msgspec.json.decode(line)), Record)
+    return _decoder.decode(line)
+
+
+def _decode_line(line: bytes, path: Path, number: int, last: bool = False) -> Record | str | None:
+    """The record of a line; None if the line was cut off, and the name of its kind if this numabench knows no such records."""
+    if len(line) > LONGEST_LINE:
+        raise LogError(f"{printable(str(path))} line {number} has {len(line):,} bytes, over {LONGEST_LINE:,}", RECORDED)
     try:
-        return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _decoded(line)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
         if _ends_too_early(error, line, last):
             return None
         try:
             probe = _probe.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
             probe = None
+        if probe and probe.record is not None and probe.record not in KINDS:
+            return printable(probe.record)[:60]
         if probe and probe.record == "header" and (probe.schema or 0) > SCHEMA:
             raise LogError(
-                f"{path} line {number} is of schema {probe.schema}; this numabench reads up to {SCHEMA}",
+                f"{printable(str(path))} line {number} is of schema {probe.schema}; this numabench reads up to {SCHEMA}",
                 "pip install --upgrade numabench",
             ) from error
-        raise LogError(
-            f"{path} line {number} is not a run log record ({error})", "give a .jsonl file that numabench run wrote"
-        ) from error
+        what = "it is nested too deep" if isinstance(error, RecursionError) else printable(str(error))
+        raise LogError(f"{printable(str(path))} line {number} is not a run log record ({what})", RECORDED) from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    """A file's content; of what is no regular file (a pipe that nobody writes to, a device without an end) nothing is awaited."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise LogError(f"{printable(str(path))} is no regular file", "write what it gives into a file, and name that")
+            return file.read()
+    except OSError as error:
+        raise LogError(f"cannot read {printable(str(path))}: {error.strerror}", "check its name and permissions") from error
+
+
+def _pieces(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    """(line's number, bytes, whether they are the end of the file). Where a disk lost what was written there are NUL bytes: what stands before
+    and after them are pieces of their own."""
+    lines = _bytes_of(path).removeprefix(MARK).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        pieces = line.split(b"\0") if b"\0" in line else [line]
+        for place, piece in enumerate(pieces, 1):
+            if piece.strip():
+                yield number, piece, number == len(lines) or place < len(pieces)
+
+
+def numbered(path: Path, warnings: list[str] | None = None) -> list[tuple[int, Record]]:
+    """All records of one file in order with their lines' numbers. What is left out is added to `warnings`."""
+    name, said = printable(str(path)), [] if warnings is None else warnings
+    records: list[tuple[int, Record]] = []
+    unknown: dict[str, int] = {}
+    for number, line, last in _pieces(path):
+        record = _decode_line(line, path, number, last)
+        if record is None:
+            if not records:
+                raise LogError(f"{name} line {number} is not a run log record (it is no whole line of JSON)", RECORDED)
+            said.append(f"{name} line {number} was cut off and is left out; the records around it are used")
+            continue
+        if isinstance(record, str):
+            unknown[record] = unknown.get(record, 0) + 1
+            continue
+        if isinstance(record, Header) and record.schema > SCHEMA:
+            raise LogError(
+                f"{name} is of schema {record.schema}; this numabench reads up to {SCHEMA}", "pip install --upgrade numabench"
+            )
+        try:
+            check(record)
+        except Wrong as wrong:
+            raise LogError(f"{name} line {number}: {wrong.what}", wrong.fix) from wrong
+        records.append((number, record))
+    if unknown:
+        kinds = ", ".join(map(repr, sorted(unknown)[:5]))
+        said.append(f"{name} has {sum(unknown.values())} records of kinds that this numabench does not know ({kinds}): left out")
+    if not any(isinstance(record, Header) for _, record in records):
+        raise LogError(f"{name} holds no run log header; it is empty or not a run log", RECORDED)
+    return records
 
 
 def read_log(path: str | Path, warnings: list[str] | None = None) -> list[Record]:
     """All records of one file in order. A line that was cut off is left out, which is added to `warnings`."""
-    path = Path(path)
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise LogError(f"cannot read {path}: {error.strerror}", "check its name and permissions") from error
-    records: list[Record] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        record = _decode_line(line, path, number, last=number == len(lines))
-        if record is None:
-            if not records:
+    return [record for _, record in numbered(Path(path), warnings)]
+
+
+Origin = tuple[Path, int]
+
+
+def _belonging(records: list[tuple[Origin, Record]], warnings: list[str]) -> list[Record]:
+    """The records whose run has a header and, of trials, whose benchmark is described; trials are held against that description."""
+    runs = {record.run for _, record in records if isinstance(record, Header)}
+    described: dict[tuple[str, str], Samples] = {}
+    for (path, number), record in records:
+        if isinstance(record, BenchmarkRecord):
+            found = Samples(record)
+            before = described.setdefault((record.run, record.name), found)
+            if (before.axes, before.metrics) != (found.axes, found.metrics):
                 raise LogError(
-                    f"{path} line {number} is not a run log record (it is no whole line of JSON)",
-                    "give a .jsonl file that numabench run wrote",
+                    f"{printable(str(path))} line {number} describes {record.name} of run {record.run} otherwise than a line before",
+                    "give the logs of the two in two calls",
                 )
-            if warnings is not None:
-                warnings.append(f"{path} line {number} was cut off and is left out; the records around it are used")
+    kept, lost = [], {}
+    for (path, number), record in records:
+        if record.run not in runs:
+            lost[f"run {record.run[:60]} has no header"] = lost.get(f"run {record.run[:60]} has no header", 0) + 1
             continue
-        if isinstance(record, Header) and record.schema > SCHEMA:
-            raise LogError(
-                f"{path} is of schema {record.schema}; this numabench reads up to {SCHEMA}", "pip install --upgrade numabench"
-            )
-        records.append(record)
-    if not any(isinstance(r, Header) for r in records):
-        raise LogError(
-            f"{path} holds no run log header; it is empty or not a run log", "give a .jsonl file that numabench run wrote"
-        )
-    return records
+        if isinstance(record, TrialRecord):
+            samples = described.get((record.run, record.benchmark))
+            if samples is None:
+                what = f"{record.benchmark[:60]} of run {record.run[:60]} is not described"
+                lost[what] = lost.get(what, 0) + 1
+                continue
+            try:
+                samples.check(record)
+            except Wrong as wrong:
+                raise LogError(f"{printable(str(path))} line {number}: {wrong.what}", wrong.fix) from wrong
+        kept.append(record)
+    warnings += [f"{what}: {number} of its records are left out" for what, number in lost.items()]
+    return kept
 
 
 def load(*paths: str | Path) -> RunLog:
     """One RunLog from files and folders; a record that appears twice (copied logs) counts once."""
     files = find_logs(paths)
-    seen: dict[bytes, Record] = {}
+    seen: dict[bytes, tuple[Origin, Record]] = {}
     warnings: list[str] = []
     for path in files:
-        for record in read_log(path, warnings):
-            seen.setdefault(msgspec.json.encode(record), record)
-    records = list(seen.values())
+        for number, record in numbered(path, warnings):
+            seen.setdefault(msgspec.json.encode(record), ((path, number), record))
+    records = _belonging(list(seen.values()), warnings)
 
     def of(kind: type) -> tuple:
         return tuple(r for r in records if isinstance(r, kind))

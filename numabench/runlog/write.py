@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -43,20 +44,21 @@ class Journal:
         except BlockingIOError as error:
             raise MachineError(
                 f"another run is writing {self.path}; two at once would disturb each other",
-                f"wait until it ends (fuser {self.path} shows its process)",
+                f"wait until it ends (fuser {shlex.quote(str(self.path))} shows its process)",
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
 
     def _mend_tail(self) -> None:
-        """A log cut inside a line (kill -9, power) gets its line end, so that the next record starts cleanly."""
+        """A log cut inside a line (kill -9, power) gets its line end, so that the next record starts cleanly. The NUL before it tells the reader that
+        what stands there was cut, whatever it is: a tail of garbage is no reason to refuse the records after it."""
         size = os.fstat(self._fd).st_size
         if size:
             with open(self.path, "rb") as tail:
                 tail.seek(size - 1)
                 if tail.read(1) != b"\n":
-                    os.write(self._fd, b"\n")
+                    os.write(self._fd, b"\0\n")
 
     def append(self, record: Record) -> None:
         line = _encoder.encode(record) + b"\n"
@@ -69,7 +71,7 @@ class Journal:
             os.ftruncate(self._fd, start)
             raise MachineError(
                 f"cannot append to the run log {self.path}: {error.strerror}; the records before are safe",
-                f"make room, then numabench run --resume {self.path}",
+                f"make room, then numabench run --resume {shlex.quote(str(self.path))}",
             ) from error
 
     def close(self) -> None:

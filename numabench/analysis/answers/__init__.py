@@ -7,6 +7,7 @@ import pandas as pd
 from ...model import Answer, Frozen
 from ...runlog.export import samples
 from ...runlog.read import RunLog
+from ...text import fill
 from ..estimate import contrasts_of, estimate_cells, process_medians
 from ..segments import text_of
 from ..structure import with_distance
@@ -98,26 +99,17 @@ def _answered(data: Data, machine: str, answer: Answer) -> Answered:
 OPEN = "…"  # in the place of a figure that there is none of
 
 
-class _Blanks(dict):
-    """Placeholders that nothing fills stay visible instead of failing."""
-
-    def __missing__(self, key: str) -> str:
-        return "{" + key + "}"
-
-
 def _sentence(data: Data, answer: Answer, found: Found) -> str:
     """The template filled, the interval appended where it has no place for it, and the problem said."""
-    blanks = _Blanks(
-        {
-            **{k: text_of(v) for k, v in answer.where.items()},
-            "value": found.value_text if found.usable else OPEN,
-            "interval": found.interval_text,
-            "other": found.other_text if found.usable else OPEN,
-            "ranking": found.ranking if found.usable else OPEN,
-            "distance": found.distance or "no distance",
-        }
-    )
-    text = answer.text.format_map(blanks).rstrip()
+    words = {
+        **{k: text_of(v) for k, v in answer.where.items()},
+        "value": found.value_text if found.usable else OPEN,
+        "interval": found.interval_text,
+        "other": found.other_text if found.usable else OPEN,
+        "ranking": found.ranking if found.usable else OPEN,
+        "distance": found.distance or "no distance",
+    }
+    text = fill(answer.text, words).rstrip()
     if not found.usable:
         return f"{data.record.title}: {text.rstrip('.')}: {found.problem}."
     if "{interval}" not in answer.text and found.interval_text:

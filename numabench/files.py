@@ -1,0 +1,48 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+
+def write_whole(target: Path, content: str | bytes, exclusive: bool = False) -> None:
+    """`content` (text as UTF-8) to `target`: what was there stays whole until the new file is. `exclusive`: FileExistsError where something is there.
+
+    Links are followed; what is no regular file (a pipe, /dev/stdout) is written as it is. Text that UTF-8 has no signs for loses them."""
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    target = Path(os.path.realpath(target))
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):
+        target.write_bytes(data)
+        return
+    if mode is not None and not os.access(target, os.W_OK):  # the folder could be written: the file is protected all the same
+        raise PermissionError(13, os.strerror(13), str(target))
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, stat.S_IMODE(mode) if mode is not None else 0o666 & ~_umask())
+        if exclusive:
+            os.link(name, target)
+            os.unlink(name)
+        else:
+            os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,62 @@
+"""Columns of the tables that logs become, and the names that these take."""
+
+from __future__ import annotations
+
+#: The columns that every export starts with; one column per parameter follows, then the rest.
+COLUMNS = ("run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid")
+DETAILS = ("case", "block", "polarity", "machine_id", "hop_ns", "core_width", "frequency_ghz", "reasons")
+
+#: Names that the tables of `analysis` use themselves: no benchmark may have a parameter of such a name.
+RESERVED = frozenset(
+    (
+        *COLUMNS,
+        *DETAILS,
+        "distance",
+        "distance_new",
+        "main",
+        "log_value",
+        "value_all",
+        "mean_all",
+        "match",
+        "samples",
+        "invalid",
+        "low",
+        "high",
+        "half_width",
+        "sessions",
+        "processes",
+        "disturbed",
+        "scope",
+        "axis",
+        "control",
+        "log_ratio",
+        "gap",
+        "value_control",
+        "log_value_control",
+        "distance_control",
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "blocks",
+        "machines",
+        "base",
+        "base_low",
+        "base_high",
+        "new",
+        "new_low",
+        "new_high",
+        "p",
+        "p_adjusted",
+        "verdict",
+        "mean",
+        "variance",
+        "df",
+        "linear",
+        "median",
+        "z",
+        "size_ratio",
+    )
+)

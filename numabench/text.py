@@ -1,0 +1,25 @@
+"""Text from elsewhere (logs, files of other machines, names of files) made fit for terminals, pages and files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+LINE_ENDS = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+\s*")
+#: C0 and C1 (what terminals obey), and halves of surrogate pairs (which no encoding has). Bidirectional marks are text: they stay.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_BLANK = re.compile(r"\{(\w+)\}")
+
+
+def printable(text: str) -> str:
+    """One line without control characters: line ends become spaces, the others a sign that says that something was there."""
+    if text.isprintable():
+        return text
+    return UNPRINTABLE.sub(REPLACEMENT, LINE_ENDS.sub(" ", text))
+
+
+def fill(template: str, words: Mapping[str, str]) -> str:
+    """`template` with each `{word}` that `words` has put in. Nothing else is looked at: templates travel in logs, and Python's own formats reach
+    attributes, take indices and make text of any width."""
+    return _BLANK.sub(lambda match: words.get(match[1], match[0]), template)

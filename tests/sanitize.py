@@ -1,0 +1,210 @@
+"""`make sanitize`: every kernel at the edges of its parameters under the address, undefined behaviour and thread sanitizers.
+
+A program in C (driver.c) runs the kernels, so that no Python is in the process: its memory, threads and signals would be looked at as well.
+What a kernel says it cannot do is fine; what it does must be clean. All builds are portable ones (-DNB_PORTABLE): ThreadSanitizer cannot see what
+inline assembly does, and takes a lock made of it for none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+KERNELS = HERE.parent / "kernels"
+FLAGS = (
+    "-std=gnu11",
+    "-O1",
+    "-g",
+    "-pthread",
+    "-DNB_PORTABLE",
+    "-fno-omit-frame-pointer",
+    "-Wno-tsan",
+    "-Wno-unknown-warning-option",
+)
+MEMORY = "address,undefined"
+SANITIZERS = {MEMORY: (MEMORY, "-fno-sanitize-recover=all"), "thread": ("thread",)}
+UNSUPPORTED, BUILD_S, RUN_S = 3, 120, 10
+#: Bytes of the measured memory: parts of a page, pages, what is no multiple of anything, and enough for all kernels.
+SIZES = (256, 1000, 4096, 5003, 12_345, 20_480, 65_536, 70_001, 400_000, 1 << 20)
+THREADS = (1, 2, 3)  # two CPUs: each thread more waits for whole time slices of the others
+OWN_THREADS = {"core_to_core": (1, 2, 3, 4), "memory_ordering": (1, 2, 4)}
+MOST_RUNS = 48  # of one kernel under one sanitizer, every value of every parameter among them
+#: What races on purpose, by functions, with the reason; ThreadSanitizer is told.
+RACES = {
+    "padded_counters": {
+        "store": "with stride 0 all threads write one counter: that is measured",
+        "store_spaced": "the same",
+        "increment": "the same",
+        "increment_spaced": "the same",
+        "load": "and may read it meanwhile",
+        "load_spaced": "the same",
+    },
+}
+
+
+class Parameter(NamedTuple):
+    name: str
+    initial: int
+    least: int
+    most: int
+    choices: int
+
+    @property
+    def edges(self) -> list[int]:
+        """All choices; of a number the ends, what lies beside them, and the default."""
+        if self.choices:
+            return list(range(self.choices))
+        beside = {self.least, self.least + 1, self.initial, self.most - 1, self.most}
+        return sorted(value for value in beside if self.least <= value <= self.most)
+
+
+class Run(NamedTuple):
+    threads: int
+    size: int
+    values: tuple[int, ...]
+
+    def words(self) -> list[str]:
+        return [str(each) for each in (self.threads, self.size, *self.values)]
+
+
+def compilers() -> list[str]:
+    return [name for name in ("gcc", "clang") if shutil.which(name)]
+
+
+def build(kernel: str, compiler: str, sanitizer: str, folder: Path, kernels: Path = KERNELS) -> Path:
+    """The driver with the kernel linked in. Raises CalledProcessError."""
+    program = folder / f"{kernel}-{compiler}-{sanitizer.partition(',')[0]}"
+    kind, *more = SANITIZERS[sanitizer]
+    sources = [str(HERE / "driver.c"), str(kernels / f"{kernel}.c")]
+    command = [compiler, *FLAGS, f"-fsanitize={kind}", *more, f"-I{kernels}", "-o", str(program), *sources]
+    subprocess.run(command, check=True, capture_output=True, timeout=BUILD_S)
+    return program
+
+
+def environment(kernel: str, folder: Path) -> dict[str, str]:
+    suppressions = folder / f"{kernel}.suppressions"
+    suppressions.write_text("".join(f"race:^{function}$\n" for function in RACES.get(kernel, {})))
+    return os.environ | {
+        "ASAN_OPTIONS": "exitcode=99:detect_leaks=0:allow_user_poisoning=1",
+        "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1",
+        "TSAN_OPTIONS": f"exitcode=99:halt_on_error=1:suppressions={suppressions}",
+    }
+
+
+def without_random_addresses() -> list[str]:
+    """ThreadSanitizers of some years ago do not start where the kernel chooses addresses from more bits than they know."""
+    command = ["setarch", os.uname().machine, "-R"]
+    able = shutil.which("setarch") and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+    return command if able else []
+
+
+def parameters_of(program: Path, prefix: list[str]) -> list[Parameter]:
+    said = subprocess.run([*prefix, str(program)], capture_output=True, text=True, check=True, timeout=RUN_S).stdout
+    found = []
+    for line in said.splitlines()[1:]:
+        name, initial, least, most, choices = line.split(" ", 4)
+        found.append(Parameter(name, int(initial), int(least), int(most), 0 if choices == "-" else choices.count("|") + 1))
+    return found
+
+
+def runs_of(kernel: str, parameters: list[Parameter], most: int = MOST_RUNS) -> list[Run]:
+    """Every value of every parameter, every size and number of threads; then combinations of them by chance, always the same ones."""
+    threads = OWN_THREADS.get(kernel, THREADS)
+    initial = tuple(p.initial for p in parameters)
+    rng = random.Random(kernel)
+    found = [Run(n, size, initial) for n, size in itertools.product(threads, (SIZES[0], SIZES[3], SIZES[-1]))]
+    for k, p in enumerate(parameters):
+        for value in p.edges:
+            values = (*initial[:k], value, *initial[k + 1 :])
+            found.append(Run(rng.choice(threads), SIZES[-1], values))
+    while len(found) < most:
+        values = tuple(rng.choice(p.edges) for p in parameters)
+        found.append(Run(rng.choice(threads), rng.choice(SIZES), values))
+    return list(dict.fromkeys(found))
+
+
+class Result(NamedTuple):
+    """Of one kernel under one sanitizer: runs that were measured, those that the kernel refused, and what was found."""
+
+    kernel: str
+    what: str
+    measured: int
+    refused: int
+    findings: list[str]
+
+
+def look(kernel: str, compiler: str, sanitizer: str, kernels: Path = KERNELS, most: int = MOST_RUNS) -> Result:
+    what = f"{compiler} {sanitizer}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            program = build(kernel, compiler, sanitizer, folder, kernels)
+        except subprocess.CalledProcessError as error:
+            return Result(kernel, what, 0, 0, [f"does not compile: {error.stderr.decode(errors='replace')[-2000:]}"])
+        prefix = without_random_addresses()
+        codes, findings = [], []
+        for run in runs_of(kernel, parameters_of(program, prefix), most):
+            code, said = execute([*prefix, str(program), *run.words()], environment(kernel, folder))
+            codes.append(code)
+            if code not in (0, UNSUPPORTED):
+                findings.append(f"{kernel} {' '.join(run.words())}: {said}")
+        return Result(kernel, what, codes.count(0), codes.count(UNSUPPORTED), findings)
+
+
+def execute(command: list[str], surroundings: dict[str, str]) -> tuple[int | None, str]:
+    """The exit code, None for one that did not end, and what says most of what was printed."""
+    try:
+        done = subprocess.run(command, env=surroundings, capture_output=True, timeout=RUN_S, check=False)
+    except subprocess.TimeoutExpired:
+        return None, f"no end within {RUN_S} s"
+    lines = done.stderr.decode(errors="replace").splitlines()
+    start = next((k for k, line in enumerate(lines) if "ERROR" in line or "WARNING" in line or "runtime error" in line), 0)
+    return done.returncode, f"exit code {done.returncode}\n    " + "\n    ".join(lines[start : start + 14])
+
+
+def jobs(kernels: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Address and undefined behaviour by one compiler, threads by all."""
+    there = compilers()
+    return [
+        (kernel, compiler, sanitizer)
+        for kernel in kernels
+        for sanitizer, chosen in ((MEMORY, there[:1]), ("thread", there))
+        for compiler in chosen
+    ]
+
+
+def main(names: list[str]) -> int:
+    before = time.monotonic()
+    if not compilers():
+        print("neither gcc nor clang is here: sudo apt-get install gcc", file=sys.stderr)
+        return 3
+    wanted = names or sorted(path.stem for path in KERNELS.glob("*.c") if "NB_DESCRIBE" in path.read_text())
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        results = list(pool.map(lambda job: look(*job), jobs(wanted)))
+    for result in results:
+        if result.findings or (names and result.measured == 0):
+            print(f"{result.kernel}, {result.what}: {len(result.findings)} findings")
+            print("\n".join(f"  {finding}" for finding in result.findings[:4]))
+    wrong = sum(len(result.findings) for result in results)
+    idle = sorted({result.kernel for result in results if not result.measured and not result.findings})
+    print(
+        f"{len(wanted)} kernels, {len(results)} builds by {' and '.join(compilers())}: {sum(r.measured for r in results)} runs, "
+        f"{sum(r.refused for r in results)} refused by the kernel, {wrong} findings, {time.monotonic() - before:.0f} s"
+        + (f"; nothing ran of {', '.join(idle)}" if idle else "")
+    )
+    return 1 if wrong or idle else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
