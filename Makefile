@@ -11,7 +11,7 @@ SYSTEM := python3-venv gcc libc6-dev numactl
 SYSTEM_TEST := chromium hwloc-nox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test fuzz lint bench-self sample testbed certify clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: $(VENV)/ready-dev ## run all tests that need no special hardware
 	-@$(PYTHON) -m testbed prepare >/dev/null # what cannot be fetched is no error: its tests are skipped and say why
 	$(PYTHON) -m pytest
 
+fuzz: $(VENV)/ready-dev ## 10,000 hostile logs, matrices and machine trees; ten minutes on two cores
+	$(PYTHON) tests/fuzzing.py
+
 lint: $(VENV)/ready-dev ## check the style of the Python code
 	$(PYTHON) -m ruff check numabench testbed tests
 
@@ -55,7 +58,7 @@ testbed: $(VENV)/ready-dev ## run COMMAND on a simulated machine: make testbed M
 	@$(PYTHON) -m testbed prepare >/dev/null
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m testbed run --machine "$$MACHINE" -- "$$COMMAND"
 
-certify: $(VENV)/ready-dev ## is numabench right? all simulated machines, half an hour; writes docs/certificate.md
+certify: $(VENV)/ready-dev ## is numabench right? all simulated machines, an hour; writes docs/certificate.md
 	@$(PYTHON) -m testbed prepare
 	@$(PYTHON) -m testbed certify --output docs
 

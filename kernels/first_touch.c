@@ -56,7 +56,7 @@ int nb_run(struct nb_thread *t)
 {
     struct part p = part_of(t);
     if (t->shared->phase == NB_PREPARE) {
-        if (!p.bytes)
+        if (!p.bytes || p.page & (p.page - 1))
             return NB_UNSUPPORTED;
         touch(p);
         new_pages(p);

@@ -56,9 +56,9 @@ static uint8_t *part(const struct nb_thread *t)
 
 static struct nb_chain chain(const struct nb_case *c)
 {
-    const uint64_t line = 64;
+    const uint64_t line = NB_VISITED;
     return (struct nb_chain){c->buffer, (uint32_t *)c->scratch, (c->threads > 1 ? c->buffer_bytes / 2 : c->buffer_bytes) / line, line,
-                             (uint64_t)c->parameter[GROUP] / line, (uint64_t)c->parameter[SEED], 1};
+                             (uint64_t)c->parameter[GROUP] / line, (uint64_t)c->parameter[SEED], 1, nb_classes(line)};
 }
 
 static void chase(struct nb_thread *t, uint64_t n)
@@ -141,7 +141,7 @@ int nb_run(struct nb_thread *t)
             fill(t);
             return NB_OK;
         }
-        if (mine.lines > UINT32_MAX || mine.lines * sizeof(uint32_t) > c->scratch_bytes)
+        if (mine.group % mine.classes || mine.lines > UINT32_MAX || mine.lines * sizeof(uint32_t) > c->scratch_bytes)
             return NB_UNSUPPORTED;
         uint64_t *start = NULL;
         nb_chain_build(&mine, &start, 1);
@@ -151,6 +151,7 @@ int nb_run(struct nb_thread *t)
     if (!t->index) {
         nb_window(t, chase);
         t->check = *nb_chain_number((uint64_t *)(uintptr_t)t->cursor);
+        t->value[NB_VISITED_BYTES] = NB_VISITED;
         return NB_OK;
     }
     uint64_t bursts = bursts_of(c);

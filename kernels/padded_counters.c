@@ -93,6 +93,9 @@ int nb_run(struct nb_thread *t)
     static const nb_batch spaced[] = {store_spaced, increment_spaced, atomic_add_spaced, load_spaced};
     const struct nb_case *c = t->shared;
     const int reads = t->index + (uint64_t)c->parameter[READERS] >= c->threads;
+    const uint64_t last = (uint64_t)c->parameter[OFFSET] + (c->threads - 1) * (uint64_t)c->parameter[STRIDE];
+    if ((c->parameter[OFFSET] | c->parameter[STRIDE]) % 8 || last + 8 > c->buffer_bytes)
+        return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE) {
         nb_store_relaxed((uint64_t *)counter(t), 0); /* of several threads where the stride is 0 */
         return NB_OK;

@@ -14,6 +14,7 @@ from .host.objects import DIGITS, content_hash, load_object, read_object
 from .model import HIGHER, LOWER, NEITHER, Metric
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from .host.commands import Answer
@@ -370,6 +371,16 @@ def batch_quantile(block: ThreadBlock, share: float) -> float:
             last = index == BINS - 1
             return float("inf") if last else batch_middle(index) * block.value[USUAL_SLOT] / block.value[BATCH_SLOT]
     return float("nan")
+
+
+def octave_shares(bins: Sequence[int]) -> dict[int, float]:
+    """The least whole ns of each octave of a log2 histogram (0, 1, 2, 4 ...) -> its share of all; those that have none are left out."""
+    total, found = sum(bins), {}
+    for index, count in enumerate(bins):
+        if count:
+            octave = 1 << index.bit_length() >> 1 if index < BINS_PER_OCTAVE else 1 << index // BINS_PER_OCTAVE + 3
+            found[octave] = found.get(octave, 0) + count
+    return {octave: count / total for octave, count in found.items()}
 
 
 def histogram_quantile(bins: list[int], share: float) -> float:

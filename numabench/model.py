@@ -77,9 +77,11 @@ class Answer(Frozen):
 
     Kinds: `cell` (the metric at `where`), `difference` and `ratio` (of `where` against `against`,
     paired), `threshold` (the first value of `axis` from which on nothing differs from the
-    contrast's control by more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
+    contrast's control by more than `tolerance`), `gain` (how many times better than at `where` the metric gets
+    along `axis`; at least, while the last step still gains more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
     axis within `tolerance`; with `against`, on the curve with that put over `where` as well: {other}), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
-    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `agreement` (of the cell at `where` with that of another benchmark, within `tolerance`: `against` names
+    `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `saving` (the share of the cell at
+    `against` that the one at `where` takes less), `agreement` (of the cell at `where` with that of another benchmark, within `tolerance`: `against` names
     `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
     plateaus at `where` and at `against`, the curve over `axis` crosses the geometric mean of the two), `firmware` (what the
     firmware claims of distances between nodes against the matrix at `where`), `weights` (for dealing out pages to nodes, by the matrix
@@ -96,7 +98,7 @@ class Answer(Frozen):
     headline: bool = True
 
 
-PAIRED_KINDS = ("difference", "ratio", "effect", "crossover")
+PAIRED_KINDS = ("difference", "ratio", "effect", "crossover", "gain")
 
 
 def judged_in_pairs(contrasts: Iterable[Contrast], answers: Iterable[Answer], varied: Collection[str]) -> bool:
@@ -178,6 +180,12 @@ class MemoryProof(Frozen):
     by: str = ""  # how that is known: move_pages | numa_maps (all pages, either way) | one_node | not_told
 
 
+def together(ends: Collection[float], begins: Collection[float]) -> float:
+    """The share of the time until the last thread's end in which all of them ran; 0 where no thread came to its window before that was over."""
+    last = max(ends)
+    return max(0.0, min(ends) - max(begins)) / last if last > 0 else 0.0
+
+
 class Sample(Frozen):
     """One timed repetition of one case inside a trial."""
 
@@ -197,6 +205,40 @@ class Sample(Frozen):
     extra: dict[str, float] = {}  # what a kernel reports beside its metrics (achieved delays, check values)
 
 
+class Column(Frozen):
+    """One field of all samples of a round, in the shortest of its forms.
+
+    `values`: one for each sample; with `at` only for the samples of these numbers, and `usual` for all others; with `of` the
+    numbers of these values. `unit`: a value is so many times this. `than`: what is added to the number of that column, which has the
+    same unit (without `values`: the two are alike).
+    """
+
+    values: tuple[Any, ...] | None = None
+    at: tuple[int, ...] | None = None
+    usual: Any = 0
+    of: tuple[Any, ...] | None = None
+    unit: int | float | None = None
+    than: str | None = None
+
+
+class Round(Frozen):
+    """Samples of alike cases that were measured at the same time, field by field: `runlog/rounds.py` makes it and expands it.
+
+    A field is called as in a sample, `parameters.NAME`, `metrics.NAME`, `extra.NAME` or `threads.NUMBER.FIELD`. It is in `same`
+    (one value for all), in `columns`, or in `derived` (it follows from the others), and otherwise has its default.
+    """
+
+    before: int  # samples of the trial that stand before it
+    count: int
+    threads: int  # of each sample
+    parameters: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    same: dict[str, Any] = {}
+    columns: dict[str, Column] = {}
+    derived: tuple[str, ...] = ()
+
+
 class TrialRecord(Frozen, tag="trial", tag_field="record"):
     """One process that executed one block of cases: the unit of record."""
 
@@ -214,6 +256,7 @@ class TrialRecord(Frozen, tag="trial", tag_field="record"):
     interference: dict[str, float] = {}
     measured: float = 0.0  # seconds inside measurement windows
     clock: dict[str, float] = {}  # seconds: what a reading of the time takes (`cost`), by how much two differ at least (`step`)
+    rounds: tuple[Round, ...] = ()  # in a file: samples that were measured together; read, all are among `samples`
 
 
 class EndRecord(Frozen, tag="end", tag_field="record"):

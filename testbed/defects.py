@@ -22,12 +22,13 @@ Change = tuple[str, str, str]  # file, old text (there exactly once), new text
 
 @dataclass(frozen=True)
 class Defect:
-    """`mistake` makes numabench wrong, `blinding` takes away the check that would notice; `shows`: which figures turn red."""
+    """`mistake` makes numabench wrong, `blinding` takes away the check that would notice; `shows`: which figures turn red, on `machine`."""
 
     summary: str
     mistake: tuple[Change, ...]
     blinding: tuple[Change, ...]
     shows: str
+    machine: str = "two-socket"  # that tells
 
 
 DEFECTS = {
@@ -67,18 +68,27 @@ DEFECTS = {
     "missing-pin": Defect(
         summary="threads are not pinned: each runs where the scheduler puts it",
         mistake=(
-            ("kernels/crew.c", "    m->error = pin(m->wanted);
-", "    m->error = 0;
-"),
-            ("numabench/host/placement.py", "            os.sched_setaffinity(0, wanted)
-", "            pass
-"),
+            ("kernels/crew.c", "    m->error = pin(m->wanted);\n", "    m->error = 0;\n"),
+            ("numabench/host/placement.py", "            os.sched_setaffinity(0, wanted)\n", "            pass\n"),
         ),
         blinding=(
             ("numabench/measure/worker.py", "if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:", "if False:"),
             ("numabench/measure/worker.py", '        reasons.append("distance_changed")', "        pass"),
         ),
         shows="node latency or hop",
+    ),
+    "neighbours-together": Defect(
+        summary="the chase visits lines soon after their neighbours, which a prefetcher has brought with them",
+        mistake=(
+            (
+                "kernels/nb_chase.h",
+                "return line_bytes < NB_APART ? NB_APART / line_bytes : 1;",
+                "return line_bytes / line_bytes;",
+            ),
+        ),
+        blinding=(("numabench/benchmarks/memory_latency.py", 'return "cached" if', 'return "cached" if False and'),),
+        shows="node latency",
+        machine="neighbours",
     ),
 }
 

@@ -6,8 +6,6 @@ kernel. Here one loop at a time is played, always moving the thread whose clock 
 
 from __future__ import annotations
 
-import random
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,9 +17,6 @@ LOOP_INSTRUCTIONS = (
     16  # around one operation of a kernel (10 to 25): hidden by the transfer of a line, or small against the operation
 )
 OPERATION_INSTRUCTIONS = 9  # of a single operation's turn
-CHASE_LINE = 64  # what numabench takes for a line, whatever it is
-CHASE_GROUP = 256 << 10  # bytes within which the chase of order `group` is shuffled
-GROUPS = 20  # of them drawn, for the share of hits
 
 
 @dataclass
@@ -109,32 +104,8 @@ def knee(machine: Machine, strides: list[int], a: int, b: int) -> int:
 
 
 def node_latency(machine: Machine, cpu_node: int, memory_node: int) -> float:
-    """A dependent load: its own instruction, and the memory, but for the loads whose line came with the one before."""
-    timing, hits = machine.timing, chase_hits(machine)
-    memory = timing.memory[cpu_node][memory_node]
-    return timing.instruction + (1 - hits) * memory + hits * timing.hit
-
-
-def chase_hits(machine: Machine) -> float:
-    """Share of a chase's loads that find their line in the cache. Only a machine whose lines are wider than those that
-    the chase counts with has any: the other half came along shortly before (a cache of that size, least recently used)."""
-    timing = machine.timing
-    if timing.line <= CHASE_LINE:
-        return 0.0
-    lines = list(range(CHASE_GROUP // CHASE_LINE))
-    cache: OrderedDict[int, None] = OrderedDict()
-    hits, draw = 0, random.Random(1)
-    for _ in range(GROUPS):
-        draw.shuffle(lines)
-        for line in lines:
-            wide = line * CHASE_LINE // timing.line
-            hits += wide in cache
-            cache[wide] = None
-            cache.move_to_end(wide)
-            if len(cache) > timing.cache // timing.line:
-                cache.popitem(last=False)
-        cache.clear()
-    return hits / (GROUPS * len(lines))
+    """A dependent load: its own instruction, and the memory, which is what every load of the chase has to come from."""
+    return machine.timing.instruction + machine.timing.memory[cpu_node][memory_node]
 
 
 def relation(machine: Machine, a: int, b: int) -> str:

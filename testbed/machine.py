@@ -30,6 +30,7 @@ MOST_CACHE = 1 << 30
 MOST_BANDWIDTH = 60_000_000.0  # MB/s
 MODULE = 128 << 20  # what Linux takes offline at a time
 LINES = (32, 64, 128, 256, 512, 1024)
+PREFETCHERS = ("none", "pair", "next")  # what comes along with a line from memory, as in simulator/simulator.h
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
 
 
@@ -60,6 +61,7 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     atomic: float = 5.0
     instruction: float = 0.25
     pause: float = 10.0
+    prefetch: str = "none"
     occupancy: list[float] | None = None
 
 
@@ -94,6 +96,7 @@ class Timing:
     atomic: float
     instruction: float
     pause: float
+    prefetch: str  # one of PREFETCHERS
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,7 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
     for key in ("hit", "atomic", "instruction", "pause"):
         value = getattr(file, key)
         demand(0 < value <= MOST_TIME, f"timing.{key} = {value}: it must be positive and at most {MOST_TIME:g}")
+    demand(file.prefetch in PREFETCHERS, f"timing.prefetch = {file.prefetch}: one of {', '.join(PREFETCHERS)} is possible")
     occupancy = file.occupancy or [0.0] * len(machine.nodes)
     demand(
         len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
@@ -312,6 +316,7 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         atomic=file.atomic,
         instruction=file.instruction,
         pause=file.pause,
+        prefetch=file.prefetch,
     )
 
 

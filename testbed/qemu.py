@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .machine import MIB, Machine
+from .machine import MIB, PREFETCHERS, Machine
 from .packages import Tools
 
 #: `-machine pc` keeps the addresses between LOW_END and 4 GiB for devices: if there is more memory than fits below
@@ -61,6 +61,7 @@ def configuration(machine: Machine, timed: bool, spinners: int) -> str:
         lines += [row("core_to_core", [number, *values]) for number, values in enumerate(timing.core_to_core)]
         lines.append(row("occupancy", timing.occupancy))
         lines += [row(key, [getattr(timing, key)]) for key in ("line", "cache", "hit", "atomic", "instruction", "pause")]
+        lines.append(row("prefetch", [PREFETCHERS.index(timing.prefetch)]))
     return "\n".join(lines) + "\n"
 
 

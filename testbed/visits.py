@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from numabench.benchmarks.padded_counters import PADDED
+
 from .defects import CHECKOUT
 from .errors import GuestError, SimulationError
 from .expected import relation
@@ -17,12 +19,12 @@ from .guest import run
 from .machine import Machine
 from .packages import folder
 
-STRIDES = (8, 32, 64, 128, 256)
-COMPARED_STRIDES = (8, 256)  # shared and apart; those between are for the knee
+STRIDES = (8, 32, 64, 128, 256, 512, PADDED)
+COMPARED_STRIDES = (8, PADDED)  # shared and apart; those between are for the knee
 #: Small windows and few processes, since virtual time passes slowly; the method is the one of every run. Contrasts need six
 #: processes. Spacing 400: the work between two accesses takes longer than a line from any core to any other.
 SETTINGS = {
-    "node_latency": {"size": "8M", "page_size": "thp"},  # over a hundred times the caches of the machines shipped
+    "node_latency": {"size": "8M", "page_size": "thp"},  # four times the largest cache of the machines shipped, and more
     "padded_counters": {
         "operation": "atomic_add",
         "spacing": "400",
@@ -42,7 +44,7 @@ CORES = (
     *("--window", "1ms", "--budget", "20m", "--processes", "1"),
 )
 KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "single_operations", "sentinel", "crew")
-LINES = (64, 128)  # bytes for which they are compiled: what numabench finds on the machines that come with the testbed
+LINES = (64, 128, 256)  # bytes for which they are compiled: what numabench finds on the machines that come with the testbed
 TIMEOUT = 900.0
 SLOWER = 1.1  # what the comparison has to find
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -85,6 +86,7 @@ int main(int count, char **words)
     c.warmup_ns = 100000;
     c.window_ns = 2000000;
     c.batch_ns = 20000;
+    c.crowded = c.threads > sysconf(_SC_NPROCESSORS_ONLN);
     for (int i = 3; i < count; i++)
         c.parameter[i - 3] = strtoll(words[i], NULL, 0);
     for (uint32_t i = 0; i < c.threads; i++) {

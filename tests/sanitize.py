@@ -38,7 +38,9 @@ UNSUPPORTED, BUILD_S, RUN_S = 3, 120, 10
 #: Bytes of the measured memory: parts of a page, pages, what is no multiple of anything, and enough for all kernels.
 SIZES = (256, 1000, 4096, 5003, 12_345, 20_480, 65_536, 70_001, 400_000, 1 << 20)
 THREADS = (1, 2, 3)  # two CPUs: each thread more waits for whole time slices of the others
-OWN_THREADS = {"core_to_core": (1, 2, 3, 4), "memory_ordering": (1, 2, 4)}
+OWN_THREADS = {"core_to_core": (1, 2), "memory_ordering": (1, 2, 4), "contention": (1, 2), "sentinel": (1, 2)}
+#: Numbers whose most takes long and does nothing else than a thousand does: turns of a loop, seconds.
+MOST = {"spacing": 1000, "critical_section": 1000, "think_time": 1000, "limit_s": 1}
 MOST_RUNS = 48  # of one kernel under one sanitizer, every value of every parameter among them
 #: What races on purpose, by functions, with the reason; ThreadSanitizer is told.
 RACES = {
@@ -65,8 +67,9 @@ class Parameter(NamedTuple):
         """All choices; of a number the ends, what lies beside them, and the default."""
         if self.choices:
             return list(range(self.choices))
-        beside = {self.least, self.least + 1, self.initial, self.most - 1, self.most}
-        return sorted(value for value in beside if self.least <= value <= self.most)
+        most = min(self.most, MOST.get(self.name, self.most))
+        beside = {self.least, self.least + 1, self.initial, most - 1, most}
+        return sorted(value for value in beside if self.least <= value <= most)
 
 
 class Run(NamedTuple):
@@ -121,7 +124,7 @@ def parameters_of(program: Path, prefix: list[str]) -> list[Parameter]:
 def runs_of(kernel: str, parameters: list[Parameter], most: int = MOST_RUNS) -> list[Run]:
     """Every value of every parameter, every size and number of threads; then combinations of them by chance, always the same ones."""
     threads = OWN_THREADS.get(kernel, THREADS)
-    initial = tuple(p.initial for p in parameters)
+    initial = tuple(min(p.initial, MOST.get(p.name, p.initial)) for p in parameters)
     rng = random.Random(kernel)
     found = [Run(n, size, initial) for n, size in itertools.product(threads, (SIZES[0], SIZES[3], SIZES[-1]))]
     for k, p in enumerate(parameters):

@@ -123,7 +123,8 @@ def node_bandwidth(run: str) -> BenchmarkRecord:
     cores = Axis(name="cores", summary="cores", values=("one", "all"))
     base = matrix(run)
     metrics = (Metric(name="bandwidth", unit="B/s", polarity="higher"),)
-    return msgspec.structs.replace(base, name="node_bandwidth", axes=(*base.axes, kernel, cores), metrics=metrics)
+    views = tuple(msgspec.structs.replace(view, metric="bandwidth") for view in base.views)
+    return msgspec.structs.replace(base, name="node_bandwidth", axes=(*base.axes, kernel, cores), metrics=metrics, views=views)
 
 
 LOADS = {"0": 0.6e9, "4": 4e9, "8": 8e9, "16": 11e9, "max": 11e9}  # B/s reached at a wanted rate

@@ -274,6 +274,46 @@ def test_saturation_of_two_curves_is_said_in_one_sentence():
     assert found.ok and "By over 8 packed, by 16 spread" in found.text and "not saturated" in found.text
 
 
+def gained(by: dict, **more):
+    where = {"operation": "atomic_add", "spacing": 0, "stride": 0}
+    return asked(scaled(by), question("gain", axis="stride", where=where, text="{value} as many", **more))[0]
+
+
+def test_a_gain_is_that_of_the_best_value_and_open_while_the_last_step_gains():
+    level = gained({})
+    assert level.ok and level.value == pytest.approx(6.4, rel=0.02) and not level.text.startswith("At least")
+    assert "20 processes" in level.text and level.low <= level.value <= level.high and level.unit == "×"
+    going_on = gained({256: 0.5})
+    assert going_on.value == pytest.approx(12.8, rel=0.02) and going_on.text.startswith("at least 12.8× as many")
+    over = gained({64: 0.4, 256: 0.9})  # the last step gains, and another value is the best all the same
+    assert over.value == pytest.approx(16, rel=0.02) and not over.text.startswith("at least") and "at 64 stride" in over.text
+    assert not gained({256: 0.98}).text.startswith("at least")  # within the tolerance
+
+
+def test_a_gain_knows_polarity():
+    where = {"operation": "atomic_add", "spacing": 0, "stride": 0}
+    (found,) = asked(scaled({}), question("gain", "throughput", axis="stride", where=where))
+    assert found.value == pytest.approx(6.4, rel=0.02)
+
+
+def test_what_is_saved_is_a_share_of_the_other_cell():
+    log = make_log(**QUIET, benchmarks=(latency,), scale=lambda name, p: 0.69 if p["order"] == "random" else 1.0)
+    base = make_log(**QUIET, benchmarks=(latency,))
+    where, against = {"size": 2**27, "order": "random"}, {"order": "group"}
+    ratio = [
+        asked(each, question("ratio", LATENCY, where=where, against=against), benchmark="toy_latency")[0] for each in (base, log)
+    ]
+    (found,) = asked(
+        log, question("saving", LATENCY, "Along: {value} of it", where=where, against=against), benchmark="toy_latency"
+    )
+    assert found.value == pytest.approx(1 - ratio[1].value, abs=0.01) and ratio[1].value == pytest.approx(
+        0.69 * ratio[0].value, rel=0.01
+    )
+    assert found.low < found.value < found.high and f"Along: {found.value:.0%} of it" in found.text and " ns for " in found.text
+    (none,) = asked(log, question("saving", LATENCY, where=where | {"size": 3}, against=against), benchmark="toy_latency")
+    assert not none.ok and "nothing was measured" in none.text
+
+
 def test_a_doubtful_knee_is_unresolved():
     noisy = make_log(
         processes=6, sd=(0.0, 0.3, 0.01), benchmarks=(loaded,), scale=lambda _, p: 0.52 if p["rate"] == "16" else 1.0

@@ -145,7 +145,7 @@ def test_a_plan_is_printed_and_nothing_measured(tmp_path):
 
 def test_run_report_export_compare(tmp_path):
     """The whole path on this machine, with as little measuring as possible."""
-    settings = ("--set", "stride=8,256", "--set", "spacing=0", "--set", "operation=increment")
+    settings = ("--set", "stride=8,1024", "--set", "spacing=0", "--set", "operation=increment")
     for side in ("base", "new"):
         done = numabench(
             "run", "padded_counters", "--profile", "quick", *settings, *TINY, "-o", str(tmp_path / side), "--alias", side
@@ -172,7 +172,7 @@ def test_precision_can_be_required(tmp_path):
         "--profile",
         "quick",
         "--set",
-        "stride=256",
+        "stride=1024",
         "--set",
         "spacing=0",
         *TINY,

@@ -36,11 +36,11 @@ def two_groups(count: int, seed: int = 1) -> tuple[list[list[float | None]], np.
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("Num cores: 2\nround trips\n", "line 1, column 1: 'Num cores: 2' is no latency"),
+        ("Num cores: 2\nround trips\n", "line 1, column 1: 'Num' is no latency"),
         ("1,2,3\n4,5,6\n", "no square matrix: 2 lines of 3 columns"),
         ("1,2\n4\n", "no square matrix: 2 lines of 1 or 2 columns"),
         (",\n-3,\n", "line 2, column 1: '-3'"),
-        (",\nnan,\n", "'nan' is no latency"),
+        (",\nnan,\n", "no figure above 0"),
         (",,\n10,,\n,12,\n", "no figure for CPUs 0 and 2"),
         ("0,0\n0,0\n", "no figure above 0"),
         ("7,0\n0,7\n", "no figure above 0"),

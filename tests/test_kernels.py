@@ -23,6 +23,19 @@ from numabench.benchmarks.fences import OWN as FENCES
 from numabench.benchmarks.first_touch import TOUCHED_SLOT
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, clocks, expected_sum
+from numabench.benchmarks.memory_latency import (
+    BY_CLASS,
+    FAST_SLOT,
+    LOADS_SLOT,
+    MOST_CHAINS,
+    ORDERS,
+    SPREAD,
+    STEP_PS_SLOT,
+    UNDER_HALF,
+    VISITED_SLOT,
+    Chase,
+    memory_size,
+)
 from numabench.benchmarks.memory_ordering import BYTES as BYTES_OF_TESTS
 from numabench.benchmarks.memory_ordering import ORDERINGS, THREADS
 from numabench.benchmarks.publication import METHODS
@@ -42,11 +55,11 @@ def enter(
 ) -> Found:
     """PREPARE and `samples` MEASUREs on the CPUs that are there (several threads on one, if need be)."""
     cpus = sorted(os.sched_getaffinity(0))
-    crew, buffer, scratch = Crew(threads, library), Buffer(size), Buffer(size)
+    crew, buffer, scratch = Crew(threads, library), Buffer(size), Buffer(max(size, 4096))
     try:
         crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), tuple(i % nodes for i in range(threads)))
         case = crew.case
-        case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
+        case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, scratch.size
         case.window_ns, case.warmup_ns, case.batch_ns = 1_000_000, 100_000, 10_000
         for slot, value in enumerate(kernel.encode(arguments)):
             case.parameter[slot] = value
@@ -330,7 +343,7 @@ def test_a_lock_that_lets_readers_in_too_early_is_noticed(tmp_path, primitive, f
     raise AssertionError("nothing was noticed")
 
 
-@pytest.mark.parametrize("order", ["group", "random", "page", "sequential"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("size", [1024, 2048, 3 * 256, 96 * 1024, 1 << 20])
 def test_a_chase_stands_where_it_should(loaded, order, size):
     benchmark = discover()["memory_latency"]
@@ -339,33 +352,169 @@ def test_a_chase_stands_where_it_should(loaded, order, size):
     assert benchmark.check(parameters, found) == ""
 
 
-@pytest.mark.parametrize("group", [0, 4096, 256 << 10, 1 << 62])
-def test_a_chain_is_one_cycle_through_all_lines(loaded, group):
-    """Walked here, pointer by pointer, from where the kernel built it: an oracle that shares nothing with the kernel."""
-    size, kernel = 640 << 10, loaded["memory_latency"]
+def walked(kernel: abi.Kernel, arguments: dict, size: int, line: int = 64) -> tuple[list[int], list[int]]:
+    """The lines of a chain in their order, pointer by pointer from where the kernel built it (an oracle that shares nothing with it), and where
+    in that order the kernel's chases stand; the first has walked all of it once."""
     crew, buffer, scratch = Crew(1), Buffer(size), Buffer(size)
-    crew.place((min(os.sched_getaffinity(0)),), (0,))
-    case = crew.case
-    case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
-    for slot, value in enumerate(kernel.encode({"group_bytes": group, "seed": 3})):
-        case.parameter[slot] = value
-    assert crew.enter(kernel, abi.PREPARE, [0])[0].status == abi.OK
-    memory = (ctypes.c_uint64 * (size // 8)).from_address(buffer.address)
-    start = ctypes.c_uint64.from_address(scratch.address).value  # where the first chase stands after one walk
-    place, visited = start, []
-    for _ in range(size // 64):
-        visited.append((place - buffer.address) // 64)
-        place = memory[(place - buffer.address) // 8]
-    assert place == start and sorted(visited) == list(range(size // 64))
+    try:
+        crew.place((min(os.sched_getaffinity(0)),), (0,))
+        case = crew.case
+        case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
+        for slot, value in enumerate(kernel.encode(arguments)):
+            case.parameter[slot] = value
+        assert crew.enter(kernel, abi.PREPARE, [0])[0].status == abi.OK
+        memory = (ctypes.c_uint64 * (size // 8)).from_address(buffer.address)
+        starts = list((ctypes.c_uint64 * MOST_CHAINS).from_address(scratch.address))
+        place, places = starts[0], []
+        for _ in range(size // line):
+            places.append(place)
+            place = memory[(place - buffer.address) // 8]
+        assert place == starts[0]
+        return [(place - buffer.address) // line for place in places], [places.index(start) for start in starts]
+    finally:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        buffer.close()
+        scratch.close()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_chain_is_one_cycle_through_all_lines(loaded, order):
+    size, group = 640 << 10, ORDERS[order]
+    visited, _ = walked(
+        loaded["memory_latency"], discover()["memory_latency"].arguments({"order": order}, PROBES) | {"seed": 3}, size
+    )
+    assert sorted(visited) == list(range(size // 64))
     if group == 0:
-        steps = {(b - a) % (size // 64) for a, b in itertools.pairwise(visited)}
-        assert steps == {1}
-    elif group < size:  # in whole groups: the chase leaves a group only when it has visited all of it
-        first = [line // (group // 64) for line in visited]
-        assert len(list(itertools.groupby(first))) in (size // group + bool(size % group), size // group + bool(size % group) + 1)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    buffer.close()
-    scratch.close()
+        assert {(b - a) % (size // 64) for a, b in itertools.pairwise(visited)} == {1}
+    elif group < size:  # in whole groups: the chase leaves a group only when it has visited all of it, or all of its class in it
+        left = len(list(itertools.groupby(line // (group // 64) for line in visited)))
+        groups = (size // group + bool(size % group)) * (4 if order in BY_CLASS else 1)
+        assert left in (groups, groups + 1)
+
+
+@pytest.mark.parametrize("line", [64, 128, 256, 1024])
+@pytest.mark.parametrize("order", BY_CLASS)
+def test_a_line_s_neighbours_come_when_all_others_have(order, line):
+    """What came along with a line has had as many other lines behind it as a class has, but for where a group or a class is shuffled: two
+    lines within max(256 bytes, four lines) never follow each other sooner."""
+    kernel = abi.Kernel(abi.build("memory_latency", line_bytes=line).target)
+    size, apart = 4 << 20, max(256, 4 * line)
+    visited, _ = walked(kernel, discover()["memory_latency"].arguments({"order": order}, PROBES) | {"seed": 3}, size, line)
+    assert sorted(visited) == list(range(size // line))
+    classes, each = apart // line, size // apart
+    for number in range(classes):  # one class after the other, whole
+        assert {place % classes for place in visited[number * each : (number + 1) * each]} == {number}
+    at = {place: index for index, place in enumerate(visited)}
+    within = {"group": ORDERS["group"] // apart, "random": each}[order]  # how far a shuffle may move a line
+    gaps = [at[place + 1] - at[place] for place in range(size // line - 1) if place % classes != classes - 1]
+    assert min(gaps) > each - within and max(gaps) < each + within
+    assert order == "random" or min(gaps) > 0.9 * each
+
+
+def test_neighbours_follow_each_other_in_the_order_that_is_called_adjacent(loaded):
+    visited, _ = walked(loaded["memory_latency"], discover()["memory_latency"].arguments({"order": "adjacent"}, PROBES), 4 << 20)
+    at = {place: index for index, place in enumerate(visited)}
+    assert max(abs(at[place + 1] - at[place]) for place in range(0, len(visited), 4)) < 4096 < len(visited) // 4
+
+
+def test_chases_stand_apart_from_each_other_and_from_each_other_s_neighbours(loaded):
+    """However many take part: over the cycle, and over a class of it, in which a group is where its neighbours are in the next class."""
+    size = 4 << 20
+    lines = size // 64
+    _, stand = walked(loaded["memory_latency"], discover()["memory_latency"].arguments({"order": "group"}, PROBES), size)
+    assert stand == [(k * SPREAD % 2**32) * lines >> 32 for k in range(MOST_CHAINS)]
+    for round_, chains in itertools.product((lines, lines // 4), range(2, MOST_CHAINS + 1)):
+        places = sorted(place % round_ for place in stand[:chains])
+        gaps = [b - a for a, b in itertools.pairwise([*places, places[0] + round_])]
+        assert min(gaps) > 0.28 * round_ / chains - 1
+
+
+def test_wider_lines_are_visited_once_each(loaded):
+    """One load is one line: where a line has 256 bytes, a set of as many bytes has a quarter of the lines."""
+    kernel, size = abi.Kernel(abi.build("memory_latency", line_bytes=256).target), 1 << 20
+    benchmark = discover()["memory_latency"]
+    parameters = {"size": size, "order": "group", "page_size": "4k"}
+    found = enter(kernel, benchmark.arguments(parameters, PROBES), size=size)
+    assert benchmark.check(parameters, found) == "" and found.threads[0].value[VISITED_SLOT] == 256
+    assert enter(loaded["memory_latency"], {}, size=size).threads[0].value[VISITED_SLOT] == 64
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """nb_single.h with a clock that the test sets."""
+    target = tmp_path_factory.mktemp("single") / "single.so"
+    source = os.path.join(os.path.dirname(__file__), "single.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    return ctypes.CDLL(str(target))
+
+
+def timed_loads(single, *times: int) -> abi.ThreadBlock:
+    """Usual time, time between two readings, and times of every fourth load and of the others, in ns."""
+    block, cell = abi.ThreadBlock(), ctypes.c_uint64(0)
+    cell.value = ctypes.addressof(cell)
+    place = ctypes.c_uint64(cell.value)
+    single.time_loads(ctypes.byref(block), ctypes.byref(place), *map(ctypes.c_uint64, times))
+    assert place.value == cell.value
+    return block
+
+
+def test_single_loads_tell_how_many_were_fast(single):
+    block = timed_loads(single, 150, 10, 20, 190)
+    assert list(block.value)[LOADS_SLOT : STEP_PS_SLOT + 1] == [8192, 2048, 10_000]
+    extra = Chase.extra(discover()["memory_latency"], {}, PROBES, Found([block]))
+    assert extra == {UNDER_HALF: 0.25, "counter_step_ns": 10.0, "from_16_ns": 0.25, "from_128_ns": 0.75}
+    assert timed_loads(single, 1000, 10, 20, 990).value[LOADS_SLOT] == 2500  # a tenth of a window of 25 ms
+    assert timed_loads(single, 150, 10, 80, 190).value[FAST_SLOT] == 0  # over half of 150
+    assert timed_loads(single, 150, 10, 70, 190).value[FAST_SLOT] == 2048
+
+
+@pytest.mark.parametrize("times", [(150, 40, 20, 190), (15, 4, 0, 20), (150, 200, 20, 190)])
+def test_a_counter_that_cannot_tell_times_no_load(single, times):
+    """Steps of over a quarter of a load, or readings that take longer than one."""
+    block = timed_loads(single, *times)
+    assert block.value[LOADS_SLOT] == 0 and sum(block.histogram) == 0
+    assert discover()["memory_latency"].extra({}, PROBES, Found([block])) == {}
+
+
+def test_the_loads_that_are_timed_belong_to_the_chase(loaded):
+    benchmark, size = discover()["memory_latency"], 64 << 20
+    parameters = {"size": size, "order": "group", "page_size": "4k"}
+    found = enter(loaded["memory_latency"], benchmark.arguments(parameters, PROBES), size=size)
+    assert benchmark.check(parameters, found) == ""
+    thread = found.threads[0]
+    if not thread.value[LOADS_SLOT]:
+        pytest.skip("the counter of this machine is too coarse")
+    assert 0 < thread.value[LOADS_SLOT] == sum(thread.histogram) <= 8192  # a tenth of a window of 1 ms
+    thread.executed -= thread.value[LOADS_SLOT]
+    assert "the chase stands at" in benchmark.check(parameters, found)
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "size", "share", "reason"),
+    [
+        ("memory_latency", "group", 1 << 30, 0.021, "cached"),
+        ("memory_latency", "group", 1 << 30, 0.019, ""),
+        ("memory_latency", "random", 1 << 30, 0.3, "cached"),
+        ("memory_latency", "adjacent", 1 << 30, 0.3, ""),  # there it is the answer
+        ("memory_latency", "group", 1 << 20, 0.3, ""),  # a set that a cache holds in part
+        ("memory_parallelism", "group", 1 << 30, 0.3, "cached"),
+        ("node_latency", "group", 1 << 20, 0.3, "cached"),  # it is called memory whatever its size
+        ("tlb_latency", "random", 1 << 30, 0.3, ""),
+    ],
+)
+def test_memory_that_caches_answer_for_is_cached(name, order, size, share, reason):
+    topology, benchmark = read_topology(), discover()[name]
+    parameters = {"size": size, "order": order, "page_size": "thp", "chains": 1, "laps": 1}
+    parameters |= {
+        "cpu_node": topology.cpu_nodes()[0],
+        "memory_node": topology.memory_nodes()[0],
+        "layout": "spread",
+        "lines": size // 4096,
+    }
+    if name != "node_latency" and size > 1 << 20:
+        parameters["size"] = memory_size(topology, topology.order_cpus()[:1])
+    assert benchmark.unproven(parameters, {UNDER_HALF: share}, topology) == reason
+    assert benchmark.unproven(parameters, {}, topology) == ""  # not told
 
 
 def test_no_lap_repeats_the_order_of_another(loaded):
@@ -398,7 +547,7 @@ def test_laps_that_a_line_has_no_room_for_are_refused(loaded):
 
 
 def test_the_median_batch_is_within_the_window_s_own_times(loaded):
-    found = enter(loaded["memory_latency"], {"seed": 1}, size=1 << 14)
+    found = enter(loaded["memory_latency"], {"seed": 1, "chains": 2}, size=1 << 14)  # of two no single loads are timed
     thread = found.threads[0]
     mean = (thread.end_ns - thread.begin_ns) / thread.operations
     shortest = thread.value[1] / thread.value[0]
@@ -746,7 +895,7 @@ def test_a_placement_that_is_not_repaired_is_said():
     assert "99 uses of 100" in benchmark.check(parameters, Found([thread]))
 
 
-@pytest.mark.parametrize("chains", [1, 2, 7, 16])
+@pytest.mark.parametrize("chains", [1, 2, 7, 16, 17, 24, 64])
 def test_parallel_chases_stand_where_they_should(loaded, chains):
     benchmark = discover()["memory_parallelism"]
     parameters = {"size": 96 << 10, "order": "group", "page_size": "4k", "chains": chains}
@@ -888,7 +1037,7 @@ def test_the_step_of_a_clock_is_found(tmp_path, thousandths):
     assert abs(found - thousandths / 1000) < 2  # times are whole ns, and their differences one more or less
 
 
-@pytest.mark.parametrize("line", [16, 128, 256, 1024])
+@pytest.mark.parametrize("line", [16, 128, 256])
 @pytest.mark.parametrize("name", ["single_operations", "memory_ordering", "core_to_core"])
 def test_kernels_keep_wide_lines_apart(name, line):
     """Compiled for other lines they count as right, in the memory that they are given."""
@@ -935,7 +1084,7 @@ RUNS = {  # threads, bytes, parameters in the kernel's order, then what the benc
     ],
     "memory_latency": [
         (1, 1 << 16, (64, group, 5, chains, laps), {"size": 1 << 16, "chains": chains, "laps": laps})
-        for group, chains, laps in ((0, 1, 1), (4096, 3, 1), (1 << 40, 16, 1), (4096, 1, 4), (1 << 40, 16, 3))
+        for group, chains, laps in ((0, 1, 1), (4096, 3, 1), (1 << 40, 16, 1), (4096, 1, 4), (1 << 40, 16, 3), (4096, 64, 1))
     ],
 }
 

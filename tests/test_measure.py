@@ -157,7 +157,7 @@ def test_unfair_locks_are_not_thrown_out_for_being_so(primitive):
 
 
 def test_no_case_begins_after_the_budget():
-    work = job("memory_latency", {"size": 4096, "order": "group", "page_size": "4k"}, scratch=256, until=0.0)
+    work = job("memory_latency", {"size": 4096, "order": "group", "page_size": "4k"}, scratch=1024, until=0.0)
     outcome = execute(work)
     assert outcome.failure == "" and outcome.done and not outcome.samples and not outcome.failed_cases
 
@@ -480,7 +480,7 @@ def test_no_child_outlives_its_parent_and_the_log_is_good(tmp_path, how):
 
 
 def test_an_interrupted_run_is_resumed(tmp_path):
-    run = nb.run("padded_counters", profile="quick", processes=2, settings={"stride": [8, 256], "spacing": 0}, output=tmp_path)
+    run = nb.run("padded_counters", profile="quick", processes=2, settings={"stride": [8, 1024], "spacing": 0}, output=tmp_path)
     path = Path(run.log.paths[0])
     lines = path.read_bytes().splitlines(keepends=True)
     cut = [line for line in lines if json.loads(line)["record"] != "end"][:-1]
@@ -501,7 +501,7 @@ def test_the_api_returns_tidy_samples(tmp_path):
         samples=2,
         window=0.002,
         output=tmp_path,
-        settings={"stride": [8, 256], "spacing": [0], "operation": "increment"},
+        settings={"stride": [8, 1024], "spacing": [0], "operation": "increment"},
     )
     frame = run.samples()
     assert list(frame.columns[:10]) == [

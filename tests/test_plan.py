@@ -10,11 +10,14 @@ import msgspec
 import pytest
 from synthetic_sysfs import SyntheticTree
 
-from numabench.benchmarks import ALONE, CROWDED, discover, find, place_threads
+from numabench.benchmarks import ALONE, CROWDED, Found, Probes, discover, find, place_threads
+from numabench.benchmarks.contention import HOME
 from numabench.benchmarks.loaded_latency import rates
 from numabench.benchmarks.memory_bandwidth import TEMPORAL
 from numabench.benchmarks.memory_latency import BEYOND_L2, MAIN, effective_cache, level_sets, memory_size, own_caches
+from numabench.benchmarks.padded_counters import PADDED
 from numabench.errors import MachineError, UsageError
+from numabench.host.pages import base_page
 from numabench.host.topology import read_topology
 from numabench.measure.plan import PROFILES, expand, job_cases, make_plan, order_cases, parse_selection
 from numabench.measure.visit import Request, Visit
@@ -212,7 +215,7 @@ def test_contrasts_stay_in_one_process(two_sockets):
     padded = [c for b in plan.blocks for c in b.cases if b.benchmark == "padded_counters" and c.case.parameters["threads"] == 2]
     for planned in padded:  # the control of each case is in its group
         assert any(
-            other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": 256}
+            other.group == planned.group and other.case.parameters == planned.case.parameters | {"stride": PADDED}
             for other in padded
         )
 
@@ -302,6 +305,44 @@ def test_a_crowd_is_on_all_cpus_in_turn(two_cpus):
     usual = next(c for b in plan.blocks for c in b.cases if c.case.parameters["threads"] == 2)
     assert crowd[0].seconds > 5 * usual.seconds
     assert place_threads(two_cpus, CROWDED, 2) == (0, 0) and place_threads(two_cpus, CROWDED, 1) is None
+
+
+def test_records_of_locks_are_on_the_nodes_of_their_owners(two_sockets):
+    """What all share on the first thread's node; then a page for each thread, node or CPU, each on its own."""
+    benchmark, page = find("contention"), base_page()
+    at = {"critical_section": 0, "think_time": 0, "read_share": 0, "placement": "cross_package", "threads": 6}
+    for primitive in benchmark.axes[0].values:
+        where = benchmark.place({**at, "primitive": primitive}, two_sockets)
+        nodes = [two_sockets.node_of(cpu) for cpu in where.cpus]
+        owners = {
+            "rseq_sharded": [two_sockets.node_of(cpu) for cpu in two_sockets.cpus],
+            **dict.fromkeys(("atomic_add_per_node", "hbo", "cohort"), sorted(set(nodes))),
+        }.get(primitive, nodes)
+        assert len(set(nodes)) > 1 and where.parts == (*[nodes[0]] * HOME, *owners), primitive
+        assert where.size == page * len(where.parts) and where.node == nodes[0]
+    alone = benchmark.place({**at, "primitive": "mcs", "placement": ALONE, "threads": 1}, two_sockets)
+    assert alone.parts == () and alone.size == page * (HOME + 1)
+
+
+def test_windows_grow_with_a_crowd_at_one_lock():
+    benchmark = find("contention")
+    assert [benchmark.stretch({"threads": n, "placement": "node"}) for n in (1, 2, 64, 128, 512)] == [1, 1, 1, 2, 8]
+
+
+@pytest.mark.parametrize(
+    ("asked", "hop", "used"),
+    [(200, 28e-9, 200), (200, 101e-9, 400), (200, 350e-9, 800), (60, 350e-9, 60), (0, 350e-9, 0), (200, None, 200), (400, 300e-9, 800)],
+)
+def test_spacing_takes_two_hops(asked, hop, used):
+    """Told at what was asked for: 101 ns apart, 200 multiplies of 1 ns are doubled, and the 200 ns more are taken off again."""
+    benchmark, probes = find("padded_counters"), Probes(frequency=3e9, multiply=1e-9, hop=hop)
+    p = {"operation": "increment", "stride": 8, "spacing": asked}
+    arguments = benchmark.arguments(p, probes)
+    assert arguments["spacing"] == used
+    thread = SimpleNamespace(operations=1000, begin_ns=0, end_ns=1_000_000, value=[0] * 6 + [used])
+    metrics = benchmark.metrics(p, Found([thread, thread]), probes)
+    assert metrics["time_per_operation"] == pytest.approx(1000 - (used - asked))
+    assert benchmark.extra(arguments, probes, Found([thread])) == {"spacing": used, "spacing_ns": pytest.approx(used)}
 
 
 def test_a_budget_below_any_process_is_refused(two_cpus):

@@ -51,13 +51,31 @@ def written(tmp_path, text: str):
 
 
 def test_the_machines_of_the_issue_are_shipped():
-    assert shipped() == ["cxl", "eight-ccx", "four-node-mesh", "memoryless", "smt", "two-socket", "uniform", "wide-line"]
+    assert shipped() == [
+        *(
+            "cxl",
+            "eight-ccx",
+            "four-node-mesh",
+            "line-128",
+            "line-256",
+            "memoryless",
+            "neighbours",
+            "smt",
+            "two-socket",
+            "uniform",
+        ),
+        "wide-line",
+    ]
     machines = {name: load_machine(name) for name in shipped()}
     assert all(machine.timing and machine.summary for machine in machines.values())
     assert machines["cxl"].memory_nodes == (0, 1, 2) and machines["cxl"].cpu_nodes == (0, 1) and machines["cxl"].hmat
     assert machines["memoryless"].memory_nodes == (0, 1) and machines["memoryless"].cpu_nodes == (0, 1, 2)
     assert len(machines["eight-ccx"].groups("die")) == 8 and len(machines["eight-ccx"].nodes) == 2
     assert machines["wide-line"].timing.line == 128 and machines["smt"].threads == 2
+    assert [machines[f"line-{line}"].timing.line for line in (128, 256)] == [128, 256]
+    assert {machines[name].timing.prefetch for name in shipped()} == {"none", "pair", "next"}
+    holding = [name for name in shipped() if machines[name].timing.cache >= 1 << 20]  # a group of the chase, four times
+    assert holding == ["line-128", "line-256", "neighbours"]
     assert len({d for row in machines["four-node-mesh"].distances for d in row}) > 2
 
 
@@ -90,6 +108,7 @@ def test_a_machine_file_becomes_a_machine(tmp_path):
         ("sockets = 2", "sockets = 2\nchips = 1", "unknown field `chips`"),
         ("[timing]", "[timing]\nline = 96", "timing.line = 96"),
         ("[timing]", '[timing]\ncache = "64"', "at least 8 lines"),
+        ("[timing]", '[timing]\nprefetch = "all"', "one of none, pair, next"),
         ("[timing]", "[timing]\nhit = 0", "timing.hit = 0"),
         ("[timing]", "[timing]\nhit = inf", "timing.hit = inf"),
         ("[timing]", '[timing]\ncache = "100G"', "at most 1 GiB"),
@@ -180,7 +199,9 @@ def test_qemu_is_told_of_distances_initiators_and_attributes():
 def test_plain_mode_tells_the_simulator_no_timing():
     text = qemu.configuration(load_machine("two-socket"), timed=False, spinners=2)
     assert "timed 0" in text and "core_to_core" not in text and text.count("range ") == 2
-    assert "core_to_core 3 120 125 45 0" in qemu.configuration(load_machine("two-socket"), timed=True, spinners=2)
+    timed = qemu.configuration(load_machine("two-socket"), timed=True, spinners=2)
+    assert "core_to_core 3 120 125 45 0" in timed and "prefetch 0" in timed
+    assert "prefetch 1" in qemu.configuration(load_machine("neighbours"), timed=True, spinners=2)
 
 
 def test_the_first_files_are_an_archive_that_others_can_read(tmp_path):
@@ -253,14 +274,11 @@ def test_the_knee_is_the_line_unless_lines_cost_nothing():
         assert knees == {min(STRIDES) if name == "uniform" else machine.timing.line}
 
 
-def test_a_chase_finds_its_line_in_the_cache_only_where_lines_are_wider_than_it_thinks():
-    assert expected.chase_hits(load_machine("two-socket")) == 0
-    wide = load_machine("wide-line")
-    lines, pairs = wide.timing.cache // 128, (256 << 10) // 128
-    # half of the loads are the second of their line; it hits if no more than `lines` others came between: by counting
-    roughly = lines / (2 * pairs) * (1 - lines / (4 * pairs))
-    assert expected.chase_hits(wide) == pytest.approx(roughly, rel=0.1)
-    assert expected.node_latency(wide, 0, 1) < wide.timing.memory[0][1]
+def test_a_node_is_as_far_as_its_memory_whatever_a_line_or_a_cache_holds():
+    for name in shipped():
+        machine = load_machine(name)
+        for c, m in itertools.product(machine.cpu_nodes, machine.memory_nodes):
+            assert expected.node_latency(machine, c, m) == machine.timing.memory[c][m] + machine.timing.instruction
 
 
 def test_relations_have_numabench_s_names():

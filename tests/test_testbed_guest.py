@@ -222,11 +222,37 @@ def test_numabench_is_right_on_a_machine_with_wide_lines(tmp_path):
     assert [f for f in findings if not f.right] == []
 
 
+def test_neighbours_come_along_where_the_machine_says_so(tmp_path):
+    """By hand: of two lines of a pair that are visited soon after each other, the second is in the cache; visited by class, none is."""
+    machine = load_machine("neighbours")
+    words = [
+        "run",
+        "memory_latency",
+        "--set",
+        "size=8M",
+        "--set",
+        "order=group,adjacent",
+        "--set",
+        "page_size=thp",
+        "--set",
+        "chains=1",
+    ]
+    seen = visit(
+        machine, tmp_path, look=False, words=[*words, "--set", "laps=1", "--window", "1ms", "--samples", "2", "--processes", "1"]
+    )
+    samples = {s.parameters["order"]: s for trial in numabench.load(seen.log).log.trials for s in trial.samples}
+    memory, instruction, hit = machine.timing.memory[0][0], machine.timing.instruction, machine.timing.hit
+    assert samples["group"].metrics["latency"] == pytest.approx(memory + instruction, rel=0.01)
+    assert samples["adjacent"].metrics["latency"] == pytest.approx((memory + hit) / 2 + instruction, rel=0.02)
+    assert [samples[order].extra["under_half"] for order in ("group", "adjacent")] == pytest.approx([0, 0.5], abs=0.02)
+
+
 def test_the_certificate_turns_red_for_each_wrong_benchmark(tmp_path):
     """With the check of numabench's own that would refuse the samples switched off, so that only the figures can tell."""
-    machine, words = load_machine("two-socket"), numabench_command(("node_latency",), processes=2)
+    words = numabench_command(("node_latency",), processes=2)
 
     def wrong(name: str) -> list:
+        machine = load_machine(defects.DEFECTS[name.removesuffix(defects.BLIND)].machine)
         seen = visit(machine, tmp_path / name, defects.defective_tree(name), look=False, words=words)
         log = numabench.load(seen.log)
         estimates = log.estimates()

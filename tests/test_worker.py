@@ -25,7 +25,7 @@ CALM = Probes(frequency=3e9, hop=27e-9, width=4.5)
 
 
 def reasons(may_sleep: bool = False, judges_gaps: bool = True, **changes) -> list[str]:
-    worker = SimpleNamespace(benchmark=SimpleNamespace(may_sleep=may_sleep, judges_gaps=judges_gaps))
+    worker = SimpleNamespace(benchmark=SimpleNamespace(may_sleep=may_sleep, judges_gaps=judges_gaps, judges_overlap=True))
     return Worker.thread_reasons(worker, (ThreadProof(**FINE), ThreadProof(**FINE | changes)))
 
 

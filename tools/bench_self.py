@@ -22,6 +22,7 @@ import numabench as nb
 from numabench import kernel as abi
 from numabench.analysis.structure import with_distance
 from numabench.benchmarks.contention import PRIMITIVES, RSEQ
+from numabench.benchmarks.padded_counters import PADDED
 from numabench.host.memory import Buffer
 from numabench.measure.crew import Crew
 
@@ -212,13 +213,18 @@ def bands(run: nb.Run) -> None:
         return value("contention", metric, primitive=primitive, critical_section=0, think_time=0, threads=threads)
 
     rows = [
-        ("spaced penalty / CAS hop, increment", (padded("increment", 8, 200) - padded("increment", 256, 200)) / hop, 0.8, 1.5),
-        ("spaced penalty / CAS hop, atomic add", (padded("atomic_add", 8, 200) - padded("atomic_add", 256, 200)) / hop, 0.8, 1.5),
-        ("padded, 2 threads / 1", padded("atomic_add", 256, 200) / padded("atomic_add", 256, 200, 1), 0.9, 1.1),
+        ("spaced penalty / CAS hop, increment", (padded("increment", 8, 200) - padded("increment", PADDED, 200)) / hop, 0.8, 1.5),
+        (
+            "spaced penalty / CAS hop, atomic add",
+            (padded("atomic_add", 8, 200) - padded("atomic_add", PADDED, 200)) / hop,
+            0.8,
+            1.5,
+        ),
+        ("padded, 2 threads / 1", padded("atomic_add", PADDED, 200) / padded("atomic_add", PADDED, 200, 1), 0.9, 1.1),
         ("stride 64 / 128", padded("atomic_add", 64, 200) / padded("atomic_add", 128, 200), 0.9, 1.15),
         (
             "atomic add, shared / padded, back to back",
-            padded("atomic_add", 8, 0) / padded("atomic_add", 256, 0),
+            padded("atomic_add", 8, 0) / padded("atomic_add", PADDED, 0),
             2.5,
             float("inf"),
         ),

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..host.topology import Topology
 
 ENTRY_POINTS = "numabench.benchmarks"
-MOST_LINE_BYTES = 1024  # of the lines that kernels are compiled for (measure/transfer_unit.py)
 ALONE = "alone"  # placement of a single thread
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
@@ -236,6 +235,10 @@ class Benchmark(ABC):
     ) -> list[tuple[Parameters, str]]:
         """Cases of one process that cannot be beside its others, and what is wrong with each; `found`: medians of its valid samples."""
         return []
+
+    def unproven(self, parameters: Parameters, extra: dict[str, float], topology: Topology) -> str:
+        """The reason why a sample does not show what it is called, where only the topology tells; empty when nothing is held against it."""
+        return ""
 
     def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
         """Achieved values that are no metrics."""

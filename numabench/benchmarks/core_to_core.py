@@ -16,6 +16,7 @@ MEDIAN_SLOT, P99_SLOT, LINES_SLOT = (
     1,
     2,
 )  # of the second thread's `value` (kernels/core_to_core.c); those of the first: the lines
+DIGITS = 2  # of ns: a block of 200 round trips is timed to some 20 ns, which is 0.05 ns one way
 ALONE_PAIRS = 1  # `company` of a pair that is measured alone
 DISTURBING = 0.02  # a pair that company changes by more than this is measured with fewer at a time
 
@@ -184,12 +185,13 @@ class CoreToCore(Benchmark):
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         second = found.threads[1].value
         lines = [ps / 1000 for ps in found.threads[0].value[: second[LINES_SLOT]]]
-        return {
+        found_ns = {
             "latency": sum(lines) / len(lines),
             "latency_p50": second[MEDIAN_SLOT] / 1000,
             "latency_p99": second[P99_SLOT] / 1000,
             "line_spread": max(lines) - min(lines),
         }
+        return {name: round(ns, DIGITS) for name, ns in found_ns.items()}
 
     def check(self, p: Parameters, found: Found) -> str:
         for index, thread in enumerate(found.threads):

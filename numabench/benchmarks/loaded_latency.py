@@ -6,7 +6,7 @@ from ..kernel import batch_quantile, mean_batch
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
 from .memory_bandwidth import MASK, SIZE_STEP, VECTOR_AXIS, WORD, part_bytes
-from .memory_latency import ORDERS, PAGE_SIZES, chain_scratch, memory_size, same_latency
+from .memory_latency import ORDERS, PAGE_SIZES, VISITED_SLOT, chain_scratch, memory_size, same_latency
 
 IDLE, MOST = "0", "max"
 #: GB/s of all loaders together, as words: two of them are no numbers.
@@ -72,7 +72,7 @@ class LoadedLatency(Benchmark):
         ),
     )
     method = {
-        "chase": "one cycle, group order",
+        "chase": "one cycle, group order, lines by residue class of 256 bytes or 4 lines",
         "load": "bursts of 4 KiB against a token bucket per loader",
         "tokens": "staggered, each up to a quarter of the interval early or late",
         "blocks": "about 10 us of chasing",
@@ -205,7 +205,7 @@ class LoadedLatency(Benchmark):
     def check(self, p: Parameters, found: Found) -> str:
         chaser, *loaders = found.threads
         part = part_bytes(p["size"], len(loaders))
-        lines = part * len(loaders) // LINE
+        lines = part * len(loaders) // chaser.value[VISITED_SLOT]
         if chaser.check != chaser.executed % lines:
             return f"after {chaser.executed} loads the chase stands at {chaser.check}, not {chaser.executed % lines}"
         bursts = part // BURST // UNIT * UNIT

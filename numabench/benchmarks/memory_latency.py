@@ -7,15 +7,22 @@ from collections.abc import Iterable
 
 from ..crossing import crossing
 from ..host.pages import BASE, HUGETLB, THP
-from ..kernel import mean_batch
+from ..kernel import mean_batch, octave_shares
 from ..model import Answer, Axis, Contrast, View
 from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
 KIB, MIB = 1 << 10, 1 << 20
-ORDERS = {"group": 256 * KIB, "random": 1 << 62, "page": 4 * KIB, "sequential": 0}  # bytes within which lines are shuffled
+#: Bytes within which lines are shuffled.
+ORDERS = {"group": 256 * KIB, "random": 1 << 62, "page": 4 * KIB, "sequential": 0, "adjacent": 256 * KIB}
+BY_CLASS = ("group", "random")  # lines that may come along with each other are visited with all others between them
+ADJACENT = "adjacent"  # as `group`, but with neighbours in one group
 PAGE_SIZES = (BASE, THP, *HUGETLB)
-MOST_CHAINS = 16  # as in kernels/memory_latency.c
+MOST_CHAINS, SPREAD = 64, 0x68DFFCC6  # as in kernels/memory_latency.c and kernels/nb_chase.h
+VISITED_SLOT, LOADS_SLOT, FAST_SLOT, STEP_PS_SLOT = 10, 11, 12, 13  # of `value` (kernels/nb_chase.h, kernels/nb_single.h)
+UNDER_HALF = "under_half"  # share of single loads that took less than half of the sample's latency
+MOST_UNDER_HALF = 0.02  # of a sample that is called memory
+SINGLES_SECONDS = 0.0015  # of a sample, for the loads that are timed by themselves
 SMALLEST = 2 * KIB
 CACHES_TIMES = 4  # DRAM is measured on at least four times the last-level caches in use: 20 % of hits are left at twice
 UNKNOWN_CACHES = 64 * MIB  # where the firmware names none
@@ -34,8 +41,8 @@ def memory_size(topology, *groups: Iterable[int]) -> int:
 
 
 def chain_scratch(size: int) -> int:
-    """Bytes that building a chain needs beside it: a number per line, and room for where 16 chases stand."""
-    return max(size // 16, 256)
+    """Bytes that building a chain needs beside it: a number per line, and room for where 64 chases stand."""
+    return max(size // 16, 1024)
 
 
 def same_latency(where: Parameters, text: str) -> Answer:
@@ -50,8 +57,10 @@ class Chase(Benchmark):
 
     kernel = "memory_latency"
     reports = ("latency", "cycles")
+    seconds = SINGLES_SECONDS
     method = {
         "chain": "one cycle, one pointer per line at a varying word",
+        "lines": "by residue class of 256 bytes or 4 lines",
         "loads": "64 register-indirect in a row",
         "warm": "walked once, at most 2^18 lines",
         "sample": "mean of batches of about 10 us, 1 % trimmed at either end",
@@ -68,7 +77,8 @@ class Chase(Benchmark):
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"group_bytes": ORDERS[p["order"]], "chains": p.get("chains", 1), "laps": p.get("laps", 1)}
+        order, neighbours = p["order"], "apart" if p["order"] in BY_CLASS else "together"
+        return {"group_bytes": ORDERS[order], "neighbours": neighbours, "chains": p.get("chains", 1), "laps": p.get("laps", 1)}
 
     def seed_argument(self, seed: int) -> dict[str, int]:
         return {"seed": seed}
@@ -77,13 +87,18 @@ class Chase(Benchmark):
         ns = mean_batch(found.threads[0])
         return {"latency": ns, "cycles": ns * 1e-9 * probes.frequency}
 
+    def lines(self, p: Parameters, visited: int) -> int:
+        """In the cycle, where a line that is visited has so many bytes."""
+        return p["size"] // visited * p.get("laps", 1)
+
     def check(self, p: Parameters, found: Found) -> str:
-        """The only chase has made all steps; several, which began a sixteenth of the cycle apart, together those they count."""
-        thread, lines, chains = found.threads[0], p["size"] // 64 * p.get("laps", 1), p.get("chains", 1)
+        """The only chase has made all steps; several, which began at places of their own, together those they count."""
+        thread, chains = found.threads[0], p.get("chains", 1)
+        lines = self.lines(p, thread.value[VISITED_SLOT])
         if chains == 1:
             steps, at = thread.executed, thread.check
         else:
-            steps, at = thread.cursor, thread.check - sum(k * lines // MOST_CHAINS for k in range(chains))
+            steps, at = thread.cursor, thread.check - sum((k * SPREAD % 2**32) * lines >> 32 for k in range(chains))
         if (at - steps) % lines == 0 and steps >= thread.operations:
             return ""
         where = "the chase stands at" if chains == 1 else f"the places of {chains} chases add up to"
@@ -92,6 +107,27 @@ class Chase(Benchmark):
     def physics(self, p: Parameters, metrics: dict[str, float]) -> str:
         cycles = metrics["cycles"]
         return f"a load took {cycles:.2f} cycles; none takes less than {LEAST_L1_CYCLES:g}" if cycles < LEAST_L1_CYCLES else ""
+
+    def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
+        """Of the single loads: how many took under half of the mean, how many began in each octave of ns, and the step of the counter in ns;
+        nothing where it is too coarse."""
+        thread = found.threads[0]
+        if not thread.value[LOADS_SLOT]:
+            return {}
+        return {
+            UNDER_HALF: thread.value[FAST_SLOT] / thread.value[LOADS_SLOT],
+            "counter_step_ns": thread.value[STEP_PS_SLOT] / 1000,
+            **{f"from_{ns}_ns": share for ns, share in octave_shares(thread.histogram).items()},
+        }
+
+    def in_memory(self, p: Parameters, topology) -> bool:
+        """Whether a case is called memory: no cache of its CPU holds its set, and what comes along with a line is no use."""
+        where = self.place(p, topology)
+        return p["order"] in BY_CLASS and where is not None and where.size >= memory_size(topology, where.cpus)
+
+    def unproven(self, p: Parameters, extra: dict[str, float], topology) -> str:
+        """`cached`: a part of the loads of a sample that is called memory did not come from there."""
+        return "cached" if extra.get(UNDER_HALF, 0.0) > MOST_UNDER_HALF and self.in_memory(p, topology) else ""
 
 
 class MemoryLatency(Chase):
@@ -102,13 +138,13 @@ class MemoryLatency(Chase):
     question = "How long does a load take that must wait for the one before, from the first cache to memory?"
     expected = (
         "Plateaus at the latency of each cache level, with steps at their capacities. Order `group` stays within 256 KiB at a "
-        "time and shows memory without address translation; `random` adds translation; `page` and `sequential` let prefetchers help."
+        "time and shows memory without address translation; `random` adds translation; `adjacent`, `page` and `sequential` let prefetchers help."
     )
     axes = (
         Axis(name="size", summary="working set", values=(), unit="B", log=True, least=1 * KIB, step=256),
         Axis(
             name="order",
-            summary="lines are shuffled within: group 256 KiB, random everything, page 4 KiB, sequential not at all",
+            summary="lines are shuffled within: group 256 KiB, random everything, page 4 KiB, sequential not at all; adjacent: group with neighbours soon after each other",
             values=tuple(ORDERS),
         ),
         Axis(
@@ -116,7 +152,13 @@ class MemoryLatency(Chase):
             summary="4k: the system's base pages, whatever their size; transparent huge pages, or reserved ones of 64 KiB, 2 MiB, 1 GiB",
             values=PAGE_SIZES,
         ),
-        Axis(name="chains", summary="independent chases at the same time", values=(1, 2, 4, 8, 16), least=1, most=16),
+        Axis(
+            name="chains",
+            summary="independent chases at the same time",
+            values=(1, 2, 4, 8, 16, 32, 64),
+            least=1,
+            most=MOST_CHAINS,
+        ),
         Axis(
             name="laps",
             summary="rounds through all lines, each in another order, before an order comes again",
@@ -170,6 +212,7 @@ class MemoryLatency(Chase):
             for sizes, orders, page in (
                 (some, ("random", "sequential"), "thp"),
                 (some[:-1], ("page",), "thp"),  # in memory as sequential
+                (octaves[-1:], (ADJACENT,), "thp"),
                 (some, ("group", "random"), "4k"),
             )
         ]
@@ -178,9 +221,9 @@ class MemoryLatency(Chase):
         return [main, *others]
 
     def group(self, p: Parameters) -> tuple:
-        """The main curve is one group: its levels are held against each other within a process."""
-        main = p["order"] == "group" and p["page_size"] == "thp"
-        return (p["order"], p["page_size"], *(() if main else (p["size"],)))
+        """The main curve is one group: its levels are held against each other within a process, and so is what neighbours make of memory."""
+        main = p["order"] in ("group", ADJACENT) and p["page_size"] == "thp"
+        return ("group", p["page_size"]) if main else (p["order"], p["page_size"], p["size"])
 
     def contradictions(self, found: list[tuple[Parameters, dict[str, float]]], topology) -> list[tuple[Parameters, str]]:
         """L1 < L2 < L3 < memory, each by the largest set of the main curve that is certainly within it."""
@@ -236,6 +279,18 @@ class MemoryLatency(Chase):
             if any(p["order"] == "random" and p["page_size"] == "thp" and p["size"] == largest for p in cases):
                 where = f"within {format_bytes(largest)} in random order ({where}, and address translation)"
                 found.append(self.level(where, largest, "random"))
+        found += [
+            Answer(
+                kind="saving",
+                metric="latency",
+                where=p,
+                against={"order": "group"},
+                headline=False,
+                text=f"Neighbouring lines come along: {{value}} of a load's time is saved in {format_bytes(p['size'])} where they are visited soon after each other",
+            )
+            for p in cases
+            if p["order"] == ADJACENT and {**p, "order": "group"} in cases
+        ]
         found += [
             Answer(
                 kind="ratio",

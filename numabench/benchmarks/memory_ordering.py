@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 
 from ..model import Answer, Axis, Contrast, View
-from . import MOST_LINE_BYTES, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import MOST_LINE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
 SB, MP, LB, IRIW = "store_buffering", "message_passing", "load_buffering", "iriw"
 TESTS = {SB: "Store buffering", MP: "Message passing", LB: "Load buffering", IRIW: "Independent reads of independent writes"}
@@ -41,7 +41,7 @@ def memory_bytes(line_bytes: int) -> int:
     return 2 * INSTANCES * (apart + line_bytes) + 4 * apart
 
 
-BYTES = memory_bytes(MOST_LINE_BYTES)
+BYTES = memory_bytes(MOST_LINE)
 
 
 class MemoryOrdering(Benchmark):

@@ -6,9 +6,9 @@ from ..kernel import mean_batch
 from ..model import Answer, Axis, View
 from ..units import format_bytes
 from . import Found, Parameters, Probes, Sweep
-from .memory_latency import PAGE_SIZES, Chase, memory_size
+from .memory_latency import MOST_CHAINS, PAGE_SIZES, Chase, memory_size
 
-CHAINS = (1, 2, 4, 8, 16)
+CHAINS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 
 
 class MemoryParallelism(Chase):
@@ -24,7 +24,7 @@ class MemoryParallelism(Chase):
     reports = ("latency", "time_per_line")
     axes = (
         Axis(name="size", summary="working set", values=(), unit="B", log=True, least=2048, step=256),
-        Axis(name="chains", summary="independent chases at the same time", values=CHAINS, least=1, most=16),
+        Axis(name="chains", summary="independent chases at the same time", values=CHAINS, least=1, most=MOST_CHAINS),
         Axis(name="order", summary="as in memory_latency", values=("group", "random")),
         Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
     )
@@ -39,7 +39,7 @@ class MemoryParallelism(Chase):
             memory_size(topology, topology.order_cpus()[:1]),
             *([caches[2] // 2 // 256 * 256] if 2 in caches and profile != "quick" else []),
         ]
-        chains = {"quick": (1, 16), "standard": CHAINS}.get(profile, tuple(range(1, 17)))
+        chains = {"quick": (1, 16, 32), "standard": CHAINS}.get(profile, (*range(1, 17), *CHAINS[5:]))
         return [{"size": sizes, "chains": chains, "order": ("group",), "page_size": ("thp",)}]
 
     def group(self, p: Parameters) -> tuple:
@@ -59,12 +59,12 @@ class MemoryParallelism(Chase):
         most = max((p["chains"] for p in cases), default=1)
         return tuple(
             Answer(
-                kind="ratio",
+                kind="gain",
                 metric="time_per_line",
+                axis="chains",
                 where={**p, "chains": 1},
-                against={"chains": most},
                 headline=p["size"] == max(q["size"] for q in cases),
-                text=f"With {most} chases at the same time in {format_bytes(p['size'])}, {{value}} as many lines arrive as with one",
+                text=f"With several chases at the same time in {format_bytes(p['size'])}, {{value}} as many lines arrive as with one",
             )
             for p in cases
             if p["chains"] == most > 1

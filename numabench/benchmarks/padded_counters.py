@@ -18,8 +18,10 @@ from . import (
 )
 
 LINE = 64
-STRIDES = (0, 8, 16, 32, 64, 128, 256)
-PADDED = 256  # the control: two 128-byte lines, so that an adjacent-line prefetcher cannot couple neighbours
+PADDED = (
+    1024  # the control: four lines of 256 bytes, beyond every line that is known and the pairs that prefetchers make of lines
+)
+STRIDES = (0, 8, 16, 32, 64, 128, 256, 512, PADDED)
 SPACINGS = (0, 20, 60, 200)
 SPACED = 200  # multiplies from which on the penalty is to be a whole hop, so that the work must take longer than one
 HOPS = 2  # that it takes at least: the spacing asked for is doubled until it does

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..model import Answer, Axis, Contrast, View
 from . import (
     ALONE,
-    MOST_LINE_BYTES,
+    MOST_LINE,
     RELATION_WORDS,
     Benchmark,
     Found,
@@ -55,7 +55,7 @@ def memory_bytes(line_bytes: int) -> int:
     return lines(line_bytes) * (apart + line_bytes) + 2 * apart
 
 
-BYTES = memory_bytes(MOST_LINE_BYTES)  # more than any other needs
+BYTES = memory_bytes(MOST_LINE)  # more than any other needs
 
 
 class SingleOperations(Benchmark):

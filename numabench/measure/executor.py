@@ -14,7 +14,8 @@ import msgspec
 
 from ..host.memory import BIND
 from ..host.placement import numactl_command, starting_on
-from .protocol import Began, CaseFailed, Done, Event, Job, Took, decode_event, encode
+from ..runlog.rounds import unpack
+from .protocol import Began, CaseFailed, Done, Event, Job, Took, TookRound, decode_event, encode
 
 WORKER = "numabench.measure.worker"
 #: One thread in any library that a plug-in benchmark might load; the same string hashes in every process; byte code is
@@ -38,7 +39,13 @@ class Outcome(msgspec.Struct):
 
     @property
     def samples(self) -> list:
-        return [e.sample for e in self.events if isinstance(e, Took)]
+        found = []
+        for event in self.events:
+            if isinstance(event, Took):
+                found.append(event.sample)
+            elif isinstance(event, TookRound):
+                found += unpack(event.benchmark, event.round)
+        return found
 
     @property
     def failed_cases(self) -> dict[str, str]:
@@ -74,9 +81,10 @@ class ProcessExecutor:
         with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as outbox, tempfile.TemporaryFile() as errors:
             inbox.write(encode(job))
             inbox.seek(0)
+            asks = job.placing.how == BIND and "set_mempolicy" not in job.placing.refused  # which numactl calls, and ends where it may not
             with starting_on(job.cases[0].cpus[:1]):
                 child = subprocess.Popen(
-                    [*numactl_command(job.home if job.placing.how == BIND else None), *self.command],
+                    [*numactl_command(job.home if asks else None), *self.command],
                     stdin=inbox,
                     stdout=outbox,
                     stderr=errors,

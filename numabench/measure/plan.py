@@ -456,7 +456,11 @@ def job_case(planned: list[PlannedCase], process: int, seed: int, topology: Topo
     nodes = [topology.node_of(cpu) for cpu in cpus]
     used = sorted({n for n in nodes if n is not None})
     homes = tuple(each.placement.node for each in planned)
-    company = tuple(Companion(case=each.case.hash, parameters=each.case.parameters) for each in planned)
+    shared = first.case.parameters
+    company = tuple(
+        Companion(case=each.case.hash, parameters={k: v for k, v in each.case.parameters.items() if v != shared[k]})
+        for each in planned
+    )
     return JobCase(
         case=first.case.hash,
         parameters=first.case.parameters,

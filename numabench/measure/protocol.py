@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..host.memory import Placing
-from ..model import Frozen, Sample, Value
+from ..model import Frozen, Round, Sample, Value
 
 
 class Timing(Frozen):
@@ -17,11 +17,11 @@ class Timing(Frozen):
     samples: int = 3
 
 
-class Companion(Frozen):
+class Companion(Frozen, array_like=True):
     """One of several cases that are measured at the same time: it has an equal share of the threads, and one of the parts of the memory."""
 
     case: str
-    parameters: dict[str, Value]
+    parameters: dict[str, Value]  # those that differ from the round's first case
 
 
 class JobCase(Frozen):
@@ -65,6 +65,13 @@ class Took(Frozen, tag="sample", tag_field="event"):
     sample: Sample
 
 
+class TookRound(Frozen, tag="round", tag_field="event"):
+    """The samples of a round."""
+
+    benchmark: str
+    round: Round
+
+
 class CaseFailed(Frozen, tag="case_failed", tag_field="event"):
     case: str
     reason: str
@@ -77,7 +84,7 @@ class Done(Frozen, tag="done", tag_field="event"):
     clock: dict[str, float] = {}  # seconds: `cost` of a reading, `step` between two
 
 
-Event = Began | Took | CaseFailed | Done
+Event = Began | Took | TookRound | CaseFailed | Done
 
 encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(Event).decode

@@ -197,7 +197,8 @@ class Runner:
         )
 
     def plausible(self, benchmark: str, samples: list[Sample]) -> tuple[Sample, ...]:
-        """The samples of a process; those of cases that cannot be beside its others are no longer valid."""
+        """The samples of a process; those that are not what they are called, and of cases that cannot be beside its others, are no longer valid."""
+        samples = [self.proven(benchmark, sample) for sample in samples]
         cases: dict[str, list[Sample]] = {}
         for sample in samples:
             if sample.valid:
@@ -214,6 +215,11 @@ class Runner:
             msgspec.structs.replace(s, valid=False, reasons=(*s.reasons, wrong[s.case])) if s.case in wrong else s
             for s in samples
         )
+
+    def proven(self, benchmark: str, sample: Sample) -> Sample:
+        if reason := self.benchmarks[benchmark].unproven(sample.parameters, sample.extra, self.topology):
+            return msgspec.structs.replace(sample, valid=False, reasons=(*sample.reasons, reason))
+        return sample
 
     # -- precision --------------------------------------------------------------------------------------------------
 

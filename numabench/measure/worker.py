@@ -26,10 +26,11 @@ from ..errors import MachineError, NumabenchError
 from ..host.counters import machine_counters
 from ..host.memory import BIND, NOT_TOLD, Buffer, place_by
 from ..host.placement import die_with_parent, prefer_node
-from ..model import MemoryProof, Sample, ThreadProof
+from ..model import MemoryProof, Sample, ThreadProof, together
+from ..runlog.rounds import LEAST, pack, shape
 from .clock import Clock
 from .crew import SENTINELS, Brought, Crew, Step
-from .protocol import Began, CaseFailed, Done, Event, Job, JobCase, Took, decode_job, encode
+from .protocol import Began, CaseFailed, Companion, Done, Event, Job, JobCase, Took, TookRound, decode_job, encode
 
 # Thresholds of a valid sample (METHODOLOGY.md, "Every trial proves itself").
 LEAST_OVERLAP = 0.95
@@ -162,6 +163,9 @@ class Worker:
         for (one, members), proof in zip(alone(case), proofs, strict=True):
             found = Found([each.thread for each in entered[members]])
             samples.append(self.judge(one, index, arguments, found, entered[members], (proof, home), before, after))
+        if len(samples) >= LEAST and len({*map(shape, samples)}) == 1:
+            emit(TookRound(benchmark=self.benchmark.name, round=pack(self.benchmark.name, samples)))
+            return
         for sample in samples:
             emit(Took(sample=sample))
 
@@ -321,8 +325,7 @@ class Worker:
             )
             for cpu, b, e in zip(case.cpus, found.threads, entries, strict=True)
         )
-        span = max(t.end for t in threads)  # 0 where no thread came to its window before that was over
-        overlap = max(0.0, min(t.end for t in threads) - max(t.begin for t in threads)) / span if span else 0.0
+        overlap = together([t.end for t in threads], [t.begin for t in threads])
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
         reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
@@ -382,7 +385,7 @@ def alone(case: JobCase) -> list[tuple[JobCase, slice]]:
     share = len(case.cpus) // len(ones)
     threads = [slice(k * share, (k + 1) * share) for k in range(len(ones))]
     return [
-        (msgspec.structs.replace(case, case=one.case, parameters=one.parameters, cpus=case.cpus[own]), own)
+        (msgspec.structs.replace(case, case=one.case, parameters={**case.parameters, **one.parameters}, cpus=case.cpus[own]), own)
         for one, own in zip(ones, threads, strict=True)
     ]
 
@@ -404,7 +407,7 @@ def without(case: JobCase, lost: frozenset[int]) -> JobCase | None:
         node=nodes[0] if nodes else case.node,
         size=case.size // len(ones) * len(kept),
         parts=nodes if len(kept) > 1 else (),
-        company=tuple(case.company[k] for k in kept) if len(kept) > 1 else (),
+        company=tuple(Companion(case=ones[k][0].case, parameters=ones[k][0].parameters) for k in kept) if len(kept) > 1 else (),
     )
 
 
@@ -416,11 +419,12 @@ def cannot_do(kernel: str, case: JobCase) -> MachineError:
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
     """`pages`: some of the memory is not on the node that it was to be on, or was never touched."""
-    return (
-        ["pages"]
-        if any(p.misplaced or ((p.node is not None or p.parts) and not p.pages and p.by != NOT_TOLD) for p in proofs)
-        else []
-    )
+    return ["pages"] if any(map(misplaced, proofs)) else []
+
+
+def misplaced(proof: MemoryProof) -> bool:
+    wanted = proof.node is not None or bool(proof.parts)
+    return proof.misplaced > 0 or (wanted and not proof.pages and proof.by != NOT_TOLD)
 
 
 def probe_reasons(before: Probes, after: Probes) -> list[str]:

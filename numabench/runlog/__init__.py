@@ -5,7 +5,7 @@ Imports are lazy for the sake of start-up time: `write` needs msgspec alone, `re
 
 from __future__ import annotations
 
-SCHEMA = 1  # version of the record layout; readers refuse newer ones
+SCHEMA = 2  # version of the record layout; readers refuse newer ones. 2: samples that were measured together are rounds
 
 
 def utc_now() -> str:

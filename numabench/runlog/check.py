@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..model import BenchmarkRecord, EndRecord, Header, Record, TrialRecord, Value, View, case_hash
 from ..units import parse_cpus
 from .columns import RESERVED
+from .wrong import Wrong
 
 DEEPEST = 24  # levels of nesting; the deepest that numabench writes has 7
 LONGEST_TEXT = 20_000  # characters of one text; a kernel's command line has 2,048 at most
@@ -100,14 +101,6 @@ class PlanFacts(Facts, frozen=True):
     target: float | None = None
     cases: Whole = None
     key: str | None = None
-
-
-class Wrong(Exception):
-    """What is wrong with a record, and what mends it."""
-
-    def __init__(self, what: str, fix: str = "give the log as numabench wrote it, or leave this record out"):
-        super().__init__(what)
-        self.what, self.fix = what, fix
 
 
 def check(record: Record) -> None:
@@ -246,15 +239,18 @@ def check_benchmark(record: BenchmarkRecord) -> None:
         check_names(record, "an answer", known, [*answer.where, *answer.against, *([answer.axis] if answer.axis else [])])
         check_names(record, "an answer", metrics, [answer.metric])
         check_values("an answer", [*answer.where.values(), *answer.against.values()])
-        check_figures(("an answer's tolerance", answer.tolerance))
-        if needs := _missing(answer):
+        if not 0 <= answer.tolerance <= LARGEST:
+            raise Wrong(f"an answer of {record.name} has a tolerance of {answer.tolerance:g}, which is none")
+        if needs := _missing(answer, axes):
             raise Wrong(f"an answer of kind {answer.kind!r} of {record.name} names no {needs}")
 
 
-def _missing(answer: Any) -> str | None:
+def _missing(answer: Any, axes: Iterable[str]) -> str | None:
     """What an answer of this kind cannot do without."""
     if answer.kind in ("threshold", "saturation", "knee", "reach", "ranking", "crossover", "capacity") and answer.axis is None:
         return "axis"
+    if answer.kind in ("firmware", "weights") and not {"cpu_node", "memory_node"} <= set(axes):
+        return "nodes of CPUs and of memory"
     if answer.kind == "capacity" and not (_number(answer.where.get(answer.axis)) and _number(answer.against.get(answer.axis))):
         return "ends of the axis"
     if answer.kind == "crossover" and not (answer.against and set(answer.against) <= set(answer.where)):

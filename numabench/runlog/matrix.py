@@ -111,9 +111,9 @@ def labelled(rows: Rows, name: str) -> tuple[tuple[int, ...] | None, Rows, int, 
     above, beside = rows[0], [row[0] for row in rows]
     if high == wide and is_labels(above[1:], beside[1:]) and certain(rows):
         return numbers(above[1:], name), [row[1:] for row in rows[1:]], 2, 2
-    if high == wide + 1 and is_labels(above, above):
+    if high == wide + 1 and is_labels(above, above) and in_a_row(above):
         return numbers(above, name), rows[1:], 2, 1
-    if high == wide - 1 and is_labels(beside, beside):
+    if high == wide - 1 and is_labels(beside, beside) and in_a_row(beside):
         return numbers(beside, name), [row[1:] for row in rows], 1, 2
     return None, rows, 1, 1
 
@@ -124,6 +124,10 @@ def is_labels(above: list[str], beside: list[str]) -> bool:
     return len(above) >= LEAST_CPUS and above == beside and all(found) and len({match[1] for match in found}) == len(found)
 
 
+def in_a_row(labels: list[str]) -> bool:
+    return all(int(b[1]) - int(a[1]) == 1 for a, b in pairwise(map(_LABEL.fullmatch, labels)))
+
+
 def certain(rows: Rows) -> bool:
     """Whether what looks like CPU numbers above and beside is that, and not the figures of one CPU more, which are the same above and beside too:
     a name in the corner or before a number, numbers in a row or from 0, figures with decimals beside them, or a diagonal that is filled elsewhere."""
@@ -132,11 +136,9 @@ def certain(rows: Rows) -> bool:
         return True
     if rows[0][0].lower() not in NOTHING:
         return False  # a figure for a CPU and itself
-    labels = [int(text) for text in above]
-    steady = all(b - a == 1 for a, b in pairwise(labels)) and len(labels) > LEAST_CPUS
     decimal = any("." in text for row in figures for text in row)
     diagonal = any(row[place].lower() not in NOTHING for place, row in enumerate(figures))
-    return 0 in labels or steady or decimal or diagonal
+    return "0" in above or (in_a_row(above) and len(above) > LEAST_CPUS) or decimal or diagonal
 
 
 def _is_figure(text: str) -> bool:

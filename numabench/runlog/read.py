@@ -5,6 +5,7 @@ Logs come from elsewhere: whatever is in one, what is behind `load` sees records
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from ..model import BenchmarkRecord, EndRecord, Frozen, Header, Record, TrialRec
 from ..text import printable
 from . import SCHEMA
 from .check import Samples, Wrong, check
+from .rounds import unpack_trial
 
 KINDS = ("header", "benchmark", "trial", "end")
 LONGEST_LINE = 1 << 29  # bytes; one trial with all pairs of 1,024 CPUs has some 300 MB
@@ -177,8 +179,16 @@ def numbered(path: Path, warnings: list[str] | None = None) -> list[tuple[int, R
 
 
 def read_log(path: str | Path, warnings: list[str] | None = None) -> list[Record]:
-    """All records of one file in order. A line that was cut off is left out, which is added to `warnings`."""
-    return [record for _, record in numbered(Path(path), warnings)]
+    """All records of one file in order, trials with all of their samples. A line that was cut off is left out, which is added to `warnings`."""
+    return [_expanded(record, Path(path), number) for number, record in numbered(Path(path), warnings)]
+
+
+def _expanded(record: Record, path: Path, number: int) -> Record:
+    """A trial with all of its samples; any other record as it is."""
+    try:
+        return unpack_trial(record) if isinstance(record, TrialRecord) else record
+    except Wrong as wrong:
+        raise LogError(f"{printable(str(path))} line {number}: {wrong.what}", wrong.fix) from wrong
 
 
 Origin = tuple[Path, int]
@@ -224,7 +234,9 @@ def load(*paths: str | Path) -> RunLog:
     warnings: list[str] = []
     for path in files:
         for number, record in numbered(path, warnings):
-            seen.setdefault(msgspec.json.encode(record), ((path, number), record))
+            mark = hashlib.sha256(msgspec.json.encode(record)).digest()  # the text of a large matrix would take as much again as its samples
+            if mark not in seen:
+                seen[mark] = (path, number), _expanded(record, path, number)
     records = _belonging(list(seen.values()), warnings)
 
     def of(kind: type) -> tuple:

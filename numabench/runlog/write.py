@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from ..errors import MachineError
-from ..model import Record
+from ..model import Record, TrialRecord
+from .rounds import pack_trial
 
 _encoder = msgspec.json.Encoder()
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # file systems without locks (some of clusters): written unlocked
@@ -61,7 +62,7 @@ class Journal:
                     os.write(self._fd, b"\0\n")
 
     def append(self, record: Record) -> None:
-        line = _encoder.encode(record) + b"\n"
+        line = _encoder.encode(pack_trial(record) if isinstance(record, TrialRecord) else record) + b"\n"
         start = os.fstat(self._fd).st_size
         try:
             while line:  # a regular file takes the line whole unless the disk fills up

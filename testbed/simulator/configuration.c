@@ -45,6 +45,8 @@ static bool set(const char *key, const double *x, int n)
         machine.hit = nanoseconds(x[0]);
     else if (!strcmp(key, "atomic"))
         machine.atomic = nanoseconds(x[0]);
+    else if (!strcmp(key, "prefetch"))
+        machine.prefetch = x[0];
     else if (!strcmp(key, "pause"))
         machine.pause = nanoseconds(x[0]);
     else

@@ -217,7 +217,7 @@ static void on_cpu(plugin_id id, unsigned i) /* in virtual CPU i's own thread */
 
 static void at_exit(plugin_id id, void *unused)
 {
-    static const char *const names[] = {"accesses", "hits", "transfers", "loads", "waits", "sleeps", "stalls", "untranslated"};
+    static const char *const names[] = {"accesses", "hits", "transfers", "loads", "waits", "sleeps", "stalls", "untranslated", "brought"};
     enum { COUNTERS = sizeof names / sizeof *names };
     (void)id, (void)unused;
     FILE *file = *machine.statistics ? fopen(machine.statistics, "w") : NULL;

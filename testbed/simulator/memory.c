@@ -5,7 +5,8 @@
  *                             or a read of a clean line that a CPU of the same node holds (the nearest)
  *   memory[node][home]        otherwise; each line also keeps its memory controller busy for occupancy[home]
  *
- * Accesses block, and the transfers of one line queue up behind each other. */
+ * Accesses block, and the transfers of one line queue up behind each other. A prefetcher may bring the neighbour of a line that is loaded
+ * from memory: at no time, within a page, and if no cache has it. */
 #include "simulator.h"
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <x86intrin.h>
 
 #define WAYS 8
+#define PAGE_BYTES 4096u
 #define CONTENDED 20000000 /* ps for which a line that moved between CPUs counts as contended */
 
 struct line {
@@ -122,6 +124,30 @@ static bool is_contended(struct line *l, ps now)
     return contended;
 }
 
+static void put_and_drop(int i, uint32_t id)
+{
+    uint32_t gone = put_into_cache(i, id + 1);
+    if (gone)
+        drop_from_cache(i, gone);
+}
+
+static void bring_neighbour(int i, uint32_t id)
+{
+    uint32_t neighbour = machine.prefetch == PAIR ? id ^ 1 : id + 1, per_page = PAGE_BYTES >> machine.line_shift;
+    struct line *l = &lines[neighbour];
+    if (machine.prefetch == NOTHING || neighbour / per_page != id / per_page)
+        return;
+    lock(l);
+    bool free = !l->holders;
+    if (free)
+        l->holders = 1ull << i;
+    unlock(l);
+    if (free) {
+        cpu[i].brought++;
+        put_and_drop(i, neighbour);
+    }
+}
+
 void access_memory(int i, int range, uint64_t physical, bool write, ps extra)
 {
     struct cpu *self = &cpu[i];
@@ -129,6 +155,7 @@ void access_memory(int i, int range, uint64_t physical, bool write, ps extra)
     struct line *l = &lines[id];
     uint64_t mine = 1ull << i;
     ps t = clock_of(i) + extra;
+    bool loaded = false;
     self->accesses++;
     /* Its turn comes when all that is earlier has been charged; and it goes on when all that is earlier than its end has been
      * executed, since QEMU calls back after it has executed an access: a compare-and-swap must not see the future. */
@@ -153,6 +180,7 @@ void access_memory(int i, int range, uint64_t physical, bool write, ps extra)
         } else {
             int home = machine.range[range].node;
             self->loads++;
+            loaded = !write;
             t = queue_at_controller(home, t);
             cost = machine.memory[machine.node_of[i]][home];
         }
@@ -161,9 +189,9 @@ void access_memory(int i, int range, uint64_t physical, bool write, ps extra)
         l->free = t += cost;
     }
     unlock(l);
-    uint32_t gone = put_into_cache(i, id + 1);
-    if (gone)
-        drop_from_cache(i, gone);
+    put_and_drop(i, id);
+    if (loaded)
+        bring_neighbour(i, id);
     atomic_store(&self->clock, t);
     take_turn(i, is_contended(l, t) ? 0 : QUANTUM);
 }

@@ -29,6 +29,7 @@ enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL, WATCH };
 
 typedef int64_t ps; /* picoseconds: of virtual time, and of latencies */
 enum { ABSENT, RUNNING, IDLE };
+enum { NOTHING, PAIR, NEXT }; /* the other line of its aligned pair, or the next one */
 
 /* What the machine is like: set once by configuration.c. */
 struct configuration {
@@ -36,6 +37,7 @@ struct configuration {
     bool timed; /* false: accesses are recorded and cost nothing, clocks are the host's */
     ps memory[MOST_NODES][MOST_NODES], core_to_core[MOST_CPUS][MOST_CPUS], occupancy[MOST_NODES];
     ps instruction, hit, atomic, pause;
+    int prefetch; /* what comes along with a line that is loaded from memory */
     uint64_t cache_bytes;
     int spinners; /* at most so many threads of virtual CPUs may wait by spinning: one per CPU of the host */
     struct { uint64_t begin, end, offset; int node; } range[2 * MOST_NODES]; /* guest-physical memory, offset: in all of it */
@@ -51,7 +53,7 @@ struct cpu {
     bool armed;      /* RDTSC traps in this thread */
     bool naming;     /* the next two loads name the range to watch */
     uint32_t *tags;  /* [sets][WAYS] line + 1, most recent first */
-    uint64_t accesses, hits, transfers, loads, waits, sleeps, stalls, untranslated;
+    uint64_t accesses, hits, transfers, loads, waits, sleeps, stalls, untranslated, brought;
 } __attribute__((aligned(128)));
 extern struct cpu cpu[MOST_CPUS];
 extern atomic_int on;

@@ -122,6 +122,30 @@ def pairwise(data: Data, answer: Answer) -> Found:
     )
 
 
+def saving(data: Data, answer: Answer) -> Found:
+    """By how large a share the cell at `where` is below that with `against` put over it. The interval is that of all pairs of values within the two."""
+    mine = cell(data, answer)
+    other = cell(data, msgspec.structs.replace(answer, where={**answer.where, **answer.against}))
+    for found in (mine, other):
+        if not found.usable:
+            return found
+    value, low, high = 1 - mine.value / other.value, 1 - mine.high / other.low, 1 - mine.low / other.high
+    problem = mine.problem or other.problem
+    if not problem and low <= 0 <= high:
+        problem = "unresolved: the interval includes nothing"
+    return Found(
+        value=value,
+        low=low,
+        high=high,
+        unit="1",
+        value_text=f"{value:.0%}",
+        interval_text=f"{low:.1%} to {high:.1%}; {mine.value_text} for {other.value_text}"
+        if math.isfinite(low)
+        else "no interval",
+        problem=problem,
+    )
+
+
 def effect(data: Data, answer: Answer) -> Found:
     """Whether there is one at all: the ratio of `pairwise` as a verdict. No effect: its interval is within the tolerance of 1; one: beyond it."""
     found = pairwise(data, msgspec.structs.replace(answer, kind="ratio"))

@@ -150,7 +150,8 @@ def _saturated(data: Data, answer: Answer, rows: pd.DataFrame) -> Found:
     rows = rows.sort_values(answer.axis)
     higher = metric.polarity == HIGHER
     best = rows.loc[rows["value"].idxmax() if higher else rows["value"].idxmin()]
-    limit = best["value"] * (1 - answer.tolerance if higher else 1 + answer.tolerance)
+    away = abs(best["value"]) * answer.tolerance  # of the size: figures may be below zero
+    limit = best["value"] - away if higher else best["value"] + away
     first, doubtful = None, None
     for _, row in rows.iterrows():
         reached = row["value"] >= limit if higher else row["value"] <= limit
@@ -175,6 +176,41 @@ def _saturated(data: Data, answer: Answer, rows: pd.DataFrame) -> Found:
         value=float(first[answer.axis]),
         value_text=text_of(first[answer.axis]),
         interval_text=f"{said(first)}, at most {said(best)}",
+        problem=problem,
+    )
+
+
+def gain(data: Data, answer: Answer) -> Found:
+    """How many times better than at `where` the metric gets along the axis; pairs of one process. `at least` while the last value of the axis is better
+    than the one before by more than the tolerance: it may go on."""
+    rows = data.medians[data.medians["metric"] == answer.metric]
+    others = {name: value for name, value in answer.where.items() if name != answer.axis}
+    values = sorted(set(along(data, answer, others).get(answer.axis, ())))
+    if len(values) < 2 or answer.where[answer.axis] not in values:
+        return Found(problem=f"no two valid values of {answer.axis} at {point_text(answer.where)}", usable=False)
+    shared = [name for name in parameter_columns(rows) if name != answer.axis]
+
+    def times(worse: object, better: object) -> pd.Series:
+        sides = [select(rows, {**others, answer.axis: value}, data.record) for value in (worse, better)]
+        table = summarise_pairs(paired(*(sides if data.metric(answer.metric).polarity != HIGHER else sides[::-1]), shared))
+        return table[table["main"]].iloc[0]
+
+    steps = {value: times(answer.where[answer.axis], value) for value in values if value != answer.where[answer.axis]}
+    known = {value: step for value, step in steps.items() if math.isfinite(step["ratio"])}
+    if not known:
+        return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
+    best = max(known, key=lambda value: known[value]["ratio"])
+    row, last = known[best], times(*values[-2:])
+    going_on = best == values[-1] and last["ratio"] > 1 + answer.tolerance
+    problem = "" if math.isfinite(row["ratio_low"]) else f"unresolved{_why(row)}: too few pairs for an interval"
+    design = design_text(row["blocks"], row["sessions"], row["distance"])
+    return Found(
+        value=float(row["ratio"]),
+        low=float(row["ratio_low"]),
+        high=float(row["ratio_high"]),
+        unit="×",
+        value_text=f"{'at least ' if going_on else ''}{format_number(row['ratio'])}×",
+        interval_text=f"{interval_text(row['ratio_low'], row['ratio_high'], '×')} at {text_of(best)} {answer.axis}, {design}",
         problem=problem,
     )
 
