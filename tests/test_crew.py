@@ -110,8 +110,8 @@ def test_steps_end_where_one_thread_cannot(probe, crew_of, who):
     found = crew.follow([Step(probe, crew.case, range(14))] * 4)
     assert [[one.status for one in each].count(abi.UNSUPPORTED) for each in found] == [0, 1]
     assert found[1][who].status == abi.UNSUPPORTED
-    (again,) = crew.follow([Step(probe, crew.case, range(14))])
-    assert {one.status for one in again} == {abi.OK}, "nothing of it is left"
+    again = crew.follow([Step(probe, crew.case, range(14))] * 2)
+    assert [{one.status for one in each} for each in again] == [{abi.OK}] * 2, "nothing of it is left"
 
 
 @pytest.mark.parametrize("members", [[0], [0, 5], [0, 3, 4, 9], [0, 7, 2]])
@@ -126,9 +126,10 @@ def test_cpus_that_cannot_be_pinned_are_told_one_by_one(probe, crew_of):
     crew = crew_of(cycled(6))
     cpus = cycled(6)
     cpus[2], cpus[5] = 4094, 4095
-    with pytest.raises(MachineError, match="cannot run on CPU 4094: Invalid argument"):
-        crew.place(tuple(cpus), (0,) * 6)
-    assert crew.lost == {4094, 4095}
+    for _ in range(2):  # not taken for done the second time
+        with pytest.raises(MachineError, match="cannot run on CPU 4094: Invalid argument"):
+            crew.place(tuple(cpus), (0,) * 6)
+        assert crew.lost == {4094, 4095}
     crew.place(tuple(cycled(6)), (0,) * 6)
     assert not crew.lost
     (found,) = crew.follow([Step(probe, crew.case, range(6))])
@@ -150,9 +151,9 @@ def test_threads_end_and_new_ones_can_be_made(probe, crew_of):
         return len(os.listdir("/proc/self/task"))
 
     before = running()
-    crew = crew_of(cycled(30))
-    assert running() == before + 29
-    crew.follow([Step(probe, crew.case, range(30))])
+    crew = crew_of(cycled(300))
+    assert running() == before + 299
+    crew.follow([Step(probe, crew.case, range(300))])
     crew.close()
     assert running() == before
     crew.close()
