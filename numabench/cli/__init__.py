@@ -120,7 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
         if told:
             raise
         what = f"{type(error).__name__}: {error}"
-        fail(f"unforeseen, a fault of numabench itself: {what[:MOST_SAID]}. To mend it: report it with what {TRACEBACK} adds", UNFORESEEN)
+        fail(
+            f"unforeseen, a fault of numabench itself: {what[:MOST_SAID]}. To mend it: report it with what {TRACEBACK} adds",
+            UNFORESEEN,
+        )
 
 
 def flush(code: int) -> None:

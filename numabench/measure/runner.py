@@ -193,6 +193,7 @@ class Runner:
             samples=samples,
             interference=interference,
             measured=sum(d.measured for d in dones),
+            clock=next((d.clock for d in dones), {}),
         )
 
     def plausible(self, benchmark: str, samples: list[Sample]) -> tuple[Sample, ...]:
