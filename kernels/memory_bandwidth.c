@@ -114,7 +114,7 @@ int nb_run(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     if (c->phase == NB_PREPARE) {
-        if (!nb_find_stream(c->parameter[VECTOR], c->parameter[KERNEL]) || !array_bytes(c))
+        if (!nb_find_stream(c->parameter[VECTOR], c->parameter[KERNEL]) || !array_bytes(c) || (c->threads > 1 && part_bytes(c) % 64))
             return NB_UNSUPPORTED;
         for (uint64_t k = 0; k < arrays(c); k++)
             fill(array(t, k), array_bytes(c) / 8, arrays(c) == 3);

@@ -51,7 +51,7 @@ def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6) -> R
             benchmark="core_to_core",
             block="core_to_core/0",
             process=process,
-            started="",
+            started="2026-01-01T00:00:00Z",
             duration=1.0,
             startup=0.0,
             status="ok",
@@ -76,8 +76,8 @@ def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6) -> R
         cases=len(points),
     )
     facts = {"id": machine, "alias": machine, "topology": to_json_dict(topology)}
-    header = Header(schema=1, run=machine, session=machine, started="", numabench="0", machine=facts, plan={}, arguments={})
-    end = EndRecord(run=machine, session=machine, ended="", status="complete", measured=1.0, elapsed=1.0)
+    header = Header(schema=1, run=machine, session=machine, started="2026-01-01T00:00:00Z", numabench="0", machine=facts, plan={}, arguments={})
+    end = EndRecord(run=machine, session=machine, ended="2026-01-01T00:00:00Z", status="complete", measured=1.0, elapsed=1.0)
     return RunLog(paths=(), headers=(header,), benchmarks=(record,), trials=trials, ends=(end,))
 
 

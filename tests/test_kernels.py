@@ -147,12 +147,11 @@ CONTENDED = 1 << 20  # bytes of the measured memory, with a page for each of man
 def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, threads, reads):
     parameters = {"primitive": primitive, "critical_section": 20, "think_time": 0, "read_share": reads}
     benchmark = discover()["contention"]
-    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=CONTENDED, nodes=2)
-    if threads > len(os.sched_getaffinity(0)) and not any(t.operations for t in found.threads):
-        assert "nobody ended an operation" in benchmark.check(
-            parameters, found
-        )  # who has the lock may not have a CPU for so long
-        return
+    for _ in range(20):  # on a busy machine nobody may have a CPU for the length of a window, which is then said
+        found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=CONTENDED, nodes=2)
+        if any(t.operations for t in found.threads):
+            break
+        assert "nobody ended an operation" in benchmark.check(parameters, found)
     assert benchmark.check(parameters, found) == ""
     metrics = benchmark.metrics(parameters, found, PROBES)
     assert 0 < metrics.get("wait_p999", 1.0) <= metrics["wait_max"] * 1.04
@@ -1194,8 +1193,9 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         numbers = [list(map(int, row.split())) for row in rows]
         found = Found([SimpleNamespace(**dict(zip(names, row, strict=False)), value=row[len(names) :]) for row in numbers])
         complaint = benchmark.check(what, found)  # an emulator need not keep the order that its processor would
-        assert complaint == "" or (emulator and "forbids" in complaint), (what, done.stdout)
-        assert all(t.operations > 0 for t in found.threads)
+        starved = name == "contention" and complaint.startswith("nobody ended")  # all were away for the length of a window
+        assert complaint == "" or starved or (emulator and "forbids" in complaint), (what, done.stdout)
+        assert all(t.executed if name == "contention" else t.operations for t in found.threads)  # who starves is a result there
 
 
 @pytest.mark.parametrize("compiler", [["aarch64-linux-gnu-gcc"], ["clang", "--target=aarch64-linux-gnu"]], ids=lambda c: c[0])
