@@ -613,6 +613,15 @@ def test_quantiles_reach_the_tail(window):
     assert abi.batch_quantile(block, 0.99) == float("inf")
 
 
+@given(st.lists(st.dictionaries(st.integers(0, abi.BINS - 1), st.integers(0, (1 << 32) - 1), max_size=9), min_size=1, max_size=4))
+def test_histograms_add_up_bin_by_bin(threads):
+    blocks = [abi.ThreadBlock() for _ in threads]
+    for block, bins in zip(blocks, threads, strict=True):
+        for index, count in bins.items():
+            block.histogram[index] = count
+    assert abi.add_histograms(blocks) == [sum(column) for column in zip(*(b.histogram for b in blocks), strict=True)]
+
+
 def test_a_chain_that_is_not_one_cycle_is_noticed(tmp_path):
     """A shuffle of self pointers walks a random share of its lines (X-Mem and numademo do)."""
     kernel = broken_kernel(

@@ -8,6 +8,7 @@ import pytest
 from synthetic_sysfs import CPU, SyntheticTree
 from test_topology import SNAPSHOTS, snapshot  # noqa: F401
 
+from numabench import kernel as abi
 from numabench.benchmarks import find
 from numabench.host.topology import read_topology
 from numabench.measure.kinds import CORE_KIND, ByKind
@@ -64,6 +65,14 @@ def test_each_kind_is_measured_on_its_own_and_named_in_key_and_sentence(tmp_path
         assert {a.where[CORE_KIND] for a in answers} == {v.where[CORE_KIND] for v in figures} == {"core", "atom"}
         assert all(a.text.startswith(f"Cores of kind {a.where[CORE_KIND]}: ") for a in answers)
         assert all(a.against.get(CORE_KIND) == a.where[CORE_KIND] for a in answers if a.against)
+
+
+def test_the_record_of_a_benchmark_has_the_kinds_as_an_axis(tmp_path):
+    visit, cases = planned(small_first(tmp_path).root, "memory_bandwidth")
+    (benchmark,) = visit.benchmarks
+    record = visit.describe(benchmark, abi.build(benchmark.kernel), "r")
+    assert next(axis.values for axis in record.axes if axis.name == CORE_KIND) == ("core", "atom") and record.cases == len(cases)
+    assert record.answers and all(answer.where[CORE_KIND] for answer in record.answers)
 
 
 def test_a_quick_look_is_at_the_biggest_cores_unless_others_are_asked_for(tmp_path):
