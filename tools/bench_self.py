@@ -16,15 +16,21 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 import numabench as nb
 from numabench import kernel as abi
 from numabench.analysis.structure import with_distance
+from numabench.benchmarks import CROWDED
 from numabench.benchmarks.contention import PRIMITIVES, RSEQ
 from numabench.benchmarks.padded_counters import PADDED
 from numabench.host.memory import Buffer
-from numabench.measure.crew import Crew
+from numabench.host.topology import read_topology
+from numabench.measure.crew import Crew, Step
+from numabench.measure.visit import Request, Visit
+from numabench.model import MemoryProof, Sample, ThreadProof, case_hash, together
+from numabench.runlog.rounds import pack, unpack
 
 TURNS = 200  # of windows so short that many of them pass without an interruption on a busy machine too
 KIB = 1024
@@ -137,6 +143,117 @@ def load(case: abi.CaseBlock, kernel: abi.Kernel, arguments: dict) -> None:
         case.parameter[slot] = value
 
 
+EMPTY = """#include "nb.h"
+static const struct nb_parameter parameters[] = {{"x", NULL, "any", 0, 0, 1}};
+static const struct nb_metric metrics[] = {{"time", "ns", "none", NB_LOWER_IS_BETTER}};
+NB_DESCRIBE("empty", 1, "nothing", parameters, metrics);
+int nb_run(struct nb_thread *t) { return t->shared->phase == 9; }
+"""
+
+
+def entries() -> None:
+    """What the harness itself takes for one entry: all threads called, their counters read, what they found copied, all gathered."""
+    print("\n## An empty entry by threads, on all CPUs in turn (100 of them; and the CPU time of one)")
+    cpus = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        sources = shutil.copytree(abi.source_folder(), Path(folder) / "kernels")
+        (sources / "empty.c").write_text(EMPTY)
+        kernel = abi.Kernel(abi.build("empty", folder=sources).target)
+        for threads in (2, 64, 128, 256, 512, 1024):
+            crew = Crew(threads)
+            began = time.perf_counter()
+            crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), (0,) * threads)
+            placed = time.perf_counter() - began
+            times, used = [], time.process_time()
+            for _ in range(100):
+                began = time.perf_counter()
+                crew.follow([Step(kernel, crew.case, range(threads))])
+                times.append(time.perf_counter() - began)
+            used = (time.process_time() - used) / len(times)
+            low, middle = sorted(times)[len(times) // 4], statistics.median(times)
+            print(
+                f"{threads:5} threads: median {middle * 1e3:6.3f} ms, lower quartile {low * 1e3:6.3f}, least {min(times) * 1e3:6.3f}; "
+                f"CPU time {used * 1e3:6.3f}; placed in {placed * 1e3:.1f} ms"
+            )
+            crew.close()
+            os.sched_setaffinity(0, cpus)
+
+
+def plans() -> None:
+    """Whether a process takes what was planned, with as many threads as CPUs and with many more."""
+    print("\n## Planned against real: one process of contention by threads (atomic_add and mutex, 0 and 100 ns inside)")
+    topology = read_topology()
+    relation = next(iter(topology.relations()), None)
+    for threads, placement in ((2, relation), (32, CROWDED), (64, CROWDED)):
+        if placement is None:
+            continue
+        settings = ["primitive=atomic_add,mutex", "critical_section=0,100", "think_time=0", "read_share=0"]
+        settings += [f"threads={threads}", f"placement={placement}"]
+        visit = Visit(Request(benchmarks=("contention",), settings=tuple(settings), processes=5))
+        planned = sum(block.seconds for block in visit.plan.blocks)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "log.jsonl"
+            visit.measure(path, lambda records: lambda trials: {})
+            took: dict[int, float] = {}
+            for trial in nb.load(path).log.trials:
+                took[trial.process] = took.get(trial.process, 0.0) + trial.duration
+        real = statistics.median(took.values())
+        print(
+            f"{threads:3} threads, {placement:14} planned {planned:6.2f} s, real {real:6.2f} s "
+            f"({min(took.values()):.2f} to {max(took.values()):.2f}), ratio {real / planned:.2f}"
+        )
+
+
+def rounds() -> None:
+    """What a pair of a large matrix takes in a run log, and to write and read it."""
+    print("\n## A round of 256 pairs in a run log")
+    chance = np.random.default_rng(1)
+    samples = []
+    for pair in range(256):
+        cpus, ns = [int(cpu) for cpu in chance.choice(512, 2, replace=False)], float(chance.uniform(20, 220))
+        parameters = {"cpu_a": cpus[0], "cpu_b": cpus[1], "operation": "cas", "home": cpus[0] // 64, "company": 256}
+        operations = min(8, math.ceil(5e6 / (6400 * ns))) * 6400
+        begins = sorted(int(n) for n in chance.integers(0, 300, 2) * (0, 1))
+        ends = [int(operations * ns + n) for n in chance.integers(0, 500, 2)]
+        threads = tuple(
+            ThreadProof(cpu=cpu, cpu_begin=cpu, cpu_end=cpu, begin=begin * 1e-9, end=end * 1e-9, operations=operations)
+            for cpu, begin, end in zip(cpus, begins, ends, strict=True)
+        )
+        names = ("latency", "latency_p50", "latency_p99", "line_spread")
+        metrics = {name: round(ns * share, 2) for name, share in zip(names, (1, 1.01, 1.3, 0.1), strict=True)}
+        home = cpus[0] // 64
+        samples.append(
+            Sample(
+                case=case_hash("core_to_core", parameters),
+                index=0,
+                parameters=parameters,
+                metrics=metrics,
+                valid=pair % 50 != 0,
+                reasons=() if pair % 50 else ("distance_changed",),
+                threads=threads,
+                memory=MemoryProof(bytes=4096, page_size="4k", node=home, pages={str(home): 1}, huge_bytes=0, page_bytes=4096),
+                overlap=together([t.end for t in threads], [t.begin for t in threads]),
+                start_skew=max(t.begin for t in threads),
+                frequency=(3.1e9, 3.1e9),
+                width=(4.5, 4.5),
+            )
+        )
+    plain = sum(len(msgspec.json.encode(sample)) for sample in samples)
+    used = time.process_time()
+    packed = [pack("core_to_core", samples) for _ in range(20)]
+    packing, used = time.process_time() - used, time.process_time()
+    for each in packed:
+        again = unpack("core_to_core", each)
+    unpacking = time.process_time() - used
+    size = len(msgspec.json.encode(packed[0]))
+    pairs = 245_509 * 8
+    print(
+        f"{size / 256:.1f} bytes a pair, {plain / 256:.0f} as samples: {pairs * size / 256 / 1e6:.0f} MB and {pairs * plain / 256 / 1e6:.0f} MB "
+        f"for eight processes of 512 CPUs; packed in {packing / 20 * 1e3:.1f} ms of CPU time, expanded in {unpacking / 20 * 1e3:.1f}; "
+        f"{'the same' if again == samples else 'DIFFERENT'} afterwards"
+    )
+
+
 def run_costs(run: nb.Run) -> None:
     trials = run.log.trials
     startups = [t.startup * 1e3 for t in trials if t.status != "failed"]
@@ -245,10 +362,17 @@ def bands(run: nb.Run) -> None:
 def main() -> None:
     if sys.argv[1:] == ["--controls"]:
         return controls()
+    if sys.argv[1:] == ["--harness"]:
+        entries()
+        rounds()
+        return plans()
     command_times()
     matrix_costs()
     if sys.argv[1:] == ["--matrix"]:
         return
+    entries()
+    rounds()
+    plans()
     controls()
     logs = [nb.load(path) for path in sys.argv[1:]]
     run = logs[0] if logs else nb.run(profile="standard")
