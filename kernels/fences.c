@@ -67,7 +67,7 @@ int nb_run(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     const int64_t fence = c->parameter[FENCE];
-    if (!nb_fence_here(fence))
+    if (c->threads != 1 || !nb_fence_here(fence))
         return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE) {
         memset(c->buffer, 0, 64);

@@ -22,7 +22,7 @@ static inline struct nb_pages nb_pages_of(const struct nb_case *c, uint64_t page
     uint64_t count = c->buffer_bytes / page;
     struct nb_pages p = {(void **)c->scratch, (int *)(c->scratch + count * sizeof(void *)), NULL, count};
     p.status = p.to + count;
-    if (page & (page - 1) || count * NB_BYTES_PER_PAGE > c->scratch_bytes)
+    if (c->threads != 1 || page & (page - 1) || count * NB_BYTES_PER_PAGE > c->scratch_bytes)
         p.count = 0;
     for (uint64_t i = 0; i < p.count; i++)
         p.at[i] = c->buffer + i * page;

@@ -1,8 +1,8 @@
 """`make sanitize`: every kernel at the edges of its parameters under the address, undefined behaviour and thread sanitizers.
 
 A program in C (driver.c) runs the kernels, so that no Python is in the process: its memory, threads and signals would be looked at as well.
-What a kernel says it cannot do is fine; what it does must be clean. All builds are portable ones (-DNB_PORTABLE): ThreadSanitizer cannot see what
-inline assembly does, and takes a lock made of it for none.
+What a kernel says it cannot do is fine; what it does must be clean. For ThreadSanitizer kernels are portable ones (-DNB_PORTABLE): it cannot see what
+inline assembly does, and takes a lock made of it for none. For the others they are both: instruction sets are named in the one, all words are C in the other.
 """
 
 from __future__ import annotations
@@ -27,21 +27,36 @@ FLAGS = (
     "-O1",
     "-g",
     "-pthread",
-    "-DNB_PORTABLE",
     "-fno-omit-frame-pointer",
     "-Wno-tsan",
     "-Wno-unknown-warning-option",
 )
-MEMORY = "address,undefined"
-SANITIZERS = {MEMORY: (MEMORY, "-fno-sanitize-recover=all"), "thread": ("thread",)}
-UNSUPPORTED, BUILD_S, RUN_S = 3, 120, 10
+MEMORY, NATIVE, THREAD = "address,undefined", "address,undefined (native)", "thread"
+SANITIZERS = {
+    MEMORY: ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DNB_PORTABLE"),
+    NATIVE: ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    THREAD: ("-fsanitize=thread", "-DNB_PORTABLE"),
+}
+UNSUPPORTED, BUILD_S, RUN_S = 3, 120, 60
 #: Bytes of the measured memory: parts of a page, pages, what is no multiple of anything, and enough for all kernels.
-SIZES = (256, 1000, 4096, 5003, 12_345, 20_480, 65_536, 70_001, 400_000, 1 << 20)
+SIZES = (256, 1000, 4096, 5003, 12_345, 20_480, 65_536, 70_001, 400_003, 1 << 20)
 THREADS = (1, 2, 3)  # two CPUs: each thread more waits for whole time slices of the others
-OWN_THREADS = {"core_to_core": (1, 2), "memory_ordering": (1, 2, 4), "contention": (1, 2), "sentinel": (1, 2)}
+OWN_THREADS = {
+    "contention": (1, 2),
+    "core_to_core": (1, 2, 2, 2),
+    "fences": (1, 1, 1, 2),
+    "memory_latency": (1, 1, 1, 2),
+    "memory_ordering": (1, 2, 2, 4),
+    "numa_balancing": (1, 1, 1, 2),
+    "page_migration": (1, 1, 1, 2),
+    "sentinel": (1, 2),
+    "transfer_unit": (1, 2, 2, 2),
+}
+#: Kernels whose threads hand something to and fro all the time: beside another one, each would wait for its partner's CPU.
+ALONE = ("core_to_core", "memory_ordering", "sentinel", "transfer_unit")
 #: Numbers whose most takes long and does nothing else than a thousand does: turns of a loop, seconds.
 MOST = {"spacing": 1000, "critical_section": 1000, "think_time": 1000, "limit_s": 1}
-MOST_RUNS = 48  # of one kernel under one sanitizer, every value of every parameter among them
+MOST_RUNS = 60  # of one kernel under one sanitizer, every value of every parameter among them
 #: What races on purpose, by functions, with the reason; ThreadSanitizer is told.
 RACES = {
     "padded_counters": {
@@ -87,10 +102,9 @@ def compilers() -> list[str]:
 
 def build(kernel: str, compiler: str, sanitizer: str, folder: Path, kernels: Path = KERNELS) -> Path:
     """The driver with the kernel linked in. Raises CalledProcessError."""
-    program = folder / f"{kernel}-{compiler}-{sanitizer.partition(',')[0]}"
-    kind, *more = SANITIZERS[sanitizer]
+    program = folder / kernel
     sources = [str(HERE / "driver.c"), str(kernels / f"{kernel}.c")]
-    command = [compiler, *FLAGS, f"-fsanitize={kind}", *more, f"-I{kernels}", "-o", str(program), *sources]
+    command = [compiler, *FLAGS, *SANITIZERS[sanitizer], f"-I{kernels}", "-o", str(program), *sources]
     subprocess.run(command, check=True, capture_output=True, timeout=BUILD_S)
     return program
 
@@ -126,14 +140,14 @@ def runs_of(kernel: str, parameters: list[Parameter], most: int = MOST_RUNS) -> 
     threads = OWN_THREADS.get(kernel, THREADS)
     initial = tuple(min(p.initial, MOST.get(p.name, p.initial)) for p in parameters)
     rng = random.Random(kernel)
-    found = [Run(n, size, initial) for n, size in itertools.product(threads, (SIZES[0], SIZES[3], SIZES[-1]))]
+    found = [Run(n, size, initial) for n, size in itertools.product(dict.fromkeys(threads), SIZES)]
     for k, p in enumerate(parameters):
         for value in p.edges:
             values = (*initial[:k], value, *initial[k + 1 :])
             found.append(Run(rng.choice(threads), SIZES[-1], values))
     while len(found) < most:
         values = tuple(rng.choice(p.edges) for p in parameters)
-        found.append(Run(rng.choice(threads), rng.choice(SIZES), values))
+        found.append(Run(rng.choice(threads), rng.choice((*SIZES, *[SIZES[-1]] * len(SIZES))), values))
     return list(dict.fromkeys(found))
 
 
@@ -177,12 +191,12 @@ def execute(command: list[str], surroundings: dict[str, str]) -> tuple[int | Non
 
 
 def jobs(kernels: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Address and undefined behaviour by one compiler, threads by all."""
+    """Memory and undefined behaviour by one compiler, threads by all."""
     there = compilers()
     return [
         (kernel, compiler, sanitizer)
         for kernel in kernels
-        for sanitizer, chosen in ((MEMORY, there[:1]), ("thread", there))
+        for sanitizer, chosen in ((MEMORY, there[:1]), (NATIVE, there[:1]), (THREAD, there))
         for compiler in chosen
     ]
 
@@ -194,7 +208,8 @@ def main(names: list[str]) -> int:
         return 3
     wanted = names or sorted(path.stem for path in KERNELS.glob("*.c") if "NB_DESCRIBE" in path.read_text())
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        results = list(pool.map(lambda job: look(*job), jobs(wanted)))
+        results = list(pool.map(lambda job: look(*job), jobs(name for name in wanted if name not in ALONE)))
+    results += [look(*job) for job in jobs(name for name in wanted if name in ALONE)]
     for result in results:
         if result.findings or (names and result.measured == 0):
             print(f"{result.kernel}, {result.what}: {len(result.findings)} findings")
