@@ -32,11 +32,11 @@ NB_DESCRIBE("probe", 1, "for tests", parameters, metrics);
 PROBE = """
 int nb_run(struct nb_thread *t)
 {
-    uint8_t *pages = mmap(NULL, 256 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    madvise(pages, 256 * 4096, MADV_NOHUGEPAGE);
+    uint8_t *pages = mmap(NULL, 512 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    madvise(pages, 512 * 4096, MADV_NOHUGEPAGE);
     for (uint32_t i = 0; i < t->index; i++)
         pages[i * 4096] = 1;
-    munmap(pages, 256 * 4096);
+    munmap(pages, 512 * 4096);
     t->value[0] = nb_gate(t);
     t->begin_ns = nb_now();
     t->value[1] = (uint64_t)gettid();
