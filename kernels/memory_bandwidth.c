@@ -4,10 +4,12 @@
  * there already, is another measurement on processors that notice. The check value is the sum of the first words of all steps
  * that were read or, of the other streams, that of all words which they left, with the first half counted twice (a copy may permute the whole). Python predicts it. */
 #include "nb.h"
+#include "nb_cycles.h"
 #include "nb_stream.h"
 #include "nb_window.h"
 
 enum { KERNEL, VECTOR };
+enum { CLOCK = 6 }; /* of value[]: batches of nb_clock */
 
 static const struct nb_parameter parameters[] = {
     [KERNEL] = {"kernel", NB_STREAM_NAMES, "load a; a = word; a = b; a = b + factor * c; _nt: with stores past the caches", NB_READ, 0,
@@ -18,9 +20,9 @@ static const struct nb_metric metrics[] = {
     {"bandwidth", "B/s", "bytes that the program reads and writes, of all threads, 1 GB = 10^9 B", NB_HIGHER_IS_BETTER},
     {"bus_bandwidth", "B/s", "the same with the lines that stores into caches read first: an estimate of what the memory moves",
      NB_HIGHER_IS_BETTER},
-    {"bytes_per_cycle", "B/cycle", "program bytes of one thread in a cycle of its core", NB_HIGHER_IS_BETTER},
+    {"bytes_per_cycle", "B/cycle", "program bytes of one thread in a cycle of its core, by its clock as the window ends", NB_HIGHER_IS_BETTER},
 };
-NB_DESCRIBE("memory_bandwidth", 1, "streams through private memory", parameters, metrics);
+NB_DESCRIBE("memory_bandwidth", 2, "streams through private memory", parameters, metrics);
 
 #define LINE 64u
 #define ALIASED 4096u
@@ -121,6 +123,7 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     }
     nb_window(t, stream);
+    nb_clock(t, &t->value[CLOCK]);
     if (c->parameter[KERNEL] != NB_READ) {
         nb_stream sum = nb_find_stream(c->parameter[VECTOR], NB_SUM);
         uint64_t bytes = array_bytes(c) < CHECKED ? array_bytes(c) : CHECKED;

@@ -1,12 +1,16 @@
 /* What the pinned CPUs are like at this moment: their clock rate, how much of a core each has, how far apart they are,
- * and the price of calibrated work. Runs around every sample, since a hypervisor or a governor changes all of it
+ * the price of calibrated work, and that of reading the time. Runs around every sample, since a hypervisor or a governor changes all of it
  * without any sign. */
 #include "nb.h"
 #include "nb_cpu.h"
+#include "nb_cycles.h"
 #include "nb_hop.h"
 #include "nb_window.h"
 
-enum { STATE, WORK };
+enum { STATE, WORK, TIME };
+enum { PROBE, LONGER };
+enum { COST = 4, STEP }; /* of value[], where the time is probed: ps of one reading, ns by which two readings differ at least */
+#define READINGS 200
 #define BATCHES 5 /* of a hop: their median is not moved by an interruption of one or two */
 #define ROUND_TRIPS 200
 #define FIRST 4             /* value[4..8]: batches between threads 0 and 1 */
@@ -15,21 +19,17 @@ enum { STATE, WORK };
 #define WIDTH_TURNS 1024
 
 static const struct nb_parameter parameters[] = {
-    {"probe", "state|work", "one-cycle chain, wide loop and CAS ping-pong; or dependent multiplies", STATE, 0, 1},
+    {"probe", "state|work|time", "one-cycle chain, wide loop and CAS ping-pong; dependent multiplies; or readings of the clock", STATE, 0, TIME},
+    {"longer", NULL, "times as many turns and round trips as usual, where reading the clock takes long", 1, 1, 10000},
 };
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one step of the chain; values from 4 on are batches of hops and the width", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("sentinel", 1, "clock rate, distance and calibrated work of the pinned CPUs", parameters, metrics);
+NB_DESCRIBE("sentinel", 2, "clock rate, distance and calibrated work of the pinned CPUs", parameters, metrics);
 
 static void steps(struct nb_thread *t, uint64_t n)
 {
-    uint64_t x = t->cursor, y = 0x5851f42d4c957f2du;
-    NB_OPAQUE(y);
-    for (; n; n -= 64) {
-        NB_TIMES_64(x = nb_step(x, y);)
-    }
-    t->cursor = x; /* an even number of steps: as it was */
+    t->cursor = nb_steps(t->cursor, n);
 }
 
 /* 64 operations a turn, eight independent ones at a time: as fast as the core can issue, half as fast if a sibling thread
@@ -52,7 +52,7 @@ static void width(struct nb_thread *t)
     nb_gate(t);
     for (int batch = 0; batch < 6; batch++) {
         uint64_t before = nb_now(), took;
-        t->cursor ^= wide(WIDTH_TURNS); /* used: Python puts the cursor back */
+        t->cursor ^= wide(WIDTH_TURNS * (uint64_t)t->shared->parameter[LONGER]); /* used: Python puts the cursor back */
         took = nb_now() - before;
         if (batch < 4 && took < least)
             least = took;
@@ -65,15 +65,35 @@ static void multiplies(struct nb_thread *t, uint64_t n)
     t->cursor = nb_work(t->cursor, n);
 }
 
+/* The least of several tries: an interruption only adds. A clock that stands still for longer than all readings take is awaited. */
+static void read_clock(struct nb_thread *t)
+{
+    uint64_t cost = UINT64_MAX, step = UINT64_MAX, before, last;
+    for (int batch = 0; batch < BATCHES; batch++) {
+        before = last = nb_now();
+        for (int i = 0; i < READINGS; i++)
+            last = nb_now();
+        if ((last - before) * 1000 / READINGS < cost)
+            cost = (last - before) * 1000 / READINGS;
+        for (before = last; before == last;)
+            last = nb_now();
+        if (last - before < step)
+            step = last - before;
+    }
+    t->value[COST] = cost;
+    t->value[STEP] = step;
+}
+
 /* Thread 0 turns even into odd, its partner odd into even, by compare-and-swap without any pause. The others wait. */
 static void hop(struct nb_thread *t, uint32_t partner, int slot)
 {
+    const uint64_t trips = ROUND_TRIPS * (uint64_t)t->shared->parameter[LONGER];
     uint64_t *word = (uint64_t *)t->shared->buffer, next = nb_load_relaxed(word) + (t->index != 0);
     nb_gate(t);
     for (int b = 0; b < BATCHES && (t->index == 0 || t->index == partner); b++) {
         uint64_t before = nb_now();
-        nb_hops(word, next, ROUND_TRIPS);
-        next += 2 * ROUND_TRIPS;
+        nb_hops(word, next, trips);
+        next += 2 * trips;
         t->value[slot + b] = nb_now() - before;
     }
     nb_gate(t);
@@ -84,10 +104,14 @@ int nb_run(struct nb_thread *t)
     const uint32_t threads = t->shared->threads;
     if (t->shared->phase == NB_PREPARE)
         return NB_OK;
-    nb_window(t, t->shared->parameter[0] == WORK ? multiplies : steps);
-    if (t->shared->parameter[0] == STATE)
+    if (t->shared->parameter[PROBE] == TIME) {
+        read_clock(t);
+        return NB_OK;
+    }
+    nb_window(t, t->shared->parameter[PROBE] == WORK ? multiplies : steps);
+    if (t->shared->parameter[PROBE] == STATE)
         width(t);
-    if (t->shared->parameter[0] == STATE && threads > 1) {
+    if (t->shared->parameter[PROBE] == STATE && threads > 1) {
         hop(t, 1, FIRST);
         if (threads > 2)
             hop(t, threads - 1, LAST);

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes as c
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from .errors import MachineError, UsageError
@@ -381,6 +382,16 @@ def octave_shares(bins: Sequence[int]) -> dict[int, float]:
             octave = 1 << index.bit_length() >> 1 if index < BINS_PER_OCTAVE else 1 << index // BINS_PER_OCTAVE + 3
             found[octave] = found.get(octave, 0) + count
     return {octave: count / total for octave, count in found.items()}
+
+
+def add_histograms(blocks: Sequence[ThreadBlock]) -> list[int]:
+    """The sums of all threads' bins. Two bins at a time in integers as long as a histogram: bin by bin, those of 512 threads take 93 ms."""
+    numbers = [int.from_bytes(block.histogram, sys.byteorder) for block in blocks]
+    lower = int.from_bytes(b"".join([((1 << 32) - 1).to_bytes(8, sys.byteorder)] * (BINS // 2)), sys.byteorder)
+    halves = [sum(number & lower for number in numbers), sum(number >> 32 & lower for number in numbers)]
+    low, high = (memoryview(half.to_bytes(4 * BINS, sys.byteorder)).cast("Q") for half in halves)
+    pairs = zip(low, high, strict=True) if sys.byteorder == "little" else zip(high, low, strict=True)
+    return [count for pair in pairs for count in pair]
 
 
 def histogram_quantile(bins: list[int], share: float) -> float:

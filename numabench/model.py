@@ -79,7 +79,7 @@ class Answer(Frozen):
     paired), `threshold` (the first value of `axis` from which on nothing differs from the
     contrast's control by more than `tolerance`), `gain` (how many times better than at `where` the metric gets
     along `axis`; at least, while the last step still gains more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the
-    axis within `tolerance`), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
+    axis within `tolerance`; with `against`, on the curve with that put over `where` as well: {other}), `knee` (the last value of `axis` at which the metric is not yet worse than at the first by more than
     `tolerance`), `reach` (the last value of `axis` at which the contrast at `where` costs no more than `tolerance`), `saving` (the share of the cell at
     `against` that the one at `where` takes less), `agreement` (of the cell at `where` with that of another benchmark, within `tolerance`: `against` names
     `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
@@ -255,6 +255,7 @@ class TrialRecord(Frozen, tag="trial", tag_field="record"):
     samples: tuple[Sample, ...] = ()
     interference: dict[str, float] = {}
     measured: float = 0.0  # seconds inside measurement windows
+    clock: dict[str, float] = {}  # seconds: what a reading of the time takes (`cost`), by how much two differ at least (`step`)
     rounds: tuple[Round, ...] = ()  # in a file: samples that were measured together; read, all are among `samples`
 
 

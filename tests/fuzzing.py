@@ -525,7 +525,9 @@ def tree_mutant(rng: random.Random, seeds: list[Path], target: Path) -> str:
             path.unlink()
             path.mkdir()
         else:
-            shutil.copytree(path.parent, path.parent.parent / rng.choice(("cpu9", "cpu99999999", "node7", "cpu", "node4294967296")), symlinks=True, dirs_exist_ok=True)
+            name = rng.choice(("cpu9", "cpu99999999", "node7", "cpu", "node4294967296"))
+            with contextlib.suppress(shutil.Error, OSError):  # onto itself, or onto a file
+                shutil.copytree(path.parent, path.parent.parent / name, symlinks=True, dirs_exist_ok=True)
     return "tree " + "; ".join(done)
 
 

@@ -1,4 +1,5 @@
 /* nb_single.h with a clock of the test's own: every reading is `between` ns after the last one, and after a load by what that load is said to take more. */
+#define _GNU_SOURCE
 #include <time.h>
 static int fake_gettime(clockid_t which, struct timespec *t);
 #define clock_gettime fake_gettime

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import counters, latency, loaded, make_log, matrix, node_bandwidth, truth
+from synthetic import LOADS, counters, latency, loaded, make_log, matrix, node_bandwidth, truth
 
 from numabench.analysis.answers import FINDERS, answers, design_text, interval_text
 from numabench.analysis.estimate import contrast_cells, estimate_cells
@@ -239,6 +239,39 @@ def test_what_only_the_last_value_reaches_is_not_saturated():
     growing = make_log(**QUIET, benchmarks=(loaded,), scale=lambda _, p: 2.0 if p["rate"] == "max" else 1.0)
     saturation = answers(growing)[1]
     assert not saturation.ok and "not saturated by any rate measured" in saturation.text
+
+
+def test_saturation_of_two_curves_is_said_in_one_sentence():
+    """What the second curve lacks it shares with the first: where both are the same threads, one was measured."""
+    log = make_log(
+        **QUIET, benchmarks=(loaded,), scale=lambda _, p: {"16": 0.1, "4": 2.75}.get(p["rate"], 1) if p["mix"] == "1:1" else 1
+    )
+
+    def without(*rates: str):
+        def kept(trial):
+            left = [s for s in trial.samples if s.parameters["mix"] == "1:0" or s.parameters["rate"] not in rates]
+            return msgspec.structs.replace(trial, samples=tuple(left))
+
+        return msgspec.structs.replace(log, trials=tuple(map(kept, log.trials)))
+
+    both = question(
+        "saturation",
+        "load",
+        "By {value} packed, by {other} spread",
+        axis="rate",
+        where={"mix": "1:0"},
+        against={"mix": "1:1"},
+        tolerance=0.05,
+    )
+    for log_ in (log, without("0", "8", "max")):
+        (found,) = asked(log_, both, benchmark="toy_loaded")
+        assert found.ok and found.text.startswith("By 16 packed, by 4 spread ("), found.text
+        assert found.value == 16
+    (found,) = asked(without(*LOADS), both, benchmark="toy_loaded")
+    assert found.ok and found.text.startswith("By 16 packed, by 16 spread ("), "all points are shared"
+    growing = make_log(**QUIET, benchmarks=(loaded,), scale=lambda _, p: 2.0 if p == {"mix": "1:0", "rate": "max"} else 1.0)
+    (found,) = asked(growing, both, benchmark="toy_loaded")
+    assert found.ok and "By over 8 packed, by 16 spread" in found.text and "not saturated" in found.text
 
 
 def gained(by: dict, **more):

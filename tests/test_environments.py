@@ -47,7 +47,12 @@ def checked(folder: Path, names: list[str]) -> dict[str, dict]:
 @pytest.mark.parametrize(
     ("names", "check", "words", "fix"),
     [
-        (["docker"], "calls", "mbind, set_mempolicy, get_mempolicy, move_pages refused", '"move_pages"], "action": "SCMP_ACT_ALLOW"'),
+        (
+            ["docker"],
+            "calls",
+            "mbind, set_mempolicy, get_mempolicy, move_pages refused",
+            '"move_pages"], "action": "SCMP_ACT_ALLOW"',
+        ),
         (["podman"], "calls", "Function not implemented", "--security-opt seccomp="),
         (["kubernetes"], "calls", "Operation not permitted", "seccompProfile of type Localhost"),
         (["sys_nice"], "calls", "move_pages refused", '{"names": ["move_pages"]'),
@@ -86,7 +91,21 @@ def test_the_check_names_the_cause_and_what_helps_there(tmp_path, names, check, 
 @one_memory
 def test_a_run_measures_in_each_environment(tmp_path, names):
     settings = ("--set", "size=64k,32M", "--set", "order=group", "--set", "page_size=4k,thp")
-    inside(tmp_path, names, "run", "memory_latency", *settings, "--processes", "1", "--window", "1ms", "--budget", "60s", "-o", str(tmp_path))
+    inside(
+        tmp_path,
+        names,
+        "run",
+        "memory_latency",
+        *settings,
+        "--processes",
+        "1",
+        "--window",
+        "1ms",
+        "--budget",
+        "60s",
+        "-o",
+        str(tmp_path),
+    )
     (path,) = tmp_path.rglob("*.jsonl")
     samples = [sample for trial in load(path).trials for sample in trial.samples]
     assert len(samples) >= 4 and not [t.reasons for t in load(path).trials if t.status == "failed"]
@@ -123,7 +142,13 @@ def machine(tmp_path):
 
 @pytest.mark.parametrize(
     ("refused", "how"),
-    [((), BIND), (("move_pages",), BIND), (("set_mempolicy", "get_mempolicy"), BIND), (calls.NAMES, FIRST_TOUCH), (("mbind",), FIRST_TOUCH)],
+    [
+        ((), BIND),
+        (("move_pages",), BIND),
+        (("set_mempolicy", "get_mempolicy"), BIND),
+        (calls.NAMES, FIRST_TOUCH),
+        (("mbind",), FIRST_TOUCH),
+    ],
 )
 def test_several_nodes_are_bound_to_or_touched_first(monkeypatch, machine, refused, how):
     monkeypatch.setattr(trials, "refused_calls", lambda node: dict.fromkeys(refused, errno.EPERM))

@@ -22,7 +22,7 @@ from numabench.benchmarks.fences import C11, EXTENSIONS, NONE
 from numabench.benchmarks.fences import OWN as FENCES
 from numabench.benchmarks.first_touch import TOUCHED_SLOT
 from numabench.benchmarks.loaded_latency import MIXES
-from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, expected_sum
+from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, clocks, expected_sum
 from numabench.benchmarks.memory_latency import (
     BY_CLASS,
     FAST_SLOT,
@@ -147,12 +147,11 @@ CONTENDED = 1 << 20  # bytes of the measured memory, with a page for each of man
 def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, threads, reads):
     parameters = {"primitive": primitive, "critical_section": 20, "think_time": 0, "read_share": reads}
     benchmark = discover()["contention"]
-    found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=CONTENDED, nodes=2)
-    if threads > len(os.sched_getaffinity(0)) and not any(t.operations for t in found.threads):
-        assert "nobody ended an operation" in benchmark.check(
-            parameters, found
-        )  # who has the lock may not have a CPU for so long
-        return
+    for _ in range(20):  # on a busy machine nobody may have a CPU for the length of a window, which is then said
+        found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=CONTENDED, nodes=2)
+        if any(t.operations for t in found.threads):
+            break
+        assert "nobody ended an operation" in benchmark.check(parameters, found)
     assert benchmark.check(parameters, found) == ""
     metrics = benchmark.metrics(parameters, found, PROBES)
     assert 0 < metrics.get("wait_p999", 1.0) <= metrics["wait_max"] * 1.04
@@ -181,16 +180,17 @@ def test_counters_are_in_the_parts_of_their_owners(loaded, primitive):
     parameters = {"primitive": primitive, "critical_section": 0, "think_time": 0, "read_share": 0}
     found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=3, size=CONTENDED, nodes=2)
     counted = {
-        place // 4096 - HOME: value
-        for place in range(HOME * 4096, CONTENDED, 4096)
-        if (value := word(found.memory, place))
+        place // 4096 - HOME: value for place in range(HOME * 4096, CONTENDED, 4096) if (value := word(found.memory, place))
     }
     done = [t.cursor for t in found.threads]
     wanted = {
         "atomic_add_sharded": dict(enumerate(done)),
         "atomic_add_per_node": {0: done[0] + done[2], 1: done[1]},
         "biased": {0: done[0]},
-        RSEQ: {cpu: sum(n for i, n in enumerate(done) if cpus[i % len(cpus)] == cpu) for cpu in {cpus[i % len(cpus)] for i in range(3)}},
+        RSEQ: {
+            cpu: sum(n for i, n in enumerate(done) if cpus[i % len(cpus)] == cpu)
+            for cpu in {cpus[i % len(cpus)] for i in range(3)}
+        },
     }[primitive]
     assert counted == {owner: count for owner, count in wanted.items() if count}
 
@@ -613,6 +613,15 @@ def test_quantiles_reach_the_tail(window):
     assert abi.batch_quantile(block, 0.99) == float("inf")
 
 
+@given(st.lists(st.dictionaries(st.integers(0, abi.BINS - 1), st.integers(0, (1 << 32) - 1), max_size=9), min_size=1, max_size=4))
+def test_histograms_add_up_bin_by_bin(threads):
+    blocks = [abi.ThreadBlock() for _ in threads]
+    for block, bins in zip(blocks, threads, strict=True):
+        for index, count in bins.items():
+            block.histogram[index] = count
+    assert abi.add_histograms(blocks) == [sum(column) for column in zip(*(b.histogram for b in blocks), strict=True)]
+
+
 def test_a_chain_that_is_not_one_cycle_is_noticed(tmp_path):
     """A shuffle of self pointers walks a random share of its lines (X-Mem and numademo do)."""
     kernel = broken_kernel(
@@ -646,6 +655,20 @@ def test_streams_read_and_leave_what_is_predicted(loaded, kernel, size, threads)
         assert benchmark.check(parameters, found) == "", vector
         metrics = benchmark.metrics(parameters, found, PROBES)
         assert metrics["bus_bandwidth"] >= metrics["bandwidth"] > 0
+
+
+def test_bytes_per_cycle_are_by_the_clock_that_the_threads_found_themselves(loaded):
+    """The probes around a sample run scalar code: by then a core that had slowed down for wide vectors has its clock back."""
+    benchmark, parameters = discover()["memory_bandwidth"], {"kernel": "read", "vector": "portable", "size": 1 << 16}
+    found = enter(loaded["memory_bandwidth"], benchmark.arguments(parameters, PROBES), threads=2, size=1 << 16)
+    assert all(1e8 < hertz < 1e11 for hertz in clocks(found))
+    picoseconds = 1024 * 1000 / 2.5  # of 1,024 cycles at 2.5 GHz; two of five batches were interrupted
+    for thread in found.threads:
+        thread.value[6:11] = [int(picoseconds), 10**9, int(picoseconds), 10**9, int(picoseconds)]
+    assert clocks(found) == pytest.approx([2.5e9, 2.5e9], rel=1e-5)
+    metrics = benchmark.metrics(parameters, found, Probes(frequency=3.5e9))
+    assert metrics["bytes_per_cycle"] == pytest.approx(metrics["bandwidth"] / 5e9, rel=1e-5)
+    assert benchmark.extra({}, PROBES, found) == {"clock_inside": pytest.approx(2.5e9, rel=1e-5)}
 
 
 def test_the_sum_of_a_stream_is_that_of_a_plain_simulation():
@@ -1170,8 +1193,9 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         numbers = [list(map(int, row.split())) for row in rows]
         found = Found([SimpleNamespace(**dict(zip(names, row, strict=False)), value=row[len(names) :]) for row in numbers])
         complaint = benchmark.check(what, found)  # an emulator need not keep the order that its processor would
-        assert complaint == "" or (emulator and "forbids" in complaint), (what, done.stdout)
-        assert all(t.operations > 0 for t in found.threads)
+        starved = name == "contention" and complaint.startswith("nobody ended")  # all were away for the length of a window
+        assert complaint == "" or starved or (emulator and "forbids" in complaint), (what, done.stdout)
+        assert all(t.executed if name == "contention" else t.operations for t in found.threads)  # who starves is a result there
 
 
 @pytest.mark.parametrize("compiler", [["aarch64-linux-gnu-gcc"], ["clang", "--target=aarch64-linux-gnu"]], ids=lambda c: c[0])
@@ -1306,7 +1330,11 @@ def test_two_threads_on_one_cpu_wait_for_each_other(loaded):
 def test_ways_between_two_threads_are_no_data_race(tmp_path, operation):
     if shutil.which("gcc") is None or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs gcc and two CPUs")
-    program, folder, sources = tmp_path / "driver", abi.source_folder(), (f"{os.path.dirname(__file__)}/driver.c", "core_to_core.c")
+    program, folder, sources = (
+        tmp_path / "driver",
+        abi.source_folder(),
+        (f"{os.path.dirname(__file__)}/driver.c", "core_to_core.c"),
+    )
     flags = [flag for flag in abi.FLAGS if flag not in ("-shared", "-fPIC")]
     command = ["gcc", *flags, "-fsanitize=thread", f"-I{folder}", "-o", str(program), sources[0], str(folder / sources[1])]
     if subprocess.run(command, capture_output=True, check=False).returncode:

@@ -147,7 +147,9 @@ def test_who_starves_at_a_lock_is_no_disturbance():
 def test_unfair_locks_are_not_thrown_out_for_being_so(primitive):
     """Sections of 26 us stand for 256 threads of 100 ns: windows of the two then hardly overlap where one has the lock for itself."""
     parameters = {"primitive": primitive, "critical_section": 26_000, "think_time": 0, "read_share": 0, "threads": 2}
-    outcome = execute(job("contention", parameters | {"placement": "any"}, cpus=CPUS[:2], size=1 << 16, scratch=2 * 11264, samples=3))
+    outcome = execute(
+        job("contention", parameters | {"placement": "any"}, cpus=CPUS[:2], size=1 << 16, scratch=2 * 11264, samples=3)
+    )
     assert outcome.failure == "" and len(outcome.samples) == 3
     for sample in outcome.samples:
         assert "overlap" not in sample.reasons and sample.extra["section_ns"] == pytest.approx(26_000, rel=0.1)

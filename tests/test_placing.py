@@ -238,10 +238,18 @@ def first_touch(two_nodes):
 
 def test_what_first_touch_cannot_place_is_skipped_by_name(two_nodes, first_touch):
     cases, skipped = planned("node_latency", two_nodes, placing=first_touch)
-    assert {case.placement.node for case in cases} == {0, 1, 2} and skipped and all("memory of node 3 needs mbind" in s for s in skipped)
+    assert (
+        {case.placement.node for case in cases} == {0, 1, 2}
+        and skipped
+        and all("memory of node 3 needs mbind" in s for s in skipped)
+    )
     cases, skipped = planned("memory_policy", two_nodes, placing=first_touch)
     assert {case.placement.policy for case in cases} == {"bind"}
-    assert {word for s in skipped for word in ("preferred", "interleave", "weighted") if word in s} == {"preferred", "interleave", "weighted"}
+    assert {word for s in skipped for word in ("preferred", "interleave", "weighted") if word in s} == {
+        "preferred",
+        "interleave",
+        "weighted",
+    }
     cases, skipped = planned("first_touch", two_nodes, "standard", placing=first_touch)
     assert cases and all(two_nodes.node_of(case.placement.cpus[0]) == case.placement.node for case in cases) and skipped
     cases, skipped = planned("page_migration", two_nodes, "standard", placing=first_touch)

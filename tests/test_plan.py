@@ -95,6 +95,32 @@ def test_threads_stream_through_memory_of_their_own_node(two_sockets):
         assert placement.size % (threads * 4096) == 0 and placement.node == nodes[0]
 
 
+def test_threads_are_packed_into_an_l3_or_spread_over_all(two_sockets):
+    """Two packages, four nodes of one L3 each, eight cores of two threads in each."""
+    plan = make_plan([find("memory_bandwidth")], two_sockets)
+    cells = [c for b in plan.blocks for c in b.cases if c.case.parameters["kernel"] == "read"]
+    cpus = {(c.case.parameters["filling"], c.case.parameters["threads"]): c.placement.cpus for c in cells}
+    packed, spread = ({n: found for (filling, n), found in cpus.items() if filling == name} for name in ("packed", "spread"))
+    assert set(packed) == {1, 2, 4, 8, 16, 32, 64} and set(spread) == {2, 4, 8, 16}, "the same CPUs are measured once"
+    for n, chosen in spread.items():
+        nodes = [two_sockets.node_of(cpu) for cpu in chosen]
+        assert {nodes.count(node) for node in nodes} == {-(-n // 4)} and len(set(nodes)) == min(n, 4)
+        assert len({core for core in two_sockets.cores if set(core) & set(chosen)}) == n
+    assert len({two_sockets.node_of(cpu) for cpu in packed[8]}) == 1
+    (answer,) = (
+        a for a in find("memory_bandwidth").answers(two_sockets, [c.case.parameters for c in cells]) if a.kind == "saturation"
+    )
+    assert answer.where["filling"] == "packed" and answer.against == {"filling": "spread"} and "{other} spread" in answer.text
+
+
+def test_on_one_l3_packed_and_spread_are_one(tmp_path):
+    topology = read_topology(str(SyntheticTree(tmp_path, cores=8, memory_gib=64).root))
+    cells = [c.case.parameters for b in make_plan([find("memory_bandwidth")], topology).blocks for c in b.cases]
+    assert {p["filling"] for p in cells} == {"packed"}
+    answers = [a for a in find("memory_bandwidth").answers(topology, cells) if a.kind == "saturation"]
+    assert answers and not any(a.against or "spread" in a.text for a in answers)
+
+
 def test_bandwidth_of_nodes_is_measured_by_one_core_and_by_all(two_sockets):
     plan = make_plan([find("node_bandwidth")], two_sockets)
     cells = {

@@ -74,5 +74,6 @@ def test_no_benchmark_fails_its_own_proofs(name):
     outcome = ProcessExecutor().execute(job, 600)
     assert outcome.failure == "" and outcome.failed_cases == {}
     samples = [sample.reasons for sample in outcome.samples]
-    assert len(samples) >= len(cases) and too_many(samples) == {}, Counter(r for reasons in samples for r in reasons).most_common(3)
-
+    assert len(samples) >= len(cases) and too_many(samples) == {}, Counter(r for reasons in samples for r in reasons).most_common(
+        3
+    )

@@ -343,3 +343,31 @@ def test_the_log_of_a_run_needs_its_header(scene):
     runner.run()
     with pytest.raises(Exception, match="no run log header"):
         load(path)
+
+
+class Single(FakeExecutor):
+    """Single loads of which a share took under half of the mean; of the second sample of a case none was timed."""
+
+    def execute(self, job: Job, timeout: float) -> Outcome:
+        outcome = super().execute(job, timeout)
+        for event in outcome.events:
+            if isinstance(event, Took):
+                for name in METRICS:
+                    event.sample.metrics.pop(name)
+                event.sample.metrics.update(latency=100.0, cycles=300.0)
+                if event.sample.index != 1:
+                    event.sample.extra["under_half"] = 0.31
+        return outcome
+
+
+def test_samples_that_caches_answer_for_are_marked_and_kept(tmp_path):
+    asked = Request(benchmarks=("memory_latency",), profile="quick", settings=("order=group,adjacent",), processes=1)
+    visit = Visit(asked)
+    visit.measure(tmp_path / "log.jsonl", judge, executor=Single())
+    samples = [s for t in load(tmp_path / "log.jsonl").trials for s in t.samples]
+    memory = max(s.parameters["size"] for s in samples)
+    for sample in samples:
+        called_memory = sample.parameters["size"] == memory and sample.parameters["order"] == "group"
+        wanted = ("cached",) if called_memory and sample.index != 1 else ()
+        assert sample.reasons == wanted and sample.valid == (not wanted)
+    assert {s.valid for s in samples} == {True, False} and {s.parameters["order"] for s in samples} == {"group", "adjacent"}

@@ -15,6 +15,7 @@ from test_measure import children_of
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, find
+from numabench.benchmarks.memory_latency import VISITED_SLOT
 from numabench.measure.crew import Entry
 from numabench.measure.protocol import JobCase, Took, encode
 from numabench.measure.worker import Worker, memory_reasons, probe_reasons
@@ -112,7 +113,7 @@ def test_a_quantile_beyond_the_end_of_its_histogram_is_left_out_and_said():
     threads = [
         abi.ThreadBlock(end_ns=25_000_000, operations=1000, check=1000, executed=1000, cpu_begin=k, cpu_end=k) for k in (0, 1)
     ]
-    for slot, value in ((abi.BATCH_SLOT, 100), (abi.USUAL_SLOT, 10_000), (abi.MEAN_PS_SLOT, 10_000_000)):
+    for slot, value in ((abi.BATCH_SLOT, 100), (abi.USUAL_SLOT, 10_000), (abi.MEAN_PS_SLOT, 10_000_000), (VISITED_SLOT, 64)):
         threads[0].value[slot] = value
     threads[0].histogram[abi.FINE_BINS], threads[0].histogram[abi.BINS - 1] = 940, 60
     parameters = {"rate": "4", "mix": "1:0", "size": 1 << 20}

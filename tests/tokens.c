@@ -1,4 +1,5 @@
 /* The times at which a loader of loaded_latency lets its bursts go, by a clock that advances 100 ns with each reading. */
+#define _GNU_SOURCE
 #include <stdint.h>
 static uint64_t clock_ns;
 static uint64_t ticking(void)

@@ -191,7 +191,9 @@ def _instructions_disagreement(left: list[BenchmarkRecord], right: list[Benchmar
             side.setdefault(said.partition(":")[0], set()).add(said)
     unlike = [name for name in sorted({*sides[0]} & {*sides[1]}) if len(sides[0][name] | sides[1][name]) > 1]
     found = (
-        _disagreement("method", [{INSTRUCTIONS: v} for v in sorted(sides[0][name])], [{INSTRUCTIONS: v} for v in sorted(sides[1][name])])
+        _disagreement(
+            "method", [{INSTRUCTIONS: v} for v in sorted(sides[0][name])], [{INSTRUCTIONS: v} for v in sorted(sides[1][name])]
+        )
         for name in unlike
     )
     return next(found, None)

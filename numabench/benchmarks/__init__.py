@@ -142,6 +142,7 @@ class Benchmark(ABC):
     refined: ClassVar[str] = ""  # the metric by which `refine` looks; empty: nothing is refined
     refined_by: ClassVar[str] = ""  # the benchmark that measures it; empty: this one
     most_samples: ClassVar[int | None] = None  # of a case in one process, where one takes seconds
+    one_kind: ClassVar[bool] = True  # of core at a time, where a machine has several (measure/kinds.py)
     needs: ClassVar[str] = ""  # what a machine without a place for any case lacks
     calls: ClassVar[tuple[str, ...]] = ()  # NUMA system calls that its kernel makes by itself
     counts_pages: ClassVar[bool] = False  # its figures are per page, and mean nothing where other pages were obtained

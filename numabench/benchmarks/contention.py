@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..host.pages import base_page
-from ..kernel import BINS, LONGEST_SLOT, histogram_quantile
+from ..kernel import LONGEST_SLOT, add_histograms, histogram_quantile
 from ..model import Answer, Axis, Contrast, View
 from . import (
     ALONE,
@@ -358,7 +358,7 @@ class Contention(Benchmark):
         threads, rates = found.threads, common_rates(found)
         if not sum(rates):
             return {"throughput": 0.0}
-        bins = [sum(column) for column in zip(*(t.histogram[:BINS] for t in threads), strict=True)]
+        bins = add_histograms(threads)
         values = threads[0].value
         sometimes = {name: values[FAIRNESS_SLOT + k] / 1e6 for k, name in enumerate(FAIRNESS)} | {
             "handover": 0.0 if p.get("read_share") else float(values[HANDOVER_SLOT])  # readers between two writers stamp nothing

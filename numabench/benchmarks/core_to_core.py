@@ -55,6 +55,7 @@ class CoreToCore(Benchmark):
     windows = 0.2  # eight passes over sixteen lines: 5 ms at 100 ns
     refined = "latency"
     needs = "two CPUs"
+    one_kind = False  # pairs of two kinds have a relation of their own
     notes = (
         "Compare-and-swap, load and store, and one line each way are different quantities, and are never compared with each other.",
         "Pairs without a CPU in common are measured at the same time, some of them alone as well: the report says what company changes.",
@@ -70,10 +71,19 @@ class CoreToCore(Benchmark):
             others = [b for b in cpus if ranks[b] > ranks[a] or topology.node_of(b) != topology.node_of(a)]
             sweeps.append(self.pairs(topology, a, others, operations, company))
         if company > ALONE_PAIRS:
-            for relation in topology.relations():
-                a, b = sorted(topology.choose_cpus(relation, 2), key=ranks.__getitem__)
+            for a, b in self.examples(topology, cpus):
                 sweeps.append(self.pairs(topology, a, [b], operations, ALONE_PAIRS))
         return sweeps
+
+    def examples(self, topology, cpus: tuple[int, ...]) -> list[tuple[int, int]]:
+        """A pair of each relation; where there are kinds of core, of each relation within and between them."""
+        if not topology.own_kinds():
+            ranks = {cpu: rank for rank, cpu in enumerate(cpus)}
+            return [tuple(sorted(topology.choose_cpus(relation, 2), key=ranks.__getitem__)) for relation in topology.relations()]
+        first: dict[tuple, tuple[int, int]] = {}
+        for pair in itertools.combinations(cpus, 2):
+            first.setdefault(pair_words(topology, *pair), pair)
+        return list(first.values())
 
     def pairs(self, topology, a: int, others: list[int], operations: tuple[str, ...], company: int) -> Sweep:
         """Pairs of `a`, on whose node the line lives: between two nodes both ways are measured, and each is a cell."""
@@ -140,11 +150,11 @@ class CoreToCore(Benchmark):
         found, told = [], set()
         least, chosen = min((p["company"] for p in cases), default=ALONE_PAIRS), matrix_company(cases)
         for p in (p for p in cases if p["company"] == least):
-            relation = topology.relation(p["cpu_a"], p["cpu_b"])
-            if (p["operation"], relation) in told:
+            words = pair_words(topology, p["cpu_a"], p["cpu_b"])
+            if (p["operation"], words) in told:
                 continue
-            told.add((p["operation"], relation))
-            who = f"{RELATION_WORDS[relation]} ({p['cpu_a']} and {p['cpu_b']})"
+            told.add((p["operation"], words))
+            who = f"{words} ({p['cpu_a']} and {p['cpu_b']})"
             found.append(
                 Answer(
                     kind="cell",
@@ -188,6 +198,19 @@ class CoreToCore(Benchmark):
             if thread.check != thread.executed:
                 return f"the lines count {thread.check} ways, thread {index} made {thread.executed}"
         return ""
+
+
+def pair_words(topology, a: int, b: int) -> str:
+    """How two CPUs lie to each other, and of which kinds of core they are where a machine has several."""
+    kinds = sorted({topology.kind_of(a), topology.kind_of(b)} - {None})
+    of = (
+        f", one of kind {kinds[0]} and one of kind {kinds[1]}"
+        if len(kinds) > 1
+        else f", both of kind {kinds[0]}"
+        if kinds
+        else ""
+    )
+    return RELATION_WORDS[topology.relation(a, b)] + of
 
 
 def key(p: Parameters) -> tuple:

@@ -26,6 +26,8 @@ VECTORS_PER_CYCLE = (
 )
 PERIOD, WORD, CHECKED_LINES = 2039, 0x9E3779B97F4A7C15, (64 << 20) // LINE  # as in kernels/memory_bandwidth.c
 STEP_LINES = 8  # of NB_STREAM_STEP bytes
+CLOCK_SLOT, CLOCK_BATCHES, CLOCK_STEPS = 6, 5, 1024  # of `value`, as in kernels/memory_bandwidth.c and nb_cycles.h
+PACKED, SPREAD = "packed", "spread"
 HUGE = 2 << 20
 MUCH_LESS = 0.8  # of the declared cache: its half is then another measurement
 MASK = (1 << 64) - 1
@@ -58,6 +60,11 @@ def thread_counts(cpus: int, topology, every: bool) -> list[int]:
     return sorted(n for n in counts if n <= cpus)
 
 
+def filled(topology, threads: int, filling: str) -> tuple[int, ...]:
+    """CPUs of so many threads: `packed` into one L3 after the other, or `spread` over all of them."""
+    return (topology.spread_cpus() if filling == SPREAD else topology.order_cpus())[:threads]
+
+
 class Streams(Benchmark):
     """What every bandwidth benchmark shares."""
 
@@ -67,6 +74,7 @@ class Streams(Benchmark):
         "data": "never zero, changed in every round",
         "bytes": "of the program; bus: times 2 for write, 1.5 for copy, 4/3 for triad with stores into caches",
         "aggregate": "all bytes from the first thread's start to the last one's end",
+        "cycles": "of the clock as the window ends, in its own thread",
     }
 
     def preparation(self, p: Parameters) -> tuple:
@@ -81,8 +89,11 @@ class Streams(Benchmark):
         return {
             "bandwidth": bandwidth,
             "bus_bandwidth": bandwidth * BUS[p["kernel"]],
-            "bytes_per_cycle": bandwidth / len(found.threads) / probes.frequency,
+            "bytes_per_cycle": bandwidth / sum(clocks(found)),
         }
+
+    def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
+        return {"clock_inside": sum(clocks(found)) / len(found.threads)}  # Hz; the sample has the one around it as `frequency`
 
     def check(self, p: Parameters, found: Found) -> str:
         lines = array_lines(part_bytes(p["size"], len(found.threads)), p["kernel"])
@@ -129,7 +140,12 @@ class MemoryBandwidth(Streams):
     axes = (
         KERNEL_AXIS,
         SIZE_AXIS,
-        Axis(name="threads", summary="threads, one per core in topology order, siblings last", values=(), least=1),
+        Axis(name="threads", summary="threads, one per core, siblings last", values=(), least=1),
+        Axis(
+            name="filling",
+            summary="packed: one L3 after the other, node by node; spread: one thread on each L3 in turn, nodes in turn",
+            values=(PACKED, SPREAD),
+        ),
         VECTOR_AXIS,
         Axis(name="page_size", summary="as in memory_latency", values=PAGE_SIZES),
     )
@@ -143,7 +159,7 @@ class MemoryBandwidth(Streams):
     def sweep(self, topology, profile: str) -> list[Sweep]:
         cpus, memory = len(topology.order_cpus()), memory_size(topology)
         few, many = thread_counts(cpus, topology, False), thread_counts(cpus, topology, True)
-        common = {"page_size": ("thp",), "vector": topology.vectors[-1:]}
+        common = {"page_size": ("thp",), "vector": topology.vectors[-1:], "filling": (PACKED,)}
         if profile == "quick":
             return [{**common, "kernel": ("read", "triad"), "size": [memory], "threads": few}]
         both = tuple(dict.fromkeys((*(v for v in topology.vectors if v in NARROW), topology.vectors[-1])))
@@ -152,8 +168,17 @@ class MemoryBandwidth(Streams):
         return [
             *({**caches, "size": cache_sizes(topology, n), "threads": [n]} for n in few),
             {**outside, "kernel": KERNELS if len(topology.vectors) > 1 else TEMPORAL, "threads": few},
-            {**outside, "kernel": KERNELS[:1] if profile == "standard" else TEMPORAL, "threads": many},
+            {
+                **outside,
+                "kernel": KERNELS[:1] if profile == "standard" else TEMPORAL,
+                "threads": many,
+                "filling": (PACKED, SPREAD),
+            },
         ]
+
+    def keep(self, p: Parameters, topology) -> bool:
+        """Where both take the same CPUs, one is measured."""
+        return p["filling"] == PACKED or {*filled(topology, p["threads"], SPREAD)} != {*filled(topology, p["threads"], PACKED)}
 
     def refine(self, found: list[tuple[Parameters, float]], topology) -> list[Parameters]:
         """Half of what the last-level cache really holds, where that is much less than the firmware says."""
@@ -165,7 +190,13 @@ class MemoryBandwidth(Streams):
             declared, real = (cache_sizes(topology, threads, held) for held in (None, effective))
             for size in set(real) - set(declared):  # none where L2 would hold it
                 if size < MUCH_LESS * declared[-1]:
-                    common = {"size": size, "threads": threads, "vector": topology.vectors[-1], "page_size": "thp"}
+                    common = {
+                        "size": size,
+                        "threads": threads,
+                        "filling": PACKED,
+                        "vector": topology.vectors[-1],
+                        "page_size": "thp",
+                    }
                     points += [{"kernel": kernel, **common} for kernel in TEMPORAL]
         return points
 
@@ -173,7 +204,7 @@ class MemoryBandwidth(Streams):
         return self.preparation(p)  # one instruction set against another in one process
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        cpus = topology.order_cpus()[: p["threads"]]
+        cpus = filled(topology, p["threads"], p["filling"])
         if len(cpus) < p["threads"] or not part_bytes(p["size"], p["threads"]):
             return None
         nodes = [memory_node(topology, topology.node_of(cpu)) for cpu in cpus]
@@ -192,19 +223,29 @@ class MemoryBandwidth(Streams):
         counts = sorted({p["threads"] for p in cases})
         widest = max((p["vector"] for p in cases), key=tuple(VECTORS).index, default="")
         by_size = {"metric": "bandwidth", "kind": "line", "x": "size", "series": "kernel"}
+        by_threads = {"metric": "bandwidth", "kind": "line", "x": "threads", "facet": "vector"}
+        memory = max((p["size"] for p in cases), default=0)
+        spread = [p["kernel"] for p in cases if p["filling"] == SPREAD]
         return (
             *(
-                View(title=f"Bandwidth by working set, {threads_text(n)}", where={"threads": n, "vector": widest}, **by_size)
+                View(
+                    title=f"Bandwidth by working set, {threads_text(n)}",
+                    where={"threads": n, "vector": widest, "filling": PACKED},
+                    **by_size,
+                )
                 for n in dict.fromkeys((*counts[:1], *counts[-1:]))
             ),
             View(
-                title="Bandwidth of memory by threads",
-                metric="bandwidth",
-                kind="line",
-                x="threads",
-                series="kernel",
-                facet="vector",
-                where={"size": max((p["size"] for p in cases), default=0)},
+                title="Bandwidth of memory by threads", series="kernel", where={"size": memory, "filling": PACKED}, **by_threads
+            ),
+            *(
+                View(
+                    title=f"Bandwidth of memory by threads, packed and spread ({kernel})",
+                    series="filling",
+                    where={"size": memory, "kernel": kernel},
+                    **by_threads,
+                )
+                for kernel in dict.fromkeys(spread)
             ),
             View(
                 title="Bytes per cycle of one thread",
@@ -225,7 +266,9 @@ class MemoryBandwidth(Streams):
             what = f"{kernel.removesuffix('_nt').capitalize()}{' past the caches' if kernel.endswith('_nt') else ''}"
             headline = kernel in ("read", "triad")
             for threads in dict.fromkeys(p["threads"] for p in (*rows[:1], *rows[-1:])):
-                mine = [p for p in rows if p["threads"] == threads]
+                mine = [p for p in rows if p["threads"] == threads and p["filling"] == rows[0]["filling"]]
+                if not mine:
+                    continue
                 text = f"{what} in {place} by {threads_text(threads)}"
                 if len(mine) > 1:
                     where = {k: v for k, v in mine[0].items() if k != "vector"}
@@ -236,15 +279,20 @@ class MemoryBandwidth(Streams):
             if len({p["threads"] for p in rows}) <= 2:
                 continue
             for vector in dict.fromkeys(p["vector"] for p in rows):
+                fillings = {p["filling"] for p in rows if p["vector"] == vector}
+                both = len(fillings) > 1
+                who = "{value} threads packed into one L3 after the other, by {other} spread over all of them"
                 found.append(
                     Answer(
                         kind="saturation",
                         metric="bandwidth",
                         axis="threads",
-                        where={k: v for k, v in rows[0].items() if k != "threads"} | {"vector": vector},
+                        where={k: v for k, v in rows[0].items() if k != "threads"}
+                        | {"vector": vector, "filling": PACKED if both else rows[0]["filling"]},
+                        against={"filling": SPREAD} if both else {},
                         tolerance=0.05,
                         headline=kernel == "read",
-                        text=f"{kernel.capitalize()} ({vector}) from {place} is saturated by {{value}} threads",
+                        text=f"{kernel.capitalize()} ({vector}) from {place} is saturated by {who if both else '{value} threads'}",
                     )
                 )
         found += [
@@ -259,6 +307,12 @@ class MemoryBandwidth(Streams):
             if p["threads"] == 1 and p["kernel"] == "read" and p["size"] < largest
         ]
         return tuple(found)
+
+
+def clocks(found: Found) -> list[float]:
+    """Hz of each thread's core as its window ended."""
+    batches = [sorted(t.value[CLOCK_SLOT : CLOCK_SLOT + CLOCK_BATCHES]) for t in found.threads]
+    return [CLOCK_STEPS / (each[CLOCK_BATCHES // 2] * 1e-12) for each in batches]
 
 
 def threads_text(threads: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..model import Answer, Axis, View
 from . import Parameters, Placement, Sweep, has_memory, memory_node
-from .memory_bandwidth import KERNEL_AXIS, SIZE_AXIS, VECTOR_AXIS, Streams, part_bytes, threads_text
+from .memory_bandwidth import KERNEL_AXIS, PACKED, SIZE_AXIS, VECTOR_AXIS, Streams, part_bytes, threads_text
 from .memory_latency import PAGE_SIZES, memory_size
 
 
@@ -116,7 +116,13 @@ class NodeBandwidth(Streams):
             if p["cpu_node"] == p["memory_node"] == first and p["kernel"] == "read":
                 threads = len(topology.node_cores(first)) if p["cores"] == "all" else 1
                 shared = {name: p[name] for name in ("kernel", "size", "vector", "page_size")}
-                against = {"benchmark": "memory_bandwidth", "metric": "bandwidth", "threads": threads, **shared}
+                against = {
+                    "benchmark": "memory_bandwidth",
+                    "metric": "bandwidth",
+                    "threads": threads,
+                    "filling": PACKED,
+                    **shared,
+                }
                 text = f"Read bandwidth of {threads_text(threads)}, by two benchmarks"
                 found.append(
                     Answer(

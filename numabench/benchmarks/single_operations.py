@@ -158,7 +158,12 @@ class SingleOperations(Benchmark):
         """`coarse_clock`, and a store that nobody has waited for."""
         value, hop = found.threads[0].value, (probes.hop or 0.0) * 1e9
         reasons = ["coarse_clock"] if steps(value) < LEAST_STEPS else []
-        if len(found.threads) > 1 and p["operation"] == "store_drained" and p["state"] in TAKEN and metrics["latency"] < LEAST_HOPS * hop:
+        if (
+            len(found.threads) > 1
+            and p["operation"] == "store_drained"
+            and p["state"] in TAKEN
+            and metrics["latency"] < LEAST_HOPS * hop
+        ):
             reasons.append(f"physics:a store to a line {hop:.1f} ns away, waited for, took {metrics['latency']:.1f} ns")
         return reasons
 

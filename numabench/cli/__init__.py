@@ -86,7 +86,7 @@ def command(traceback: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error becomes one line and its exit code, never a traceback unless that was asked for."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a verb's module here
     told = TRACEBACK in arguments
     if told:
         arguments.remove(TRACEBACK)
@@ -120,7 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
         if told:
             raise
         what = f"{type(error).__name__}: {error}"
-        fail(f"unforeseen, a fault of numabench itself: {what[:MOST_SAID]}. To mend it: report it with what {TRACEBACK} adds", UNFORESEEN)
+        fail(
+            f"unforeseen, a fault of numabench itself: {what[:MOST_SAID]}. To mend it: report it with what {TRACEBACK} adds",
+            UNFORESEEN,
+        )
 
 
 def flush(code: int) -> None:

@@ -79,7 +79,9 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
     try:
         text = write_table(frame, form, output)
     except OSError as error:
-        raise UsageError(f"cannot write {printable(str(output))}: {error.strerror}", "choose another file with --output") from error
+        raise UsageError(
+            f"cannot write {printable(str(output))}: {error.strerror}", "choose another file with --output"
+        ) from error
     if text is not None:
         click.echo(text, nl=not text.endswith("\n"))
     else:
@@ -97,5 +99,7 @@ def write_text(text: str, output: Path | None) -> None:
     try:
         write_whole(output, text)
     except OSError as error:
-        raise UsageError(f"cannot write {printable(str(output))}: {error.strerror}", "choose another file with --output") from error
+        raise UsageError(
+            f"cannot write {printable(str(output))}: {error.strerror}", "choose another file with --output"
+        ) from error
     click.echo(f"written: {printable(str(output))}", err=True)

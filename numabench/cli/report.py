@@ -50,7 +50,9 @@ def write_page(page: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, page)
     except OSError as error:
-        raise UsageError(f"cannot write the page {printable(str(target))}: {error.strerror}", "choose another file with --output") from error
+        raise UsageError(
+            f"cannot write the page {printable(str(target))}: {error.strerror}", "choose another file with --output"
+        ) from error
 
 
 def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | None = None, said: list | None = None) -> None:

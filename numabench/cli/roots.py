@@ -50,7 +50,9 @@ def opened_root(root: str) -> Iterator[str]:
                 archive.extractall(directory, members=_bounded(archive), filter="data")
                 _read_to_end(archive)
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-            raise UsageError(f"cannot extract {root}: {error}", f"tar -xf {shlex.quote(root)}, then give the directory") from error
+            raise UsageError(
+                f"cannot extract {root}: {error}", f"tar -xf {shlex.quote(root)}, then give the directory"
+            ) from error
         yield _with_sys(directory)
 
 

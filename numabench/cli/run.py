@@ -110,7 +110,9 @@ def command(
     for what, count in display.failed_checks.most_common(MOST_FAILURES):
         console.print(f"failed its check ({plural(count, 'sample')}): {what}", style="red", markup=False)
     if end.status == "interrupted":
-        console.print(f"Interrupted; what was measured is kept. Go on with: numabench run --resume {shlex.quote(str(path))}", soft_wrap=True)
+        console.print(
+            f"Interrupted; what was measured is kept. Go on with: numabench run --resume {shlex.quote(str(path))}", soft_wrap=True
+        )
         return INTERRUPTED
     if with_report:
         from ..report.page import render_report

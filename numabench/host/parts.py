@@ -75,11 +75,13 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class CoreKind(msgspec.Struct, frozen=True):
-    """One kind of core of a hybrid machine; `source` says which files tell the kinds apart."""
+    """One kind of core of a hybrid machine; `source` says which files tell the kinds apart. `speed`: the larger, the bigger the cores; in no unit that
+    two machines share, 0 where the kernel does not say."""
 
     name: str
     cpus: Cpus
     source: str
+    speed: int = 0
 
 
 def ascending(cpus: Iterable[int]) -> Cpus:

@@ -72,8 +72,8 @@ def kinds(host: Host) -> Finding | None:
         "hybrid",
         "note",
         f"{len(kinds)} kinds of core ({text})",
-        "results differ by kind of core",
-        "measure one kind at a time: taskset -c <its CPUs> numabench …",
+        "results differ by kind of core: each kind is measured on its own, the biggest alone in profile quick; only core_to_core pairs them",
+        f"numabench run --set core_kind={host.topology.own_kinds()[0].name!r} measures one of them alone",
     )
 
 
@@ -169,7 +169,7 @@ def clocksource(host: Host) -> Finding | None:
         "clocksource",
         "note" if mild else "warn",
         f"clock source {name}",
-        "reading it costs more and steps more coarsely than the CPU's own counter",
+        "reading it costs more and steps more coarsely than the CPU's own counter: each process measures both, and batches and windows get as long as that needs",
         "boot with clocksource=tsc tsc=reliable if the counter is sound",
     )
 

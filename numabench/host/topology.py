@@ -6,6 +6,7 @@ What the kernel does not say is None (or missing from its list), never a guess; 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
@@ -157,6 +158,30 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     def order_cpus(self) -> Cpus:
         """Allowed CPUs, one per core, filling an L3, then the L3s of a node, nodes, packages; SMT siblings last."""
         return tuple(sorted(self.allowed_cpus, key=self._order_key))
+
+    def spread_cpus(self) -> Cpus:
+        """Allowed CPUs, one per L3 in turn, the L3s of different nodes in turn; SMT siblings last. Where no L3 is known, nodes in turn."""
+        groups: dict[tuple, dict[tuple, list[int]]] = {}
+        for cpu in self.order_cpus():
+            place = self._places[cpu]
+            groups.setdefault(place[:2], {}).setdefault(place[:3], []).append(cpu)
+        turns = itertools.zip_longest(*(node.values() for node in groups.values()))
+        return tuple(self._dealt([group for turn in turns for group in turn if group])) if groups else ()
+
+    def kind_of(self, cpu: int) -> str | None:
+        """The name of its kind of core; None where all are alike."""
+        return next((kind.name for kind in self.kinds if cpu in kind.cpus), None)
+
+    def own_kinds(self) -> tuple[CoreKind, ...]:
+        """Kinds of core with allowed CPUs, the biggest cores first; those of which nothing says so by the number of their CPUs."""
+        allowed = set(self.allowed_cpus)
+        here = [kind for kind in self.kinds if allowed.intersection(kind.cpus)]
+        return tuple(sorted(here, key=lambda kind: (-kind.speed, -len(kind.cpus), kind.cpus)))
+
+    def of_kind(self, name: str) -> Topology:
+        """The machine with the allowed CPUs of one kind as the only allowed ones."""
+        cpus = {cpu for kind in self.kinds if kind.name == name for cpu in kind.cpus}
+        return msgspec.structs.replace(self, allowed_cpus=tuple(cpu for cpu in self.allowed_cpus if cpu in cpus))
 
     def cpus_in_place(self) -> Cpus:
         """Allowed CPUs as they lie: by package, node, L3, cluster and core, siblings next to each other."""

@@ -26,8 +26,13 @@ TARGET = 0.02  # relative half-width of the 95 % interval
 TRIAL_SECONDS = 10.0  # of one process: start-up and mapping large memory stay small in it, and no more is lost to a crash
 
 # Rough prices for the first estimate; the runner then uses what it measured.
-SAMPLE_OVERHEAD = 0.004
-CASE_OVERHEAD = 0.003
+SAMPLE_OVERHEAD = 0.002
+CASE_OVERHEAD = 0.004
+SAMPLE_THREAD = 10e-6  # s per thread: called, gathered, copied and judged
+ROUND_THREAD = 65e-6  # of a round: pinned and called too, each pair judged by itself, and written
+CASE_THREAD = 25e-6  # pinned, prepared
+PROCESS_THREAD = 60e-6  # made and ended
+TURN = 0.003  # s that a thread has its CPU before the next one gets it, where they are more than CPUs: all of them must begin
 CHAIN_OVERHEAD = 0.25e-9  # s per byte of a chain's lines
 FILL_OVERHEAD = 0.1e-9  # s per byte and thread that fills its own part
 TOUCH_OVERHEAD = 0.4e-9  # s per byte and thread the first time in a process
@@ -63,7 +68,8 @@ class Block(Frozen):
     @property
     def seconds(self) -> float:
         """Expected duration of one process."""
-        return PROCESS_OVERHEAD + cases_seconds(self.cases)
+        threads = max(sum(len(each.placement.cpus) for each in together) for together in in_rounds(self.cases))
+        return PROCESS_OVERHEAD + threads * PROCESS_THREAD + cases_seconds(self.cases)
 
 
 class Plan(Frozen):
@@ -99,8 +105,11 @@ class Plan(Frozen):
 
 
 def cases_seconds(cases: Iterable[PlannedCase]) -> float:
-    """Expected time of these cases in one process; memory that several share is prepared once, and a round takes as long as one of it."""
-    cases = [each[0] for each in in_rounds(cases)]
+    """Expected time of these cases in one process; memory that several share is prepared once, and a round takes as long as one of it
+    and what each of its threads costs."""
+    rounds = in_rounds(cases)
+    company = sum(len(each.placement.cpus) for together in rounds if len(together) > 1 for each in together)
+    cases = [each[0] for each in rounds]
     shared = {(c.preparation, c.placement): c for c in cases if c.preparation is not None}
     alone = [c for c in cases if c.preparation is None]
     touched: dict[tuple, float] = {}  # a process maps large memory once, for all cases that ask for the same kind
@@ -108,7 +117,7 @@ def cases_seconds(cases: Iterable[PlannedCase]) -> float:
         kind = where.page_size, where.node, where.parts, where.policy
         touched[kind] = max(touched.get(kind, 0.0), where.size * TOUCH_OVERHEAD / len(where.cpus))
     prepared = sum(preparation_seconds(c.placement) for c in [*shared.values(), *alone])
-    return sum(c.seconds for c in cases) + prepared + sum(touched.values())
+    return sum(c.seconds for c in cases) + company * ROUND_THREAD + prepared + sum(touched.values())
 
 
 def in_rounds(cases: Iterable[PlannedCase]) -> list[list[PlannedCase]]:
@@ -119,10 +128,12 @@ def in_rounds(cases: Iterable[PlannedCase]) -> list[list[PlannedCase]]:
     return list(rounds.values())
 
 
-def case_seconds(benchmark: Benchmark, timing: Timing, stretch: float = 1.0) -> float:
-    """Expected time of a case's samples, without the preparation of its memory."""
+def case_seconds(benchmark: Benchmark, timing: Timing, stretch: float = 1.0, cpus: Sequence[int] = (0,)) -> float:
+    """Expected time of the samples of a case with threads on `cpus`, without the preparation of its memory."""
+    crowd = -(-len(cpus) // len(set(cpus)))  # threads on one CPU
     sample = timing.window * stretch * benchmark.windows + benchmark.seconds + timing.warmup + SAMPLE_OVERHEAD
-    return benchmark.samples(timing.samples) * sample + CASE_OVERHEAD
+    sample += len(cpus) * SAMPLE_THREAD + (crowd - 1) * TURN
+    return benchmark.samples(timing.samples) * sample + CASE_OVERHEAD + len(cpus) * CASE_THREAD
 
 
 def preparation_seconds(where: Placement) -> float:
@@ -314,7 +325,7 @@ def plan_cases(
                     case=case,
                     placement=placement,
                     group=benchmark.group(parameters),
-                    seconds=case_seconds(benchmark, timing, benchmark.stretch(parameters)),
+                    seconds=case_seconds(benchmark, timing, benchmark.stretch(parameters), placement.cpus),
                     preparation=benchmark.preparation(parameters),
                     round=together,
                 )

@@ -81,6 +81,7 @@ class Done(Frozen, tag="done", tag_field="event"):
     startup: float
     measured: float
     interference: dict[str, float]
+    clock: dict[str, float] = {}  # seconds: `cost` of a reading, `step` between two
 
 
 Event = Began | Took | TookRound | CaseFailed | Done

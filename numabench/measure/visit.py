@@ -26,6 +26,7 @@ from ..runlog.read import load
 from ..runlog.write import Journal
 from ..units import parse_cpus
 from .executor import Executor, ProcessExecutor
+from .kinds import CORE_KIND, by_kind
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
 from .ready import why_nothing
 from .runner import Judge, Progress, Runner
@@ -72,7 +73,9 @@ class Visit:
     def __init__(self, request: Request, root: str = "/"):
         self.request, self.root = request, root
         self.topology = restrict(read_topology(root), request.cpus)
-        self.benchmarks = choose(request.benchmarks)
+        chosen = choose(request.benchmarks)
+        self.selection = parse_selection(by_kind(chosen, self.topology), request.settings)
+        self.benchmarks = by_kind(chosen, self.topology, self.selection.pop(CORE_KIND, ()))
         self.placing = find_placing(self.topology) if root == "/" else Placing()
         self.plan = self._plan()
         self.settled: set[str] = (
@@ -97,7 +100,7 @@ class Visit:
             self.benchmarks,
             self.topology,
             profile=request.profile,
-            selection=parse_selection(self.benchmarks, request.settings),
+            selection=self.selection,
             seed=request.seed,
             budget=request.budget,
             target=request.target,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import math
 import os
 import sys
 import time
@@ -27,6 +28,7 @@ from ..host.memory import BIND, NOT_TOLD, Buffer, place_by
 from ..host.placement import die_with_parent, prefer_node
 from ..model import MemoryProof, Sample, ThreadProof, together
 from ..runlog.rounds import LEAST, pack, shape
+from .clock import Clock
 from .crew import SENTINELS, Brought, Crew, Step
 from .protocol import Began, CaseFailed, Companion, Done, Event, Job, JobCase, Took, TookRound, decode_job, encode
 
@@ -45,7 +47,8 @@ LEAST_THREADS = (
 )
 PROBES = (("state", 0.0003), ("work", 0.0005))  # windows in s: some ten batches and more, whose median counts
 UNKNOWN = Probes(frequency=float("nan"))  # what arguments may not depend on where no price of work is asked for
-SENTINEL_BATCH = 20e-6
+SENTINEL_BATCH, SENTINEL_BATCHES = 20e-6, 15
+CLOCK_COST_SLOT, CLOCK_STEP_SLOT = 4, 5  # as in kernels/sentinel.c
 HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 5, 400, 4, 9  # as in kernels/sentinel.c: 200 round trips are 400 ways
 WIDTH_SLOT, WIDTH_OPERATIONS = 14, 1024 * 64
 
@@ -68,6 +71,7 @@ class Worker:
         self.prepared: tuple | None = None  # what they are prepared for, where other cases can use them as they are
         self.kept: dict[str, Buffer] = {}  # by role: large memory, of which the cases that follow may take the beginning
         self.startup, self.measured = 0.0, 0.0
+        self.clock: Clock | None = None  # until the first case is placed
         for member in range(self.crew.size):
             self.crew.block(member, SENTINELS).cursor = 1  # multiplies of nothing are those of no other number on some processors
 
@@ -82,7 +86,10 @@ class Worker:
         after = machine_counters(cpus)
         emit(
             Done(
-                startup=self.startup, measured=self.measured, interference={k: after[k] - before[k] for k in after if k in before}
+                startup=self.startup,
+                measured=self.measured,
+                clock={"cost": self.clock.cost, "step": self.clock.step} if self.clock else {},
+                interference={k: after[k] - before[k] for k in after if k in before},
             )
         )
 
@@ -109,6 +116,8 @@ class Worker:
         self.crew.place(case.cpus, case.groups)
         self.fresh_hop_page(case)  # where a line lives has a distance of its own: one page per case
         self.startup = self.startup or time.clock_gettime(time.CLOCK_MONOTONIC) - self.job.spawned
+        self.clock = self.clock or self.read_clock()
+        self.clock.refuse_the_worst()
         sentinels = self.sentinels(apart)
         known = self.probes(self.crew.follow(sentinels)) if self.benchmark.needs_work else UNKNOWN
         arguments = self.benchmark.arguments(case.parameters, known) | self.benchmark.seed_argument(case.seed)
@@ -122,7 +131,9 @@ class Worker:
             self.crew.case.phase = abi.MEASURE
             turn = [Step(self.kernel, self.crew.case, members), *sentinels]
             brought = self.crew.follow([*sentinels, *turn * samples])
-            if len(brought) < len(turn) * samples + len(sentinels) or abi.UNSUPPORTED in [one.status for one in brought[-len(turn)]]:
+            if len(brought) < len(turn) * samples + len(sentinels) or abi.UNSUPPORTED in [
+                one.status for one in brought[-len(turn)]
+            ]:
                 raise cannot_do(self.kernel.name, case)
             last = self.prove(case), self.hop_page.prove()
             before = self.probes(brought[: len(sentinels)])
@@ -225,7 +236,9 @@ class Worker:
         kernel: abi.Kernel | None = None,
         block: abi.CaseBlock | None = None,
     ) -> None:
-        """Fill in the settings of an entry."""
+        """Fill in the settings of an entry; a slow clock makes batches and windows longer."""
+        if self.clock:
+            window, batch = self.clock.suit(window, batch, *(() if kernel is None else (SENTINEL_BATCHES,)))
         block = block or self.crew.case
         block.buffer, block.buffer_bytes = buffer.address, buffer.size
         block.scratch, block.scratch_bytes = (scratch.address, scratch.size) if scratch else (0, 0)
@@ -247,10 +260,24 @@ class Worker:
         """The entries that show what the CPUs are like: their state, and the price of a multiply where it is asked for."""
         steps = []
         for block, (probe, window) in zip(self.crew.cases[1:], PROBES if self.benchmark.needs_work else PROBES[:1], strict=False):
-            self.load(self.hop_page, None, {"probe": probe}, window, SENTINEL_BATCH, self.sentinel, block)
-            block.phase = abi.MEASURE
-            steps.append(Step(self.sentinel, block, members, SENTINELS))
+            steps.append(self.sentinel_step(probe, window, members, block))
         return steps
+
+    def sentinel_step(self, probe: str, window: float, members: list[int], block: abi.CaseBlock) -> Step:
+        self.load(self.hop_page, None, {"probe": probe, "longer": self.longer}, window, SENTINEL_BATCH, self.sentinel, block)
+        block.phase = abi.MEASURE
+        return Step(self.sentinel, block, members, SENTINELS)
+
+    def read_clock(self) -> Clock:
+        """What it takes to read the time on the first CPU."""
+        ((brought,),) = self.crew.follow([self.sentinel_step("time", 0.0, [0], self.crew.cases[1])])
+        found = brought.thread.value
+        return Clock(cost=found[CLOCK_COST_SLOT] * 1e-12, step=found[CLOCK_STEP_SLOT] * 1e-9)
+
+    @property
+    def longer(self) -> int:
+        """How many times as many turns and round trips as usual a sentinel makes, so that they take as long as its batches."""
+        return max(1, math.ceil(self.clock.least_batch / SENTINEL_BATCH)) if self.clock else 1
 
     def probes(self, brought: list[ctypes.Array[Brought]]) -> Probes:
         """Clock rate of the slowest core, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
@@ -260,9 +287,10 @@ class Worker:
         blocks = [one.thread for one in brought[0]]
         frequency = 1e9 / max(abi.median_batch(block) for block in blocks)
         slots = [HOP_FIRST, HOP_LAST][: min(len(blocks) - 1, 2)]
-        hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / HOP_WAYS * 1e-9 for slot in slots]
+        ways, turns = HOP_WAYS * self.longer, WIDTH_OPERATIONS * self.longer
+        hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / ways * 1e-9 for slot in slots]
         multiply = max(abi.median_batch(one.thread) for one in brought[1]) * 1e-9 if len(brought) > 1 else 0.0
-        width = WIDTH_OPERATIONS / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
+        width = turns / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
         return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width)
 
     # -- judging one sample -----------------------------------------------------------------------------------------
@@ -338,7 +366,9 @@ class Worker:
 
     def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False) -> list[str]:
         reasons, longest = [], max(t.end for t in threads)
-        for t in threads:  # one that starves may have begun at the end; what it waited for its CPU is then held against the window of all
+        for t in (
+            threads
+        ):  # one that starves may have begun at the end; what it waited for its CPU is then held against the window of all
             window = t.end - t.begin if self.benchmark.judges_overlap else longest
             if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:
                 reasons.append("cpu_moved")

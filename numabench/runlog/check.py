@@ -201,7 +201,15 @@ def check_benchmark(record: BenchmarkRecord) -> None:
         if len(getattr(record, part)) > most:
             raise Wrong(f"{record.name[:60]} has {len(getattr(record, part)):,} {part}, over {most:,}")
     check_facts(record.method)
-    check_text("a sentence", record.name, record.title, record.question, record.expected, *record.notes, *(a.text for a in record.answers))
+    check_text(
+        "a sentence",
+        record.name,
+        record.title,
+        record.question,
+        record.expected,
+        *record.notes,
+        *(a.text for a in record.answers),
+    )
     axes = {axis.name: axis for axis in record.axes}
     metrics = {metric.name for metric in record.metrics}
     if len(axes) < len(record.axes) or len(metrics) < len(record.metrics) or metrics & set(axes):
@@ -210,7 +218,10 @@ def check_benchmark(record: BenchmarkRecord) -> None:
         if not _NAME.fullmatch(name) or len(name) > 80:
             raise Wrong(f"{name[:60]!r} is no name of a parameter or metric", "letters, digits and underscores make a name")
     if taken := sorted(RESERVED & set(axes)):
-        raise Wrong(f"{taken[0]!r} cannot be a parameter's name, since tables have a column of that name", "give the parameter another name")
+        raise Wrong(
+            f"{taken[0]!r} cannot be a parameter's name, since tables have a column of that name",
+            "give the parameter another name",
+        )
     for axis in record.axes:
         if len(axis.values) > MOST_VALUES:
             raise Wrong(f"{axis.name} has {len(axis.values):,} values, over {MOST_VALUES:,}")

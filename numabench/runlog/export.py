@@ -73,7 +73,11 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
 
 def one_kind(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` with columns that hold words here and numbers there (a parameter of two benchmarks) as words: parquet has one kind a column."""
-    mixed = [name for name in frame if frame[name].dtype == object and frame[name].dropna().map(lambda v: isinstance(v, str)).nunique() > 1]
+    mixed = [
+        name
+        for name in frame
+        if frame[name].dtype == object and frame[name].dropna().map(lambda v: isinstance(v, str)).nunique() > 1
+    ]
     return frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
 
 

@@ -62,7 +62,8 @@ def read_labelled(path: Path) -> tuple[tuple[int, ...], Matrix]:
         for b in range(a):
             if matrix[a][b] is None and matrix[b][a] is None:
                 raise LogError(
-                    f"{name} has no figure for CPUs {cpus[b]} and {cpus[a]}", "every two CPUs need one, above or below the diagonal"
+                    f"{name} has no figure for CPUs {cpus[b]} and {cpus[a]}",
+                    "every two CPUs need one, above or below the diagonal",
                 )
     return cpus, matrix
 

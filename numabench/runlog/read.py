@@ -162,7 +162,9 @@ def numbered(path: Path, warnings: list[str] | None = None) -> list[tuple[int, R
             unknown[record] = unknown.get(record, 0) + 1
             continue
         if isinstance(record, Header) and record.schema > SCHEMA:
-            raise LogError(f"{name} is of schema {record.schema}; this numabench reads up to {SCHEMA}", "pip install --upgrade numabench")
+            raise LogError(
+                f"{name} is of schema {record.schema}; this numabench reads up to {SCHEMA}", "pip install --upgrade numabench"
+            )
         try:
             check(record)
         except Wrong as wrong:

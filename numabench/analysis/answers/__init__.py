@@ -107,6 +107,7 @@ def _sentence(data: Data, answer: Answer, found: Found) -> str:
         **{k: text_of(v) for k, v in answer.where.items()},
         "value": found.value_text if found.usable else OPEN,
         "interval": found.interval_text,
+        "other": found.other_text if found.usable else OPEN,
         "ranking": found.ranking if found.usable else OPEN,
         "distance": found.distance or "no distance",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import msgspec
 import pandas as pd
 
 from ...crossing import crossing
@@ -122,9 +123,28 @@ def reach(data: Data, answer: Answer) -> Found:
 
 
 def saturation(data: Data, answer: Answer) -> Found:
-    """The smallest value of the axis whose metric is within `tolerance` of the best one over the whole axis, by the intervals."""
-    metric = data.metric(answer.metric)
+    """The smallest value of the axis whose metric is within `tolerance` of the best one over the whole axis, by the intervals; and the same of the
+    curve with `against` put over `where`, which has the points of the first one that it lacks: where both are one, one was measured."""
     rows = along(data, answer)
+    found = _saturated(data, answer, rows)
+    if not answer.against or rows.empty:
+        return found
+    own = along(data, answer, {**answer.where, **answer.against})
+    other = _saturated(data, answer, pd.concat([rows[~rows[answer.axis].isin(own[answer.axis])], own]))
+    if not found.usable and not other.usable:
+        return msgspec.structs.replace(found, problem=f"{found.problem}; at {point_text(answer.against)}: {other.problem}")
+    problems = [side.problem for side in (found, other) if side.usable and side.problem]
+    return msgspec.structs.replace(
+        found,
+        usable=True,
+        other_text=other.value_text,
+        interval_text="; ".join(side.interval_text or side.problem for side in (found, other)),
+        problem="; ".join(dict.fromkeys(problems)),
+    )
+
+
+def _saturated(data: Data, answer: Answer, rows: pd.DataFrame) -> Found:
+    metric = data.metric(answer.metric)
     if len(rows) < 2:
         return Found(problem=f"no two valid values of {answer.axis} at {point_text(answer.where)}", usable=False)
     rows = rows.sort_values(answer.axis)
@@ -147,6 +167,7 @@ def saturation(data: Data, answer: Answer) -> Found:
 
     if first[answer.axis] == rows.iloc[-1][answer.axis]:
         return Found(
+            value_text=f"over {text_of(rows.iloc[-2][answer.axis])}",
             problem=f"at {point_text(answer.where)} not saturated by any {answer.axis} measured: {said(rows.iloc[-2])}, {said(first)}",
             usable=False,
         )

@@ -25,6 +25,7 @@ class Found(Frozen):
     interval_text: str = ""
     distance: str = ""
     ranking: str = ""
+    other_text: str = ""  # of a sentence about two curves: the other one's value
     problem: str = ""
     usable: bool = True  # the template makes sense in spite of a problem
 

@@ -1,0 +1,106 @@
+"""One kind of core at a time: a benchmark on a machine whose cores differ, planned and worded once for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..benchmarks import Benchmark, Parameters, Placement, Sweep, answerable
+from ..host.topology import Topology
+from ..model import Answer, Axis, Value, View
+
+CORE_KIND = "core_kind"  # the parameter that it puts into the key of every case
+
+
+def by_kind(benchmarks: Sequence[Benchmark], topology: Topology, kinds: Sequence[Value] = ()) -> list[Benchmark]:
+    """The benchmarks as they are measured on this machine: of these kinds of core, by default of all."""
+    here = [kind.name for kind in topology.own_kinds()]
+    if not here:
+        return list(benchmarks)
+    wanted = tuple(name for name in here if name in (kinds or here))
+    return [ByKind(each, wanted, all_of_them=bool(kinds)) if each.one_kind else each for each in benchmarks]
+
+
+def bare(p: Parameters) -> Parameters:
+    return {name: value for name, value in p.items() if name != CORE_KIND}
+
+
+class ByKind:
+    """A benchmark that sees the CPUs of one kind alone, once for each kind of `kinds` (the biggest cores first; profile `quick`: these alone, unless
+    others were asked for). Cases carry their kind as a parameter, sentences and figures name it. What is not about the plan is the benchmark's own."""
+
+    def __init__(self, benchmark: Benchmark, kinds: tuple[str, ...], all_of_them: bool = False):
+        self.benchmark, self.kinds, self.all_of_them = benchmark, kinds, all_of_them
+        self.axes = (*benchmark.axes, Axis(name=CORE_KIND, summary="kind of the cores, one at a time", values=kinds))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.benchmark, name)
+
+    def sweep(self, topology: Topology, profile: str) -> list[Sweep]:
+        kinds = self.kinds[:1] if profile == "quick" and not self.all_of_them else self.kinds
+        return [
+            {**sweep, CORE_KIND: (kind,)} for kind in kinds for sweep in self.benchmark.sweep(topology.of_kind(kind), profile)
+        ]
+
+    def keep(self, p: Parameters, topology: Topology) -> bool:
+        return self.benchmark.keep(bare(p), topology.of_kind(p[CORE_KIND]))
+
+    def group(self, p: Parameters) -> tuple:
+        return (p[CORE_KIND], *self.benchmark.group(bare(p)))
+
+    def place(self, p: Parameters, topology: Topology) -> Placement | None:
+        return self.benchmark.place(bare(p), topology.of_kind(p[CORE_KIND]))
+
+    def preparation(self, p: Parameters) -> tuple | None:
+        return self.benchmark.preparation(p)  # as the worker asks: the cores are part of it there
+
+    def rounds(self, cases: list[Parameters]) -> list[Hashable | None]:
+        turns = {kind: iter(self.benchmark.rounds(found)) for kind, found in self._of_each(cases)}
+        found = [(p[CORE_KIND], next(turns[p[CORE_KIND]])) for p in cases]
+        return [None if turn is None else (kind, turn) for kind, turn in found]
+
+    def refine(self, found: list[tuple[Parameters, float]], topology: Topology) -> list[Parameters]:
+        points = []
+        for kind in self.kinds:
+            mine = [(bare(p), value) for p, value in found if p.get(CORE_KIND) == kind]
+            points += [{**p, CORE_KIND: kind} for p in self.benchmark.refine(mine, topology.of_kind(kind))] if mine else []
+        return points
+
+    def contradictions(
+        self, found: list[tuple[Parameters, dict[str, float]]], topology: Topology
+    ) -> list[tuple[Parameters, str]]:
+        wrong = []
+        for kind in self.kinds:
+            mine = [(bare(p), metrics) for p, metrics in found if p.get(CORE_KIND) == kind]
+            wrong += [({**p, CORE_KIND: kind}, said) for p, said in self.benchmark.contradictions(mine, topology.of_kind(kind))]
+        return wrong
+
+    def figures(self, topology: Topology, cases: list[Parameters]) -> tuple[View, ...]:
+        def of(kind: str, view: View) -> View:
+            return msgspec.structs.replace(
+                view, title=f"{view.title}, cores of kind {kind}", where={**view.where, CORE_KIND: kind}
+            )
+
+        return self._worded(topology, cases, self.benchmark.figures, of)
+
+    def answers(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        def of(kind: str, answer: Answer) -> Answer:
+            against = {**answer.against, CORE_KIND: kind} if answer.against else {}
+            where = {**answer.where, CORE_KIND: kind}
+            return msgspec.structs.replace(answer, text=f"Cores of kind {kind}: {answer.text}", where=where, against=against)
+
+        return self._worded(topology, cases, self.benchmark.answers, of)
+
+    def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        return tuple(answer for answer in self.answers(topology, cases) if answerable(answer, cases))
+
+    def _of_each(self, cases: Iterable[Parameters]) -> list[tuple[str, list[Parameters]]]:
+        cases = list(cases)
+        return [(kind, [bare(p) for p in cases if p[CORE_KIND] == kind]) for kind in self.kinds]
+
+    def _worded(self, topology: Topology, cases: list[Parameters], say: Callable, of: Callable) -> tuple:
+        """What the benchmark says of the cases of each kind, with the kind added."""
+        parts = [(kind, topology.of_kind(kind), mine) for kind, mine in self._of_each(cases) if mine]
+        return tuple(of(kind, each) for kind, part, mine in parts for each in say(part, mine))
