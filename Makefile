@@ -11,7 +11,7 @@ SYSTEM := python3-venv gcc libc6-dev numactl
 SYSTEM_TEST := chromium hwloc-nox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test fuzz lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test sanitize fuzz lint bench-self sample testbed certify clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ compare: $(VENV)/ready ## compare two machines: make compare BASE=results/a NEW=
 test: $(VENV)/ready-dev ## run all tests that need no special hardware
 	-@$(PYTHON) -m testbed prepare >/dev/null # what cannot be fetched is no error: its tests are skipped and say why
 	$(PYTHON) -m pytest
+
+sanitize: $(VENV)/ready-dev ## all kernels at the edges of their parameters under three sanitizers; some three minutes on two cores
+	$(PYTHON) tests/sanitize.py
 
 fuzz: $(VENV)/ready-dev ## 10,000 hostile logs, matrices and machine trees; ten minutes on two cores
 	$(PYTHON) tests/fuzzing.py

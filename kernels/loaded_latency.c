@@ -136,7 +136,7 @@ int nb_run(struct nb_thread *t)
         struct nb_chain mine = chain(c);
         t->check = t->cursor = 0;
         if (t->index) {
-            if (!bursts_of(c) || !nb_find_stream(c->parameter[VECTOR], mixes[c->parameter[MIX]].stream))
+            if (!bursts_of(c) || c->buffer_bytes / 2 % 8 || part_bytes(c) % 8 || !nb_find_stream(c->parameter[VECTOR], mixes[c->parameter[MIX]].stream))
                 return NB_UNSUPPORTED;
             fill(t);
             return NB_OK;

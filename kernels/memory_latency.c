@@ -105,7 +105,7 @@ int nb_run(struct nb_thread *t)
     if (c->phase == NB_PREPARE) {
         const uint64_t lines = chain.lines, walked = lines * chain.laps < WALK_AT_MOST ? lines * chain.laps : WALK_AT_MOST;
         struct chases start = {0};
-        if (c->threads != 1 || !lines || chain.laps > chain.line_bytes / 16 || chain.group % chain.classes || lines > UINT32_MAX || lines * sizeof(uint32_t) > c->scratch_bytes ||
+        if (c->threads != 1 || !lines || chain.line_bytes % 8 || chain.laps > chain.line_bytes / 16 || chain.group % chain.classes || lines > UINT32_MAX || lines * sizeof(uint32_t) > c->scratch_bytes ||
             sizeof start > c->scratch_bytes)
             return NB_UNSUPPORTED;
         nb_chain_build(&chain, start.at, MOST_CHAINS);

@@ -39,6 +39,7 @@ from synthetic import latency, loaded, make_log, matrix
 from synthetic_sysfs import SyntheticTree
 
 from numabench.model import Axis, Metric, case_hash
+from numabench.runlog.rounds import pack_trial
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE = REPOSITORY / "results" / "sample" / "first.jsonl"
@@ -104,8 +105,8 @@ Records = list[dict]
 # --- run logs -------------------------------------------------------------------------------------------------------
 
 
-def records_of(log) -> Records:
-    return [json.loads(msgspec.json.encode(r)) for r in (*log.headers, *log.benchmarks, *log.trials, *log.ends)]
+def records_of(log, packed: Callable = lambda trial: trial) -> Records:
+    return [json.loads(msgspec.json.encode(r)) for r in (*log.headers, *log.benchmarks, *map(packed, log.trials), *log.ends)]
 
 
 def trimmed(name: str, trials: int, samples: int) -> Records:
@@ -153,6 +154,7 @@ def seed_logs() -> list[Records]:
         records_of(make_log(processes=6, samples=1, benchmarks=(small(latency),))),
         records_of(make_log(processes=2, samples=1, benchmarks=(small(loaded),))),
         records_of(make_log(processes=2, samples=1, nodes=2, benchmarks=(matrix,))),
+        records_of(make_log(processes=2, samples=1, nodes=4, benchmarks=(matrix,)), pack_trial),
     ]
 
 
@@ -326,7 +328,7 @@ def add_metric(rng, records):
 
 def change_answers(rng, records):
     kinds = ("cell", "difference", "ratio", "effect", "threshold", "saturation", "knee", "reach", "agreement", "capacity", "firmware",
-             "weights", "structure", "ranking", "occurrence", "crossover", "nonsense")  # fmt: skip
+             "weights", "structure", "ranking", "occurrence", "crossover", "gain", "saving", "nonsense")  # fmt: skip
     for record in records:
         for answer in record.get("answers", ()) if isinstance(record.get("answers"), list) else ():
             if not isinstance(answer, dict):

@@ -37,7 +37,7 @@ SANITIZERS = {
     NATIVE: ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     THREAD: ("-fsanitize=thread", "-DNB_PORTABLE"),
 }
-UNSUPPORTED, BUILD_S, RUN_S = 3, 120, 60
+UNSUPPORTED, BUILD_S, RUN_S = 3, 120, 20
 #: Bytes of the measured memory: parts of a page, pages, what is no multiple of anything, and enough for all kernels.
 SIZES = (256, 1000, 4096, 5003, 12_345, 20_480, 65_536, 70_001, 400_003, 1 << 20)
 THREADS = (1, 2, 3)  # two CPUs: each thread more waits for whole time slices of the others
@@ -168,7 +168,13 @@ def look(kernel: str, compiler: str, sanitizer: str, kernels: Path = KERNELS, mo
         try:
             program = build(kernel, compiler, sanitizer, folder, kernels)
         except subprocess.CalledProcessError as error:
-            return Result(kernel, what, 0, 0, [f"does not compile: {error.stderr.decode(errors='replace')[-2000:]}"])
+            return Result(
+                kernel,
+                what,
+                0,
+                0,
+                [f"does not compile, exit code {error.returncode}: {error.stderr.decode(errors='replace')[-2000:]}"],
+            )
         prefix = without_random_addresses()
         codes, findings = [], []
         for run in runs_of(kernel, parameters_of(program, prefix), most):

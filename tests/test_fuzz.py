@@ -88,6 +88,8 @@ def rename_axis(records):
         (lambda r: kind(r, "trial")["samples"][0]["metrics"].update(throughput=1e300), "beyond all measure"),
         (lambda r: kind(r, "trial")["samples"][0]["parameters"].update(more=1), "differ in the parameter 'more'"),
         (lambda r: kind(r, "trial")["samples"][0].update(case="0" * 12), "is not that of"),
+        (lambda r: kind(r, "trial")["samples"][-1].update(case=kind(r, "trial")["samples"][0]["case"]), "other parameters than before"),
+        (lambda r: kind(r, "benchmark")["answers"][0].update(kind="gain", axis=None), "names no axis"),
     ],
 )
 def test_a_wrong_record_is_named_with_its_line(tmp_path, records, change, said):

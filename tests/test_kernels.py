@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import trim_mean
 
 from numabench import kernel as abi
-from numabench.benchmarks import Found, Probes, discover
+from numabench.benchmarks import MOST_APART, MOST_LINE, Found, Probes, discover
 from numabench.benchmarks.card_marking import BARRIERS, marks_needed
 from numabench.benchmarks.contention import CLOCK_SLOT, FAIRNESS, HOME, LOCKS, RSEQ, STAMPS_SLOT, TORN_SLOT
 from numabench.benchmarks.fences import C11, EXTENSIONS, NONE
@@ -1060,6 +1060,23 @@ def test_kernels_keep_wide_lines_apart(name, line):
         assert found.threads[0].value[SIZE_SLOT] == min(128, 16384 // line)
 
 
+@pytest.mark.parametrize(("name", "narrow"), [("publication", 24576), ("card_marking", 4096 + 2 * 256)])
+def test_what_wide_lines_need_is_planned_and_less_is_refused(name, narrow):
+    """Memory that is enough for lines of 64 bytes is not for those of 256, or they were not kept apart; what a plan gives is enough for both."""
+    benchmark = discover()[name]
+    parameters = {"method": "mutex", "spacing": 0, "readers": 1, "barrier": "conditional", "stride": 1, "cleaned": 4, "after": "nothing"}
+    arguments = benchmark.arguments(parameters | {"threads": 2, "placement": "l3"}, PROBES)
+    planned = {"publication": 4 * MOST_APART + 257 * MOST_LINE, "card_marking": 4096 + 2 * MOST_APART}[name]
+    for line in (64, 128, 256):
+        kernel = abi.Kernel(abi.build(name, line_bytes=line).target)
+        assert benchmark.check(parameters, enter(kernel, arguments, threads=2, size=planned)) == ""
+        if line == 64:
+            enter(kernel, arguments, threads=2, size=narrow)
+        if line == 256:
+            with pytest.raises(AssertionError):
+                enter(kernel, arguments, threads=2, size=narrow)
+
+
 @pytest.mark.parametrize("before", ["nothing", "store"])
 def test_every_fence_of_this_processor_is_counted(loaded, before):
     benchmark, topology = discover()["fences"], read_topology()
@@ -1114,7 +1131,7 @@ RUNS["card_marking"] = [
     (2, 8192, (i, after, 1, cleaned, 0), {"barrier": name, "cleaned": cleaned})
     for (i, name), after, cleaned in itertools.product(enumerate(BARRIERS), (0, 1), (0, 4, 1024))
 ]
-RUNS["publication"] = [(2, 24576, (i, spacing), {}) for i in range(len(METHODS)) for spacing in (0, 20)]
+RUNS["publication"] = [(2, 81920, (i, spacing), {}) for i in range(len(METHODS)) for spacing in (0, 20)]
 RUNS["single_operations"] = [
     (threads, BYTES_OF_LINES, (i, STATES.index(state), 7), {"operation": name})
     for (i, name), (threads, state) in itertools.product(enumerate(OPERATIONS), ((1, "modified"), (2, "modified"), (2, "owned")))
@@ -1152,6 +1169,7 @@ def toolchains() -> list:
             id="aarch64-rcpc-wide-lines",
         ),
         pytest.param(["gcc", "-DNB_PORTABLE"], [], id="portable"),
+        pytest.param(["gcc", "-DNB_LINE=128"], [], id="lines-of-128"),
     ]
 
 

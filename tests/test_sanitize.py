@@ -44,7 +44,11 @@ def test_a_kernel_that_does_not_compile_is_a_finding(tmp_path):
 
 
 def test_every_value_has_its_run():
-    parameters = [Parameter("operation", 0, 0, 2, 3), Parameter("spacing", 0, 0, 100_000, 0), Parameter("seed", 1, 0, 2**63 - 1, 0)]
+    parameters = [
+        Parameter("operation", 0, 0, 2, 3),
+        Parameter("spacing", 0, 0, 100_000, 0),
+        Parameter("seed", 1, 0, 2**63 - 1, 0),
+    ]
     runs = runs_of("x", parameters)
     assert {run.values[0] for run in runs} == {0, 1, 2} and {run.values[1] for run in runs} == {0, 1, 999, 1000}
     assert {0, 1, 2, 2**63 - 2, 2**63 - 1} == {run.values[2] for run in runs}
@@ -60,4 +64,6 @@ def test_kernels_are_clean_as_they_are_by_default(name):
 
 
 def test_the_driver_is_built_as_kernels_are():
-    assert set(FLAGS) & set(abi.FLAGS) == {"-std=gnu11", "-pthread"} and all("-fsanitize" in " ".join(f) for f in SANITIZERS.values())
+    assert set(FLAGS) & set(abi.FLAGS) == {"-std=gnu11", "-pthread"} and all(
+        "-fsanitize" in " ".join(f) for f in SANITIZERS.values()
+    )
