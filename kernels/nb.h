@@ -1,7 +1,7 @@
 /* The whole contract between a kernel and numabench. A kernel is one C file that exports
  *   const struct nb_descriptor nb_descriptor   (what it is; Python reads it, nothing is written twice)
  *   int nb_run(struct nb_thread *)             (entered by every thread at once, first with NB_PREPARE, then NB_MEASURE)
- * Python owns threads, pinning and memory; C owns the start gate, the clock and the inner loop.
+ * Python owns placement and memory, crew.c the threads; a kernel owns the start gate, the clock and the inner loop.
  * A kernel allocates nothing and prints nothing. */
 #ifndef NB_H
 #define NB_H

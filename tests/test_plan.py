@@ -19,7 +19,8 @@ from numabench.benchmarks.padded_counters import PADDED
 from numabench.errors import MachineError, UsageError
 from numabench.host.pages import base_page
 from numabench.host.topology import read_topology
-from numabench.measure.plan import PROFILES, expand, job_cases, make_plan, order_cases, parse_selection
+from numabench.measure import plan
+from numabench.measure.plan import PROFILES, case_seconds, expand, in_rounds, job_cases, make_plan, order_cases, parse_selection
 from numabench.measure.visit import Request, Visit
 from numabench.model import Sample
 
@@ -36,6 +37,29 @@ def two_sockets(tmp_path):
 @pytest.fixture
 def two_cpus(tmp_path):
     return read_topology(str(SyntheticTree(tmp_path, cores=2).root))
+
+
+def test_each_thread_has_its_price_and_more_where_it_shares_a_cpu():
+    benchmark, timing = find("contention"), PROFILES["quick"][2]
+    samples = benchmark.samples(timing.samples)
+    alone, many, crowded = (case_seconds(benchmark, timing, 1.0, cpus) for cpus in ((0,), tuple(range(64)), (0, 1) * 32))
+    assert many - alone == pytest.approx(63 * (samples * plan.SAMPLE_THREAD + plan.CASE_THREAD))
+    assert crowded - many == pytest.approx(31 * samples * plan.TURN), "all of them have their turn before the last one begins"
+
+
+def test_a_round_costs_what_each_of_its_pairs_does(tmp_path):
+    def seconds(cores: int) -> tuple[float, float]:
+        tree = SyntheticTree(tmp_path / str(cores), cores=cores)
+        (block,) = make_plan([find("core_to_core")], read_topology(str(tree.root)), profile="quick").blocks
+        together = in_rounds(block.cases)
+        company = sum(2 * len(each) for each in together if len(each) > 1)
+        threads = 2 * max(map(len, together))
+        each_alone = sum(each[0].seconds for each in together)
+        return block.seconds, plan.PROCESS_OVERHEAD + threads * plan.PROCESS_THREAD + each_alone + company * plan.ROUND_THREAD
+
+    for cores in (8, 32):
+        planned, wanted = seconds(cores)
+        assert planned == pytest.approx(wanted, rel=0.01), "touching a page a pair is nothing"
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -1,7 +1,7 @@
 """numabench's own speed and overhead: `make bench-self`, recorded in docs/performance.md.
 
 Prints what the command costs, what a worker costs, what the kernels' loops and clock readings cost against controls, and
-whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix, with --controls only what loops and clock readings cost.
+whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix, with --controls only what loops and clock readings cost, with --harness only what many threads cost.
 """
 
 from __future__ import annotations
