@@ -250,11 +250,11 @@ def test_groups_too_small_for_a_cell_are_said_to_share_it():
     assert "up to 24 CPUs, 3 groups to a cell" in " ".join(line.plain.strip() for line in drawn)
 
 
-def test_the_plan_of_512_cpus_takes_under_two_minutes(tmp_path):
+def test_the_plan_of_512_cpus_takes_under_five_minutes(tmp_path):
     tree = SyntheticTree(tmp_path, packages=2, nodes=4, l3s=4, cores=8, smt=2, memory_gib=64)
     plan = make_plan([BENCHMARK], read_topology(str(tree.root)))
     assert not plan.skipped and plan.cases > 512 * 511 // 2
-    assert plan.least_seconds < 120
+    assert plan.least_seconds < 300
 
 
 def test_groups_that_nobody_declared_are_named(machine):
