@@ -6,10 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sanitize import FLAGS, KERNELS, MEMORY, NATIVE, SANITIZERS, SIZES, THREAD, Parameter, compilers, look, runs_of
+from sanitize import KERNELS, MEMORY, NATIVE, SIZES, THREAD, Parameter, compilers, look, runs_of
 from test_kernels import SOURCES
-
-from numabench import kernel as abi
 
 pytestmark = pytest.mark.skipif(not compilers(), reason="neither gcc nor clang is here")
 
@@ -25,7 +23,13 @@ def broken(tmp_path: Path, file: str, right: str, wrong: str) -> Path:
 @pytest.mark.parametrize(
     ("sanitizer", "kernel", "right", "wrong", "says"),
     [
-        (MEMORY, "publication", "memset(s, 0, sizeof *s);", "memset(c->buffer, 0, c->buffer_bytes + 1);", "use-after-poison"),
+        (
+            MEMORY,
+            "publication",
+            "memset(c->buffer, 0, c->buffer_bytes);",
+            "memset(c->buffer, 0, c->buffer_bytes + 1);",
+            "use-after-poison",
+        ),
         (NATIVE, "card_marking", "memset(own, 0, OBJECT);", "memset(own, 0, OBJECT + (1 << 20));", "AddressSanitizer"),
         (MEMORY, "padded_counters", "if ((c->parameter[OFFSET] | c->parameter[STRIDE]) % 8 || ", "if (", "misaligned address"),
         (THREAD, "card_marking", "t->index * OBJECT", "0 * OBJECT", "data race"),
@@ -34,7 +38,6 @@ def broken(tmp_path: Path, file: str, right: str, wrong: str) -> Path:
 def test_a_fault_is_found(tmp_path, sanitizer, kernel, right, wrong, says):
     found = look(kernel, compilers()[0], sanitizer, broken(tmp_path, f"{kernel}.c", right, wrong))
     assert any(says in finding for finding in found.findings), found
-    assert len(found.findings) <= found.measured + len(found.findings)
 
 
 def test_a_kernel_that_does_not_compile_is_a_finding(tmp_path):
@@ -61,9 +64,3 @@ def test_kernels_are_clean_as_they_are_by_default(name):
     """A few runs of each, so that not only `make sanitize` sees them."""
     found = look(name, compilers()[0], MEMORY, most=0)
     assert found.findings == []
-
-
-def test_the_driver_is_built_as_kernels_are():
-    assert set(FLAGS) & set(abi.FLAGS) == {"-std=gnu11", "-pthread"} and all(
-        "-fsanitize" in " ".join(f) for f in SANITIZERS.values()
-    )
