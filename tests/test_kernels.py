@@ -1064,7 +1064,15 @@ def test_kernels_keep_wide_lines_apart(name, line):
 def test_what_wide_lines_need_is_planned_and_less_is_refused(name, narrow):
     """Memory that is enough for lines of 64 bytes is not for those of 256, or they were not kept apart; what a plan gives is enough for both."""
     benchmark = discover()[name]
-    parameters = {"method": "mutex", "spacing": 0, "readers": 1, "barrier": "conditional", "stride": 1, "cleaned": 4, "after": "nothing"}
+    parameters = {
+        "method": "mutex",
+        "spacing": 0,
+        "readers": 1,
+        "barrier": "conditional",
+        "stride": 1,
+        "cleaned": 4,
+        "after": "nothing",
+    }
     arguments = benchmark.arguments(parameters | {"threads": 2, "placement": "l3"}, PROBES)
     planned = {"publication": 4 * MOST_APART + 257 * MOST_LINE, "card_marking": 4096 + 2 * MOST_APART}[name]
     for line in (64, 128, 256):

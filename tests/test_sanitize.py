@@ -54,7 +54,7 @@ def test_every_value_has_its_run():
     ]
     runs = runs_of("x", parameters)
     assert {run.values[0] for run in runs} == {0, 1, 2} and {run.values[1] for run in runs} == {0, 1, 999, 1000}
-    assert {0, 1, 2, 2**63 - 2, 2**63 - 1} == {run.values[2] for run in runs}
+    assert {0, 1, 2**63 - 2, 2**63 - 1} == {run.values[2] for run in runs}
     assert {run.size for run in runs} == set(SIZES) and {run.threads for run in runs} == {1, 2, 3}
     assert runs == runs_of("x", parameters)
 
