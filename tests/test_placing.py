@@ -214,7 +214,7 @@ def test_parts_ask_each_node_for_what_they_want_there(two_nodes):
 
 def test_reserved_pages_are_counted_on_each_node(two_nodes):
     benchmark = find("memory_bandwidth")
-    p = {"kernel": "read", "vector": "portable", "page_size": "2m", "size": 64 << 20, "threads": 32}
+    p = {"kernel": "read", "vector": "portable", "page_size": "2m", "size": 64 << 20, "threads": 32, "filling": "packed"}
     assert len(set(benchmark.place(p, two_nodes).parts)) == 4
 
     def skipped(there: dict[int, int]) -> list[str]:
