@@ -17,6 +17,7 @@ enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL, WATCH };
 typedef int entry(struct nb_thread *);
 static entry *kernels[MOST_KERNELS];
 static atomic_uint inside;
+static atomic_int on; /* the model is: a thread that entered before would not be inside */
 
 /* WATCH takes the two loads that follow it as the ends of the memory to record. */
 static void watch(const uint8_t *first, const uint8_t *last)
@@ -34,12 +35,17 @@ static int enter(entry *kernel, struct nb_thread *t)
         SWITCH(TURN_ON);
         SWITCH(ENTER);
         watch(c->buffer, c->buffer + c->buffer_bytes - 1);
+        atomic_store(&on, 1);
     }
+    while (!atomic_load(&on))
+        ;
     SWITCH(ENTER);
     int status = kernel(t);
     SWITCH(LEAVE);
-    if (atomic_fetch_sub(&inside, 1) == 1)
+    if (atomic_fetch_sub(&inside, 1) == 1) {
+        atomic_store(&on, 0);
         SWITCH(TURN_OFF);
+    }
     return status;
 }
 
