@@ -134,10 +134,13 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
     t->value[NB_MEAN_PS] = (uint64_t)(nb_mean_batch(t->histogram, batches) * (double)usual * 1000 / NB_FINE);
 }
 
-/* A window for threads that may starve each other: what everybody has done between two times that all share. Each notes its count when it first reads the clock past
- * the one and past the other, so that what is under way at the begin belongs to before, and at the end to the window. A batch is one operation where that is enough.
+/* A window for threads that may starve each other: what everybody has done between two times that all share. How far each was then lies between its looks at the clock,
+ * in proportion to the time; a batch is one operation where that is long enough, and what is under way at the begin belongs to before, at the end to the window.
  * Who gets nowhere has done nothing: that is a result, and all go on until the end. Crowds warm up for longer: who left the gate first was alone for a while. */
 static inline uint64_t nb_count_warmup(const struct nb_case *c) { return c->warmup_ns * (1 + c->threads / 64); }
+
+/* How many whole operations of a batch of `n`, which took so long and ended `now`, began after `when`. */
+static inline uint64_t nb_after(uint64_t when, uint64_t now, uint64_t took, uint64_t n) { return when + took > now ? n * (now - when) / took : n - 1; }
 
 static inline void nb_count_window(struct nb_thread *t, nb_batch batch)
 {
@@ -146,22 +149,23 @@ static inline void nb_count_window(struct nb_thread *t, nb_batch batch)
     t->run_delay_ns = nb_run_delay(t); /* with the warm-up: a thread that waits for its CPU beyond the begin is not starved by a lock */
     uint64_t n = 1, before = 0, now = t->end_ns = nb_now();
     for (int inside = 0; now < end || !inside;) {
-        if (!inside && now >= begin) {
-            inside = 1;
-            before = t->executed;
-            t->cpu_begin = sched_getcpu();
-            t->begin_ns = now;
-            continue;
-        }
+        const uint64_t last = now, size = n;
         batch(t, n);
         t->executed += n;
-        t->end_ns = nb_now();
-        const uint64_t took = t->end_ns - now;
-        if (!inside && took < c->batch_ns / 2)
+        now = t->end_ns = nb_now();
+        const uint64_t took = now - last;
+        if (!inside && now >= begin) {
+            inside = 1;
+            before = t->executed - nb_after(begin, now, took, size);
+            t->cpu_begin = sched_getcpu();
+            t->begin_ns = now;
+        }
+        if (!inside && took < c->batch_ns)
             n *= 2;
         else if (took > NB_TOO_LONG * c->batch_ns && n > 1)
             n /= 2;
-        now = t->end_ns;
+        if (now >= end)
+            before += nb_after(end, now, took, size);
     }
     t->cpu_end = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
