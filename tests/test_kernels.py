@@ -164,7 +164,7 @@ def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, th
     )  # whose counters a read of all nodes adds up
     assert not reads or "handover" not in metrics  # readers between two holders would count as the way from one to the other
     assert ("fairness_nodes" in metrics) == (threads > 1)
-    assert all(1 / threads <= metrics[name] <= 1 + 1e-6 for name in FAIRNESS if name in metrics)
+    assert all(1 / threads - 1e-6 <= metrics[name] <= 1 + 1e-6 for name in FAIRNESS if name in metrics)  # in millionths, cut
     found.threads[0].value[TORN_SLOT] = 3
     assert ("3 reads saw a torn state" in benchmark.check(parameters, found)) == (primitive in LOCKS)
 

@@ -443,6 +443,11 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so does what that starts: these tests may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_child_outlives_its_parent_and_the_log_is_good(tmp_path, how):
     command = [
@@ -458,7 +463,7 @@ def test_no_child_outlives_its_parent_and_the_log_is_good(tmp_path, how):
         "-o",
         str(tmp_path),
     ]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=heed_interrupts)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         logs = list(tmp_path.rglob("*.jsonl"))

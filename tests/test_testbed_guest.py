@@ -250,7 +250,7 @@ def test_neighbours_come_along_where_the_machine_says_so(tmp_path):
 
 def test_the_certificate_turns_red_for_each_wrong_benchmark(tmp_path):
     """With the check of numabench's own that would refuse the samples switched off, so that only the figures can tell."""
-    words = numabench_command(("node_latency",), processes=2)
+    words = numabench_command(("node_latency",), processes=1)
 
     def wrong(name: str) -> list:
         machine = load_machine(defects.DEFECTS[name.removesuffix(defects.BLIND)].machine)
