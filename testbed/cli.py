@@ -145,7 +145,7 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
 def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool, output: Path | None) -> int:
     """Run numabench on machines whose answers are known, and hold what it finds against them.
 
-    Exit code 0 when every figure is right, 1 when one is wrong. All shipped machines take an hour on two CPUs.
+    Exit code 0 when every figure is right, 1 when one is wrong. All shipped machines take an hour and more on two CPUs.
     """
     from rich.console import Console
 

@@ -60,6 +60,7 @@ def test_the_machines_of_the_issue_are_shipped():
             "line-256",
             "memoryless",
             "neighbours",
+            "sixty-four",
             "smt",
             "two-socket",
             "uniform",
@@ -71,6 +72,7 @@ def test_the_machines_of_the_issue_are_shipped():
     assert machines["cxl"].memory_nodes == (0, 1, 2) and machines["cxl"].cpu_nodes == (0, 1) and machines["cxl"].hmat
     assert machines["memoryless"].memory_nodes == (0, 1) and machines["memoryless"].cpu_nodes == (0, 1, 2)
     assert len(machines["eight-ccx"].groups("die")) == 8 and len(machines["eight-ccx"].nodes) == 2
+    assert machines["sixty-four"].cpus == 64 and len(machines["sixty-four"].nodes) == 4
     assert machines["wide-line"].timing.line == 128 and machines["smt"].threads == 2
     assert [machines[f"line-{line}"].timing.line for line in (128, 256)] == [128, 256]
     assert {machines[name].timing.prefetch for name in shipped()} == {"none", "pair", "next"}
