@@ -307,7 +307,9 @@ def add_axis(rng, records):
     value = rng.choice((0, "a", 10**30, True, None, "", 0.5))
     for record in records:
         if isinstance(record.get("axes"), list):
-            record["axes"] += [json.loads(msgspec.json.encode(Axis(name=n, summary="", values=()))) | {"values": [value]} for n in names]
+            record["axes"] += [
+                json.loads(msgspec.json.encode(Axis(name=n, summary="", values=()))) | {"values": [value]} for n in names
+            ]
         if isinstance(record.get("samples"), list):
             for place, sample in enumerate(record["samples"]):
                 if isinstance(sample, dict) and isinstance(sample.get("parameters"), dict):
@@ -319,7 +321,9 @@ def add_metric(rng, records):
     name = rng.choice((*HOSTILE_TEXTS, "distance", "stride", "trials"))
     for record in records:
         if isinstance(record.get("metrics"), list) and rng.random() < 0.7:
-            record["metrics"].append(json.loads(msgspec.json.encode(Metric(name=name, unit="ns", polarity=rng.choice(("lower", "up"))))))
+            record["metrics"].append(
+                json.loads(msgspec.json.encode(Metric(name=name, unit="ns", polarity=rng.choice(("lower", "up")))))
+            )
         if isinstance(record.get("samples"), list):
             for sample in record["samples"]:
                 if isinstance(sample, dict) and isinstance(sample.get("metrics"), dict):
@@ -346,16 +350,22 @@ def change_answers(rng, records):
 
 def change_views(rng, records):
     for record in records:
-        axes = [a.get("name") for a in record.get("axes", ()) if isinstance(a, dict)] if isinstance(record.get("axes"), list) else []
+        axes = (
+            [a.get("name") for a in record.get("axes", ()) if isinstance(a, dict)] if isinstance(record.get("axes"), list) else []
+        )
         for view in record.get("views", ()) if isinstance(record.get("views"), list) else ():
             if isinstance(view, dict):
                 key = rng.choice(("kind", "x", "y", "series", "facet", "along", "both", "borders", "ratio_to", "metric", "where"))
-                view[key] = rng.choice(("line", "bar", "heatmap", "curve", *axes, None, [0, 1, 2], [1, "a"], 64, {}, {"absent": 1}))
+                view[key] = rng.choice(
+                    ("line", "bar", "heatmap", "curve", *axes, None, [0, 1, 2], [1, "a"], 64, {}, {"absent": 1})
+                )
 
 
 def change_values(rng, records):
     """The figures of all samples: constant, zero, negative, tiny, huge, or of very different size."""
-    choose = rng.choice((lambda: 0.0, lambda: -1.0, lambda: 5e-324, lambda: 1e308, lambda: 10 ** rng.uniform(-300, 300), lambda: 7.0))
+    choose = rng.choice(
+        (lambda: 0.0, lambda: -1.0, lambda: 5e-324, lambda: 1e308, lambda: 10 ** rng.uniform(-300, 300), lambda: 7.0)
+    )
     for record in records:
         for sample in record.get("samples", ()) if isinstance(record.get("samples"), list) else ():
             if isinstance(sample, dict) and isinstance(sample.get("metrics"), dict):
@@ -426,7 +436,9 @@ def log_mutant(rng: random.Random, seeds: list[Records]) -> tuple[bytes, str]:
     for _ in range(rng.choice((1, 1, 2, 3))):
         mutator = rng.choice(RECORD_MUTATORS)
         done.append(mutator.__name__)
-        with contextlib.suppress(KeyError, IndexError, TypeError, AttributeError, ValueError):  # an earlier fault took its place away
+        with contextlib.suppress(
+            KeyError, IndexError, TypeError, AttributeError, ValueError
+        ):  # an earlier fault took its place away
             mutator(rng, records)
     data = encoded(records)
     if rng.random() < 0.15:
@@ -495,7 +507,11 @@ TREE_TEXTS = ("", "\n", "0-4294967295\n", "0-99999999999999\n", "3-1\n", "-1\n",
 
 
 def tree_seeds(folder: Path) -> list[Path]:
-    shapes = ({"cores": 2}, {"packages": 2, "nodes": 2, "l3s": 1, "cores": 2, "smt": 2}, {"packages": 2, "cores": 2, "offline": (3,)})
+    shapes = (
+        {"cores": 2},
+        {"packages": 2, "nodes": 2, "l3s": 1, "cores": 2, "smt": 2},
+        {"packages": 2, "cores": 2, "offline": (3,)},
+    )
     found = []
     for number, shape in enumerate(shapes):
         SyntheticTree(folder / f"tree{number}", **shape)

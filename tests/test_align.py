@@ -76,7 +76,16 @@ def log_of(topology, machine: str, factor: float = 1.0, processes: int = 6) -> R
         cases=len(points),
     )
     facts = {"id": machine, "alias": machine, "topology": to_json_dict(topology)}
-    header = Header(schema=1, run=machine, session=machine, started="2026-01-01T00:00:00Z", numabench="0", machine=facts, plan={}, arguments={})
+    header = Header(
+        schema=1,
+        run=machine,
+        session=machine,
+        started="2026-01-01T00:00:00Z",
+        numabench="0",
+        machine=facts,
+        plan={},
+        arguments={},
+    )
     end = EndRecord(run=machine, session=machine, ended="2026-01-01T00:00:00Z", status="complete", measured=1.0, elapsed=1.0)
     return RunLog(paths=(), headers=(header,), benchmarks=(record,), trials=trials, ends=(end,))
 

@@ -139,7 +139,9 @@ def test_cpus_that_cannot_be_pinned_are_told_one_by_one(probe, crew_of):
 def test_sets_of_cpus_are_as_large_as_the_number_asks_for(tmp_path):
     """The fixed set of the C library ends at 1,023."""
     program = tmp_path / "cpu_set"
-    subprocess.run(["cc", "-std=gnu11", f"-I{abi.source_folder()}", str(HERE / "cpu_set.c"), "-o", str(program), "-pthread"], check=True)
+    subprocess.run(
+        ["cc", "-std=gnu11", f"-I{abi.source_folder()}", str(HERE / "cpu_set.c"), "-o", str(program), "-pthread"], check=True
+    )
     cpus = [0, 63, 64, 1023, 1024, 4099]
     told = subprocess.run([program, *map(str, cpus)], capture_output=True, text=True, check=True).stdout
     assert [line.split()[2:] for line in told.splitlines()] == [[str(cpu)] for cpu in cpus]

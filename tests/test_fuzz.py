@@ -44,7 +44,11 @@ def test_logs_that_went_wrong(path, tmp_path):
         code, out, err = fuzzing.run_verb(arguments)
         page = tmp_path / "out.html"
         written = page.read_text(encoding="utf-8") if page.exists() else ""
-        assert not fuzzing.faults(verb, code, out, err, written, fuzzing.CODES.get(verb, fuzzing.OTHER_CODES)), (arguments, code, err)
+        assert not fuzzing.faults(verb, code, out, err, written, fuzzing.CODES.get(verb, fuzzing.OTHER_CODES)), (
+            arguments,
+            code,
+            err,
+        )
 
 
 # --- logs -----------------------------------------------------------------------------------------------------------
@@ -83,12 +87,18 @@ def rename_axis(records):
         (rename_axis, "'distance' cannot be a parameter's name"),
         (lambda r: kind(r, "benchmark")["answers"][0].update(metric="absent"), "speaks of 'absent'"),
         (lambda r: kind(r, "benchmark")["views"][0].update(series="absent"), "speaks of 'absent'"),
-        (lambda r: kind(r, "benchmark")["axes"].extend({"name": f"p{k}", "summary": "", "values": [1]} for k in range(3000)), "axes, over"),
+        (
+            lambda r: kind(r, "benchmark")["axes"].extend({"name": f"p{k}", "summary": "", "values": [1]} for k in range(3000)),
+            "axes, over",
+        ),
         (lambda r: kind(r, "trial")["samples"][0]["metrics"].update(absent=1.0), "the metric 'absent'"),
         (lambda r: kind(r, "trial")["samples"][0]["metrics"].update(throughput=1e300), "beyond all measure"),
         (lambda r: kind(r, "trial")["samples"][0]["parameters"].update(more=1), "differ in the parameter 'more'"),
         (lambda r: kind(r, "trial")["samples"][0].update(case="0" * 12), "is not that of"),
-        (lambda r: kind(r, "trial")["samples"][-1].update(case=kind(r, "trial")["samples"][0]["case"]), "other parameters than before"),
+        (
+            lambda r: kind(r, "trial")["samples"][-1].update(case=kind(r, "trial")["samples"][0]["case"]),
+            "other parameters than before",
+        ),
         (lambda r: kind(r, "benchmark")["answers"][0].update(kind="gain", axis=None), "names no axis"),
     ],
 )
@@ -103,7 +113,9 @@ def test_a_wrong_record_is_named_with_its_line(tmp_path, records, change, said):
 def test_what_is_nested_deep_is_no_record(tmp_path, records):
     for depth in (50, 5000):
         path = written(tmp_path, records)
-        line = path.read_bytes().replace(b'"configuration": {', b'"configuration": {"a": ' + b"[" * depth + b"]" * depth + b", ", 1)
+        line = path.read_bytes().replace(
+            b'"configuration": {', b'"configuration": {"a": ' + b"[" * depth + b"]" * depth + b", ", 1
+        )
         path.write_bytes(line)
         with pytest.raises(LogError, match="line 1.*nested"):
             load(path)
@@ -141,7 +153,10 @@ def test_texts_of_logs_cannot_steer_a_terminal(tmp_path, records):
 
 def test_templates_are_filled_word_by_word():
     words = {"value": "3 ns"}
-    assert fill("{value} {value.__class__} {value:>9} {value!r} {0} { {absent}", words) == "3 ns {value.__class__} {value:>9} {value!r} {0} { {absent}"
+    assert (
+        fill("{value} {value.__class__} {value:>9} {value!r} {0} { {absent}", words)
+        == "3 ns {value.__class__} {value:>9} {value!r} {0} { {absent}"
+    )
 
 
 def test_a_header_of_c_holds_no_code_of_a_log():
@@ -286,7 +301,9 @@ def test_a_closed_pipe_is_no_regression(tmp_path, records, verb):
     arguments = {"report": [path], "compare": [path, path, "--cells"], "export": [path]}[verb]
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-m", "numabench", verb, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "numabench", verb, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
     os.close(writing)
     assert (done.returncode, done.stderr) in ((0, ""), (4, "")) or (verb == "report" and done.returncode == 0), done
 

@@ -355,7 +355,15 @@ def test_windows_grow_with_a_crowd_at_one_lock():
 
 @pytest.mark.parametrize(
     ("asked", "hop", "used"),
-    [(200, 28e-9, 200), (200, 101e-9, 400), (200, 350e-9, 800), (60, 350e-9, 60), (0, 350e-9, 0), (200, None, 200), (400, 300e-9, 800)],
+    [
+        (200, 28e-9, 200),
+        (200, 101e-9, 400),
+        (200, 350e-9, 800),
+        (60, 350e-9, 60),
+        (0, 350e-9, 0),
+        (200, None, 200),
+        (400, 300e-9, 800),
+    ],
 )
 def test_spacing_takes_two_hops(asked, hop, used):
     """Told at what was asked for: 101 ns apart, 200 multiplies of 1 ns are doubled, and the 200 ns more are taken off again."""

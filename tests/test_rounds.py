@@ -45,7 +45,10 @@ def alike(draw) -> list[Sample]:
     """Samples of one shape out of a few values, some of them the same in all, with what follows from others and without."""
     shared = {"index": draw(st.integers(0, 2)), "hop": draw(around), "frequency": draw(around), "width": draw(around)}
     called = {kind: draw(names) for kind in ("parameters", "metrics", "extra")}
-    some = {kind: draw(st.lists(each, min_size=1, max_size=4)) for kind, each in (("time", times), ("number", numbers), ("value", values), ("float", floats))}
+    some = {
+        kind: draw(st.lists(each, min_size=1, max_size=4))
+        for kind, each in (("time", times), ("number", numbers), ("value", values), ("float", floats))
+    }
     count, chance = draw(st.integers(0, 3)), random.Random(draw(st.integers(0, 2**32)))
 
     def any_of(kind: str):
@@ -58,7 +61,12 @@ def alike(draw) -> list[Sample]:
 
     def proof() -> MemoryProof:
         return MemoryProof(
-            bytes=any_of("number"), page_size="4k", node=chance.choice((None, 0, 1)), pages={"0": any_of("number")}, huge_bytes=0, page_bytes=4096
+            bytes=any_of("number"),
+            page_size="4k",
+            node=chance.choice((None, 0, 1)),
+            pages={"0": any_of("number")},
+            huge_bytes=0,
+            page_bytes=4096,
         )
 
     samples = []
@@ -121,11 +129,18 @@ def pairs(count: int, seed: int = 0) -> list[Sample]:
                 case=case_hash("b", parameters),
                 index=0,
                 parameters=parameters,
-                metrics={"latency": round(ns, 2), "latency_p50": round(ns * 1.01, 2), "latency_p99": round(ns * 1.2, 2), "line_spread": 3.25},
+                metrics={
+                    "latency": round(ns, 2),
+                    "latency_p50": round(ns * 1.01, 2),
+                    "latency_p99": round(ns * 1.2, 2),
+                    "line_spread": 3.25,
+                },
                 valid=k % 100 != 0,
                 reasons=("gaps",) if k % 100 == 0 else (),
                 threads=tuple(ways),
-                memory=MemoryProof(bytes=4096, page_size="4k", node=a // 64, pages={str(a // 64): 1}, huge_bytes=0, page_bytes=4096),
+                memory=MemoryProof(
+                    bytes=4096, page_size="4k", node=a // 64, pages={str(a // 64): 1}, huge_bytes=0, page_bytes=4096
+                ),
                 overlap=together([t.end for t in ways], [t.begin for t in ways]),
                 start_skew=max(t.begin for t in ways),
                 frequency=(3.1e9, 3.2e9),

@@ -110,7 +110,9 @@ def minimal_kernel() -> abi.Kernel:
 def controls() -> None:
     """Least and lower quartile: what else runs on the machine makes single turns longer, never shorter."""
     print(f"\n## What loops and clock readings cost: time over a control's, in turn, least and lower quartile of {TURNS} turns")
-    print("minimal: tools/minimal.c, the same instruction or lock in a loop that does nothing else; clock: read every 10 us against every 100 us")
+    print(
+        "minimal: tools/minimal.c, the same instruction or lock in a loop that does nothing else; clock: read every 10 us against every 100 us"
+    )
     cpus, minimal = sorted(os.sched_getaffinity(0)), minimal_kernel()
     for name, size, arguments, loop in CELLS:
         kernel = abi.Kernel(abi.build(name).target)

@@ -247,7 +247,10 @@ def check_benchmark(record: BenchmarkRecord) -> None:
 
 def _missing(answer: Any, axes: Iterable[str]) -> str | None:
     """What an answer of this kind cannot do without."""
-    if answer.kind in ("threshold", "gain", "saturation", "knee", "reach", "ranking", "crossover", "capacity") and answer.axis is None:
+    if (
+        answer.kind in ("threshold", "gain", "saturation", "knee", "reach", "ranking", "crossover", "capacity")
+        and answer.axis is None
+    ):
         return "axis"
     if answer.kind in ("firmware", "weights") and not {"cpu_node", "memory_node"} <= set(axes):
         return "nodes of CPUs and of memory"

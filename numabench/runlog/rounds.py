@@ -58,7 +58,9 @@ def pack_trial(trial: TrialRecord) -> TrialRecord:
 
 def is_told(packed: Round) -> bool:
     """Whether something is said of each sample, as of all that differ: a few bytes must not ask for any number of them."""
-    return any(each.values is not None and each.at is None and len(each.values) == packed.count for each in packed.columns.values())
+    return any(
+        each.values is not None and each.at is None and len(each.values) == packed.count for each in packed.columns.values()
+    )
 
 
 def unpack_trial(trial: TrialRecord) -> TrialRecord:
