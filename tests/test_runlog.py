@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -200,3 +203,82 @@ def test_sample_logs_obey_the_schema(path):
         validator.validate(json.loads(line))
     kinds = [type(r) for r in read_log(path)]
     assert kinds[0] is Header and TrialRecord in kinds
+
+
+# --- what others do to a log while it is written --------------------------------------------------------------------------
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def removed_with_its_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def replaced(path: Path) -> None:
+    path.unlink()
+    path.write_text("another's\n")
+
+
+@pytest.mark.parametrize(
+    ("happens", "kept"), [(removed, "one.jsonl"), (removed_with_its_folder, "one.jsonl"), (replaced, "one.*.jsonl")]
+)
+def test_a_log_that_is_deleted_while_it_is_written_stands_there_again(tmp_path, happens, kept):
+    path, log = tmp_path / "a b" / "one.jsonl", make_log(processes=3)
+    with Journal(path) as journal:
+        for record in (*log.headers, *log.benchmarks, *log.trials[:4]):
+            journal.append(record)
+        happens(path)
+        with pytest.raises(MachineError, match="was deleted while it was written") as raised:
+            journal.append(log.trials[4])
+    [again] = path.parent.glob(kept)
+    assert load(again).trials == log.trials[:5]
+    assert f"numabench run --resume {shlex.quote(str(again))}" in str(raised.value)
+    assert happens is not replaced or path.read_text() == "another's\n"
+
+
+def test_a_log_that_is_moved_while_it_is_written_is_named(tmp_path):
+    path, log = tmp_path / "one.jsonl", make_log(processes=3)
+    with Journal(path) as journal:
+        for record in (*log.headers, *log.benchmarks):
+            journal.append(record)
+        moved = path.rename(tmp_path / "two.jsonl")
+        with pytest.raises(MachineError, match=f"it is {moved} now"):
+            journal.append(log.trials[0])
+    assert load(moved).trials == log.trials[:1]
+
+
+@pytest.mark.parametrize("change", [lambda file: file.truncate(100), lambda file: file.write(b"more\n")], ids=["cut", "written"])
+def test_a_log_that_is_changed_while_it_is_written_is_no_success(tmp_path, change):
+    path, log = tmp_path / "one.jsonl", make_log(processes=3)
+    with Journal(path) as journal:
+        for record in (*log.headers, *log.benchmarks):
+            journal.append(record)
+        with open(path, "ab") as file:
+            change(file)
+        with pytest.raises(MachineError, match="another program changed the run log"):
+            journal.append(log.trials[0])
+
+
+def test_a_line_stands_there_whole_or_not_at_all_when_interrupted(tmp_path, monkeypatch):
+    path, log = tmp_path / "one.jsonl", make_log(processes=3)
+    real = os.write
+
+    def interrupted(descriptor, data):
+        real(descriptor, data[:100])
+        raise KeyboardInterrupt
+
+    with Journal(path) as journal:
+        for record in (*log.headers, *log.benchmarks):
+            journal.append(record)
+        monkeypatch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append(log.trials[0])
+        monkeypatch.setattr(os, "write", real)
+        monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            journal.append(log.trials[1])
+        monkeypatch.undo()
+        journal.append(log.ends[0])
+    assert load(path).trials == log.trials[1:2] and len(load(path).ends) == 1

@@ -15,6 +15,7 @@ from ..model import Record, TrialRecord
 from .rounds import pack_trial
 
 _encoder = msgspec.json.Encoder()
+CHUNK = 1 << 20
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # file systems without locks (some of clusters): written unlocked
 
 
@@ -25,10 +26,11 @@ class Journal:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 self._lock()
                 self._mend_tail()
+                self._size = os.fstat(self._fd).st_size
             except BaseException:
                 self.close()
                 raise
@@ -63,17 +65,72 @@ class Journal:
 
     def append(self, record: Record) -> None:
         line = _encoder.encode(pack_trial(record) if isinstance(record, TrialRecord) else record) + b"\n"
-        start = os.fstat(self._fd).st_size
         try:
-            while line:  # a regular file takes the line whole unless the disk fills up
-                line = line[os.write(self._fd, line) :]
+            rest = line
+            while rest:  # a regular file takes the line whole unless the disk fills up
+                rest = rest[os.write(self._fd, rest) :]
             os.fsync(self._fd)
-        except OSError as error:
-            os.ftruncate(self._fd, start)
+        except BaseException as error:  # Ctrl-C as well: the line stands there whole or not at all
+            if os.fstat(self._fd).st_size != self._size + len(line):
+                os.ftruncate(self._fd, self._size)
+            self._size = os.fstat(self._fd).st_size
+            if isinstance(error, OSError):
+                raise MachineError(
+                    f"cannot append to the run log {self.path}: {error.strerror}; the records before are safe",
+                    f"make room, then {_go_on(self.path)}",
+                ) from error
+            raise
+        self._size += len(line)
+        self._look()
+
+    def _look(self) -> None:
+        """What was written is where people will look for it: others may have deleted, moved, replaced or cut the file, and a descriptor does not notice."""
+        there = os.fstat(self._fd)
+        if there.st_size != self._size:
             raise MachineError(
-                f"cannot append to the run log {self.path}: {error.strerror}; the records before are safe",
-                f"make room, then numabench run --resume {shlex.quote(str(self.path))}",
-            ) from error
+                f"another program changed the run log {self.path} while it was written: it has {there.st_size} bytes and not {self._size}",
+                f"numabench report {shlex.quote(str(self.path))} says what is left of it; then run again with another --output",
+            )
+        try:
+            named: os.stat_result | None = os.stat(self.path)
+        except OSError:
+            named = None
+        if named and (named.st_dev, named.st_ino) == (there.st_dev, there.st_ino):
+            return
+        if there.st_nlink:
+            kept = os.readlink(f"/proc/self/fd/{self._fd}")
+            raise MachineError(
+                f"the run log {self.path} was moved while it was written: it is {kept} now, with all that was measured",
+                _go_on(kept),
+            )
+        kept = str(self._rescue())
+        raise MachineError(
+            f"the run log {self.path} was deleted while it was written; what was measured stands in {kept} again", _go_on(kept)
+        )
+
+    def _rescue(self) -> Path:
+        """A deleted file's content, as long as it is open, under its former name, or beside what has that name now."""
+        for path in (self.path, self.path.with_suffix(f".{os.getpid()}.jsonl")):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                copy = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise MachineError(
+                    f"the run log {self.path} was deleted while it was written and cannot be written anew: {error.strerror}",
+                    "run again with another --output",
+                ) from error
+            with open(copy, "wb") as file:
+                for start in range(0, self._size, CHUNK):
+                    file.write(os.pread(self._fd, CHUNK, start))
+                file.flush()
+                os.fsync(file.fileno())
+            return path
+        raise MachineError(
+            f"the run log {self.path} was deleted while it was written, and others stand in its place",
+            "run again with another --output",
+        )
 
     def close(self) -> None:
         os.close(self._fd)
@@ -83,3 +140,7 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _go_on(path: str | Path) -> str:
+    return f"numabench run --resume {shlex.quote(str(path))}"
