@@ -6,9 +6,10 @@ export MACHINE COMMAND # as they are: no shell of this machine may read them
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 NUMABENCH := $(VENV)/bin/numabench
-# what `make bench` needs from the system, and what the tests need on top
-SYSTEM := python3-venv gcc libc6-dev numactl
-SYSTEM_TEST := chromium hwloc-nox gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user clang
+# what `make bench` has to be able to do on this system, what it uses where it is there, and what the tests use on top (tools/system-packages)
+ABILITIES := cc venv
+USEFUL := numactl
+USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
 
 .DEFAULT_GOAL := help
 .PHONY: help bench report compare test sanitize fuzz lint bench-self sample testbed certify clean
@@ -18,13 +19,14 @@ help: ## this list
 
 # Once per checkout, and again when the dependencies change.
 $(VENV)/ready: pyproject.toml
-	@tools/system-packages $(SYSTEM)
+	@tools/system-packages $(ABILITIES)
+	@tools/system-packages --optional $(USEFUL)
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
-	@tools/system-packages --optional $(SYSTEM_TEST)
+	@tools/system-packages --optional $(USEFUL_TEST)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 

@@ -3,6 +3,7 @@
  * a number of idle instructions between two accesses, which means something else on every machine. */
 #include "nb.h"
 #include "nb_chase.h"
+#include "nb_single.h"
 #include "nb_stream.h"
 #include "nb_window.h"
 
@@ -64,6 +65,16 @@ static struct nb_chain chain(const struct nb_case *c)
 static void chase(struct nb_thread *t, uint64_t n)
 {
     t->cursor = (uint64_t)(uintptr_t)nb_chase((uint64_t *)(uintptr_t)t->cursor, n);
+}
+
+/* Loads of the chase that are timed by themselves, where no load is meant to be beside it; the window's own histogram stays. */
+static void prove_idle(struct nb_thread *t, uint64_t ticks, uint64_t ns)
+{
+    uint32_t blocks[NB_BINS];
+    memcpy(blocks, t->histogram, sizeof blocks);
+    t->cursor = (uint64_t)(uintptr_t)nb_single_loads(t, (uint64_t *)(uintptr_t)t->cursor, ticks, ns);
+    t->executed += t->value[NB_SINGLE_LOADS];
+    memcpy(t->histogram, blocks, sizeof blocks);
 }
 
 /* ps between two bursts of a loader. */
@@ -149,7 +160,11 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     }
     if (!t->index) {
+        const uint64_t ticks = nb_ticks(), begin = nb_now();
         nb_window(t, chase);
+        t->value[NB_SINGLE_LOADS] = 0;
+        if (c->parameter[RATE] < 0)
+            prove_idle(t, nb_ticks() - ticks, nb_now() - begin);
         t->check = *nb_chain_number((uint64_t *)(uintptr_t)t->cursor);
         t->value[NB_VISITED_BYTES] = NB_VISITED;
         return NB_OK;

@@ -135,12 +135,18 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
 }
 
 /* A window for threads that may starve each other: what everybody has done between two times that all share. How far each was then lies between its looks at the clock,
- * in proportion to the time; a batch is one operation where that is long enough, and what is under way at the begin belongs to before, at the end to the window.
- * Who gets nowhere has done nothing: that is a result, and all go on until the end. Crowds warm up for longer: who left the gate first was alone for a while. */
+ * in proportion to the time; what is under way at the begin belongs to before, at the end to the window. Where a batch took far longer than it was meant to, the thread waited,
+ * nobody knows when, and half of it lies on either side: of a batch across the whole window, nothing. Who gets nowhere has done nothing: that is a result, and all go on
+ * until the end. Crowds warm up for longer: who left the gate first was alone for a while. */
 static inline uint64_t nb_count_warmup(const struct nb_case *c) { return c->warmup_ns * (1 + c->threads / 64); }
 
-/* How many whole operations of a batch of `n`, which took so long and ended `now`, began after `when`. */
-static inline uint64_t nb_after(uint64_t when, uint64_t now, uint64_t took, uint64_t n) { return when + took > now ? n * (now - when) / took : n - 1; }
+/* How many whole operations of a batch of `n`, which took so long and ended `now`, began after `when`; `usual`: how long it was meant to take. */
+static inline uint64_t nb_after(uint64_t when, uint64_t now, uint64_t took, uint64_t usual, uint64_t n)
+{
+    if (took > NB_TOO_LONG * usual)
+        return n / 2;
+    return when + took > now ? n * (now - when) / took : n - 1;
+}
 
 static inline void nb_count_window(struct nb_thread *t, nb_batch batch)
 {
@@ -156,7 +162,7 @@ static inline void nb_count_window(struct nb_thread *t, nb_batch batch)
         const uint64_t took = now - last;
         if (!inside && now >= begin) {
             inside = 1;
-            before = t->executed - nb_after(begin, now, took, size);
+            before = t->executed - nb_after(begin, now, took, c->batch_ns, size);
             t->cpu_begin = sched_getcpu();
             t->begin_ns = now;
         }
@@ -165,7 +171,7 @@ static inline void nb_count_window(struct nb_thread *t, nb_batch batch)
         else if (took > NB_TOO_LONG * c->batch_ns && n > 1)
             n /= 2;
         if (now >= end)
-            before += nb_after(end, now, took, size);
+            before += nb_after(end, now, took, c->batch_ns, size);
     }
     t->cpu_end = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,18 +125,54 @@ def test_what_the_system_refuses_is_one_line_with_exit_code_3(monkeypatch, capsy
 
 def test_debconf_asks_nothing_through_sudo(tmp_path):
     """sudo drops the environment, so the variable is set behind it."""
-    tools = {
-        "id": "echo 1000",
-        "sudo": 'while [ "$1" = -n ]; do shift; done\nexec env -u DEBIAN_FRONTEND "$@"',
-        "apt-get": f'echo "$DEBIAN_FRONTEND $*" >>{tmp_path}/calls',
-        "dpkg-query": "exit 1",
-    }
-    for name, text in tools.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    command = ["sh", str(ROOT / "tools" / "system-packages"), "foo"]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
-    assert "noninteractive install -y -qq --no-install-recommends foo" in (tmp_path / "calls").read_text()
+    stubs(
+        tmp_path,
+        {
+            "id": "echo 1000",
+            "sudo": 'while [ "$1" = -n ]; do shift; done\nexec env -u DEBIAN_FRONTEND "$@"',
+            "apt-get": f'echo "$DEBIAN_FRONTEND $*" >>{tmp_path}/calls',
+        },
+    )
+    done = system_packages(tmp_path, "cc", CC="false")
+    assert "noninteractive install -y -qq --no-install-recommends gcc libc6-dev" in (tmp_path / "calls").read_text()
+    assert done.returncode == 3 and "cannot do: cc" in done.stderr  # it was tried again, and not believed
+
+
+def stubs(folder: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+
+def system_packages(folder: Path, *words: str, only: bool = False, **environment: str) -> subprocess.CompletedProcess:
+    path = str(folder) if only else f"{folder}:{os.environ['PATH']}"
+    command = [shutil.which("sh"), str(ROOT / "tools" / "system-packages"), *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"PATH": path} | environment)
+
+
+def test_what_a_system_can_do_is_tried_whatever_its_packages_are_called(tmp_path):
+    stubs(tmp_path, {"dpkg-query": "exit 1", "apt-get": "exit 1", "apk": "exit 1", "my-cc": f'exec {shutil.which("cc")} "$@"'})
+    done = system_packages(tmp_path, "cc", "venv", CC="my-cc")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("manager", "words"),
+    [
+        ("apk", "sudo apk add build-base linux-headers numactl"),
+        ("dnf", "sudo dnf install -y gcc glibc-devel kernel-headers numactl"),
+        ("zypper", "sudo zypper install -y gcc glibc-devel kernel-headers numactl"),
+        ("pacman", "sudo pacman -S --needed gcc linux-api-headers numactl"),
+        (None, "Debian's packages are: gcc libc6-dev numactl"),
+    ],
+)
+def test_what_a_system_cannot_do_is_named_with_its_own_command(tmp_path, manager, words):
+    stubs(
+        tmp_path, {"id": "echo 1000", "mktemp": f"echo {tmp_path}/object", "rm": ":", **({manager: "exit 1"} if manager else {})}
+    )
+    done = system_packages(tmp_path, "cc", "numactl", only=True)
+    assert done.returncode == 3 and "cannot do: cc numactl" in done.stderr and words in done.stderr
+    assert system_packages(tmp_path, "--optional", "numactl", only=True).returncode == 0
 
 
 def test_a_plan_is_printed_and_nothing_measured(tmp_path):

@@ -579,6 +579,42 @@ def mean_of(window, batches: list[int], usual: int = 2560) -> float:
     return window.mean(binned(window, batches, usual), ctypes.c_uint64(len(batches))) * usual / abi.FINE_BINS
 
 
+@pytest.fixture(scope="session")
+def counting(tmp_path_factory):
+    """(operation, waits at, waits for, window, batch; ns) -> operations counted between the two times, and begun between them."""
+    target = tmp_path_factory.mktemp("counting") / "count_window.so"
+    source = os.path.join(os.path.dirname(__file__), "count_window.c")
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    library = ctypes.CDLL(str(target))
+    library.count.restype = ctypes.c_uint64
+    library.count.argtypes = (*[ctypes.c_uint64] * 5, ctypes.POINTER(ctypes.c_uint64))
+
+    def count(operation: int, at: int, waits: int, window: int = 8_000_000, batch: int = 50_000) -> tuple[int, int]:
+        truth = ctypes.c_uint64()
+        counted = library.count(operation, at % 2**64, waits, window, batch, ctypes.byref(truth))
+        return counted, truth.value
+
+    return count
+
+
+@given(st.integers(1, 9_000_000), st.integers(1_000_000, 20_000_000), st.integers(5_000, 100_000))
+def test_steady_operations_are_counted_to_one(counting, operation, window, batch):
+    counted, truth = counting(operation, 0, 0, window, batch)
+    assert abs(counted - truth) <= 1 + truth * 0.001  # an operation in proportion at either end; the clock is read in between
+
+
+@given(st.integers(5, 5_000), st.integers(0, 30_000))
+def test_who_gets_nowhere_in_the_window_has_done_nothing(counting, operation, before):
+    """It did many in a batch before, and lost the lock in the middle of one."""
+    assert counting(operation, -1 - before, before + 9_000_000) == (0, 0)
+
+
+@given(st.integers(5, 5_000), st.integers(0, 7_900_000), st.integers(0, 20_000_000))
+def test_a_wait_misplaces_no_more_than_a_batch(counting, operation, at, waits):
+    counted, truth = counting(operation, at, waits)
+    assert abs(counted - truth) * operation <= 2 * 50_000 + 2 * operation
+
+
 def test_the_mean_batch_is_that_of_a_mixture_and_leaves_interruptions_out(window):
     assert mean_of(window, [2565] * 1000) == pytest.approx(2565)
     assert mean_of(window, [2565] * 1000 + [10**6] * 9) == pytest.approx(2565)

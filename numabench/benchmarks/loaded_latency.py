@@ -6,7 +6,17 @@ from ..kernel import batch_quantile, mean_batch
 from ..model import Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
 from .memory_bandwidth import MASK, SIZE_STEP, VECTOR_AXIS, WORD, part_bytes
-from .memory_latency import ORDERS, PAGE_SIZES, VISITED_SLOT, chain_scratch, memory_size, same_latency
+from .memory_latency import (
+    MOST_UNDER_HALF,
+    ORDERS,
+    PAGE_SIZES,
+    UNDER_HALF,
+    VISITED_SLOT,
+    chain_scratch,
+    memory_size,
+    same_latency,
+    under_half,
+)
 
 IDLE, MOST = "0", "max"
 #: GB/s of all loaders together, as words: two of them are no numbers.
@@ -201,6 +211,15 @@ class LoadedLatency(Benchmark):
             "latency_p99": batch_quantile(chaser, 0.99),
             "load": lines * LINE / seconds,
         }
+
+    def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
+        """Of an idle chase: how many single loads took under half of the mean; nothing where the counter is too coarse."""
+        return under_half(found.threads[0])
+
+    def unproven(self, p: Parameters, extra: dict[str, float], topology) -> str:
+        where = self.place(p, topology)
+        memory = where is not None and p["size"] >= memory_size(topology, where.cpus[:1])
+        return "cached" if memory and extra.get(UNDER_HALF, 0.0) > MOST_UNDER_HALF else ""
 
     def check(self, p: Parameters, found: Found) -> str:
         chaser, *loaders = found.threads

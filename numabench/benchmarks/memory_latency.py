@@ -52,6 +52,12 @@ def same_latency(where: Parameters, text: str) -> Answer:
     return Answer(kind="agreement", metric="latency", where=where, against=against, tolerance=0.0, headline=False, text=text)
 
 
+def under_half(thread) -> dict[str, float]:
+    """The share of a thread's single loads that took under half of the mean; nothing where the counter is too coarse to tell."""
+    loads = thread.value[LOADS_SLOT]
+    return {UNDER_HALF: thread.value[FAST_SLOT] / loads} if loads else {}
+
+
 class Chase(Benchmark):
     """What every pointer chase shares."""
 
@@ -112,10 +118,9 @@ class Chase(Benchmark):
         """Of the single loads: how many took under half of the mean, how many began in each octave of ns, and the step of the counter in ns;
         nothing where it is too coarse."""
         thread = found.threads[0]
-        if not thread.value[LOADS_SLOT]:
-            return {}
-        return {
-            UNDER_HALF: thread.value[FAST_SLOT] / thread.value[LOADS_SLOT],
+        share = under_half(thread)
+        return share and {
+            **share,
             "counter_step_ns": thread.value[STEP_PS_SLOT] / 1000,
             **{f"from_{ns}_ns": share for ns, share in octave_shares(thread.histogram).items()},
         }

@@ -32,7 +32,7 @@ from .clock import Clock
 from .crew import SENTINELS, Brought, Crew, Step
 from .protocol import Began, CaseFailed, Companion, Done, Event, Job, JobCase, Took, TookRound, decode_job, encode
 
-# Thresholds of a valid sample (METHODOLOGY.md, "Every trial proves itself").
+# Thresholds of a valid sample (METHODOLOGY.md, "Every sample proves itself").
 LEAST_OVERLAP = 0.95
 HOP_CHANGE = 1.25  # between before and after: the CPUs were moved (the classes seen are 2.7 and 4 apart)
 WIDTH_CHANGE = 1.4  # a sibling took half of the core, or went
