@@ -22,12 +22,13 @@ import numpy as np
 import numabench as nb
 from numabench import kernel as abi
 from numabench.analysis.structure import with_distance
-from numabench.benchmarks import CROWDED
+from numabench.benchmarks import CROWDED, discover
 from numabench.benchmarks.contention import PRIMITIVES, RSEQ
 from numabench.benchmarks.padded_counters import PADDED
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
 from numabench.measure.crew import Crew, Step
+from numabench.measure.protocol import Timing
 from numabench.measure.visit import Request, Visit
 from numabench.model import MemoryProof, Sample, ThreadProof, case_hash, together
 from numabench.runlog.rounds import pack, unpack
@@ -111,7 +112,7 @@ def controls() -> None:
     """Least and lower quartile: what else runs on the machine makes single turns longer, never shorter."""
     print(f"\n## What loops and clock readings cost: time over a control's, in turn, least and lower quartile of {TURNS} turns")
     print(
-        "minimal: tools/minimal.c, the same instruction or lock in a loop that does nothing else; clock: read every 10 us against every 100 us"
+        "minimal: tools/minimal.c, the same instruction or lock in a loop that does nothing else; clock: read a tenth as often as in a run"
     )
     cpus, minimal = sorted(os.sched_getaffinity(0)), minimal_kernel()
     for name, size, arguments, loop in CELLS:
@@ -120,11 +121,16 @@ def controls() -> None:
         crew.place((cpus[0],), (0,))
         case = crew.case
         case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
-        case.window_ns, case.warmup_ns = 1_000_000, 200_000
+        often = discover()[name].batches * Timing().batch
+        case.window_ns, case.warmup_ns = (int(share * often * 1e9) for share in (100, 30))
         load(case, kernel, arguments)
         crew.enter(kernel, abi.PREPARE, [0])
         less = {"loop": loop} | ({"spacing": arguments["spacing"]} if "spacing" in arguments else {})
-        turns = [("kernel", kernel, arguments, 10e-6), ("minimal", minimal, less, 10e-6), ("clock", kernel, arguments, 100e-6)]
+        turns = [
+            ("kernel", kernel, arguments, often),
+            ("minimal", minimal, less, often),
+            ("clock", kernel, arguments, 10 * often),
+        ]
         found: dict[str, list[float]] = {}
         for turn in range(TURNS):
             for who, which, asked, batch in turns[turn % 3 :] + turns[: turn % 3]:
