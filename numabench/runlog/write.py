@@ -98,7 +98,7 @@ class Journal:
         if named and (named.st_dev, named.st_ino) == (there.st_dev, there.st_ino):
             return
         if there.st_nlink:
-            kept = os.readlink(f"/proc/self/fd/{self._fd}")
+            kept = os.readlink(f"/dev/fd/{self._fd}")
             raise MachineError(
                 f"the run log {self.path} was moved while it was written: it is {kept} now, with all that was measured",
                 _go_on(kept),
