@@ -134,9 +134,10 @@ def draw(certification: Certification, path: Path) -> None:
         widest = max([100 * abs(f.deviation) for f in figures], default=1)
         right.axvspan(-100 * TOLERANCE, 100 * TOLERANCE, color=BAND, alpha=0.12, zorder=0)
         right.axvline(0, color="#9aa4ae", linewidth=1, zorder=1)
-        right.set_xscale("symlog", linthresh=3) if widest > 6 else right.set_xlim(
-            -max(2.5, 1.15 * widest), max(2.5, 1.15 * widest)
-        )
+        if widest > 12:  # of a defect
+            right.set_xscale("symlog", linthresh=3)
+        else:
+            right.set_xlim(-max(2.5, 1.15 * widest), max(2.5, 1.15 * widest))
         right.set(
             yticks=range(len(names)),
             yticklabels=names,
