@@ -134,10 +134,7 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
     t->value[NB_MEAN_PS] = (uint64_t)(nb_mean_batch(t->histogram, batches) * (double)usual * 1000 / NB_FINE);
 }
 
-/* A window for threads that may starve each other: what everybody has done between two times that all share. How far each was then lies between its looks at the clock,
- * in proportion to the time; what is under way at the begin belongs to before, at the end to the window. Where a batch took far longer than it was meant to, the thread waited,
- * nobody knows when, and half of it lies on either side: of a batch across the whole window, nothing. Who gets nowhere has done nothing: that is a result, and all go on
- * until the end. Crowds warm up for longer: who left the gate first was alone for a while. */
+/* Crowds warm up for longer: who left the gate first was alone for a while. */
 static inline uint64_t nb_count_warmup(const struct nb_case *c) { return c->warmup_ns * (1 + c->threads / 64); }
 
 /* How many whole operations of a batch of `n`, which took so long and ended `now`, began after `when`; `usual`: how long it was meant to take. */
@@ -148,6 +145,10 @@ static inline uint64_t nb_after(uint64_t when, uint64_t now, uint64_t took, uint
     return when + took > now ? n * (now - when) / took : n - 1;
 }
 
+/* A window for threads that may starve each other: what everybody has done between two times that all share. How far each was then lies between its looks at the clock,
+ * in proportion to the time; what is under way at the begin belongs to before, at the end to the window. Where a batch took far longer than it was meant to, the thread waited,
+ * nobody knows when, and half of it lies on either side: of a batch across the whole window, nothing. Who gets nowhere has done nothing: that is a result, and all go on
+ * until the end. */
 static inline void nb_count_window(struct nb_thread *t, nb_batch batch)
 {
     const struct nb_case *c = t->shared;

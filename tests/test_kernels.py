@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -76,6 +77,14 @@ def enter(
         buffer.close()
         scratch.close()
         os.sched_setaffinity(0, cpus)
+
+
+def native(source: str | Path, folder: Path) -> ctypes.CDLL:
+    """A C file, of this folder where it is a name alone, built in `folder` as kernels are and loaded."""
+    source = Path(__file__).parent / source
+    target = folder / f"{source.stem}.so"
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    return ctypes.CDLL(str(target))
 
 
 def broken_kernel(tmp_path, name: str, file: str, right: str, wrong: str) -> abi.Kernel:
@@ -207,10 +216,7 @@ def test_nobody_is_stopped_by_one_who_has_the_lock_no_more(loaded):
 
 @pytest.fixture(scope="module")
 def locks(tmp_path_factory):
-    target = tmp_path_factory.mktemp("locks") / "locks.so"
-    source = os.path.join(os.path.dirname(__file__), "locks.c")
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
-    return ctypes.CDLL(str(target))
+    return native("locks.c", tmp_path_factory.mktemp("locks"))
 
 
 PATIENT, IMPATIENT = (
@@ -443,10 +449,7 @@ def test_wider_lines_are_visited_once_each(loaded):
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
     """nb_single.h with a clock that the test sets."""
-    target = tmp_path_factory.mktemp("single") / "single.so"
-    source = os.path.join(os.path.dirname(__file__), "single.c")
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
-    return ctypes.CDLL(str(target))
+    return native("single.c", tmp_path_factory.mktemp("single"))
 
 
 def timed_loads(single, *times: int) -> abi.ThreadBlock:
@@ -560,10 +563,7 @@ def test_the_median_batch_is_within_the_window_s_own_times(loaded):
 @pytest.fixture(scope="module")
 def window(tmp_path_factory):
     """nb_window.h's arithmetic."""
-    target = tmp_path_factory.mktemp("window") / "window.so"
-    source = os.path.join(os.path.dirname(__file__), "window.c")
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
-    library = ctypes.CDLL(str(target))
+    library = native("window.c", tmp_path_factory.mktemp("window"))
     for function in (library.middle, library.mean, library.median):
         function.restype = ctypes.c_double
     return library
@@ -579,13 +579,10 @@ def mean_of(window, batches: list[int], usual: int = 2560) -> float:
     return window.mean(binned(window, batches, usual), ctypes.c_uint64(len(batches))) * usual / abi.FINE_BINS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def counting(tmp_path_factory):
     """(operation, waits at, waits for, window, batch; ns) -> operations counted between the two times, and begun between them."""
-    target = tmp_path_factory.mktemp("counting") / "count_window.so"
-    source = os.path.join(os.path.dirname(__file__), "count_window.c")
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
-    library = ctypes.CDLL(str(target))
+    library = native("count_window.c", tmp_path_factory.mktemp("counting"))
     library.count.restype = ctypes.c_uint64
     library.count.argtypes = (*[ctypes.c_uint64] * 5, ctypes.POINTER(ctypes.c_uint64))
 
@@ -770,10 +767,7 @@ def test_chaser_and_loaders_do_what_they_count(loaded, mix, rate):
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
     """When loaders let their bursts go, by a clock of the test's own: (loaders, index from 1, MB/s, bursts, ...) -> ns since the gate."""
-    target = tmp_path_factory.mktemp("tokens") / "tokens.so"
-    source = os.path.join(os.path.dirname(__file__), "tokens.c")
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
-    library = ctypes.CDLL(str(target))
+    library = native("tokens.c", tmp_path_factory.mktemp("tokens"))
 
     def times(loaders: int, index: int, rate: int, bursts: int, *, seed: int = 7, late: int = -1, away: int = 0) -> list[int]:
         found = (ctypes.c_uint64 * bursts)()
@@ -857,9 +851,7 @@ def test_gates_open_as_often_as_they_are_asked_for(tmp_path):
         }
         """
     )
-    target = tmp_path / "gates.so"
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", str(source), "-o", str(target)], check=True)
-    library = ctypes.CDLL(str(target))
+    library = native(source, tmp_path)
     library.pass_all()
     assert library.same(), "threads left one gate at different times"
 
@@ -1075,9 +1067,7 @@ def test_a_clock_that_is_too_coarse_is_said():
 
 @pytest.mark.parametrize("thousandths", [1_000, 10_000, 18_518, 40_000, 41_667, 1_000_000, 4_000_000_000])
 def test_the_step_of_a_clock_is_found(tmp_path, thousandths):
-    target, source = tmp_path / "clock.so", os.path.join(os.path.dirname(__file__), "clock_step.c")
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
-    library = ctypes.CDLL(str(target))
+    library = native("clock_step.c", tmp_path)
     library.step_of.restype = ctypes.c_uint64
     found = library.step_of(ctypes.c_uint64(thousandths))
     assert abs(found - thousandths / 1000) < 2  # times are whole ns, and their differences one more or less

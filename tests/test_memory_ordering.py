@@ -5,11 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import subprocess
 
 import pytest
 from synthetic import litmus, make_log
-from test_kernels import PROBES, broken_kernel, enter
+from test_kernels import PROBES, broken_kernel, enter, native
 
 from numabench import kernel as abi
 from numabench.analysis.answers import answers
@@ -154,10 +153,7 @@ def test_what_was_never_seen_has_a_limit_by_the_trials():
 @pytest.fixture(scope="module")
 def stirred(tmp_path_factory):
     """stirred(seed, thread, rounds): of each round the delay, bytes from x to y, and the order of the instances."""
-    target = tmp_path_factory.mktemp("stirred") / "stirred.so"
-    source = os.path.join(os.path.dirname(__file__), "stirred.c")
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
-    library = ctypes.CDLL(str(target))
+    library = native("stirred.c", tmp_path_factory.mktemp("stirred"))
 
     def rounds_of(seed: int, thread: int, rounds: int):
         delay, beside, order = ((ctypes.c_uint64 * n)() for n in (rounds, rounds, rounds * INSTANCES))

@@ -86,6 +86,10 @@ def jain_index(rates: Sequence[float]) -> float:
     return sum(rates) ** 2 / (len(rates) * sum(rate * rate for rate in rates))
 
 
+#: How far apart threads that share lines look at the clock, in the usual batches: meanwhile the others have the line, and do some five operations for each look.
+LINES_SHARED = 5.0
+
+
 class Found:
     """What the threads of one sample brought back from C."""
 

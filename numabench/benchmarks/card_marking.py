@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..model import Answer, Axis, Contrast, View
 from . import (
     ALONE,
+    LINES_SHARED,
     MOST_APART,
     RELATION_WORDS,
     Benchmark,
@@ -29,7 +30,7 @@ PAGE = 4096  # as in kernels/card_marking.c
 class CardMarking(Benchmark):
     name = kernel = "card_marking"
     rank = 11
-    batches = 5.0  # while one thread looks at the clock, the other has the line, as in contention
+    batches = LINES_SHARED
     topic = "cores"
     title = "Card marking"
     question = "What does a write barrier that marks cards cost when threads mark neighbouring cards, and when does it pay to look first?"

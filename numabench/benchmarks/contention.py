@@ -8,6 +8,7 @@ from ..model import Answer, Axis, Contrast, View
 from . import (
     ALONE,
     CROWDED,
+    LINES_SHARED,
     RELATION_WORDS,
     Benchmark,
     Found,
@@ -80,7 +81,7 @@ FAIRNESS = ("fairness_1ms", "fairness_10ms", "fairness_100ms", "fairness_1s")
 class Contention(Benchmark):
     name = kernel = "contention"
     rank = 2
-    batches = 5.0  # while one thread looks at the clock, the others have the line: five operations for each look
+    batches = LINES_SHARED
     topic = "cores"
     title = "Mutex, atomic and what lies between"
     question = "From how many threads, and with what work inside, is a lock better than an atomic update, and which lock is it?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..model import Answer, Axis, Contrast, View
 from . import (
     ALONE,
+    LINES_SHARED,
     RELATION_WORDS,
     Benchmark,
     Found,
@@ -33,7 +34,7 @@ SPACING_SLOT = 6  # of `value`: multiplies that were done between two accesses
 class PaddedCounters(Benchmark):
     name = kernel = "padded_counters"
     rank = 1
-    batches = 5.0  # while one thread looks at the clock, the other has the line, as in contention
+    batches = LINES_SHARED
     topic = "cores"
     title = "Padded and unpadded counters"
     question = "What does it cost when two threads write to one cache line, and from which distance on is it free?"

@@ -81,9 +81,8 @@ class ProcessExecutor:
         with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as outbox, tempfile.TemporaryFile() as errors:
             inbox.write(encode(job))
             inbox.seek(0)
-            asks = (
-                job.placing.how == BIND and "set_mempolicy" not in job.placing.refused
-            )  # which numactl calls, and ends where it may not
+            # numactl calls set_mempolicy, and ends where it may not
+            asks = job.placing.how == BIND and "set_mempolicy" not in job.placing.refused
             with starting_on(job.cases[0].cpus[:1]):
                 child = subprocess.Popen(
                     [*numactl_command(job.home if asks else None), *self.command],

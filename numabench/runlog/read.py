@@ -234,9 +234,8 @@ def load(*paths: str | Path) -> RunLog:
     warnings: list[str] = []
     for path in files:
         for number, record in numbered(path, warnings):
-            mark = hashlib.sha256(
-                msgspec.json.encode(record)
-            ).digest()  # the text of a large matrix would take as much again as its samples
+            # the text of a large matrix would take as much again as its samples
+            mark = hashlib.sha256(msgspec.json.encode(record)).digest()
             if mark not in seen:
                 seen[mark] = (path, number), _expanded(record, path, number)
     records = _belonging(list(seen.values()), warnings)
