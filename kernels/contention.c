@@ -37,7 +37,7 @@ static const struct nb_metric metrics[] = {
     {"wait_max", "ns", "longest time from asking to having updated, of the operations stamped", NB_LOWER_IS_BETTER},
     {"handover", "ns", "median time from one holder's leaving to the update of the next, which was waiting", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("contention", 4, "one counter, protected in twenty-three ways", parameters, metrics);
+NB_DESCRIBE("contention", 5, "one counter, protected in twenty-three ways", parameters, metrics);
 
 /* Of value[], beside a window's own. Fairness is in millionths, 0 where there is none; STAMPED_PS is the time of an operation in the stamped window. */
 enum { TORN = NB_MEAN_PS + 1, FAIR_1MS, FAIR_10MS, FAIR_100MS, FAIR_1S, HANDOVER, STAMPS, CLOCK, STAMPED_PS, WINDOW };
@@ -214,7 +214,7 @@ static int prepare(struct nb_thread *t)
         part(at, i, bytes)->clh.mine = (uintptr_t)&part(at, i, bytes)->node;
     for (uint32_t i = 0; i < c->threads && primitive == RCU; i++)
         rcu_away(&part(at, i, bytes)->seen);
-    at->current = versions(c);
+    at->current = version(c, 0);
     if (primitive == RWLOCK)
         return pthread_rwlock_init(&at->lock.rwlock, NULL) ? NB_UNSUPPORTED : NB_OK;
     if (primitive != MUTEX && primitive != MUTEX_ADAPTIVE)
@@ -342,7 +342,7 @@ int nb_run(struct nb_thread *t)
     away(t);
     nb_note_ends(t, before);
     plan_stamps(t);
-    memset(t->histogram, 0, sizeof t->histogram);
+    nb_empty_histogram(t);
     const uint64_t end = t->end_ns;
     stamp(t);
     t->end_ns = end;

@@ -20,6 +20,7 @@
 #define FAN 8              /* other CPUs that one wakes: at 512 each is three wake-ups from the first, and none wakes more than eight */
 #define NOT_FIRST UINT32_MAX
 #define STACK_BYTES (1u << 20)
+#define STAGGER 320        /* bytes */
 #define BLOCKS 2           /* of each member: one for the kernel, one for the sentinels, whose entries leave the first alone */
 
 /* What one thread brings back from one entry. */
@@ -39,7 +40,8 @@ struct nb_step {
     uint32_t threads, block;
 };
 
-/* A member's words lie on pages of its own: no prefetcher couples two of them. */
+/* A member's words lie pages from those of all others, so that no prefetcher couples two of them, and not at the same place of a page: of many members they would
+ * have to share a few sets of a cache. */
 struct nb_member {
     uint32_t called, asleep; /* number of the last step that it was called to: a futex; whether it must be woken */
     uint32_t arrived;        /* of this member and those below it, in the step under way */
@@ -60,6 +62,7 @@ struct nb_member {
         struct nb_thread thread;
         uint8_t page[4096];
     } block[BLOCKS];
+    uint8_t pad1[STAGGER];
 };
 
 struct nb_crew {
@@ -150,11 +153,12 @@ static int32_t enter(const struct nb_step *step, struct nb_member *m)
     t->index = m->seat;
     t->group = m->group;
     t->gates = 0;
+    t->binned = 0;
     t->schedstat = m->schedstat;
     getrusage(RUSAGE_THREAD, &before);
     const int32_t status = step->run(t);
     getrusage(RUSAGE_THREAD, &after);
-    found->thread = *t;
+    memcpy(&found->thread, t, t->binned ? sizeof *t : offsetof(struct nb_thread, histogram)); /* as much again, of many threads, is more than a cache holds */
     found->status = status;
     found->switches = (uint32_t)(after.ru_nivcsw - before.ru_nivcsw);
     found->faults = (uint32_t)(after.ru_minflt + after.ru_majflt - before.ru_minflt - before.ru_majflt);

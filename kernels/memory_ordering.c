@@ -32,9 +32,8 @@ NB_DESCRIBE("memory_ordering", 2, "litmus tests", parameters, metrics);
 
 #define INLINE static inline __attribute__((always_inline))
 #define INSTANCES 64u
-#define APART (NB_APART + NB_LINE) /* bytes between words, an odd number of lines: they use all sets of a cache, and no prefetcher couples them */
 #define BESIDE 8u                  /* from x to y where they are in one line */
-#define CONTROLS (2 * INSTANCES * APART)
+#define CONTROLS (2 * INSTANCES * NB_APART_ODD)
 #define CONTROL NB_APART
 #define AHEAD 500u    /* ns from naming the time to it: longer than a line takes to any thread */
 #define OCTAVES 14u   /* of delays: 0, 1, 2 to 3, ... up to 8,191 steps, which are 2 us */
@@ -91,7 +90,7 @@ INLINE void then(int ordering)
     {                                                                                                                                \
         for (unsigned k = 0; k < INSTANCES; k++) {                                                                                   \
             const uint64_t i = (k * turn->step + turn->first) % INSTANCES;                                                           \
-            uint64_t *a = (uint64_t *)(first + i * APART), *b = (uint64_t *)(second + i * APART);                                    \
+            uint64_t *a = (uint64_t *)(first + i * NB_APART_ODD), *b = (uint64_t *)(second + i * NB_APART_ODD);                                    \
             FIRST;                                                                                                                   \
             then(ordering);                                                                                                          \
             SECOND;                                                                                                                  \
@@ -148,7 +147,7 @@ static struct turn turn_of(const struct nb_thread *t, uint64_t round, uint64_t o
 {
     const uint64_t common = by_chance((uint64_t)t->shared->parameter[SEED], round), order = common >> 8 & (OWN_ORDER - 1) ? common : own;
     uint8_t *x = t->shared->buffer;
-    return (struct turn){x, x + (common & (IN_ONE_LINE - 1) ? INSTANCES * APART : BESIDE), order >> 16 | 1, order >> 32};
+    return (struct turn){x, x + (common & (IN_ONE_LINE - 1) ? INSTANCES * NB_APART_ODD : BESIDE), order >> 16 | 1, order >> 32};
 }
 
 /* Brings a quarter of the lines that the thread uses near, and a sixteenth nowhere: of x or of y. */
@@ -158,9 +157,9 @@ static void stir(const struct turn *turn, uint64_t random)
     for (unsigned i = 0; i < INSTANCES; i++) {
         const uint64_t what = by_chance(random, i) % 16;
         if (what == 0 && NB_CAN_FLUSH)
-            nb_flush(side + i * APART);
+            nb_flush(side + i * NB_APART_ODD);
         else if (what < 5)
-            nb_prefetch(side + i * APART);
+            nb_prefetch(side + i * NB_APART_ODD);
     }
 }
 
@@ -259,6 +258,6 @@ int nb_run(struct nb_thread *t)
     t->executed += t->operations;
     t->check = 0;
     for (unsigned i = 0; i < INSTANCES; i++) /* of the last round */
-        t->check += nb_load_relaxed((uint64_t *)(turn.x + i * APART)) + nb_load_relaxed((uint64_t *)(turn.y + i * APART));
+        t->check += nb_load_relaxed((uint64_t *)(turn.x + i * NB_APART_ODD)) + nb_load_relaxed((uint64_t *)(turn.y + i * NB_APART_ODD));
     return NB_OK;
 }

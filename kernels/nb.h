@@ -9,10 +9,11 @@
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 #include "nb_atomic.h"
 
-#define NB_ABI 3
+#define NB_ABI 4
 #define NB_PARAMETERS 12 /* room for parameters; a kernel uses as many as it declares */
 #define NB_VALUES 16     /* room for a kernel's own results */
 #define NB_BINS 640      /* histogram of batches (nb_window.h), or of times in ns: 16 bins per octave, 2^40 ns at most */
@@ -40,7 +41,7 @@ struct nb_descriptor {
     uint32_t n_parameters, n_metrics;
 };
 
-/* One entry into a kernel, shared by its threads. The gate's words have lines of their own. */
+/* One entry into a kernel, shared by its threads. The gate's words have lines of their own, of 256 bytes and in fours too. */
 struct nb_case {
     uint32_t threads, phase;
     uint32_t crowded, reserved;              /* crowded: some of the threads share a CPU, so that who waits must let others run */
@@ -48,11 +49,11 @@ struct nb_case {
     uint8_t *buffer, *scratch;               /* measured memory; memory for preparation only */
     uint64_t buffer_bytes, scratch_bytes;
     int64_t parameter[NB_PARAMETERS];
-    uint8_t pad0[256];
+    uint8_t pad0[1024];
     uint32_t arrived;
-    uint8_t pad1[252];
+    uint8_t pad1[1020];
     uint64_t opens[NB_GATES];
-    uint8_t pad2[192];
+    uint8_t pad2[960];
 };
 
 /* One thread: what it is told, then what it found. */
@@ -61,7 +62,7 @@ struct nb_thread {
     uint32_t index, group;       /* group: index of its NUMA node among the nodes in use */
     uint32_t gates, gaps;        /* gaps: batches that were interrupted */
     int32_t cpu_begin, cpu_end;
-    int32_t schedstat, pad;      /* descriptor of its /proc/thread-self/schedstat, -1 without one */
+    int32_t schedstat, binned;   /* descriptor of its /proc/thread-self/schedstat, -1 without one; whether this entry has filled the histogram */
     uint64_t begin_ns, end_ns;   /* CLOCK_MONOTONIC */
     uint64_t operations;         /* inside the window */
     uint64_t executed;           /* since NB_PREPARE, warm-ups included: what `check` is predicted from */
@@ -71,6 +72,13 @@ struct nb_thread {
     uint64_t value[NB_VALUES];
     uint32_t histogram[NB_BINS];
 };
+
+/* An empty one, to be filled; what no entry has filled is not brought back. */
+static inline void nb_empty_histogram(struct nb_thread *t)
+{
+    t->binned = 1;
+    memset(t->histogram, 0, sizeof t->histogram);
+}
 
 #define NB_COUNT(array) (sizeof(array) / sizeof(*(array)))
 #define NB_DESCRIBE(NAME, VERSION, SUMMARY, PARAMETERS, METRICS)                                                                     \

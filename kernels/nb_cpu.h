@@ -10,6 +10,7 @@
 #define NB_LINE 64
 #endif
 #define NB_APART (4 * NB_LINE > 256 ? 4 * NB_LINE : 256)
+#define NB_APART_ODD (NB_APART + NB_LINE) /* of many in a row: an odd number of lines, so that they use all sets of a cache */
 _Static_assert(NB_LINE <= 256 && !(NB_LINE & (NB_LINE - 1)), "Python plans memory for lines of 256 bytes at most");
 
 /* Tells a sibling thread that this one only waits. Never inside a hop: it costs 25 ns and more there and hides the distance. On aarch64 an ISB, which

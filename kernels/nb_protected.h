@@ -11,12 +11,16 @@ enum { PRIMITIVE, SECTION, THINK, READS, HOP, PRICE, PART }; /* parameters */
 
 /* The measured buffer: HOME parts with what all share, then a part for each thread, node or CPU (which, is the primitive's affair), on its own node. Parts are pages:
  * memory is bound by pages. */
-#define HOME 3u
-#define VERSIONS (4096u / sizeof(struct data)) /* of the data, for rcu: in the third part */
+#define HOME 22u
+#define VERSIONS 64u /* of the data, for rcu: behind the first two parts */
 
-struct data { /* `twin` is twice the counter; `left` is the counter that a stamped holder left behind, `released` when. Versions of it are lines apart */
+struct data { /* `twin` is twice the counter; `left` is the counter that a stamped holder left behind, `released` when */
     uint64_t counter, twin, released, left;
-    uint8_t pad[(NB_LINE > 64 ? NB_LINE : 64) - 32];
+};
+
+struct version {
+    struct data data;
+    uint8_t pad[NB_APART_ODD - sizeof(struct data)];
 };
 
 struct lines { /* the first two parts */
@@ -49,12 +53,12 @@ struct part {
     };
     struct clh_node node; /* CLH's migrate: a thread ends up with the node of another */
 };
-_Static_assert(sizeof(struct lines) <= 8192 && sizeof(struct part) <= 4096, "parts of a page are large enough");
+_Static_assert(sizeof(struct lines) <= 8192 && VERSIONS * sizeof(struct version) <= (HOME - 2) * 4096 && sizeof(struct part) <= 4096, "parts of a page are large enough");
 
 static inline uint64_t part_bytes(const struct nb_case *c) { return (uint64_t)c->parameter[PART]; }
 static inline struct part *part(void *at, uint64_t i, uint64_t bytes) { return (struct part *)((uint8_t *)at + (HOME + i) * bytes); }
 static inline uint64_t parts_of(const struct nb_case *c) { return c->buffer_bytes / part_bytes(c) - HOME; }
-static inline struct data *versions(const struct nb_case *c) { return (struct data *)(c->buffer + (HOME - 1) * part_bytes(c)); }
+static inline struct data *version(const struct nb_case *c, uint64_t number) { return &((struct version *)(c->buffer + 2 * part_bytes(c)))[number % VERSIONS].data; }
 
 static inline uint64_t cas(uint64_t *counter)
 {
@@ -99,7 +103,7 @@ static inline uint64_t sum(struct lines *at, uint64_t parts, uint64_t bytes)
 static inline uint64_t publish(const struct nb_case *c, struct lines *at)
 {
     const uint64_t next = at->latest + 1;
-    struct data *new = versions(c) + next % VERSIONS;
+    struct data *new = version(c, next);
     if (next % (VERSIONS / 2) == 0) {
         nb_full_fence(); /* with the one in rcu_back: who comes back sees this version, or is seen */
         for (uint32_t i = 0; i < c->threads; i++) {

@@ -69,7 +69,7 @@ static inline uint64_t *nb_single_loads(struct nb_thread *t, uint64_t *p, uint64
     t->value[NB_SINGLE_STEP_PS] = (uint64_t)((double)counter.step * tick * 1000);
     if (!ticks || !counter.step || 4 * (double)counter.step * tick > usual || (double)counter.empty * tick > usual)
         return p;
-    memset(t->histogram, 0, sizeof t->histogram);
+    nb_empty_histogram(t);
     const uint64_t fit = (uint64_t)((double)t->shared->window_ns / NB_SINGLES_SHARE / usual), loads = fit < NB_SINGLES ? fit : NB_SINGLES;
     for (uint64_t i = 0; i < loads; i++) {
         const uint64_t begin = nb_ticks();

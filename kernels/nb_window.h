@@ -103,7 +103,7 @@ static inline void nb_window(struct nb_thread *t, nb_batch batch)
         for (; took > NB_TOO_LONG * c->batch_ns && n > 64; took /= 2)
             n /= 2, enough = 0;
     }
-    memset(t->histogram, 0, sizeof t->histogram);
+    nb_empty_histogram(t);
     t->gaps = 0;
     t->gap_ns = 0;
     t->cpu_begin = sched_getcpu();

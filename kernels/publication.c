@@ -20,37 +20,36 @@ static const struct nb_metric metrics[] = {
     {"publish_time", "ns", "from one published object to the next, in the writer", NB_LOWER_IS_BETTER},
     {"read_time", "ns", "of one look at the pointer and the object behind it, in one reader", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("publication", 2, "a pointer from one thread to others", parameters, metrics);
+NB_DESCRIBE("publication", 3, "a pointer from one thread to others", parameters, metrics);
 
 #define OBJECTS 256u
 #define WORDS 4
-#define LINE NB_APART
 
-struct object { /* a line */
+struct object { /* on a line that none comes along with: a writer that runs ahead would have those of the next objects taken away by who reads this one */
     uint64_t word[WORDS];
-    uint8_t pad[(NB_LINE > 64 ? NB_LINE : 64) - WORDS * 8];
+    uint8_t pad[NB_APART_ODD - WORDS * 8];
 };
 
 struct shared {
     uint64_t current; /* the address of an object */
-    uint8_t pad0[LINE - sizeof(uint64_t)];
+    uint8_t pad0[NB_APART - sizeof(uint64_t)];
     union {
         pthread_mutex_t mutex;
         uint64_t sequence;
-        uint8_t pad1[LINE];
+        uint8_t pad1[NB_APART];
     } lock;
 };
 
 /* In front of them lies the one that is there before anything is published. */
 static struct object *object(const struct nb_case *c, uint64_t number)
 {
-    return (struct object *)(c->buffer + 2 * LINE) + 1 + number % OBJECTS;
+    return (struct object *)(c->buffer + 2 * NB_APART) + 1 + number % OBJECTS;
 }
 
 /* The number up to which a reader needs no object any more. */
 static uint64_t *seen(const struct nb_case *c, uint32_t reader)
 {
-    return (uint64_t *)(c->buffer + 2 * LINE + (OBJECTS + 1) * sizeof(struct object) + reader * LINE);
+    return (uint64_t *)(c->buffer + 2 * NB_APART + (OBJECTS + 1) * sizeof(struct object) + reader * NB_APART);
 }
 
 static inline uint64_t word(uint64_t number, unsigned k) { return number * (2 * k + 1); } /* the first is the number */
@@ -164,7 +163,7 @@ ROLES(seqlock, SEQLOCK)
 static int prepare(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
-    if (c->buffer_bytes < 2 * LINE + (OBJECTS + 1) * sizeof(struct object) + c->threads * LINE)
+    if (c->buffer_bytes < 2 * NB_APART + (OBJECTS + 1) * sizeof(struct object) + c->threads * NB_APART)
         return NB_UNSUPPORTED;
     t->check = t->cursor = 0;
     if (t->index == 0) {

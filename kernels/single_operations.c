@@ -26,8 +26,7 @@ static const struct nb_metric metrics[] = {
 NB_DESCRIBE("single_operations", 2, "operations on lines in a prepared state", parameters, metrics);
 
 #define LINES (NB_LINE > 128 ? 16384u / NB_LINE : 128u) /* 128, and 16 KiB at most: they stay in a first cache, a few in each of its sets */
-#define APART (NB_APART + NB_LINE)                     /* bytes, an odd number of lines: they use all sets, and none is brought along with another */
-#define CONTROL (LINES * APART)
+#define CONTROL (LINES * NB_APART_ODD)
 #define MOST_ROUNDS 4096u
 #define CLOCK_READS 64
 #define CLOCK_BLOCKS 15
@@ -36,7 +35,7 @@ struct control { /* two rounds' numbers, on lines of their own: prepared by the 
     uint64_t prepared, pad0[NB_APART / 8 - 1], finished, pad1[NB_APART / 8 - 1];
 };
 
-static uint64_t *line(const struct nb_case *c, uint32_t number) { return (uint64_t *)(c->buffer + number * APART); }
+static uint64_t *line(const struct nb_case *c, uint32_t number) { return (uint64_t *)(c->buffer + number * NB_APART_ODD); }
 
 static void write_all(const struct nb_case *c, uint64_t stamp)
 {
@@ -182,7 +181,7 @@ int nb_run(struct nb_thread *t)
     const uint64_t first = t->executed / LINES;
     uint64_t round = first, rounds = 0, random = (uint64_t)c->parameter[SEED] * 2 + 1;
     for (uint32_t i = 0; i < LINES; i++)
-        order[i] = i * APART;
+        order[i] = i * NB_APART_ODD;
     if (t->index == 0)
         nb_store_release(&control->finished, 2 * round);
     const uint64_t clock = clock_cost(c->parameter[OPERATION]), step = nb_clock_step();

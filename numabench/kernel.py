@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .host.commands import Answer
 
-ABI = 3
+ABI = 4
 PREPARE, MEASURE = 0, 1
 OK, UNSUPPORTED = 0, 1
 FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
@@ -80,11 +80,11 @@ class CaseBlock(c.Structure):
         ("buffer_bytes", c.c_uint64),
         ("scratch_bytes", c.c_uint64),
         ("parameter", c.c_int64 * PARAMETERS),
-        ("pad0", c.c_uint8 * 256),
+        ("pad0", c.c_uint8 * 1024),
         ("arrived", c.c_uint32),
-        ("pad1", c.c_uint8 * 252),
+        ("pad1", c.c_uint8 * 1020),
         ("opens", c.c_uint64 * GATES),
-        ("pad2", c.c_uint8 * 192),
+        ("pad2", c.c_uint8 * 960),
     ]
 
 
@@ -100,7 +100,7 @@ class ThreadBlock(c.Structure):
         ("cpu_begin", c.c_int32),
         ("cpu_end", c.c_int32),
         ("schedstat", c.c_int32),
-        ("pad", c.c_int32),
+        ("binned", c.c_int32),
         ("begin_ns", c.c_uint64),
         ("end_ns", c.c_uint64),
         ("operations", c.c_uint64),

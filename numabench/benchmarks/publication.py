@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..model import Answer, Axis, Contrast, View
 from . import (
+    LINES_SHARED,
     MOST_APART,
     MOST_LINE,
     RELATION_WORDS,
@@ -51,7 +52,7 @@ class Publication(Benchmark):
         for metric, title in (("publish_time", "Time from one published object to the next"), ("read_time", "Time of a read"))
     )
     method = {
-        "objects": "four words that follow from a number, a ring of 256",
+        "objects": "four words that follow from a number, a ring of 256, no neighbouring lines",
         "reuse": "after every reader has seen a later one",
         "readers": "read all the time",
     }
@@ -60,6 +61,7 @@ class Publication(Benchmark):
         "The writer looks once in 128 objects whether readers have gone on, which is part of its time.",
     )
     judges_gaps = False  # a mutex sleeps
+    batches = LINES_SHARED
     may_sleep = True
     needs = "a CPU for the writer and one for each reader"
 
@@ -71,7 +73,7 @@ class Publication(Benchmark):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], p["readers"] + 1)
-        size = 2 * MOST_APART + (OBJECTS + 1) * MOST_LINE + (p["readers"] + 1) * MOST_APART
+        size = 2 * MOST_APART + (OBJECTS + 1) * (MOST_APART + MOST_LINE) + (p["readers"] + 1) * MOST_APART
         return cpus and Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=size)
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from .. import kernel as abi
 from ..errors import MachineError
-from ..host.memory import Buffer
+from ..host.memory import ALIGN, Buffer
+from ..host.pages import BASE, THP
 from ..host.placement import cannot_pin
 from ..model import Frozen
 
@@ -61,7 +62,7 @@ class _Head(c.Structure):
     ]
 
 
-MEMBER = PAGE * (1 + BLOCKS)  # bytes of each: its own words, then its blocks
+MEMBER = PAGE * (1 + BLOCKS) + 320  # bytes of each: its own words, its blocks, and what keeps it from the same place of a page as the one before
 _LAYOUT = (
     PAGE,
     MEMBER,
@@ -121,7 +122,8 @@ class Crew:
     def __init__(self, size: int, library: Path | str | None = None):
         self.size = size
         self._library = load(library or abi.build("crew").target)
-        self._memory = Buffer(PAGE * (1 + CASES) + MEMBER * size)
+        memory = PAGE * (1 + CASES) + MEMBER * size
+        self._memory = Buffer(memory, THP if memory > ALIGN else BASE)  # one entry touches three pages of each member
         self._address = self._memory.address + PAGE * CASES
         self._found = Buffer(PAGE)
         self._head = _Head.from_address(self._address)
