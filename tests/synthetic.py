@@ -291,3 +291,15 @@ def make_log(
     return RunLog(
         paths=(f"{alias}.jsonl",), headers=tuple(headers), benchmarks=tuple(records), trials=tuple(trials), ends=tuple(ends)
     )
+
+
+def with_samples(log: RunLog, change) -> RunLog:
+    """`change(sample, process)` gives the sample to keep, or None to drop it."""
+    trials = [
+        msgspec.structs.replace(t, samples=tuple(filter(None, (change(s, t.process) for s in t.samples)))) for t in log.trials
+    ]
+    return msgspec.structs.replace(log, trials=tuple(trials))
+
+
+def set_aside(sample: Sample, *reasons: str) -> Sample:
+    return msgspec.structs.replace(sample, valid=False, reasons=reasons)

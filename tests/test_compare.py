@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from synthetic import counters, latency, make_log, matrix
+from synthetic import counters, latency, make_log, matrix, set_aside, with_samples
 
 from numabench.analysis.compare import ASSUMED_SESSION_SD, VERDICTS, compare, outliers, welch
 from numabench.analysis.estimate import cell_means, process_medians
@@ -41,14 +41,6 @@ def merged(*logs: RunLog) -> RunLog:
             for name in ("headers", "benchmarks", "trials", "ends")
         },
     )
-
-
-def with_samples(log: RunLog, change) -> RunLog:
-    """`change(sample, process)` gives the sample to keep, or None to drop it."""
-    trials = [
-        msgspec.structs.replace(t, samples=tuple(filter(None, (change(s, t.process) for s in t.samples)))) for t in log.trials
-    ]
-    return msgspec.structs.replace(log, trials=tuple(trials))
 
 
 def small(alias="toy", sessions=3, processes=3, seed=0, factor=1.0, benchmarks=LATENCY, **more) -> RunLog:
@@ -365,24 +357,41 @@ def test_different_benchmarks_have_nothing_in_common():
     assert result.exit_code == 4 and set(result.cells["verdict"]) == {"incomparable"} and list(result.summary) == list(VERDICTS)
 
 
-def test_many_disturbed_samples_resolve_nothing():
-    base = small(processes=10)
-    new = with_samples(small(processes=10, seed=1, factor=2), lambda s, p: msgspec.structs.replace(s, valid=p >= 3))
-    result = compare(base, new)
-    assert set(result.cells["verdict"]) == {"unresolved"} and all("disturbed" in r for r in result.cells["reasons"])
-    fine = with_samples(small(processes=10, seed=1, factor=2), lambda s, p: msgspec.structs.replace(s, valid=p >= 2))
-    assert set(compare(base, fine).cells["verdict"]) == {"slower"}
+@pytest.mark.parametrize(
+    ("reason", "first", "verdict", "why"),
+    [
+        ("pages", 3, "unresolved", "failed_proofs"),
+        ("pages", 2, "slower", ""),
+        ("pages run_delay", 3, "unresolved", "failed_proofs"),
+        ("run_delay", 8, "slower", ""),
+        ("gaps frequency_changed", 8, "slower", ""),
+    ],
+)
+def test_failed_proofs_resolve_nothing_and_doubtful_samples_only_what_hangs_on_them(reason, first, verdict, why):
+    """`first` of ten processes are set aside. What they measured is like the rest."""
+    new = small(processes=10, seed=1, factor=2)
+    marked = with_samples(new, lambda s, p: set_aside(s, *reason.split()) if p < first else s)
+    result = compare(small(processes=10), marked)
+    assert set(result.cells["verdict"]) == {verdict} and all((why in r) or not why for r in result.cells["reasons"])
 
 
-def test_a_verdict_that_hangs_on_the_disturbed_samples_is_none():
+@pytest.mark.parametrize(
+    ("factor", "slowness", "hangs"), [(0.8, 1e3, True), (0.8, 1.001, False), (1.0, 1.4, True), (1.0, 1.001, False)]
+)
+@pytest.mark.parametrize(("reason", "counts"), [("run_delay", True), ("physics:too fast", False)])
+def test_a_verdict_that_hangs_on_the_disturbed_samples_is_none(factor, slowness, hangs, reason, counts):
+    """One of ten processes a session is set aside, and took `slowness` times as long: a proof that failed says nothing, a doubt may be the truth."""
+
     def slow_ones_set_aside(sample, process):
-        if process:
-            return sample
-        return msgspec.structs.replace(sample, valid=False, metrics={k: v * 1e3 for k, v in sample.metrics.items()})
+        slow = msgspec.structs.replace(sample, metrics={k: v * slowness for k, v in sample.metrics.items()})
+        return sample if process else set_aside(slow, reason)
 
-    new = with_samples(small(processes=10, seed=1, factor=0.8), slow_ones_set_aside)
-    result = compare(small(processes=10), new)
-    assert set(result.cells["verdict"]) == {"unresolved"} and all(r == ("disturbed",) for r in result.cells["reasons"])
+    new = with_samples(small(processes=10, seed=1, factor=factor, sd=(0.0, 0.002, 0.001)), slow_ones_set_aside)
+    result = compare(small(processes=10, sd=(0.0, 0.002, 0.001)), new)
+    if hangs and counts:
+        assert set(result.cells["verdict"]) == {"unresolved"} and all(r == ("disturbed",) for r in result.cells["reasons"])
+    else:
+        assert set(result.cells["verdict"]) == {"same" if factor == 1 else "faster"}
 
 
 def memory_of(huge: int) -> MemoryProof:

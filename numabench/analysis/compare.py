@@ -20,7 +20,7 @@ from ..runlog.export import samples
 from ..runlog.read import RunLog
 from . import identity
 from .align import aligned
-from .estimate import DISTURBED_SHARE, cell_means, natural, process_medians, t_half_width
+from .estimate import FAILED_SHARE, cell_means, moved, natural, process_medians, shares, t_half_width
 from .segments import Ordered, counts, group_codes, moments, reason_tuples
 from .structure import class_medians, match_classes, parameter_columns, with_distance
 
@@ -35,7 +35,10 @@ VERDICTS = ("faster", "slower", "same", "unresolved", "incomparable", "failed")
 COMPARABLE = VERDICTS[:4]
 KEY = ("benchmark", "case", "metric")
 SIDE = frozenset(
-    ("distance", "mean", "mean_all", "variance", "df", "assumed", "machines", "linear", "single", "main", "group", "disturbed")
+    (
+        *("distance", "mean", "variance", "df", "assumed", "mean_kept", "variance_kept", "df_kept"),
+        *("machines", "linear", "single", "main", "group", "failed"),
+    )
 )  # what `side_means` says of a side
 
 
@@ -118,34 +121,39 @@ def side_means(means: pd.DataFrame, grouped: np.ndarray) -> pd.DataFrame:
     size, group = len(first), grouped[first]
     usable = np.isfinite(means["mean"].to_numpy(dtype=float))
     at, rows = codes[usable], means[usable]
-    n, mean, among = moments(rows["mean"].to_numpy(dtype=float), at, size)
-    own, df = rows["variance"].to_numpy(dtype=float), rows["df"].to_numpy(dtype=float)
     single = rows["sessions"].to_numpy() < 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean_all = counts(at, size, rows["mean_all"].to_numpy(dtype=float)) / n
-        within = counts(at, size, own) / n**2
-        fourth = counts(at, size, own**2 / df) / n**4
-        within_df = np.where(fourth > 0, within**2 / fourth, counts(at, size, df))
-        assumed = counts(at, size, single * ASSUMED_SESSION_SD**2) / n**2
-        variance = np.where(group, among / n, within)
+    n, mean, variance, df = _sums(rows, at, group, "")
+    kept = _sums(rows, at, group, "_kept")[1:]
+    assumed = counts(at, size, single * ASSUMED_SESSION_SD**2) / np.maximum(1, n) ** 2
     return (
         means.iloc[first][[*KEY, "match", "distance"]]
         .reset_index(drop=True)
         .assign(
             mean=mean,
-            mean_all=mean_all,
             variance=variance,
-            df=np.where(group, n - 1.0, within_df),
+            df=df,
+            **dict(zip(("mean_kept", "variance_kept", "df_kept"), kept, strict=True)),
             assumed=np.where(group, 0.0, assumed),
             machines=n,
             linear=counts(codes, size, means["linear"]) > 0,
             single=counts(at, size, single) > 0,
             main=counts(codes, size, means["main"]) > 0,
             group=group,
-            disturbed=counts(codes, size, means["invalid"])
-            / np.maximum(1, counts(codes, size, means["invalid"] + means["samples"])),
+            failed=shares(pd.DataFrame({name: counts(codes, size, means[name]) for name in ("samples", "soft", "hard")}))[1],
         )
     )
+
+
+def _sums(rows: pd.DataFrame, at: np.ndarray, group: np.ndarray, end: str) -> tuple[np.ndarray, ...]:
+    """(machines, mean, variance of it, its df) per group `at` of the means that end in `end`."""
+    size = len(group)
+    own, df = rows[f"variance{end}"].to_numpy(dtype=float), rows[f"df{end}"].to_numpy(dtype=float)
+    n, mean, among = moments(rows[f"mean{end}"].to_numpy(dtype=float), at, size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within = counts(at, size, own) / n**2
+        fourth = counts(at, size, own**2 / df) / n**4
+        within_df = np.where(fourth > 0, within**2 / fourth, counts(at, size, df))
+        return n, mean, np.where(group, among / n, within), np.where(group, n - 1.0, within_df)
 
 
 def side_by_side(means: list[pd.DataFrame]) -> pd.DataFrame:
@@ -234,23 +242,12 @@ def judge(
 ) -> pd.DataFrame:
     """`side_by_side` with ratio, low, high, p, p_adjusted, verdict, reasons."""
     blocked = np.logical_or.reduce([mask for _, _, mask in obstacles])
-    tested = (
-        np.where(blocked, np.nan, x) for x in welch(*(_column(both, name) for name in ("mean", "variance", "df", "assumed")))
-    )
-    shift, low, high, p = tested
-    finite = np.isfinite(p)
-    adjusted = np.full(len(both), np.nan)
-    if finite.any():
-        adjusted[finite] = stats.false_discovery_control(p[finite], method="bh")
-
-    band = np.log1p(same)
-    is_same = finite & (low >= -band) & (high <= band)
-    claimed = finite & ~is_same & ((low > 0) | (high < 0)) & (adjusted <= q)
-    better = np.where(both["polarity"] == LOWER, shift < 0, shift > 0)
-    disturbed = _disturbed(both, shift, is_same, claimed, band) & ~blocked
-    verdict = np.select(
-        [disturbed, is_same, claimed & better, claimed], ["unresolved", "same", "faster", "slower"], "unresolved"
-    ).astype(object)
+    (shift, low, high, p, adjusted), verdict = _tested(both, "", blocked, same, q)
+    failed = np.logical_or.reduce([share > FAILED_SHARE for share in _column(both, "failed")]) & ~blocked
+    kept, kept_verdict = _tested(both, "_kept", blocked, same, q)
+    half = np.where(np.isfinite(high - low), (high - low) / 2, 0.0)
+    disturbed = (verdict != "unresolved") & ((kept_verdict != verdict) | moved(shift, half, kept[0])) & ~blocked
+    verdict[failed | disturbed] = "unresolved"
     for kind, _, mask in reversed(obstacles):
         verdict[mask] = kind
     group = (_column(both, "group")[0] > 0) & (_column(both, "group")[1] > 0)
@@ -258,8 +255,9 @@ def judge(
     reasons = reason_tuples(
         (
             *((code, mask) for _, code, mask in obstacles),
+            ("failed_proofs", failed),
             ("disturbed", disturbed),
-            ("few_processes", ~blocked & ~finite),
+            ("few_processes", ~blocked & ~np.isfinite(p)),
             ("one_session", ~blocked & ~group & single),
             ("these_machines", ~blocked & ~group & (not one_machine)),
         ),
@@ -276,13 +274,22 @@ def judge(
     )
 
 
-def _disturbed(both: pd.DataFrame, shift: np.ndarray, is_same: np.ndarray, claimed: np.ndarray, band: float) -> np.ndarray:
-    """Cells with too many disturbed samples on a side, or whose verdict would be refuted had these been kept."""
-    shares = _column(both, "disturbed")
-    many = np.logical_or.reduce([share > DISTURBED_SHARE for share in shares])
-    base, new = _column(both, "mean_all")
-    refuted = np.where(is_same, np.abs(new - base) > band, claimed & (np.sign(new - base) != np.sign(shift)))
-    return many | (refuted & ((shares[0] > 0) | (shares[1] > 0)))
+def _tested(
+    both: pd.DataFrame, end: str, blocked: np.ndarray, same: float, q: float
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """((shift, low, high, p, p adjusted), verdict) by the means that end in `end`."""
+    columns = (_column(both, name) for name in (f"mean{end}", f"variance{end}", f"df{end}", "assumed"))
+    shift, low, high, p = (np.where(blocked, np.nan, x) for x in welch(*columns))
+    finite = np.isfinite(p)
+    adjusted = np.full(len(both), np.nan)
+    if finite.any():
+        adjusted[finite] = stats.false_discovery_control(p[finite], method="bh")
+    band = np.log1p(same)
+    is_same = finite & (low >= -band) & (high <= band)
+    claimed = finite & ~is_same & ((low > 0) | (high < 0)) & (adjusted <= q)
+    better = np.where(both["polarity"] == LOWER, shift < 0, shift > 0)
+    verdict = np.select([is_same, claimed & better, claimed], ["same", "faster", "slower"], "unresolved").astype(object)
+    return (shift, low, high, p, adjusted), verdict
 
 
 def _cell_table(judged: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import special  # not scipy.stats, whose import takes longer than that of pandas: every run imports this
 
 from ..model import BenchmarkRecord
+from ..runlog.columns import SOFT
 from .segments import Ordered, counts, group_codes, moments, reason_tuples
 from .structure import label_hop, parameter_columns, with_distance
 
@@ -20,8 +21,10 @@ CONFIDENCE = 0.95
 LEAST_PAIRS = 8  # processes before a contrast may stop: the sign test needs 6, and some are disturbed
 #: Fewer processes than the first planned look (METHODOLOGY: looks at 5, 8, 12, 20, 32) say little about their spread.
 FEW_PROCESSES = 5
-#: Share of disturbed samples above which a cell resolves nothing (METHODOLOGY: every trial proves itself).
-DISTURBED_SHARE = 0.20
+#: Share of samples that failed a proof above which a cell resolves nothing (METHODOLOGY: every trial proves itself).
+FAILED_SHARE = 0.20
+#: What softly disturbed samples may move a value by, where its own interval is narrower.
+LEAST_MOVE = 0.02
 #: The fewest pairs whose extremes are a 95 % interval for the median: 1 - 2 / 2**6 = 0.969 (exact sign test).
 FEW_BLOCKS = 6
 
@@ -67,20 +70,24 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per machine, benchmark, case, metric, distance, session, block and process of tidy samples.
 
     Columns: these, machine, unit, polarity, the parameters, `value` (median of the valid samples), `log_value` (NaN
-    unless the value is positive), `value_all` (median with the disturbed ones), `samples` (valid ones) and `invalid`.
-    Without valid samples `value` is NaN.
+    unless the value is positive), the same of the valid and the softly disturbed ones (`value_kept`, `log_value_kept`), and how many are valid (`samples`),
+    disturbed softly (`soft`: nothing but SOFT reasons) and failed a proof (`hard`). Without valid samples `value` is NaN.
     """
     frame = with_distance(frame)
     codes, first = group_codes(frame, (*CELL, "distance", "session", "block", "process"))
     values = frame["value"].to_numpy(dtype=float)
-    usable = frame["valid"].to_numpy(dtype=bool) & np.isfinite(values)
+    valid = frame["valid"].to_numpy(dtype=bool)
+    soft = ~valid & disturbed_softly(frame["reasons"])
     size = len(first)
-    median = Ordered(values[usable], codes[usable], size).median()
-    finite = np.isfinite(values)
-    with_disturbed = median if usable.all() else Ordered(values[finite], codes[finite], size).median()
-    valid = counts(codes[usable], size)
+
+    def medians(usable: np.ndarray) -> np.ndarray:
+        usable = usable & np.isfinite(values)
+        return Ordered(values[usable], codes[usable], size).median()
+
+    median = medians(valid)
+    kept = medians(valid | soft) if soft.any() else median
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.where(median > 0, np.log(median), np.nan)
+        logs, logs_kept = (np.where(found > 0, np.log(found), np.nan) for found in (median, kept))
     identity = [
         "machine",
         "machine_id",
@@ -98,23 +105,70 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
     return (
         frame.iloc[first][identity]
         .reset_index(drop=True)
-        .assign(value=median, log_value=logs, value_all=with_disturbed, samples=valid, invalid=counts(codes, size) - valid)
+        .assign(
+            value=median,
+            log_value=logs,
+            value_kept=kept,
+            log_value_kept=logs_kept,
+            samples=counts(codes, size, valid & np.isfinite(values)).astype(np.int64),
+            soft=counts(codes, size, soft).astype(np.int64),
+            hard=counts(codes, size, ~(valid & np.isfinite(values)) & ~soft).astype(np.int64),
+        )
+    )
+
+
+def disturbed_softly(reasons: pd.Series) -> np.ndarray:
+    """Which of these texts of reasons say some, and none but SOFT ones."""
+    codes, texts = pd.factorize(reasons, use_na_sentinel=False)
+    known = np.fromiter((isinstance(t, str) and bool(t) and SOFT.issuperset(t.split()) for t in texts), bool, len(texts))
+    return known[codes] if len(texts) else np.zeros(len(codes), dtype=bool)
+
+
+def keeping(table: pd.DataFrame) -> pd.DataFrame:
+    """`process_medians` had no softly disturbed sample been set aside."""
+    return table.assign(
+        value=table["value_kept"], log_value=table["log_value_kept"], samples=table["samples"] + table["soft"], soft=0
     )
 
 
 def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
-    """One row per machine, cell and distance of `process_medians`: `mean`, `variance` of that mean, its `df`, and counts.
+    """One row per machine, cell and distance of `process_medians`: `mean`, `variance` of that mean, its `df`, the same with the softly disturbed samples (`*_kept`),
+    and counts.
 
     Several sessions: the mean of session means and the variance among them; one session: the same on its processes.
-    On logs, except where `linear` (some value is not positive). `mean_all` is the mean had no sample been set aside.
+    On logs, except where `linear` (some value is not positive).
     """
     cells, first = group_codes(medians, (*CELL, "distance"))
     size = len(first)
     value = medians["value"].to_numpy(dtype=float)
-    usable = np.isfinite(value)
-    linear = counts(cells, size, usable & ~(value > 0)) > 0
-    scaled = np.where(linear[cells], value, medians["log_value"].to_numpy(dtype=float))[usable]
+    linear = counts(cells, size, np.isfinite(value) & ~(value > 0)) > 0
+    own = _means(medians, cells, linear)
+    kept = _means(keeping(medians), cells, linear) if medians["soft"].any() else own
+    identity = [
+        c
+        for c in medians.columns
+        if c
+        not in ("session", "block", "process", "value", "log_value", "value_kept", "log_value_kept", "samples", "soft", "hard")
+    ]
+    return (
+        medians.iloc[first][identity]
+        .reset_index(drop=True)
+        .assign(
+            **dict(zip(("mean", "variance", "df", "sessions", "processes"), own, strict=True)),
+            **dict(zip(("mean_kept", "variance_kept", "df_kept"), kept, strict=False)),
+            linear=linear,
+            **{name: counts(cells, size, medians[name]).astype(np.int64) for name in ("samples", "soft", "hard")},
+        )
+        .pipe(_mark_main)
+    )
 
+
+def _means(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(mean, variance of it, its df, sessions, processes) per cell."""
+    size, value = len(linear), medians["value"].to_numpy(dtype=float)
+    scaled = np.where(linear[cells], value, medians["log_value"].to_numpy(dtype=float))
+    usable = np.isfinite(scaled)
+    scaled = scaled[usable]
     session, begin = group_codes(medians.assign(cell=cells)[usable], ("cell", "session"))
     session_mean = moments(scaled, session, len(begin))[1]
     among = moments(session_mean, cells[usable][begin], size)
@@ -122,37 +176,13 @@ def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
     n, mean, variance = (np.where(among[0] >= 2, a, w) for a, w in zip(among, within, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = variance / n
-    identity = [
-        c
-        for c in medians.columns
-        if c not in ("session", "block", "process", "value", "log_value", "value_all", "samples", "invalid")
-    ]
-    return (
-        medians.iloc[first][identity]
-        .reset_index(drop=True)
-        .assign(
-            mean=mean,
-            mean_all=_mean_all(medians, cells, linear),
-            variance=variance,
-            df=n - 1.0,
-            linear=linear,
-            sessions=among[0],
-            processes=within[0],
-            samples=counts(cells, size, medians["samples"]).astype(np.int64),
-            invalid=counts(cells, size, medians["invalid"]).astype(np.int64),
-        )
-        .pipe(_mark_main)
-    )
+    return mean, variance, n - 1.0, among[0], within[0]
 
 
-def _mean_all(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """Mean of session means per cell over the medians of all samples, disturbed or not."""
-    value = medians["value_all"].to_numpy(dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = np.where(linear[cells], value, np.log(value))
-    usable = np.isfinite(scaled)
-    session, begin = group_codes(medians.assign(cell=cells)[usable], ("cell", "session"))
-    return moments(moments(scaled[usable], session, len(begin))[1], cells[usable][begin], len(linear))[1]
+def moved(value: np.ndarray, half: np.ndarray, kept: np.ndarray, linear: np.ndarray | bool = False) -> np.ndarray:
+    """Whether a value (in logs, or `linear`) is another one with the softly disturbed samples: by more than its own half-width, and by more than LEAST_MOVE."""
+    least = np.where(linear, LEAST_MOVE * np.abs(value), np.log1p(LEAST_MOVE))
+    return ~(np.abs(kept - value) <= np.fmax(half, least))
 
 
 def _mark_main(cells: pd.DataFrame) -> pd.DataFrame:
@@ -175,23 +205,29 @@ def estimate_cells(frame: pd.DataFrame, target: float = 0.02) -> pd.DataFrame:
     """One row per machine, cell and distance class of tidy samples.
 
     Columns: machine, machine_id, benchmark, case, metric, unit, polarity, distance, the parameters, `value`, `low`, `high` (95 %, in
-    the unit), `half_width` (relative), sessions, processes, samples, `disturbed` (share of invalid samples), `scope` (session:
+    the unit), `half_width` (relative), sessions, processes, samples, `disturbed` (share of samples that are not valid), `scope` (session:
     holds for that one visit; machine: also for other visits), `reasons` and `main`.
     """
-    cells = cell_means(process_medians(frame))
+    return estimates_of(process_medians(frame), target)
+
+
+def estimates_of(medians: pd.DataFrame, target: float = 0.02) -> pd.DataFrame:
+    """`estimate_cells` for process medians that are at hand already."""
+    cells = cell_means(medians)
     mean, linear = cells["mean"].to_numpy(), cells["linear"].to_numpy(dtype=bool)
     half = t_half_width(cells["variance"].to_numpy(), cells["df"].to_numpy())
     value = natural(mean, linear)
     with np.errstate(divide="ignore", invalid="ignore"):
         width = np.where(linear, half / np.abs(value), np.expm1(np.where(linear, 0.0, half)))
-        disturbed = (cells["invalid"] / (cells["invalid"] + cells["samples"])).to_numpy(dtype=float)
+        disturbed, failed = shares(cells)
     group = group_codes(cells, CELL)[0]
     classes = counts(group, len(cells), cells["processes"].to_numpy() > 0)[group] if len(cells) else group
     reasons = reason_tuples(
         (
             ("one_session", cells["sessions"].to_numpy() == 1),
             ("few_processes", cells["processes"].to_numpy() < FEW_PROCESSES),
-            ("disturbed", disturbed > DISTURBED_SHARE),
+            ("failed_proofs", failed > FAILED_SHARE),
+            ("disturbed", moved(mean, half, cells["mean_kept"].to_numpy(), linear)),
             ("precision_not_reached", ~(width <= target)),
             ("other_distances", classes > 1),
             ("not_positive", linear),
@@ -249,21 +285,31 @@ def precision(frame: pd.DataFrame, paired: frozenset[str] = frozenset()) -> dict
     return {str(case): float(worst) for case, worst in width.groupby(cells["case"]).max().items()}
 
 
+def shares(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The shares of samples that are not valid, and that failed a proof."""
+    samples, soft, hard = (table[name].to_numpy(dtype=float) for name in ("samples", "soft", "hard"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (soft + hard) / (samples + soft + hard), hard / (samples + soft + hard)
+
+
 def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) -> pd.DataFrame:
     """Rows of `values` (process medians) beside the row of `controls` of the same process, block and `shared` columns.
 
-    Adds `log_ratio` and `gap` (value - control), NaN where there is no partner of the same distance class. A row
+    Adds `log_ratio` and `gap` (value - control), NaN where there is no partner of the same distance class, and both `*_kept`. A row
     without a class (one thread) takes its partner's.
     """
     on = [*dict.fromkeys(("machine_id", "benchmark", "metric", "session", "block", "process", *shared))]
-    right = controls[[*on, "distance", "value", "log_value"]]
+    right = controls[[*on, "distance", "value", "log_value", "value_kept", "log_value_kept"]]
     pairs = values.merge(right, on=on, how="left", suffixes=("", "_control"))
     own, other = pairs["distance"].to_numpy(dtype=object), pairs["distance_control"].fillna("").to_numpy(dtype=object)
     fits = (own == other) | (own == "") | (other == "")
     return pairs.assign(
         distance=np.where(own == "", other, own),
-        log_ratio=np.where(fits, pairs["log_value"] - pairs["log_value_control"], np.nan),
-        gap=np.where(fits, pairs["value"] - pairs["value_control"], np.nan),
+        **{
+            f"{name}{end}": np.where(fits, pairs[f"{of}{end}"] - pairs[f"{of}{end}_control"], np.nan)
+            for name, of in (("log_ratio", "log_value"), ("gap", "value"))
+            for end in ("", "_kept")
+        },
     )
 
 
@@ -288,13 +334,24 @@ def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     used = np.isfinite(pairs["gap"].to_numpy(dtype=float))
     _, begin = group_codes(pairs.assign(cell=codes)[used], ("cell", "session"))
     sessions = counts(codes[used][begin], size)
-    valid, invalid = counts(codes, size, pairs["samples"]), counts(codes, size, pairs["invalid"])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        disturbed = invalid / (valid + invalid) > DISTURBED_SHARE
-    reasons = reason_tuples((("few_blocks", blocks < FEW_BLOCKS), ("one_session", sessions == 1), ("disturbed", disturbed)), size)
+    sums = pd.DataFrame({name: counts(codes, size, pairs[name]) for name in ("samples", "soft", "hard")})
+    kept = [_median_and_interval(pairs[f"{name}_kept"].to_numpy(dtype=float), codes, size)[1] for name in ("log_ratio", "gap")]
+    other = np.where(
+        np.isfinite(ratio),
+        moved(ratio, (ratio_high - ratio_low) / 2, kept[0]),
+        moved(difference, (difference_high - difference_low) / 2, kept[1], linear=True),
+    )
+    reasons = reason_tuples(
+        (
+            ("few_blocks", blocks < FEW_BLOCKS),
+            ("one_session", sessions == 1),
+            ("failed_proofs", shares(sums)[1] > FAILED_SHARE),
+            ("disturbed", (blocks > 0) & other),
+        ),
+        size,
+    )
     identity = ["machine", "machine_id", "benchmark", "metric", "unit", "polarity", "case", "distance"]
-    drop = {*identity, "log_ratio", "gap", "value_control", "log_value_control", "distance_control"}
-    parameters = [name for name in parameter_columns(pairs) if name not in drop]
+    parameters = [name for name in parameter_columns(pairs) if name not in identity]
     table = pairs.iloc[first][[*identity, *parameters]].reset_index(drop=True)
     return (
         table.assign(
@@ -308,7 +365,7 @@ def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
             sessions=sessions,
             reasons=pd.Series(reasons, dtype=object, index=table.index),
             processes=blocks,
-            samples=valid,
+            samples=sums["samples"].to_numpy(),
         )
         .pipe(_mark_main)
         .drop(columns=["processes", "samples"])

@@ -26,9 +26,13 @@ def valid_cells(log: RunLog, frame: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def caution(estimates: pd.DataFrame, *benchmarks: str) -> str:
-    """How many cells of these benchmarks have no interval, or were disturbed too often; empty where all are resolved."""
+    """How many cells of these benchmarks have no interval, or depend on disturbed samples; empty where all are resolved."""
     rows = estimates[estimates["benchmark"].isin(benchmarks)]
-    doubtful = int((rows["low"].isna() | rows["reasons"].map(lambda reasons: "disturbed" in reasons)).sum())
+    doubtful = int(
+        (
+            rows["low"].isna() | rows["reasons"].map(lambda reasons: bool({"disturbed", "failed_proofs"}.intersection(reasons)))
+        ).sum()
+    )
     return f"{doubtful} of {len(rows)} figures are not fully resolved: numabench report says which, and why" if doubtful else ""
 
 

@@ -62,7 +62,9 @@ class _Head(c.Structure):
     ]
 
 
-MEMBER = PAGE * (1 + BLOCKS) + 320  # bytes of each: its own words, its blocks, and what keeps it from the same place of a page as the one before
+MEMBER = (
+    PAGE * (1 + BLOCKS) + 320
+)  # bytes of each: its own words, its blocks, and what keeps it from the same place of a page as the one before
 _LAYOUT = (
     PAGE,
     MEMBER,

@@ -158,8 +158,10 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
     why: Counter[str] = Counter()
     for reasons in cells.loc[~reached, "reasons"]:
         why[
-            "more than 20 % of the samples were disturbed"
+            "the value depends on disturbed samples"
             if "disturbed" in reasons
+            else "over a fifth of the samples failed a proof"
+            if "failed_proofs" in reasons
             else "fewer than five processes were run"
             if "few_processes" in reasons
             else "the processes differ too much for so few of them"

@@ -6,6 +6,9 @@ from __future__ import annotations
 COLUMNS = ("run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid")
 DETAILS = ("case", "block", "polarity", "machine_id", "hop_ns", "core_width", "frequency_ghz", "reasons")
 
+#: Reasons that make a sample doubtful and not wrong: it measured what it says, and something went on beside it. Every other one is a proof that failed.
+SOFT = frozenset(("run_delay", "gaps", "frequency_changed"))
+
 #: Names that the tables of `analysis` use themselves: no benchmark may have a parameter of such a name.
 RESERVED = frozenset(
     (
@@ -15,11 +18,15 @@ RESERVED = frozenset(
         "distance_new",
         "main",
         "log_value",
-        "value_all",
-        "mean_all",
+        "value_kept",
+        "log_value_kept",
+        "mean_kept",
+        "variance_kept",
+        "df_kept",
         "match",
         "samples",
-        "invalid",
+        "soft",
+        "hard",
         "low",
         "high",
         "half_width",
@@ -31,8 +38,12 @@ RESERVED = frozenset(
         "control",
         "log_ratio",
         "gap",
+        "log_ratio_kept",
+        "gap_kept",
         "value_control",
         "log_value_control",
+        "value_kept_control",
+        "log_value_kept_control",
         "distance_control",
         "ratio",
         "ratio_low",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
 import pandas as pd
 
-from ...model import Answer, Frozen
+from ...model import Answer, BenchmarkRecord, Frozen
 from ...runlog.export import samples
 from ...runlog.read import RunLog
 from ...text import fill
-from ..estimate import contrasts_of, estimate_cells, process_medians
+from ..estimate import contrasts_of, estimates_of, keeping, process_medians
 from ..segments import text_of
 from ..structure import with_distance
 from . import cells, curves, matrices
-from .evidence import Data, Found, design_text, interval_text
+from .evidence import Data, Found, design_text, differs, interval_text, said
 
 FINDERS = {
     "cell": cells.cell,
@@ -57,33 +61,65 @@ class Answered(Frozen):
 def answers(log: RunLog, frame: pd.DataFrame | None = None) -> list[Answered]:
     """Every declared answer of every benchmark, per machine, in the order of the log. `frame`: its samples, where they are at hand."""
     frame = with_distance(samples(log) if frame is None else frame)
-    medians, estimates = process_medians(frame), estimate_cells(frame)
-    contrasts = contrasts_of(medians, log.benchmarks)
+    ways = [_tables(process_medians(frame), log)]
+    if ways[0].medians["soft"].any():
+        ways.append(_kept(ways[0], log))
     machines = {h.run: (str(h.machine.get("id", "unknown")), str(h.machine.get("alias", "unknown"))) for h in log.headers}
     topologies = {str(h.machine.get("id", "unknown")): h.machine.get("topology") or {} for h in log.headers}
     records = {(machines.get(b.run, ("unknown", "unknown")), b.name): b for b in log.benchmarks}  # the last visit's words
     found = []
-    for ((identity, alias), name), record in records.items():
-        data = Data(
-            record=record,
-            topology=topologies.get(identity, {}),
-            others=estimates[estimates["machine_id"] == identity],
-            **{
-                key: t[(t["machine_id"] == identity) & (t["benchmark"] == name)]
-                for key, t in (("medians", medians), ("estimates", estimates), ("contrasts", contrasts))
-            },
-        )
+    for ((identity, alias), _), record in records.items():
+        datas = [tables.of(record, identity, topologies.get(identity, {})) for tables in ways]
         found += [
-            _answered(data, alias, answer)
+            _answered(datas, alias, answer)
             for answer in record.answers
-            if answer.kind != "agreement" or cells.other_cell(data, answer) is not None
+            if answer.kind != "agreement" or cells.other_cell(datas[0], answer) is not None
         ]
     return found
 
 
-def _answered(data: Data, machine: str, answer: Answer) -> Answered:
-    finder = FINDERS.get(answer.kind)
-    found = finder(data, answer) if finder else Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
+class Tables(NamedTuple):
+    """What the answers about all benchmarks and machines of a log are found in."""
+
+    medians: pd.DataFrame
+    estimates: pd.DataFrame
+    contrasts: pd.DataFrame
+
+    def of(self, record: BenchmarkRecord, machine_id: str, topology: dict) -> Data:
+        medians, estimates, contrasts = (table[table["machine_id"] == machine_id] for table in self)
+        own = {"medians": medians, "estimates": estimates, "contrasts": contrasts}
+        return Data(
+            record=record,
+            topology=topology,
+            others=estimates,
+            **{name: table[table["benchmark"] == record.name] for name, table in own.items()},
+        )
+
+
+def _tables(medians: pd.DataFrame, log: RunLog) -> Tables:
+    return Tables(medians, estimates_of(medians), contrasts_of(medians, log.benchmarks))
+
+
+def _kept(tables: Tables, log: RunLog) -> Tables:
+    """The same had no softly disturbed sample been set aside; each cell at the distance that was its main one without them."""
+    kept = _tables(keeping(tables.medians), log)
+    return kept._replace(
+        estimates=kept.estimates.assign(main=tables.estimates["main"]),
+        contrasts=kept.contrasts.assign(main=tables.contrasts["main"]),
+    )
+
+
+def _answered(ways: Sequence[Data], machine: str, answer: Answer) -> Answered:
+    """The answer of the first data; open where that of the second, with the softly disturbed samples, is another one."""
+    data, finder = ways[0], FINDERS.get(answer.kind)
+    if finder is None:
+        found = Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
+    else:
+        found, *others = (finder(way, answer) for way in ways)
+        if not found.problem and any(differs(found, other) for other in others):
+            found = msgspec.structs.replace(
+                found, problem=f"unresolved: with the samples that were disturbed it would be {said(others[0])}"
+            )
     return Answered(
         machine=machine,
         benchmark=data.record.name,

@@ -10,10 +10,10 @@ import pandas as pd
 
 from ...model import HIGHER, Answer
 from ...units import format_number, format_quantity, plural
-from ..estimate import DISTURBED_SHARE, FEW_BLOCKS, paired, summarise_pairs
+from ..estimate import FAILED_SHARE, FEW_BLOCKS, paired, summarise_pairs
 from ..segments import text_of
 from ..structure import parameter_columns
-from .evidence import Data, Found, design_text, interval_text, matching, no_figure, point_text, quantity, select
+from .evidence import Data, Found, design_text, doubt, interval_text, matching, no_figure, point_text, quantity, select
 
 TRIALS = "trials"
 RULE_OF_THREE = 3.0
@@ -28,8 +28,8 @@ def cell(data: Data, answer: Answer) -> Found:
     unit = data.metric(answer.metric).unit
     design = design_text(row["processes"], row["sessions"], row["distance"])
     problem = "" if math.isfinite(row["low"]) else "unresolved: too few processes for an interval"
-    if "disturbed" in row["reasons"]:
-        problem = f"unresolved: {row['disturbed']:.0%} of the samples were disturbed"
+    if against := doubt(row):
+        problem = f"unresolved: {against}"
     return Found(
         value=float(row["value"]),
         low=float(row["low"]),
@@ -62,7 +62,7 @@ def occurrence(data: Data, answer: Answer) -> Found:
             if math.isfinite(found.low)
             else found.interval_text,
         )
-    limit, aside = RULE_OF_THREE / count * 1e8, int(trials["invalid"].sum())
+    limit, aside = RULE_OF_THREE / count * 1e8, int((trials["soft"] + trials["hard"]).sum())
     return Found(
         value=0.0,
         low=0.0,
@@ -70,9 +70,7 @@ def occurrence(data: Data, answer: Answer) -> Found:
         unit=data.metric(answer.metric).unit,
         value_text=f"in none of {_rounded(count)} trials",
         interval_text=f"under {_rounded(limit)} of 10^8, {design_text((trials['samples'] > 0).sum(), trials['session'].nunique(), '')}",
-        problem=f"{plural(aside, 'sample')} were set aside"
-        if aside > DISTURBED_SHARE * (aside + trials["samples"].sum())
-        else "",
+        problem=f"{plural(aside, 'sample')} were set aside" if aside > FAILED_SHARE * (aside + trials["samples"].sum()) else "",
     )
 
 
@@ -104,8 +102,8 @@ def pairwise(data: Data, answer: Answer) -> Found:
     problem = ""
     if not math.isfinite(low):
         problem = f"unresolved: {plural(row['blocks'], 'pair')}, at least {FEW_BLOCKS} are needed for an interval"
-    elif "disturbed" in row["reasons"]:
-        problem = "unresolved: more than a fifth of the samples were disturbed"
+    elif against := doubt(row):
+        problem = f"unresolved: {against}"
     elif low <= nothing <= high:
         problem = "unresolved: the interval includes no difference (1×, or 0)"
     text = f"{format_number(value)}×" if unit == "×" else format_quantity(value, unit)
@@ -149,13 +147,13 @@ def saving(data: Data, answer: Answer) -> Found:
 def effect(data: Data, answer: Answer) -> Found:
     """Whether there is one at all: the ratio of `pairwise` as a verdict. No effect: its interval is within the tolerance of 1; one: beyond it."""
     found = pairwise(data, msgspec.structs.replace(answer, kind="ratio"))
-    if not found.usable or not math.isfinite(found.low) or "disturbed" in found.problem:
+    if not found.usable or not math.isfinite(found.low) or "samples" in found.problem:
         return found
     most = max(abs(found.low - 1), abs(found.high - 1))
     if most <= answer.tolerance:
-        return msgspec.structs.replace(found, value_text=f"no effect, below {most:.1%}", problem="")
+        return msgspec.structs.replace(found, value_text=f"no effect, below {most:.1%}", verdict="none", problem="")
     if found.low > 1 + answer.tolerance or found.high < 1 - answer.tolerance:
-        return msgspec.structs.replace(found, value_text=f"an effect, {found.value_text}", problem="")
+        return msgspec.structs.replace(found, value_text=f"an effect, {found.value_text}", verdict="one", problem="")
     open_end = f"unresolved: the interval does not tell no effect from one of over {answer.tolerance:.0%}"
     return msgspec.structs.replace(found, value_text=f"a ratio of {found.value_text}", problem=open_end)
 
@@ -217,6 +215,7 @@ def ranking(data: Data, answer: Answer) -> Found:
         unit=metric.unit,
         distance=distance,
         value_text=names[0],
+        verdict=names[0],
         ranking=_chain(parts),
         interval_text=f"95 % intervals in brackets, {design}",
         problem=problem,

@@ -14,15 +14,15 @@ from ...units import format_bytes, format_number, format_quantity
 from ..estimate import FEW_BLOCKS, paired, summarise_pairs
 from ..segments import text_of
 from ..structure import parameter_columns
-from .evidence import Data, Found, along, design_text, interval_text, no_figure, point_text, quantity, select
+from .evidence import Data, Found, along, design_text, doubt, interval_text, no_figure, point_text, quantity, select
 
 
 def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[bool, bool]:
     """(certainly within the tolerance of the control, certainly beyond it) by the ratio's interval.
 
-    Where a fifth was disturbed nothing is called free; a cost far outside the tolerance stays one.
+    Where the ratio depends on disturbed samples nothing is called free; a cost far outside the tolerance stays one.
     """
-    calm = "disturbed" not in row["reasons"]
+    calm = not doubt(row)
     if polarity == HIGHER:
         return calm and row["ratio_low"] > 1 - tolerance, row["ratio_high"] < 1 - tolerance
     return calm and row["ratio_high"] < 1 + tolerance, row["ratio_low"] > 1 + tolerance
@@ -58,7 +58,8 @@ def _why(row: pd.Series | None) -> str:
         return ""
     if "few_blocks" in row["reasons"]:
         return f" ({row['blocks']} pairs, at least {FEW_BLOCKS} are needed)"
-    return " (more than a fifth of the samples were disturbed)" if "disturbed" in row["reasons"] else ""
+    against = doubt(row)
+    return f" ({against})" if against else ""
 
 
 def _threshold_found(
@@ -84,6 +85,7 @@ def _threshold_found(
         unit=unit,
         distance=distance,
         value_text=size(last[answer.axis]),
+        verdict=size(last[answer.axis]),
         interval_text=f"{ratio(last)}, {design}",
         problem=problem,
     )
@@ -117,6 +119,7 @@ def reach(data: Data, answer: Answer) -> Found:
     return Found(
         value=float(last[answer.axis]),
         value_text=text_of(last[answer.axis]),
+        verdict=text_of(last[answer.axis]),
         interval_text=f"{said(last)}, {said(judged[beyond][0])}, {design_text(last['blocks'], last['sessions'], '')}",
         problem="" if free else "unresolved: the interval there does not exclude a cost",
     )
@@ -138,6 +141,7 @@ def saturation(data: Data, answer: Answer) -> Found:
         found,
         usable=True,
         other_text=other.value_text,
+        verdict=f"{found.value_text}, {other.value_text}",
         interval_text="; ".join(side.interval_text or side.problem for side in (found, other)),
         problem="; ".join(dict.fromkeys(problems)),
     )
@@ -175,6 +179,7 @@ def _saturated(data: Data, answer: Answer, rows: pd.DataFrame) -> Found:
     return Found(
         value=float(first[answer.axis]),
         value_text=text_of(first[answer.axis]),
+        verdict=text_of(first[answer.axis]),
         interval_text=f"{said(first)}, at most {said(best)}",
         problem=problem,
     )
@@ -244,6 +249,7 @@ def knee(data: Data, answer: Answer) -> Found:
     return Found(
         value=float(order[last[answer.axis]]),
         value_text=text_of(last[answer.axis]),
+        verdict=text_of(last[answer.axis]),
         interval_text=f"{said(last)}, {said(bent)}",
         problem="" if sure else "unresolved: the intervals do not tell on which side of the knee these lie",
     )
@@ -305,6 +311,7 @@ def crossover(data: Data, answer: Answer) -> Found:
         said = f"{first} is ahead of {second} at every {answer.axis} from {span}"
         return Found(
             value_text=said,
+            verdict=first,
             unit=unit,
             problem="" if earliest is None else "unresolved: the intervals do not exclude that the other is",
         )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ...model import Answer, BenchmarkRecord, Frozen, Metric
 from ...units import format_number, format_quantity, plural
+from ..estimate import LEAST_MOVE
 from ..segments import text_of
 
 NAN = float("nan")
@@ -26,6 +27,9 @@ class Found(Frozen):
     distance: str = ""
     ranking: str = ""
     other_text: str = ""  # of a sentence about two curves: the other one's value
+    verdict: str = (
+        ""  # what it decides, where that is not its value: must be the same with and without the softly disturbed samples
+    )
     problem: str = ""
     usable: bool = True  # the template makes sense in spite of a problem
 
@@ -93,6 +97,33 @@ def no_figure(data: Data, metric: str, where: Mapping[str, object]) -> Found:
 
 def point_text(where: Mapping[str, object]) -> str:
     return " ".join(f"{k}={text_of(v)}" for k, v in where.items()) or "any point"
+
+
+def differs(found: Found, kept: Found) -> bool:
+    """Whether a settled answer is another one where the softly disturbed samples are kept: none, another verdict, or a value that is off by more than the answer's
+    own half-width, and by more than LEAST_MOVE."""
+    if kept.problem or kept.verdict != found.verdict:
+        return True
+    if found.verdict or not math.isfinite(found.value):
+        return False
+    half = (found.high - found.low) / 2 if math.isfinite(found.high - found.low) else 0.0
+    return not abs(kept.value - found.value) <= max(half, LEAST_MOVE * abs(found.value))
+
+
+def said(found: Found) -> str:
+    """What another way of looking finds, in a few words."""
+    return (
+        found.problem.removeprefix("unresolved: ")
+        if found.problem and not found.usable
+        else found.value_text + (" (unresolved)" if found.problem else "")
+    )
+
+
+def doubt(row: pd.Series) -> str:
+    """Why a figure settles nothing however narrow its interval is; empty where nothing is against it."""
+    if "failed_proofs" in row["reasons"]:
+        return "over a fifth of the samples failed a proof"
+    return "samples were disturbed, and it depends on them" if "disturbed" in row["reasons"] else ""
 
 
 def design_text(processes: int, sessions: int, distance: str) -> str:
