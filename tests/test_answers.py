@@ -69,10 +69,23 @@ def test_pairs_are_the_contrasts(kind):
     assert found.unit == {"difference": "ns", "ratio": "×"}[kind] and found.ok and found.text.count(found.unit) >= 2
 
 
-def test_no_difference_is_unresolved_and_says_so():
+@pytest.mark.parametrize("kind", ["difference", "ratio"])
+@pytest.mark.parametrize(
+    ("sd", "tolerance", "said"),
+    [
+        ((0.0, 0.01, 0.01), 0.03, "No difference beyond "),
+        ((0.0, 0.1, 0.01), 0.03, "Unresolved: the interval includes no difference, and one of "),
+    ],
+)
+def test_no_difference_is_a_verdict_where_the_interval_is_inside_of_the_tolerance(kind, sd, tolerance, said):
+    """From eight pairs."""
     where = {"operation": "increment", "spacing": 0, "stride": 128}
-    (found,) = asked(make_log(), question("difference", where=where, against={"stride": 256}))
-    assert not found.ok and found.low <= 0 <= found.high and "no difference" in found.text and " to " in found.text
+    (found,) = asked(make_log(sd=sd), question(kind, where=where, against={"stride": 256}, tolerance=tolerance))
+    assert found.low <= (kind == "ratio") <= found.high and said in found.text
+    assert found.ok == said.startswith("No")
+    if found.ok:
+        beyond = float(found.text.partition("beyond ")[2].rstrip("%."))
+        assert 0 < beyond <= 100 * tolerance
 
 
 def test_few_pairs_are_unresolved():
@@ -124,9 +137,7 @@ def test_threshold_is_the_smallest_free_value():
 
 def test_threshold_needs_every_larger_value_free():
     found = threshold(scaled({128: 1.2}))
-    assert (
-        not found.ok and "no value below the control is free" in found.text and "128 B" in found.text and math.isnan(found.value)
-    )
+    assert found.ok and "no value below the control is free" in found.text and "128 B" in found.text and math.isnan(found.value)
 
 
 def test_threshold_never_takes_one_counter_for_all():
@@ -251,13 +262,13 @@ def test_a_knee_is_the_last_value_before_the_bend():
 def test_a_curve_without_a_bend_has_no_knee():
     flat = make_log(**QUIET, benchmarks=(loaded,), scale=lambda _, p: 1 / 3 if p["rate"] in ("16", "max") else 1.0)
     knee = answers(flat)[0]
-    assert not knee.ok and "no knee among the values of rate" in knee.text
+    assert knee.ok and "no knee among the values of rate" in knee.text and math.isnan(knee.value)
 
 
 def test_what_only_the_last_value_reaches_is_not_saturated():
     growing = make_log(**QUIET, benchmarks=(loaded,), scale=lambda _, p: 2.0 if p["rate"] == "max" else 1.0)
     saturation = answers(growing)[1]
-    assert not saturation.ok and "not saturated by any rate measured" in saturation.text
+    assert saturation.ok and "not saturated by any rate measured" in saturation.text and math.isnan(saturation.value)
 
 
 def test_saturation_of_two_curves_is_said_in_one_sentence():
@@ -355,7 +366,8 @@ def test_a_reach_ends_before_what_costs_more():
     found = reached({0: 1.0, 200: 2.0})
     assert found.ok and found.value == 0 and found.text.startswith("Free up to 0 (at 0 the ratio is ")
     assert "none of the values is free: at 0 the ratio is 2.00" in reached({0: 2.0, 200: 2.0}).text
-    assert "no spacing measured costs more than 10%" in reached({0: 1.0, 200: 1.0}).text
+    beyond = reached({0: 1.0, 200: 1.0})
+    assert beyond.ok and "beyond the range measured: no spacing costs more than 10%" in beyond.text and math.isnan(beyond.value)
 
 
 def test_a_reach_that_the_intervals_leave_open_is_unresolved():

@@ -67,7 +67,9 @@ def advise(machine: str, header, said: list[Answered]) -> Padding:
         recorded=header.started,
         padding_bytes=int(least),
         measured=bool(known) and not open_ones,
-        missing=f"{open_ones} of {len(thresholds)} thresholds are unresolved: {COMMAND}" if open_ones else "",
+        missing=f"{open_ones} of {len(thresholds)} thresholds are unresolved, or no stride measured is free: {COMMAND}"
+        if open_ones
+        else "",
         declared_line_bytes=declared,
         adjacent_lines=verdict,
         evidence=tuple(map(evidence, said)),

@@ -149,9 +149,10 @@ def _sentence(data: Data, answer: Answer, found: Found) -> str:
     }
     text = fill(answer.text, words).rstrip()
     if not found.usable:
-        return f"{data.record.title}: {text.rstrip('.')}: {found.problem}."
+        return f"{data.record.title}: {text.rstrip('.')}: {found.problem or found.instead}."
     if "{interval}" not in answer.text and found.interval_text:
         text = f"{text.rstrip('.')} ({found.interval_text})" + (
             "." if text.endswith(".") or not text.endswith(("!", "?")) else ""
         )
-    return f"{text} {found.problem[0].upper()}{found.problem[1:]}." if found.problem else text
+    more = found.problem or found.remark
+    return f"{text} {more[0].upper()}{more[1:]}." if more else text

@@ -99,13 +99,18 @@ def pairwise(data: Data, answer: Answer) -> Found:
     unit = "×" if answer.kind == "ratio" else data.metric(answer.metric).unit
     value, low, high = (float(row[f"{answer.kind}{end}"]) for end in ("", "_low", "_high"))
     nothing = 1.0 if answer.kind == "ratio" else 0.0
-    problem = ""
+    problem, remark, verdict = "", "", ()
     if not math.isfinite(low):
         problem = f"unresolved: {plural(row['blocks'], 'pair')}, at least {FEW_BLOCKS} are needed for an interval"
     elif against := doubt(row):
         problem = f"unresolved: {against}"
     elif low <= nothing <= high:
-        problem = "unresolved: the interval includes no difference (1×, or 0)"
+        most = max(row["ratio_high"], 1 / row["ratio_low"]) - 1 if row["ratio_low"] > 0 else math.inf
+        if most <= answer.tolerance:
+            verdict, remark = ("same",), f"no difference beyond {most:.1%}"
+        else:
+            room = f", and one of {most:.0%}" if math.isfinite(most) else ""
+            problem = f"unresolved: the interval includes no difference{room}"
     text = f"{format_number(value)}×" if unit == "×" else format_quantity(value, unit)
     design = design_text(row["blocks"], row["sessions"], row["distance"])
     return Found(
@@ -116,6 +121,8 @@ def pairwise(data: Data, answer: Answer) -> Found:
         distance=row["distance"],
         value_text=text,
         interval_text=f"{interval_text(low, high, unit)}, {design}",
+        verdict=verdict,
+        remark=remark,
         problem=problem,
     )
 
@@ -151,9 +158,9 @@ def effect(data: Data, answer: Answer) -> Found:
         return found
     most = max(abs(found.low - 1), abs(found.high - 1))
     if most <= answer.tolerance:
-        return msgspec.structs.replace(found, value_text=f"no effect, below {most:.1%}", verdict="none", problem="")
+        return msgspec.structs.replace(found, value_text=f"no effect, below {most:.1%}", verdict=("none",), remark="", problem="")
     if found.low > 1 + answer.tolerance or found.high < 1 - answer.tolerance:
-        return msgspec.structs.replace(found, value_text=f"an effect, {found.value_text}", verdict="one", problem="")
+        return msgspec.structs.replace(found, value_text=f"an effect, {found.value_text}", verdict=("one",), problem="")
     open_end = f"unresolved: the interval does not tell no effect from one of over {answer.tolerance:.0%}"
     return msgspec.structs.replace(found, value_text=f"a ratio of {found.value_text}", problem=open_end)
 
@@ -195,11 +202,13 @@ def ranking(data: Data, answer: Answer) -> Found:
     rows = rows[rows["distance"] == distance].sort_values("value", ascending=metric.polarity != HIGHER)
     names = [text_of(v) for v in rows[answer.axis]]
     parts, open_pairs = [], []
+    first = names[:1]  # those that the best cannot be told from, neighbour by neighbour
     for position, (_, row) in enumerate(rows.iterrows()):
         if position:
             apart = _resolved(data, answer, rows.iloc[position - 1], row)
             parts.append((" > " if metric.polarity == HIGHER else " < ") if apart else " ≈ ")
             open_pairs += [] if apart else [f"{names[position - 1]} and {names[position]}"]
+            first += [names[position]] if len(open_pairs) == position else []
         parts.append(
             (names[position], format_quantity(row["value"], metric.unit), interval_text(row["low"], row["high"], metric.unit))
         )
@@ -215,7 +224,7 @@ def ranking(data: Data, answer: Answer) -> Found:
         unit=metric.unit,
         distance=distance,
         value_text=names[0],
-        verdict=names[0],
+        verdict=tuple(first),
         ranking=_chain(parts),
         interval_text=f"95 % intervals in brackets, {design}",
         problem=problem,

@@ -74,8 +74,10 @@ def _threshold_found(
     if last is None:
         row, costly = blocker if blocker else (None, False)
         said = f": {ratio(row)}" if row is not None else ""
-        verdict = "no value below the control is free" if costly else f"unresolved{_why(row)}"
-        return Found(unit=unit, distance=distance, problem=f"{verdict}{said}", usable=False)
+        if costly:
+            none = "no value below the control is free"
+            return Found(unit=unit, distance=distance, verdict=("none",), instead=f"{none}{said}", usable=False)
+        return Found(unit=unit, distance=distance, problem=f"unresolved{_why(row)}{said}", usable=False)
     design = design_text(last["blocks"], last["sessions"], distance)
     problem = (
         "" if blocker is None or blocker[1] else f"it may be less, which is unresolved{_why(blocker[0])}: {ratio(blocker[0])}"
@@ -85,7 +87,7 @@ def _threshold_found(
         unit=unit,
         distance=distance,
         value_text=size(last[answer.axis]),
-        verdict=size(last[answer.axis]),
+        verdict=(size(last[answer.axis]),),
         interval_text=f"{ratio(last)}, {design}",
         problem=problem,
     )
@@ -110,16 +112,18 @@ def reach(data: Data, answer: Answer) -> Found:
         return f"at {text_of(row[answer.axis])} the ratio is {format_number(row['ratio'])} ({ratio})"
 
     if not beyond:
-        return Found(problem=f"none of the values is free: {said(judged[0][0])}", usable=False)
+        return Found(verdict=("none",), instead=f"none of the values is free: {said(judged[0][0])}", usable=False)
     last, free, _ = judged[beyond - 1]
     if beyond == len(judged):
         doubtful = next((row for row, calm, _ in judged if not calm), None)
-        verdict = f"no {answer.axis} measured costs more than {answer.tolerance:.0%}: {said(last)}"
-        return Found(problem=verdict if doubtful is None else f"unresolved{_why(doubtful)}: {said(doubtful)}", usable=False)
+        if doubtful is not None:
+            return Found(problem=f"unresolved{_why(doubtful)}: {said(doubtful)}", usable=False)
+        beyond_all = f"beyond the range measured: no {answer.axis} costs more than {answer.tolerance:.0%}: {said(last)}"
+        return Found(verdict=("beyond",), instead=beyond_all, usable=False)
     return Found(
         value=float(last[answer.axis]),
         value_text=text_of(last[answer.axis]),
-        verdict=text_of(last[answer.axis]),
+        verdict=(text_of(last[answer.axis]),),
         interval_text=f"{said(last)}, {said(judged[beyond][0])}, {design_text(last['blocks'], last['sessions'], '')}",
         problem="" if free else "unresolved: the interval there does not exclude a cost",
     )
@@ -141,8 +145,9 @@ def saturation(data: Data, answer: Answer) -> Found:
         found,
         usable=True,
         other_text=other.value_text,
-        verdict=f"{found.value_text}, {other.value_text}",
-        interval_text="; ".join(side.interval_text or side.problem for side in (found, other)),
+        verdict=(f"{found.value_text}, {other.value_text}",),
+        instead="",
+        interval_text="; ".join(side.interval_text or side.problem or side.instead for side in (found, other)),
         problem="; ".join(dict.fromkeys(problems)),
     )
 
@@ -170,16 +175,21 @@ def _saturated(data: Data, answer: Answer, rows: pd.DataFrame) -> Found:
         return f"{quantity(row, metric.unit)} at {text_of(row[answer.axis])}"
 
     if first[answer.axis] == rows.iloc[-1][answer.axis]:
+        before = rows.iloc[-2]
+        text = f"not saturated by any {answer.axis} measured: {said(before)}, {said(first)}"
+        sure = doubtful is None or doubtful[answer.axis] != before[answer.axis]
         return Found(
-            value_text=f"over {text_of(rows.iloc[-2][answer.axis])}",
-            problem=f"at {point_text(answer.where)} not saturated by any {answer.axis} measured: {said(rows.iloc[-2])}, {said(first)}",
+            value_text=f"over {text_of(before[answer.axis])}",
+            verdict=("beyond",),
+            instead=f"at {point_text(answer.where)} {text}",
+            problem="" if sure else f"unresolved: at {point_text(answer.where)} {text}, but the intervals do not exclude it",
             usable=False,
         )
     problem = "" if doubtful is None else f"it may be less, which is unresolved: {said(doubtful)}"
     return Found(
         value=float(first[answer.axis]),
         value_text=text_of(first[answer.axis]),
-        verdict=text_of(first[answer.axis]),
+        verdict=(text_of(first[answer.axis]),),
         interval_text=f"{said(first)}, at most {said(best)}",
         problem=problem,
     )
@@ -238,8 +248,13 @@ def knee(data: Data, answer: Answer) -> Found:
 
     beyond = rows[rows["value"] < limit if higher else rows["value"] > limit]
     if beyond.empty:
+        none = f"no knee among the values of {answer.axis} measured: {said(first)}, {said(rows.iloc[-1])}"
+        sure = (rows["low"] >= limit).all() if higher else (rows["high"] <= limit).all()
         return Found(
-            problem=f"no knee among the values of {answer.axis} measured: {said(first)}, {said(rows.iloc[-1])}", usable=False
+            verdict=("beyond",),
+            instead=none,
+            problem="" if sure else f"unresolved: {none}, but the intervals do not exclude one",
+            usable=False,
         )
     bent = beyond.iloc[0]
     last = rows.iloc[rows.index.get_loc(bent.name) - 1]
@@ -249,7 +264,7 @@ def knee(data: Data, answer: Answer) -> Found:
     return Found(
         value=float(order[last[answer.axis]]),
         value_text=text_of(last[answer.axis]),
-        verdict=text_of(last[answer.axis]),
+        verdict=(text_of(last[answer.axis]),),
         interval_text=f"{said(last)}, {said(bent)}",
         problem="" if sure else "unresolved: the intervals do not tell on which side of the knee these lie",
     )
@@ -311,7 +326,7 @@ def crossover(data: Data, answer: Answer) -> Found:
         said = f"{first} is ahead of {second} at every {answer.axis} from {span}"
         return Found(
             value_text=said,
-            verdict=first,
+            verdict=(first,),
             unit=unit,
             problem="" if earliest is None else "unresolved: the intervals do not exclude that the other is",
         )

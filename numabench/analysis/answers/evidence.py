@@ -27,9 +27,9 @@ class Found(Frozen):
     distance: str = ""
     ranking: str = ""
     other_text: str = ""  # of a sentence about two curves: the other one's value
-    verdict: str = (
-        ""  # what it decides, where that is not its value: must be the same with and without the softly disturbed samples
-    )
+    verdict: tuple[str, ...] = ()  # what it decides, where that is not its value; and what cannot be told from the first
+    remark: str = ""  # a sentence more, of a settled answer
+    instead: str = ""  # a verdict that the template has no place for: it is not usable then
     problem: str = ""
     usable: bool = True  # the template makes sense in spite of a problem
 
@@ -102,9 +102,11 @@ def point_text(where: Mapping[str, object]) -> str:
 def differs(found: Found, kept: Found) -> bool:
     """Whether a settled answer is another one where the softly disturbed samples are kept: none, another verdict, or a value that is off by more than the answer's
     own half-width, and by more than LEAST_MOVE."""
-    if kept.problem or kept.verdict != found.verdict:
+    if kept.problem or bool(kept.verdict) != bool(found.verdict):
         return True
-    if found.verdict or not math.isfinite(found.value):
+    if found.verdict:
+        return found.verdict[0] not in kept.verdict and kept.verdict[0] not in found.verdict
+    if not math.isfinite(found.value):
         return False
     half = (found.high - found.low) / 2 if math.isfinite(found.high - found.low) else 0.0
     return not abs(kept.value - found.value) <= max(half, LEAST_MOVE * abs(found.value))
@@ -112,11 +114,9 @@ def differs(found: Found, kept: Found) -> bool:
 
 def said(found: Found) -> str:
     """What another way of looking finds, in a few words."""
-    return (
-        found.problem.removeprefix("unresolved: ")
-        if found.problem and not found.usable
-        else found.value_text + (" (unresolved)" if found.problem else "")
-    )
+    if found.problem:
+        return f"open: {found.problem.removeprefix('unresolved: ')}"
+    return found.value_text if found.usable else found.instead
 
 
 def doubt(row: pd.Series) -> str:

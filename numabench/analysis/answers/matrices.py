@@ -29,7 +29,7 @@ def weights(data: Data, answer: Answer) -> Found:
         return Found(problem=f"fewer than two nodes with valid samples at {point_text(answer.where)}", usable=False)
     found, off = interleave_weights(cells)
     said = ", ".join(f"node {node}: {weight}" for node, weight in found.items())
-    return Found(value_text=said, verdict=said, interval_text=f"at most {off:.0%} from the measured proportions")
+    return Found(value_text=said, verdict=(said,), interval_text=f"at most {off:.0%} from the measured proportions")
 
 
 def structure(data: Data, answer: Answer) -> Found:
@@ -57,7 +57,7 @@ def structure(data: Data, answer: Answer) -> Found:
         value=float(len(found)),
         unit="level",
         value_text=plural(len(found), "level"),
-        verdict=plural(len(found), "level"),
+        verdict=(plural(len(found), "level"),),
         interval_text="; ".join(filter(None, (said or "no groups: all pairs are alike", confirmed))),
         problem=f"contradicted: {'; '.join(contradicted)}" if contradicted else "",
     )
