@@ -45,7 +45,7 @@ KEPT_FROM = 16 << 20  # bytes: page colours matter in caches, so that small memo
 LEAST_THREADS = (
     2  # glibc leaves the atomic operations of a mutex out while a process has one thread: 326 instead of 78 million a second
 )
-PROBES = (("state", 0.0003), ("work", 0.0005))  # windows in s: some ten batches and more, whose median counts
+PROBES = (("state", 0.0003), ("work", 0.0005))  # windows in s: some ten batches and more, of which the fastest and the median count
 UNKNOWN = Probes(frequency=float("nan"))  # what arguments may not depend on where no price of work is asked for
 SENTINEL_BATCH, SENTINEL_BATCHES = 20e-6, 15
 CLOCK_COST_SLOT, CLOCK_STEP_SLOT = 4, 5  # as in kernels/sentinel.c
@@ -280,12 +280,12 @@ class Worker:
         return max(1, math.ceil(self.clock.least_batch / SENTINEL_BATCH)) if self.clock else 1
 
     def probes(self, brought: list[ctypes.Array[Brought]]) -> Probes:
-        """Clock rate of the slowest core, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
+        """Clock rate of the slowest core by its fastest batch, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
 
         The widest: siblings of one core are all narrow, while an unseen neighbour makes one thread narrow.
         """
         blocks = [one.thread for one in brought[0]]
-        frequency = 1e9 / max(abi.median_batch(block) for block in blocks)
+        frequency = 1e9 / max(abi.fastest_batch(block) for block in blocks)
         slots = [HOP_FIRST, HOP_LAST][: min(len(blocks) - 1, 2)]
         ways, turns = HOP_WAYS * self.longer, WIDTH_OPERATIONS * self.longer
         hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / ways * 1e-9 for slot in slots]
