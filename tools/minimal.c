@@ -193,18 +193,18 @@ WAYS(
             AFTER;                                                                                                                   \
         }                                                                                                                            \
     }
-#define LOOK                                                                                                                         \
-    if (!*card)                                                                                                                      \
+#define LOOK(CLEAN)                                                                                                                  \
+    if (__builtin_expect(!*card, CLEAN))                                                                                             \
     *card = 1
 #define LOCKED nb_add((uint64_t *)object + 1, 1)
 MARKS(no_mark, , )
 MARKS(mark, *card = 1, )
-MARKS(look_mark, LOOK, )
+MARKS(look_mark, LOOK(0), )
 MARKS(no_mark_locked, , LOCKED)
 MARKS(mark_locked, *card = 1, LOCKED)
-MARKS(look_mark_locked, LOOK, LOCKED)
+MARKS(look_mark_locked, LOOK(0), LOCKED)
 MARKS(clean_mark, *card = 0; *card = 1, )
-MARKS(clean_look_mark, *card = 0; LOOK, )
+MARKS(clean_look_mark, *card = 0; LOOK(1), )
 
 /* -- objects: publication ---------------------------------------------------------------------------------------------------------- */
 
