@@ -181,30 +181,28 @@ WAYS(
 /* -- marks: card_marking ----------------------------------------------------------------------------------------------------------- */
 
 /* Cards are bytes next to each other, objects lie behind their page. */
-#define MARKS(NAME, BARRIER, AFTER)                                                                                                  \
+#define MARKS(NAME, ...)                                                                                                             \
     static void NAME(struct nb_thread *t, uint64_t n)                                                                                \
     {                                                                                                                                \
         volatile uint8_t *card = t->shared->buffer + t->index;                                                                       \
         volatile uint64_t *object = (volatile uint64_t *)(t->shared->buffer + 4096 + t->index * NB_APART);                           \
         (void)card;                                                                                                                  \
-        for (; n; n--) {                                                                                                             \
-            *object = n;                                                                                                             \
-            BARRIER;                                                                                                                 \
-            AFTER;                                                                                                                   \
+        for (; n; n -= 8) {                                                                                                          \
+            NB_TIMES_8(*object = n; __VA_ARGS__;)                                                                                    \
         }                                                                                                                            \
     }
 #define LOOK(CLEAN)                                                                                                                  \
     if (__builtin_expect(!*card, CLEAN))                                                                                             \
     *card = 1
 #define LOCKED nb_add((uint64_t *)object + 1, 1)
-MARKS(no_mark, , )
-MARKS(mark, *card = 1, )
-MARKS(look_mark, LOOK(0), )
-MARKS(no_mark_locked, , LOCKED)
-MARKS(mark_locked, *card = 1, LOCKED)
-MARKS(look_mark_locked, LOOK(0), LOCKED)
-MARKS(clean_mark, *card = 0; *card = 1, )
-MARKS(clean_look_mark, *card = 0; LOOK(1), )
+MARKS(no_mark)
+MARKS(mark, *card = 1)
+MARKS(look_mark, LOOK(0))
+MARKS(no_mark_locked, LOCKED)
+MARKS(mark_locked, *card = 1; LOCKED)
+MARKS(look_mark_locked, LOOK(0); LOCKED)
+MARKS(clean_mark, *card = 0; *card = 1)
+MARKS(clean_look_mark, *card = 0; LOOK(1))
 
 /* -- objects: publication ---------------------------------------------------------------------------------------------------------- */
 
