@@ -7,6 +7,7 @@ whether the physics bands of METHODOLOGY.md hold in a standard run (the newest l
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -38,9 +39,10 @@ from numabench.model import MemoryProof, Sample, ThreadProof, case_hash, togethe
 from numabench.runlog.rounds import pack, unpack
 from numabench.units import format_bytes
 
-TURNS = int(
-    os.environ.get("TURNS", 200)
-)  # of windows so short that many of them pass without an interruption on a busy machine too
+PROCESSES, TURNS = (
+    5,
+    40,
+)  # where a process has its code and libraries lies, decides over up to half of a lock's time; windows are so short that many pass without an interruption
 KIB = 1024
 MINIMAL = Path(__file__).with_name("minimal.c")
 VECTORS = ("sse2", "avx2", "avx512", "neon")  # that tools/minimal.c has
@@ -188,21 +190,38 @@ def minimal_kernel() -> abi.Kernel:
 
 def controls(wanted: str = "") -> None:
     """Least and lower quartile: what else runs on the machine makes single turns longer, never shorter."""
-    print(f"\n## What loops and clock readings cost: time over a control's, in turn, least and lower quartile of {TURNS} turns")
+    print(
+        f"\n## What loops and clock readings cost: time over a control's, in turn, least and lower quartile of {TURNS} turns in each of {PROCESSES} processes"
+    )
     print(
         "minimal: tools/minimal.c, the same instruction or lock in a loop that does nothing else; clock: read a tenth as often as in a run"
     )
+    found: dict[str, list[list[float]]] = {}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for _ in range(PROCESSES):
+            for label, times in pool.apply(measure_controls, (wanted,)):
+                for all_times, more in zip(found.setdefault(label, [[], [], []]), times, strict=True):
+                    all_times += more
+    for label, times in found.items():
+        kernel, *others = ((min(each), statistics.quantiles(each, n=4)[0]) for each in times)
+        ratios = [", ".join(f"{own / other:.3f}" for own, other in zip(kernel, low, strict=True)) for low in others]
+        print(f"{label:60} {kernel[0]:8.3f} ns   minimal {ratios[0]}   clock {ratios[1]}")
+
+
+def measure_controls(wanted: str) -> list[tuple[str, tuple[list[float], ...]]]:
+    """Of each cell and role whose name has the word: times of the kernel, its minimal loop, the kernel with the rarer clock."""
     cpus, minimal = sorted(os.sched_getaffinity(0)), minimal_kernel()
-    for cell in cells():
-        if wanted in str(cell) and cell.threads <= len(cpus):
-            for role, found in zip(cell.roles or (" ",), zip(*control(cell, minimal, cpus), strict=True), strict=True):
-                kernel, *others = ((min(times), statistics.quantiles(times, n=4)[0]) for times in found)
-                ratios = [", ".join(f"{own / other:.3f}" for own, other in zip(kernel, low, strict=True)) for low in others]
-                print(f"{f'{cell} {role}':60} {kernel[0]:8.3f} ns   minimal {ratios[0]}   clock {ratios[1]}", flush=True)
+    return [
+        (f"{cell} {role}".strip(), times)
+        for cell in cells()
+        if wanted in str(cell) and cell.threads <= len(cpus)
+        for role, times in zip(cell.roles or (" ",), zip(*control(cell, minimal, cpus), strict=True), strict=True)
+        if role
+    ]
 
 
-def control(cell: Cell, minimal: abi.Kernel, cpus: list[int]) -> list[list[tuple[float, ...]]]:
-    """Times by who (the kernel, its minimal loop, the kernel with the rarer clock) and role, in TURNS turns."""
+def control(cell: Cell, minimal: abi.Kernel, cpus: list[int]) -> list[list[list[float]]]:
+    """Times by whose they are and role, in TURNS turns."""
     kernel = abi.Kernel(abi.build(cell.kernel).target)
     crew, buffer, scratch = Crew(cell.threads), Buffer(cell.bytes, "thp"), Buffer(max(cell.bytes, 64 * KIB))
     crew.place(tuple(cpus[: cell.threads]), (0,) * cell.threads)
@@ -215,7 +234,7 @@ def control(cell: Cell, minimal: abi.Kernel, cpus: list[int]) -> list[list[tuple
         raise SystemExit(f"{cell}: not on this machine")
     less = {"loop": cell.loop} | {name: value for name, value in cell.arguments.items() if name in minimal.parameters}
     asked = ((kernel, cell.arguments, often), (minimal, less, often), (kernel, cell.arguments, 10 * often))
-    found: list[list[tuple[float, ...]]] = [[], [], []]
+    found: list[list[list[float]]] = [[], [], []]
     for turn in range(TURNS):
         for who in (turn % 3, (turn + 1) % 3, (turn + 2) % 3):
             found[who].append(times_of(crew, cell, *asked[who]))
@@ -223,7 +242,7 @@ def control(cell: Cell, minimal: abi.Kernel, cpus: list[int]) -> list[list[tuple
     buffer.close()
     scratch.close()
     os.sched_setaffinity(0, cpus)
-    return [list(zip(*times, strict=True)) for times in found]
+    return [[list(role) for role in zip(*times, strict=True)] for times in found]
 
 
 EMPTY = """#include "nb.h"

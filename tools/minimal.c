@@ -187,8 +187,8 @@ WAYS(
         volatile uint8_t *card = t->shared->buffer + t->index;                                                                       \
         volatile uint64_t *object = (volatile uint64_t *)(t->shared->buffer + 4096 + t->index * NB_APART);                           \
         (void)card;                                                                                                                  \
-        for (; n; n -= 8) {                                                                                                          \
-            NB_TIMES_8(*object = n; __VA_ARGS__;)                                                                                    \
+        while (n) {                                                                                                                  \
+            NB_TIMES_8(*object = n--; __VA_ARGS__;)                                                                                    \
         }                                                                                                                            \
     }
 #define LOOK(CLEAN)                                                                                                                  \
