@@ -47,7 +47,8 @@ static struct object *object(const struct nb_thread *t)
  * kind, eight marks a turn: what is not asked for took up to three quarters of what was measured, and a loop of one mark one cycle or two, as its code lay. */
 enum { BARE, CLEANING, WORKING, KINDS };
 
-/* `check` counts the stores into the card table, `cursor` the references stored. */
+/* `check` counts the stores into the card table, `cursor` the references stored. Where nothing cleans, a card is dirty. */
+#define MARK *mark = 1, stores++
 #define LOOP(NAME, KIND, DRAIN)                                                                                                      \
     static inline __attribute__((always_inline)) void NAME##_loop(struct nb_thread *t, uint64_t n, const int around)                 \
     {                                                                                                                                \
@@ -65,9 +66,10 @@ enum { BARE, CLEANING, WORKING, KINDS };
                 ((volatile struct object *)((uint8_t *)own + (around == WORKING ? x & nothing : 0)))->reference = number;            \
                 if (KIND == UNCONDITIONAL) {                                                                                         \
                     *mark = 1;                                                                                                       \
-                } else if (__builtin_expect(KIND == CONDITIONAL && !*mark, around == CLEANING)) {                                    \
-                    *mark = 1;                                                                                                       \
-                    stores++;                                                                                                        \
+                } else if (around != CLEANING && __builtin_expect(KIND == CONDITIONAL && !*mark, 0)) {                               \
+                    MARK;                                                                                                            \
+                } else if (around == CLEANING && KIND == CONDITIONAL && !*mark) {                                                    \
+                    MARK;                                                                                                            \
                 }                                                                                                                    \
                 if (DRAIN)                                                                                                           \
                     x = nb_add(&own->locked, 1);                                                                                     \

@@ -37,7 +37,7 @@ static const struct nb_metric metrics[] = {
     {"wait_max", "ns", "longest time from asking to having updated, of the operations stamped", NB_LOWER_IS_BETTER},
     {"handover", "ns", "median time from one holder's leaving to the update of the next, which was waiting", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("contention", 4, "one counter, protected in twenty-three ways", parameters, metrics);
+NB_DESCRIBE("contention", 5, "one counter, protected in twenty-three ways", parameters, metrics);
 
 /* Of value[], beside a window's own. Fairness is in millionths, 0 where there is none; STAMPED_PS is the time of an operation in the stamped window. */
 enum { TORN = NB_MEAN_PS + 1, FAIR_1MS, FAIR_10MS, FAIR_100MS, FAIR_1S, HANDOVER, STAMPS, CLOCK, STAMPED_PS, WINDOW };
