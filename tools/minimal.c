@@ -3,7 +3,7 @@
  *
  * Not here, since there is no loop to be held against anything: single_operations times 128 single operations between two readings of the clock, whose price it measures and takes off;
  * transfer_unit and memory_ordering look for a distance and for orders, not for a time, and the former against counters of its own that are far apart; first_touch, page_migration and
- * numa_balancing wait for the system, to which a loop around it adds nothing; the sentinels' loops are 64 one-cycle steps and core_to_core's `cas`. tlb_latency, node_latency,
+ * numa_balancing wait for the system, to which a loop around it adds nothing; the sentinels' loops are 64 one-cycle steps a turn and core_to_core's `cas`. tlb_latency, node_latency,
  * node_bandwidth and memory_policy have no loop of their own. */
 #include "nb.h"
 #include "nb_fence.h"
