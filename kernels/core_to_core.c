@@ -27,7 +27,7 @@ static const struct nb_metric metrics[] = {
     {"latency_p99", "ns", "one way, in the block that 99 % do not exceed", NB_LOWER_IS_BETTER},
     {"line_spread", "ns", "slowest less fastest of the lines, by their medians", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("core_to_core", 2, "a cache line between two CPUs", parameters, metrics);
+NB_DESCRIBE("core_to_core", 3, "a cache line between two CPUs", parameters, metrics);
 
 /* ROUND_TRIPS from `next` on, the value that this side waits for; its partner answers with the next one. */
 static void load_store(uint64_t *word, uint64_t next)
@@ -51,14 +51,19 @@ static void atomic_add(uint64_t *word, uint64_t next)
 /* `mine` counts what this side has sent, `other` what it has got: the one that leads sends first. */
 static void two_lines(uint64_t *mine, uint64_t *other, uint64_t sent, int leads)
 {
-    for (int i = 0; i < ROUND_TRIPS; i++) {
-        if (leads)
+    const uint64_t end = sent + ROUND_TRIPS;
+    if (leads)
+        while (sent != end) {
             nb_store_release(mine, ++sent);
-        while (nb_load_acquire(other) != sent + !leads)
-            ;
-        if (!leads)
-            nb_store_release(mine, ++sent);
-    }
+            while (nb_load_acquire(other) != sent)
+                ;
+        }
+    else
+        while (sent++ != end) {
+            while (nb_load_acquire(other) != sent)
+                ;
+            nb_store_release(mine, sent);
+        }
 }
 
 /* ns of one block on a line. Words on it count the ways: one each for both directions, or one for each. */

@@ -1,12 +1,13 @@
 """numabench's own speed and overhead: `make bench-self`, recorded in docs/performance.md.
 
 Prints what the command costs, what a worker costs, what the kernels' loops and clock readings cost against controls, and
-whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix, with --controls only what loops and clock readings cost, with --harness only what many threads cost.
+whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix, with --controls only what loops and clock readings cost (followed by a word: of the cells with it), with --harness only what many threads cost.
 """
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,7 +26,10 @@ from numabench import kernel as abi
 from numabench.analysis.structure import with_distance
 from numabench.benchmarks import CROWDED, discover
 from numabench.benchmarks.contention import PRIMITIVES, RSEQ
+from numabench.benchmarks.core_to_core import OPERATIONS as WAYS
+from numabench.benchmarks.fences import own_fences
 from numabench.benchmarks.padded_counters import PADDED
+from numabench.benchmarks.publication import METHODS
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
 from numabench.measure.crew import Crew, Step
@@ -32,26 +37,94 @@ from numabench.measure.protocol import Timing
 from numabench.measure.visit import Request, Visit
 from numabench.model import MemoryProof, Sample, ThreadProof, case_hash, together
 from numabench.runlog.rounds import pack, unpack
+from numabench.units import format_bytes
 
-TURNS = 200  # of windows so short that many of them pass without an interruption on a busy machine too
+PROCESSES, TURNS = (
+    5,
+    40,
+)  # where a process has its code and libraries lies, decides over up to half of a lock's time; windows are so short that many pass without an interruption
 KIB = 1024
 MINIMAL = Path(__file__).with_name("minimal.c")
-#: kernel, bytes, arguments, the minimal loop that does the same
-CELLS = (
-    ("padded_counters", 4096, {"operation": "store"}, "store"),
-    ("padded_counters", 4096, {"operation": "increment"}, "increment"),
-    ("padded_counters", 4096, {"operation": "atomic_add"}, "atomic_add_64"),
-    ("padded_counters", 4096, {"operation": "atomic_add", "spacing": 20}, "spaced"),
-    ("memory_latency", 16 * KIB, {}, "chase"),
-    ("memory_latency", 256 * KIB, {}, "chase"),
-    ("memory_latency", 32 * KIB * KIB, {}, "chase"),
-    *(
-        ("contention", 1024 * KIB, {"primitive": name}, {"atomic_add_sharded": "sharded"}.get(name, name))
-        for name in PRIMITIVES
-        if name not in ("atomic_add_per_node", "mutex_adaptive", "rwlock", "seqlock", "rcu")
-        and (name != RSEQ or os.uname().machine == "x86_64")
-    ),
+VECTORS = ("sse2", "avx2", "avx512", "neon")  # that tools/minimal.c has
+#: Primitives that differ from another in how many share what, or in how they wait, and in a thread alone in nothing.
+SAME_LOOP = {"atomic_add_sharded": "sharded", "atomic_add_per_node": "sharded", "mutex_adaptive": "mutex"}
+#: barrier, what follows, cleanings of 1,024, the minimal loop, threads
+MARKS = (
+    ("none", "nothing", 0, "no_mark", 1),
+    ("unconditional", "nothing", 0, "mark", 1),
+    ("conditional", "nothing", 0, "look_mark", 1),
+    ("none", "locked", 0, "no_mark_locked", 1),
+    ("unconditional", "locked", 0, "mark_locked", 1),
+    ("conditional", "locked", 0, "look_mark_locked", 1),
+    ("unconditional", "nothing", 1024, "clean_mark", 1),
+    ("conditional", "nothing", 1024, "clean_look_mark", 1),
+    ("unconditional", "locked", 0, "mark_locked", 2),
+    ("conditional", "locked", 0, "look_mark_locked", 2),
 )
+CHASES = ((2, 16), (8, 16), (12, 16), (8, 512), (8, 128 * KIB), (32, 128 * KIB))  # at the same time, KiB
+PUBLISHED = {"mutex": "mutexed", "seqlock": "versioned"}
+#: Multiplies between two objects, threads, whose time is told: a writer alone, a reader that is as good as alone, and both, at a pace at which neither's luck decides
+PUBLISHING = ((0, 1, ("writer",)), (20_000, 2, ("", "reader")), (200, 2, ("writer", "reader")))
+
+
+class Cell(NamedTuple):
+    """What is held against a minimal loop: a kernel and its arguments; `bytes` of memory."""
+
+    kernel: str
+    bytes: int
+    arguments: dict
+    loop: str
+    threads: int = 1
+    roles: tuple[str, ...] = ()  # of threads whose times are told apart, the first ones; none: of all together
+
+    def __str__(self) -> str:
+        threads = [f"{self.threads} threads"] if self.threads > 1 else []
+        return ", ".join([" ".join([self.kernel, *map(str, self.arguments.values())]), format_bytes(self.bytes), *threads])
+
+
+def cells() -> tuple[Cell, ...]:
+    topology = read_topology()
+    widest = [name for name in topology.vectors if name in VECTORS][-1]
+    caches = {"read": 16 * KIB, "write": 16 * KIB, "copy": 16 * KIB, "triad": 24 * KIB}  # a power of two for each array
+    memory = {"read": 256 * KIB, "write": 256 * KIB, "copy": 256 * KIB, "triad": 192 * KIB, "write_nt": 256 * KIB}
+    return (
+        Cell("padded_counters", 4 * KIB, {"operation": "store"}, "store"),
+        Cell("padded_counters", 4 * KIB, {"operation": "increment"}, "increment"),
+        Cell("padded_counters", 4 * KIB, {"operation": "atomic_add"}, "atomic_add_64"),
+        Cell("padded_counters", 4 * KIB, {"operation": "atomic_add", "spacing": 20}, "spaced"),
+        *(
+            Cell("contention", KIB * KIB, {"primitive": name}, SAME_LOOP.get(name, name))
+            for name in PRIMITIVES
+            if name != RSEQ or os.uname().machine == "x86_64"
+        ),
+        *(Cell("contention", KIB * KIB, {"primitive": name}, name, 2) for name in ("atomic_add", "ticket", "mcs", "mutex")),
+        *(
+            Cell("fences", 4 * KIB, {"fence": fence, "before": before}, "fence")
+            for before in ("nothing", "store")
+            for fence in ("none", *own_fences(topology))
+        ),
+        *(Cell("core_to_core", 4 * KIB, {"operation": way}, f"{way}_ways", 2) for way in WAYS),
+        *(
+            Cell("card_marking", 8 * KIB, {"barrier": barrier, "after": after, "cleaned": cleaned}, loop, threads)
+            for barrier, after, cleaned, loop, threads in MARKS
+        ),
+        *(
+            Cell("publication", 64 * KIB, {"method": method, "spacing": spacing}, PUBLISHED.get(method, method), threads, roles)
+            for method in METHODS
+            for spacing, threads, roles in PUBLISHING
+        ),
+        *(Cell("memory_latency", size * KIB, {}, "chase") for size in (16, 256, 32 * KIB)),
+        *(Cell("memory_latency", size * KIB, {"chains": n}, "chases") for n, size in CHASES),
+        *(Cell("memory_bandwidth", size, {"kernel": name, "vector": widest}, f"{name}_lines") for name, size in caches.items()),
+        *(
+            Cell("memory_bandwidth", size * KIB, {"kernel": name, "vector": widest}, f"{name}_lines")
+            for name, size in memory.items()
+        ),
+        *(
+            Cell("loaded_latency", 64 * KIB * KIB, {"rate": rate, "vector": widest}, "chase_beside", 2, ("chase",))
+            for rate in (-1, 0)
+        ),
+    )
 
 
 def command_times() -> None:
@@ -92,12 +165,19 @@ def matrix_costs(count: int = 512) -> None:
             )
 
 
-def time_of(crew: Crew, kernel: abi.Kernel, batch: float) -> float:
-    """ns of an operation in a window."""
+def times_of(crew: Crew, cell: Cell, kernel: abi.Kernel, arguments: dict, batch: float) -> list[float]:
+    """ns of an operation in one thread in a window: of each role, or in the mean of all threads."""
+    for slot, value in enumerate(kernel.encode(arguments)):
+        crew.case.parameter[slot] = value
     crew.case.batch_ns = int(batch * 1e9)
-    crew.enter(kernel, abi.MEASURE, [0])
-    block = crew.blocks[0]
-    return (block.end_ns - block.begin_ns) / block.operations if block.operations else math.inf
+    crew.enter(kernel, abi.MEASURE, range(cell.threads))
+    counted = [  # contention counts between two times that all share
+        (crew.case.window_ns if cell.kernel == "contention" else block.end_ns - block.begin_ns, block.operations)
+        for block in crew.blocks[: len(cell.roles) or cell.threads]
+    ]
+    if not cell.roles:
+        counted = [tuple(map(sum, zip(*counted, strict=True)))]
+    return [ns / operations if operations else math.inf for ns, operations in counted]
 
 
 def minimal_kernel() -> abi.Kernel:
@@ -108,47 +188,61 @@ def minimal_kernel() -> abi.Kernel:
         return abi.Kernel(abi.build("minimal", folder=Path(sources)).target)
 
 
-def controls() -> None:
+def controls(wanted: str = "") -> None:
     """Least and lower quartile: what else runs on the machine makes single turns longer, never shorter."""
-    print(f"\n## What loops and clock readings cost: time over a control's, in turn, least and lower quartile of {TURNS} turns")
+    print(
+        f"\n## What loops and clock readings cost: time over a control's, in turn, least and lower quartile of {TURNS} turns in each of {PROCESSES} processes"
+    )
     print(
         "minimal: tools/minimal.c, the same instruction or lock in a loop that does nothing else; clock: read a tenth as often as in a run"
     )
+    found: dict[str, list[list[float]]] = {}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for _ in range(PROCESSES):
+            for label, times in pool.apply(measure_controls, (wanted,)):
+                for all_times, more in zip(found.setdefault(label, [[], [], []]), times, strict=True):
+                    all_times += more
+    for label, times in found.items():
+        kernel, *others = ((min(each), statistics.quantiles(each, n=4)[0]) for each in times)
+        ratios = [", ".join(f"{own / other:.3f}" for own, other in zip(kernel, low, strict=True)) for low in others]
+        print(f"{label:60} {kernel[0]:8.3f} ns   minimal {ratios[0]}   clock {ratios[1]}")
+
+
+def measure_controls(wanted: str) -> list[tuple[str, tuple[list[float], ...]]]:
+    """Of each cell and role whose name has the word: times of the kernel, its minimal loop, the kernel with the rarer clock."""
     cpus, minimal = sorted(os.sched_getaffinity(0)), minimal_kernel()
-    for name, size, arguments, loop in CELLS:
-        kernel = abi.Kernel(abi.build(name).target)
-        crew, buffer, scratch = Crew(1), Buffer(size, "thp"), Buffer(size)
-        crew.place((cpus[0],), (0,))
-        case = crew.case
-        case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, size
-        often = discover()[name].batches * Timing().batch
-        case.window_ns, case.warmup_ns = (int(share * often * 1e9) for share in (100, 30))
-        load(case, kernel, arguments)
-        crew.enter(kernel, abi.PREPARE, [0])
-        less = {"loop": loop} | ({"spacing": arguments["spacing"]} if "spacing" in arguments else {})
-        turns = [
-            ("kernel", kernel, arguments, often),
-            ("minimal", minimal, less, often),
-            ("clock", kernel, arguments, 10 * often),
-        ]
-        found: dict[str, list[float]] = {}
-        for turn in range(TURNS):
-            for who, which, asked, batch in turns[turn % 3 :] + turns[: turn % 3]:
-                load(case, which, asked)
-                found.setdefault(who, []).append(time_of(crew, which, batch))
-        low = {who: (min(times), statistics.quantiles(times, n=4)[0]) for who, times in found.items()}
-        least, quartile = ({who: low["kernel"][k] / low[who][k] for who in ("minimal", "clock")} for k in (0, 1))
-        label = " ".join([name, *(f"{k}={v}" for k, v in arguments.items()), f"{size // KIB} KiB"])
-        shown = "   ".join(f"{who} {least[who]:.3f}, {quartile[who]:.3f}" for who in least)
-        print(f"{label:56} {low['kernel'][0]:8.3f} ns   {shown}")
-        buffer.close()
-        scratch.close()
-        os.sched_setaffinity(0, cpus)
+    return [
+        (f"{cell} {role}".strip(), times)
+        for cell in cells()
+        if wanted in str(cell) and cell.threads <= len(cpus)
+        for role, times in zip(cell.roles or (" ",), zip(*control(cell, minimal, cpus), strict=True), strict=True)
+        if role
+    ]
 
 
-def load(case: abi.CaseBlock, kernel: abi.Kernel, arguments: dict) -> None:
-    for slot, value in enumerate(kernel.encode(arguments)):
+def control(cell: Cell, minimal: abi.Kernel, cpus: list[int]) -> list[list[list[float]]]:
+    """Times by whose they are and role, in TURNS turns."""
+    kernel = abi.Kernel(abi.build(cell.kernel).target)
+    crew, buffer, scratch = Crew(cell.threads), Buffer(cell.bytes, "thp"), Buffer(max(cell.bytes, 64 * KIB))
+    crew.place(tuple(cpus[: cell.threads]), (0,) * cell.threads)
+    case, often = crew.case, discover()[cell.kernel].batches * Timing().batch
+    case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, buffer.size, scratch.address, scratch.size
+    case.window_ns, case.warmup_ns = (int(share * often * 1e9) for share in (100, 30))
+    for slot, value in enumerate(kernel.encode(cell.arguments)):
         case.parameter[slot] = value
+    if any(entry.status for entry in crew.enter(kernel, abi.PREPARE, range(cell.threads))):
+        raise SystemExit(f"{cell}: not on this machine")
+    less = {"loop": cell.loop} | {name: value for name, value in cell.arguments.items() if name in minimal.parameters}
+    asked = ((kernel, cell.arguments, often), (minimal, less, often), (kernel, cell.arguments, 10 * often))
+    found: list[list[list[float]]] = [[], [], []]
+    for turn in range(TURNS):
+        for who in (turn % 3, (turn + 1) % 3, (turn + 2) % 3):
+            found[who].append(times_of(crew, cell, *asked[who]))
+    crew.close()
+    buffer.close()
+    scratch.close()
+    os.sched_setaffinity(0, cpus)
+    return [[list(role) for role in zip(*times, strict=True)] for times in found]
 
 
 EMPTY = """#include "nb.h"
@@ -368,8 +462,8 @@ def bands(run: nb.Run) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:] == ["--controls"]:
-        return controls()
+    if sys.argv[1:2] == ["--controls"]:
+        return controls(*sys.argv[2:])
     if sys.argv[1:] == ["--harness"]:
         entries()
         rounds()
