@@ -27,6 +27,8 @@ from .structure import class_medians, match_classes, parameter_columns, with_dis
 #: Standard deviation (in logs) between visits to one machine, assumed where a side has one visit only. Measured 1 %
 #: on a virtual machine; without it 8-91 % of A/A comparisons are called different (METHODOLOGY: the unit).
 ASSUMED_SESSION_SD = 0.01
+#: Two one-sided tests at 5 % each are one interval of 90 % (TOST; Schuirmann 1987): `same` is the answer where it lies within the band.
+EQUIVALENCE = 0.90
 #: From so many machines a side on, the machine is the unit and the verdict is about the models (METHODOLOGY: the unit).
 GROUP_MACHINES = 3
 #: Outlying machines: |x - median| / (1.4826 MAD) above 3.5 (Iglewicz and Hoaglin 1993), of at least this many.
@@ -278,14 +280,15 @@ def _tested(
     both: pd.DataFrame, end: str, blocked: np.ndarray, same: float, q: float
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """((shift, low, high, p, p adjusted), verdict) by the means that end in `end`."""
-    columns = (_column(both, name) for name in (f"mean{end}", f"variance{end}", f"df{end}", "assumed"))
+    columns = [_column(both, name) for name in (f"mean{end}", f"variance{end}", f"df{end}", "assumed")]
     shift, low, high, p = (np.where(blocked, np.nan, x) for x in welch(*columns))
+    _, least, most, _ = welch(*columns, confidence=EQUIVALENCE)
     finite = np.isfinite(p)
     adjusted = np.full(len(both), np.nan)
     if finite.any():
         adjusted[finite] = stats.false_discovery_control(p[finite], method="bh")
     band = np.log1p(same)
-    is_same = finite & (low >= -band) & (high <= band)
+    is_same = finite & (least >= -band) & (most <= band)
     claimed = finite & ~is_same & ((low > 0) | (high < 0)) & (adjusted <= q)
     better = np.where(both["polarity"] == LOWER, shift < 0, shift > 0)
     verdict = np.select([is_same, claimed & better, claimed], ["same", "faster", "slower"], "unresolved").astype(object)

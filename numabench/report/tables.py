@@ -43,7 +43,7 @@ REASONS = {
 VERDICTS = {
     "faster": "new is better by more than chance and the interval leaves out “no change”",
     "slower": "new is worse by more than chance and the interval leaves out “no change”",
-    "same": "the whole interval lies inside the band of practical equality",
+    "same": "two one-sided tests at 5 % put the ratio inside the band of practical equality",
     "unresolved": "the evidence decides neither way: not the same as “no difference”",
     "incomparable": "not the same quantity, or measured on one side only",
     "failed": "one side has no usable measurement",
