@@ -14,7 +14,7 @@ from ...runlog.read import RunLog
 from ...text import fill
 from ..estimate import contrasts_of, estimates_of, keeping, process_medians
 from ..segments import text_of
-from ..structure import with_distance
+from ..structure import parameter_columns, with_distance
 from . import cells, curves, matrices
 from .evidence import Data, Found, design_text, differs, interval_text, said
 
@@ -92,8 +92,13 @@ class Tables(NamedTuple):
             record=record,
             topology=topology,
             others=estimates,
-            **{name: table[table["benchmark"] == record.name] for name, table in own.items()},
+            **{name: own_columns(table[table["benchmark"] == record.name]) for name, table in own.items()},
         )
+
+
+def own_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """One benchmark's rows without the parameters of the others, which would be carried through every selection."""
+    return table.drop(columns=[name for name in parameter_columns(table) if table[name].isna().all()])
 
 
 def _tables(medians: pd.DataFrame, log: RunLog) -> Tables:
@@ -115,11 +120,11 @@ def _answered(ways: Sequence[Data], machine: str, answer: Answer) -> Answered:
     if finder is None:
         found = Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
     else:
-        found, *others = (finder(way, answer) for way in ways)
-        if not found.problem and any(differs(found, other) for other in others):
-            found = msgspec.structs.replace(
-                found, problem=f"unresolved: with the samples that were disturbed it would be {said(others[0])}"
-            )
+        found = finder(data, answer)
+        for other in (finder(way, answer) for way in ways[1:] if not found.problem):
+            if differs(found, other):
+                problem = f"unresolved: with the samples that were disturbed it would be {said(other)}"
+                found = msgspec.structs.replace(found, problem=problem)
     return Answered(
         machine=machine,
         benchmark=data.record.name,
