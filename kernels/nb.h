@@ -9,7 +9,6 @@
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 #include <time.h>
 #include "nb_atomic.h"
 
@@ -72,13 +71,6 @@ struct nb_thread {
     uint64_t value[NB_VALUES];
     uint32_t histogram[NB_BINS];
 };
-
-/* An empty one, to be filled; what no entry has filled is not brought back. */
-static inline void nb_empty_histogram(struct nb_thread *t)
-{
-    t->binned = 1;
-    memset(t->histogram, 0, sizeof t->histogram);
-}
 
 #define NB_COUNT(array) (sizeof(array) / sizeof(*(array)))
 #define NB_DESCRIBE(NAME, VERSION, SUMMARY, PARAMETERS, METRICS)                                                                     \

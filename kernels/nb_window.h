@@ -7,6 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* An empty one, to be filled; what no entry has filled is not brought back. */
+static inline void nb_empty_histogram(struct nb_thread *t)
+{
+    t->binned = 1;
+    memset(t->histogram, 0, sizeof t->histogram);
+}
+
 /* What a window leaves in value[]: operations in a batch, ns of the shortest batch, ps of the median one (its rate without
  * the interruptions that every window has), the longest wait in ns of those recorded, the ns that NB_FINE bins of the
  * histogram of batches stand for, and ps of the mean batch without the shortest and the longest NB_TRIMMED of them. */

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from .files import write_whole
-from .model import BenchmarkRecord, EndRecord, TrialRecord, Value, judged_in_pairs
+from .model import BenchmarkRecord, EndRecord, Value
 from .runlog.read import RunLog
 from .runlog.read import load as load_log
 
@@ -118,21 +116,10 @@ def check(root: str = "/") -> list[Finding]:
 
 
 def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
-    """The adaptive stop's view of a running session: relative half-widths by case (`analysis.estimate.precision`)."""
-    from .analysis.estimate import precision
-    from .runlog.export import samples
+    """The adaptive stop's view of a running session."""
+    from .analysis.stopping import Stopping
 
-    paired = frozenset(
-        b.name
-        for b in benchmarks
-        if judged_in_pairs(b.contrasts, b.answers, [axis.name for axis in b.axes if len(axis.values) > 1])
-    )
-
-    def widths(trials: Iterable[TrialRecord]) -> dict[str, float]:
-        pooled = tuple(msgspec.structs.replace(t, session="") for t in trials)
-        return precision(samples(RunLog(paths=(), headers=(), benchmarks=benchmarks, trials=pooled, ends=())), paired)
-
-    return widths
+    return Stopping(benchmarks)
 
 
 def compare(base: Run | str | Path, new: Run | str | Path, **options) -> Comparison:

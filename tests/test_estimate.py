@@ -15,6 +15,7 @@ from scipy import stats
 from synthetic import counters, latency, make_log, matrix, truth
 
 from numabench.analysis.estimate import (
+    CONFIDENCE,
     cell_means,
     contrast_cells,
     estimate_cells,
@@ -26,6 +27,8 @@ from numabench.analysis.estimate import (
     t_interval,
 )
 from numabench.analysis.segments import moments
+from numabench.analysis.stopping import EARLY
+from numabench.measure.plan import LOOKS
 from numabench.runlog.export import samples
 
 finite = st.floats(-50, 50)
@@ -367,6 +370,22 @@ def test_a_run_s_own_judgement_imports_no_scipy_stats():
     """Its import takes longer than that of pandas, in every run."""
     code = "import sys, numabench.analysis.estimate; sys.exit('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("early", "least", "most"), [(EARLY, 0.02, 0.05), (CONFIDENCE, 0.06, 0.2)])
+def test_looks_that_end_the_measuring_early_are_stricter(early, least, most):
+    """4,000 ratios without any difference, of a spread too wide to call them equal. Measuring ends at the first look whose interval of the confidence `early` excludes 1, or at the last; a
+    difference is claimed by 95 % of what was measured then. With 95 % at each look as well, claims would be more than one in twenty."""
+    ratios = np.random.default_rng(4).normal(0, 0.3, (4000, LOOKS[-1]))
+    claimed = 0
+    for row in ratios:
+        for n in LOOKS[1:]:
+            low, high, _ = sign_interval(row[:n], early if n < LOOKS[-1] else CONFIDENCE)
+            if low > 0 or high < 0:
+                break
+        low, high, _ = sign_interval(row[:n])
+        claimed += low > 0 or high < 0
+    assert least <= claimed / len(ratios) <= most
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])

@@ -230,6 +230,50 @@ def test_a_short_budget_is_kept_for_pairs(scene):
     assert Counter(t.block for t in trials_of(path)) == {paired.name: 8, "plain/1": 5}
 
 
+class Asked:
+    """A judge whose cells are never precise, and of whose answers those of `open` are, by processes of the look."""
+
+    def __init__(self, **open: dict[int, int]):
+        self.open, self.asked = open, []
+
+    def widths(self, trials):
+        return {}
+
+    def open_answers(self, trials, names):
+        looked = max(t.process for t in trials) + 1
+        self.asked.append((looked, set(names)))
+        return {name: count for name, by_look in self.open.items() if (count := by_look.get(looked, 0))}
+
+
+@pytest.mark.parametrize(
+    ("by_look", "budget", "counts"),
+    [
+        ({5: 1, 8: 1, 12: 0}, 30.0, (12 + 6, 5 + 7)),  # settled at 12: then both, in turn
+        ({5: 2, 8: 2, 12: 1}, 24.0, (19, 5)),  # fewer at 12 than at 8: it goes on, alone
+        ({5: 2, 8: 2, 12: 2}, 30.0, (12 + 6, 5 + 7)),  # as many at 12 as at 8: given up, both in turn
+        ({5: 1, 8: 1, 12: 0}, 1000.0, (32, 32)),  # there is enough for both
+        ({}, 30.0, (15, 15)),  # all is settled
+    ],
+)
+def test_what_is_settled_gets_what_the_others_leave(scene, by_look, budget, counts):
+    now, judge = [0.0], Asked(other=by_look)
+    runner, path = scene(
+        FakeExecutor(sd=0.5, tick=lambda: now.__setitem__(0, now[0] + 1.0)), clock=lambda: now[0], budget=budget + 0.5
+    )
+    (settled,) = runner.blocks
+    settled = msgspec.structs.replace(settled, least=5)
+    other = msgspec.structs.replace(settled, name="other/1", benchmark="other")
+    runner.judge, runner.blocks = judge, [settled, other]
+    runner.active = {block.name: block for block in runner.blocks}
+    runner.kernels["other"], runner.benchmarks["other"] = runner.kernels[settled.benchmark], runner.benchmarks[settled.benchmark]
+    runner.costs = dict.fromkeys(runner.active, 1.0)
+    end = runner.run()
+    found = Counter(t.block for t in trials_of(path))
+    assert (found["other/1"], found[settled.name]) == counts and end.elapsed <= budget + 0.5
+    assert judge.asked[0] == (5, {"other", settled.benchmark})
+    assert end.status == ("complete" if budget > 100 else "budget")
+
+
 def test_a_run_that_used_its_budget_up_says_so(scene):
     """A worker begins no case after the budget's end: the last process may be cut short."""
     now = [0.0]

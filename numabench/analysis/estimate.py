@@ -211,11 +211,11 @@ def estimate_cells(frame: pd.DataFrame, target: float = 0.02) -> pd.DataFrame:
     return estimates_of(process_medians(frame), target)
 
 
-def estimates_of(medians: pd.DataFrame, target: float = 0.02) -> pd.DataFrame:
+def estimates_of(medians: pd.DataFrame, target: float = 0.02, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """`estimate_cells` for process medians that are at hand already."""
     cells = cell_means(medians)
     mean, linear = cells["mean"].to_numpy(), cells["linear"].to_numpy(dtype=bool)
-    half = t_half_width(cells["variance"].to_numpy(), cells["df"].to_numpy())
+    half = t_half_width(cells["variance"].to_numpy(), cells["df"].to_numpy(), confidence)
     value = natural(mean, linear)
     with np.errstate(divide="ignore", invalid="ignore"):
         width = np.where(linear, half / np.abs(value), np.expm1(np.where(linear, 0.0, half)))
@@ -314,23 +314,25 @@ def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) 
 
 
 def _median_and_interval(
-    values: np.ndarray, codes: np.ndarray, size: int
+    values: np.ndarray, codes: np.ndarray, size: int, confidence: float = CONFIDENCE
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(count, median, low, high) per group of the finite `values`, by the sign test."""
     finite = np.isfinite(values)
     ordered = Ordered(values[finite], codes[finite], size)
-    rank = sign_rank(ordered.count)
+    rank = sign_rank(ordered.count, confidence)
     low = np.where(rank > 0, ordered.at(rank - 1), np.nan)
     high = np.where(rank > 0, ordered.at(ordered.count - rank), np.nan)
     return ordered.count, ordered.median(), low, high
 
 
-def summarise_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+def summarise_pairs(pairs: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """One row per machine, cell and distance of `paired`: median ratio and difference with sign-test intervals."""
     codes, first = group_codes(pairs, (*CELL, "distance"))
     size = len(first)
-    blocks, difference, difference_low, difference_high = _median_and_interval(pairs["gap"].to_numpy(dtype=float), codes, size)
-    ratio, ratio_low, ratio_high = _median_and_interval(pairs["log_ratio"].to_numpy(dtype=float), codes, size)[1:]
+    blocks, difference, difference_low, difference_high = _median_and_interval(
+        pairs["gap"].to_numpy(dtype=float), codes, size, confidence
+    )
+    ratio, ratio_low, ratio_high = _median_and_interval(pairs["log_ratio"].to_numpy(dtype=float), codes, size, confidence)[1:]
     used = np.isfinite(pairs["gap"].to_numpy(dtype=float))
     _, begin = group_codes(pairs.assign(cell=codes)[used], ("cell", "session"))
     sessions = counts(codes[used][begin], size)
@@ -397,7 +399,7 @@ def contrast_cells(frame: pd.DataFrame, benchmarks: Iterable[BenchmarkRecord]) -
     return contrasts_of(process_medians(frame), benchmarks)
 
 
-def contrasts_of(medians: pd.DataFrame, benchmarks: Iterable[BenchmarkRecord]) -> pd.DataFrame:
+def contrasts_of(medians: pd.DataFrame, benchmarks: Iterable[BenchmarkRecord], confidence: float = CONFIDENCE) -> pd.DataFrame:
     """`contrast_cells` for process medians that are at hand already."""
     parameters = parameter_columns(medians)
     declared = dict.fromkeys((b.name, c.axis, c.control, c.metric) for b in benchmarks for c in b.contrasts)
@@ -409,7 +411,7 @@ def contrasts_of(medians: pd.DataFrame, benchmarks: Iterable[BenchmarkRecord]) -
         is_control = (rows[axis] == control).fillna(False).to_numpy(dtype=bool)
         pairs = paired(rows[~is_control], rows[is_control], [p for p in parameters if p != axis])
         if len(pairs):
-            table = summarise_pairs(pairs).assign(axis=axis)
+            table = summarise_pairs(pairs, confidence).assign(axis=axis)
             tables.append(table.assign(control=pd.Series([control] * len(table), dtype=object, index=table.index)))
     columns = [*CONTRAST_COLUMNS, *parameters, *CONTRAST_VALUES]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)

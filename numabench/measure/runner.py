@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from statistics import median
 
 import msgspec
@@ -32,8 +32,17 @@ TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
 #: Blocks to add to those planned, by the trials of a look, and the records that then describe their benchmarks.
 Refiner = Callable[[Iterable[TrialRecord]], tuple[list[Block], list[BenchmarkRecord]]]
 
-#: Relative half-widths by case, from all trials of the session so far; infinite while a case has too few processes.
-Judge = Callable[[Iterable[TrialRecord]], dict[str, float]]
+
+class Judge:
+    """What all trials of the session so far say; knows nothing by itself."""
+
+    def widths(self, trials: Iterable[TrialRecord]) -> dict[str, float]:
+        """Relative half-widths by case; infinite while a case has too few processes."""
+        return {}
+
+    def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
+        """How many of their first questions are open, for those of these benchmarks that have such."""
+        return {}
 
 
 class Progress:
@@ -70,6 +79,8 @@ class Runner:
         self.blocks = list(plan.blocks)
         self.active = {block.name: block for block in plan.blocks}
         self.reached: dict[str, float] = {}
+        self.open: dict[str, int] | None = None  # benchmark -> open answers at the last look; None before it
+        self.settled: set[str] = set()  # benchmarks that get what the others leave
         self.failures: Counter[str | None] = Counter()
         self.silent: Counter[str] = Counter()  # by block: processes that ended before their first case
         self.measured = 0.0
@@ -81,8 +92,8 @@ class Runner:
         status = "complete"
         try:
             for process in range(self.plan.looks[-1]):
-                wanted, fitted = len(self.active), self.round(process)
-                if fitted < wanted or self.left() <= 0:
+                fitted, lacking = self.round(process)
+                if lacking or self.left() <= 0:
                     status = "budget"
                 if not fitted:
                     break
@@ -95,25 +106,33 @@ class Runner:
         self.journal.append(end)
         return end
 
-    def round(self, process: int) -> int:
-        """One process of each active block, in an order of its own; how many of them the budget still had room for."""
+    def round(self, process: int) -> tuple[int, int]:
+        """One process of each active block, in an order of its own; for how many of them the budget had room, and for how many it had none. Blocks that wait for others count as neither."""
         blocks = random.Random(f"{self.plan.seed}/{process}").sample(list(self.active.values()), len(self.active))
         recorded = {(t.block, t.process) for t in self.trials}
-        fitted = 0
+        fitted = lacking = 0
         for block in blocks:
             if (block.name, process) not in recorded:
-                if self.left() < self.costs[block.name] + self.owed(block):
+                if self.left() < self.costs[block.name] + self.owed(block, lambda other: other.least):
+                    lacking += 1
+                    continue
+                if block.benchmark in self.settled and self.left() < self.costs[block.name] + self.owed(block, self.wanted):
                     continue
                 self.process(block, process)
             fitted += 1
-        return fitted
+        return fitted, lacking
 
-    def owed(self, block: Block) -> float:
-        """Seconds to be kept for the other blocks that have not yet the processes by which they can be judged, once this one has."""
-        done = Counter(trial.block for trial in self.trials)
+    def wanted(self, block: Block) -> int:
+        """Processes that come before any more of what is settled."""
+        return block.least if block.benchmark in self.settled else self.plan.looks[-1]
+
+    def owed(self, block: Block, processes: Callable[[Block], int]) -> float:
+        """Seconds to be kept for the other blocks that have not yet so many processes and still fit, once this one has those by which it can be judged."""
+        done, left = Counter(trial.block for trial in self.trials), self.left()
         if done[block.name] < block.least:
             return 0.0
-        return sum(self.costs[name] * max(0, other.least - done[name]) for name, other in self.active.items())
+        others = [(self.costs[name], processes(other) - done[name]) for name, other in self.active.items()]
+        return sum(cost * more for cost, more in others if more > 0 and cost <= left)
 
     def left(self) -> float:
         """Seconds of the budget."""
@@ -228,7 +247,8 @@ class Runner:
         """At planned counts: drop the groups whose cells all reached the target or cannot."""
         if processes not in self.plan.looks[:-1]:  # after the last one nothing is left to choose
             return
-        self.reached = self.judge(self.trials)
+        self.reached = self.judge.widths(self.trials)
+        self.settle(processes)
         for name, block in list(self.active.items()):
             wanting = {c.group for c in block.cases if self.worth_measuring(c.case.hash, processes)}
             left = tuple(c for c in block.cases if c.group in wanting)
@@ -239,6 +259,16 @@ class Runner:
                 self.costs[name] *= len(left) / len(block.cases)
         if self.refine:
             self.add(*self.refine(t for t in self.trials if t.process < processes))
+
+    def settle(self, processes: int) -> None:
+        """Which benchmarks get what the others leave: all they are asked first is settled, or no more of it than at the look before, which more processes did not help."""
+        names = {block.benchmark for block in self.active.values()}
+        now = self.judge.open_answers(self.trials, names)
+        stuck = {
+            name for name in names if processes >= HOPELESS_FROM and self.open and now.get(name, 0) >= self.open.get(name, 0)
+        }
+        self.settled = {name for name in names if not now.get(name)} | stuck
+        self.open = now
 
     def add(self, blocks: list[Block], records: list[BenchmarkRecord]) -> None:
         """Measure these blocks as well from now on."""
@@ -278,7 +308,7 @@ class Runner:
 
     def end(self, status: str) -> EndRecord:
         try:
-            self.reached = self.judge(self.trials)
+            self.reached = self.judge.widths(self.trials)
         except NumabenchError:
             self.reached = {}
         cases = {c.case.hash for block in self.blocks for c in block.cases}
@@ -319,5 +349,8 @@ class Runner:
         if width == float("inf"):
             return "too few processes with valid samples at one distance"
         if status == "budget" and self.needed(width, processes) <= self.plan.looks[-1]:
-            return "the budget was used up"
+            settled = {c.case.hash for block in self.blocks if block.benchmark in self.settled for c in block.cases}
+            return (
+                "the answers are settled, and the budget was used up for others" if case in settled else "the budget was used up"
+            )
         return f"processes differ too much for {max(processes, self.plan.looks[-1] if status == 'budget' else 0)} of them"

@@ -12,7 +12,7 @@ from ...model import Answer, BenchmarkRecord, Frozen
 from ...runlog.export import samples
 from ...runlog.read import RunLog
 from ...text import fill
-from ..estimate import contrasts_of, estimates_of, keeping, process_medians
+from ..estimate import CONFIDENCE, contrasts_of, estimates_of, keeping, process_medians
 from ..segments import text_of
 from ..structure import parameter_columns, with_distance
 from . import cells, curves, matrices
@@ -58,10 +58,10 @@ class Answered(Frozen):
     headline: bool
 
 
-def answers(log: RunLog, frame: pd.DataFrame | None = None) -> list[Answered]:
-    """Every declared answer of every benchmark, per machine, in the order of the log. `frame`: its samples, where they are at hand."""
+def answers(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = CONFIDENCE) -> list[Answered]:
+    """Every declared answer of every benchmark, per machine, in the order of the log. `frame`: its samples, where they are at hand; `confidence` of the intervals that decide."""
     frame = with_distance(samples(log) if frame is None else frame)
-    ways = [_tables(process_medians(frame), log)]
+    ways = [_tables(process_medians(frame), log, confidence)]
     if ways[0].medians["soft"].any():
         ways.append(_kept(ways[0], log))
     machines = {h.run: (str(h.machine.get("id", "unknown")), str(h.machine.get("alias", "unknown"))) for h in log.headers}
@@ -84,14 +84,16 @@ class Tables(NamedTuple):
     medians: pd.DataFrame
     estimates: pd.DataFrame
     contrasts: pd.DataFrame
+    confidence: float
 
     def of(self, record: BenchmarkRecord, machine_id: str, topology: dict) -> Data:
-        medians, estimates, contrasts = (table[table["machine_id"] == machine_id] for table in self)
+        medians, estimates, contrasts = (table[table["machine_id"] == machine_id] for table in self[:3])
         own = {"medians": medians, "estimates": estimates, "contrasts": contrasts}
         return Data(
             record=record,
             topology=topology,
             others=estimates,
+            confidence=self.confidence,
             **{name: own_columns(table[table["benchmark"] == record.name]) for name, table in own.items()},
         )
 
@@ -101,13 +103,14 @@ def own_columns(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in parameter_columns(table) if table[name].isna().all()])
 
 
-def _tables(medians: pd.DataFrame, log: RunLog) -> Tables:
-    return Tables(medians, estimates_of(medians), contrasts_of(medians, log.benchmarks))
+def _tables(medians: pd.DataFrame, log: RunLog, confidence: float) -> Tables:
+    estimates = estimates_of(medians, confidence=confidence)
+    return Tables(medians, estimates, contrasts_of(medians, log.benchmarks, confidence), confidence)
 
 
 def _kept(tables: Tables, log: RunLog) -> Tables:
     """The same had no softly disturbed sample been set aside; each cell at the distance that was its main one without them."""
-    kept = _tables(keeping(tables.medians), log)
+    kept = _tables(keeping(tables.medians), log, tables.confidence)
     return kept._replace(
         estimates=kept.estimates.assign(main=tables.estimates["main"]),
         contrasts=kept.contrasts.assign(main=tables.contrasts["main"]),

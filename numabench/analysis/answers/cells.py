@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...model import HIGHER, Answer
 from ...units import format_number, format_quantity, plural
-from ..estimate import FAILED_SHARE, FEW_BLOCKS, paired, summarise_pairs
+from ..estimate import FAILED_SHARE, FEW_BLOCKS, paired
 from ..segments import text_of
 from ..structure import parameter_columns
 from .evidence import Data, Found, design_text, doubt, interval_text, matching, no_figure, point_text, quantity, select
@@ -88,7 +88,7 @@ def pairwise(data: Data, answer: Answer) -> Found:
         if side["value"].notna().sum() == 0:
             return no_figure(data, answer.metric, point)
     shared = [p for p in parameter_columns(rows) if p not in answer.against]
-    table = summarise_pairs(paired(values, controls, shared))
+    table = data.summarise(paired(values, controls, shared))
     row = table[table["main"]].iloc[0]
     if not row["blocks"]:
         return Found(
@@ -254,7 +254,7 @@ def _resolved(data: Data, answer: Answer, one: pd.Series, other: pd.Series) -> b
         [p for p in parameter_columns(rows) if p != answer.axis],
     )
     if np.isfinite(pairs["gap"]).sum() >= FEW_BLOCKS:
-        row = summarise_pairs(pairs).iloc[0]
+        row = data.summarise(pairs).iloc[0]
         return not row["difference_low"] <= 0 <= row["difference_high"]
     if not all(np.isfinite([one["low"], one["high"], other["low"], other["high"]])):
         return False

@@ -11,7 +11,7 @@ import pandas as pd
 from ...crossing import crossing
 from ...model import HIGHER, Answer
 from ...units import format_bytes, format_number, format_quantity
-from ..estimate import FEW_BLOCKS, paired, summarise_pairs
+from ..estimate import FEW_BLOCKS, paired
 from ..segments import text_of
 from ..structure import parameter_columns
 from .evidence import Data, Found, along, design_text, doubt, interval_text, no_figure, point_text, quantity, select
@@ -207,7 +207,7 @@ def gain(data: Data, answer: Answer) -> Found:
 
     def times(worse: object, better: object) -> pd.Series:
         sides = [select(rows, {**others, answer.axis: value}, data.record) for value in (worse, better)]
-        table = summarise_pairs(paired(*(sides if data.metric(answer.metric).polarity != HIGHER else sides[::-1]), shared))
+        table = data.summarise(paired(*(sides if data.metric(answer.metric).polarity != HIGHER else sides[::-1]), shared))
         return table[table["main"]].iloc[0]
 
     steps = {value: times(answer.where[answer.axis], value) for value in values if value != answer.where[answer.axis]}
@@ -306,7 +306,7 @@ def crossover(data: Data, answer: Answer) -> Found:
     sides = [select(rows, where, data.record, free=answer.axis) for where in (answer.where, answer.where | answer.against)]
     if any(side["value"].notna().sum() == 0 for side in sides) or answer.axis not in rows.columns:
         return no_figure(data, answer.metric, answer.where)
-    table = summarise_pairs(paired(*sides, [p for p in parameter_columns(rows) if p not in answer.against]))
+    table = data.summarise(paired(*sides, [p for p in parameter_columns(rows) if p not in answer.against]))
     table = table[table["main"] & table["ratio"].notna()].sort_values(answer.axis)
     names = [text_of(next(iter(point.values()))) for point in ({k: answer.where[k] for k in answer.against}, answer.against)]
     if data.metric(answer.metric).polarity != HIGHER:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...model import Answer, BenchmarkRecord, Frozen, Metric
 from ...units import format_number, format_quantity, plural
-from ..estimate import LEAST_MOVE
+from ..estimate import CONFIDENCE, LEAST_MOVE, summarise_pairs
 from ..segments import text_of
 
 NAN = float("nan")
@@ -43,9 +43,14 @@ class Data(Frozen):
     contrasts: pd.DataFrame
     topology: dict
     others: pd.DataFrame  # estimates of all benchmarks on the machine
+    confidence: float = CONFIDENCE  # of all intervals
 
     def metric(self, name: str) -> Metric:
         return next((m for m in self.record.metrics if m.name == name), Metric(name=name, unit="", polarity="lower"))
+
+    def summarise(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """`summarise_pairs` with the intervals that are asked for here."""
+        return summarise_pairs(pairs, self.confidence)
 
 
 def matching(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:

@@ -1,0 +1,70 @@
+"""What the adaptive stop asks a running session: how precise each case is, and whose answers are settled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+import pandas as pd
+
+from ..model import Answer, BenchmarkRecord, TrialRecord, judged_in_pairs
+from ..runlog.export import samples
+from ..runlog.read import RunLog
+from .estimate import precision
+
+if TYPE_CHECKING:
+    from .answers import Answered
+
+#: Of the intervals that decide early whether an answer is settled. At 95 % each of several looks would let one false answer in twenty end the measuring; the last word is said at 95 %.
+EARLY = 0.975
+
+
+#: Relative half-width from which on a first figure is one.
+FIGURE = 0.05
+
+
+class Stopping:
+    """A running session's evidence for `measure.runner.Runner`. All trials are one session: a resume adds to them."""
+
+    def __init__(self, benchmarks: tuple[BenchmarkRecord, ...]):
+        self.benchmarks = benchmarks
+        self.paired = frozenset(
+            b.name
+            for b in benchmarks
+            if judged_in_pairs(b.contrasts, b.answers, [axis.name for axis in b.axes if len(axis.values) > 1])
+        )
+
+    def widths(self, trials: Iterable[TrialRecord]) -> dict[str, float]:
+        """Relative half-widths by case (`analysis.estimate.precision`)."""
+        return precision(self._frame(trials, self.benchmarks), self.paired)
+
+    def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
+        """How many headline answers of these benchmarks are not settled, or figures less sure than FIGURE, for those that have such."""
+        from .answers import answers
+
+        asked = tuple(msgspec.structs.replace(b, answers=headlines(b)) for b in self.benchmarks if b.name in names)
+        log = self._log((t for t in trials if t.benchmark in names), asked)
+        found: dict[str, int] = {}
+        for answer in answers(log, confidence=EARLY):
+            if not answer.ok or (answer.kind == "cell" and not half_width(answer) <= FIGURE):
+                found[answer.benchmark] = found.get(answer.benchmark, 0) + 1
+        return found
+
+    def _frame(self, trials: Iterable[TrialRecord], benchmarks: tuple[BenchmarkRecord, ...]) -> pd.DataFrame:
+        return samples(self._log(trials, benchmarks))
+
+    def _log(self, trials: Iterable[TrialRecord], benchmarks: tuple[BenchmarkRecord, ...]) -> RunLog:
+        pooled = tuple(msgspec.structs.replace(t, session="") for t in trials)
+        return RunLog(paths=(), headers=(), benchmarks=benchmarks, trials=pooled, ends=())
+
+
+def half_width(answer: Answered) -> float:
+    """Relative; NaN without an interval."""
+    return (answer.high - answer.low) / 2 / abs(answer.value) if answer.value else math.inf
+
+
+def headlines(benchmark: BenchmarkRecord) -> tuple[Answer, ...]:
+    """What a benchmark is asked first, by itself: an agreement with another one is no reason to go on."""
+    return tuple(answer for answer in benchmark.answers if answer.headline and answer.kind != "agreement")
