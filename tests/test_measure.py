@@ -121,7 +121,7 @@ def test_more_threads_than_cpus_are_measured_and_not_called_disturbed():
         "threads": 2,
         "placement": "oversubscribed",
     }
-    work = job("contention", parameters, cpus=CPUS[:1] * 2, size=1 << 16, scratch=2 * 11264, samples=1)
+    work = job("contention", parameters, cpus=CPUS[:1] * 2, size=1 << 17, scratch=2 * 11264, samples=1)
     outcome = execute(work)
     assert outcome.failure == "" and len(outcome.samples) == 1
     (sample,) = outcome.samples
@@ -148,7 +148,7 @@ def test_unfair_locks_are_not_thrown_out_for_being_so(primitive):
     """Sections of 26 us stand for 256 threads of 100 ns: windows of the two then hardly overlap where one has the lock for itself."""
     parameters = {"primitive": primitive, "critical_section": 26_000, "think_time": 0, "read_share": 0, "threads": 2}
     outcome = execute(
-        job("contention", parameters | {"placement": "any"}, cpus=CPUS[:2], size=1 << 16, scratch=2 * 11264, samples=3)
+        job("contention", parameters | {"placement": "any"}, cpus=CPUS[:2], size=1 << 17, scratch=2 * 11264, samples=3)
     )
     assert outcome.failure == "" and len(outcome.samples) == 3
     for sample in outcome.samples:
