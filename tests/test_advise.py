@@ -84,6 +84,17 @@ def test_what_is_open_is_said_and_the_declared_line_stands_in():
     assert bare.padding_bytes == 128 and bare.declared_line_bytes is None
 
 
+@pytest.mark.parametrize(("at_64", "bytes_apart"), [(1.0, 64), (1.5, 128)])
+def test_intervals_too_wide_for_no_difference_still_tell_where_the_cliff_is(at_64, bytes_apart):
+    """That it costs no more than 0.1 % is more than twelve processes of such a spread can say; that it is far under what a shared line costs is not."""
+    change = msgspec.structs.replace
+    made = log(lambda p: at_64 if p["stride"] == 64 else 1.0, sd=0.01)
+    asked = tuple(change(a, tolerance=0.001) if a.kind == "threshold" else a for a in made.benchmarks[0].answers)
+    (found,) = padding(change(made, benchmarks=tuple(change(b, answers=asked) for b in made.benchmarks)))
+    assert not found.evidence[0].resolved and found.measured
+    assert found.padding_bytes == bytes_apart and 0 < found.within < 0.05
+
+
 def test_every_machine_gets_its_own():
     one, other = log(), log(lambda p: 1.5 if p["stride"] == 64 else 1.0, alias="other")
     both = msgspec.structs.replace(
@@ -115,7 +126,7 @@ def test_the_command_writes_all_three_forms(tmp_path):
             journal.append(record)
     text = CliRunner().invoke(command, [str(path)])
     assert text.exit_code == 0 and text.output.startswith(
-        "toy: put 64 bytes between what two threads write (measured; the machine declares lines of 128 B)"
+        "toy: put 64 bytes between what two threads write (measured: at most 0.2% over counters far apart at every relation measured; the machine declares lines of 128 B)"
     )
     found = json.loads(CliRunner().invoke(command, [str(path), "--format", "json"]).output)
     assert found[0]["padding_bytes"] == 64 and found[0]["evidence"][0]["unit"] == "B"

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
+
 from ..errors import UsageError
-from ..model import Frozen
+from ..model import Answer, Frozen
+from ..runlog.export import samples
 from ..runlog.read import RunLog
 from .answers import Answered, answers
+from .answers.evidence import matching
+from .estimate import contrast_cells
+from .structure import with_distance
 
 BENCHMARK = "padded_counters"
 COMMAND = f"numabench run {BENCHMARK}"
 PAIR = 128  # bytes that prefetchers of adjacent lines couple
+SMALL = 0.10  # of the time of counters far apart: sharing a line costs several times as much, and nobody pads for less
 NO_EFFECT = "no effect"  # as answers of kind `effect` say it
 CAREFUL = 128  # where neither a measurement nor the machine says anything: the largest line in wide use
 
@@ -31,14 +38,15 @@ class Evidence(Frozen):
 
 
 class Padding(Frozen):
-    """Bytes between what two threads write on a machine. `measured` is false where a declared line size stands in for a measurement; `missing` then
-    says what is missing. `adjacent_lines`: "effect", "no effect", "unresolved" or "not measured"."""
+    """Bytes between what two threads write on a machine, and how much longer than with counters far apart an operation takes with them at most (`within`, a share: the worst 95 % bound over
+    all relations and operations asked about; None where one has no interval). `measured` is false where a declared line size stands in for a measurement; `missing` then says what is missing. `adjacent_lines`: "effect", "no effect", "unresolved" or "not measured"."""
 
     machine: str
     recorded: str
     padding_bytes: int
     measured: bool
     missing: str
+    within: float | None
     declared_line_bytes: int | None
     adjacent_lines: str
     evidence: tuple[Evidence, ...]
@@ -47,19 +55,48 @@ class Padding(Frozen):
 def padding(log: RunLog) -> list[Padding]:
     """The advice for each machine in `log` that has padded counters. Raises UsageError where none has."""
     found: dict[str, list[Answered]] = {}
-    for answer in answers(log):
+    frame = with_distance(samples(log))
+    for answer in answers(log, frame):
         if answer.benchmark == BENCHMARK and answer.kind in ("threshold", "effect"):
             found.setdefault(answer.machine, []).append(answer)
     if not found:
         raise UsageError("these logs hold no padded counters, which the padding is read from", COMMAND)
     headers = {str(header.machine.get("alias")): header for header in log.headers}
-    return [advise(machine, headers[machine], said) for machine, said in found.items()]
+    asked = [answer for b in log.benchmarks if b.name == BENCHMARK for answer in b.answers if answer.kind == "threshold"]
+    contrasts = contrast_cells(frame[frame["benchmark"] == BENCHMARK], log.benchmarks)
+    return [
+        advise(machine, headers[machine], said, worst_costs(contrasts[contrasts["machine"] == machine], asked))
+        for machine, said in found.items()
+    ]
 
 
-def advise(machine: str, header, said: list[Answered]) -> Padding:
+def worst_costs(contrasts: pd.DataFrame, asked: list[Answer]) -> dict[int, float]:
+    """Stride -> the most that an operation takes longer than with counters far apart, over all that is asked about; infinite where something has no interval."""
+    costs: dict[int, float] = {}
+    for answer in asked:
+        rows = matching(contrasts[(contrasts["axis"] == answer.axis) & contrasts["main"]], answer.where)
+        rows = rows[(rows["metric"] == answer.metric) & (rows[answer.axis] > 0)]
+        for stride, high in zip(rows[answer.axis], rows["ratio_high"], strict=True):
+            costs[int(stride)] = max(costs.get(int(stride), -math.inf), high - 1 if math.isfinite(high) else math.inf)
+    return costs
+
+
+def nearly_free(costs: dict[int, float]) -> int | None:
+    """The smallest stride from which on nothing costs more than SMALL; None where the largest does."""
+    strides = sorted(costs, reverse=True)
+    free = next((k for k, stride in enumerate(strides) if costs[stride] > SMALL), len(strides))
+    return strides[free - 1] if free else None
+
+
+def advise(machine: str, header, said: list[Answered], costs: dict[int, float]) -> Padding:
     thresholds, effects = ([answer for answer in said if answer.kind == kind] for kind in ("threshold", "effect"))
     known = [answer.value for answer in thresholds if math.isfinite(answer.value)]
     declared, open_ones = line_bytes(header.machine.get("topology") or {}), len(thresholds) - len(known)
+    sure = [answer.value for answer in thresholds if answer.ok and math.isfinite(answer.value)]
+    if len(sure) < len(thresholds) and (
+        bounded := nearly_free(costs)
+    ):  # too wide for the tolerance, and yet no doubt about where the cliff is
+        known, open_ones = [*sure, bounded], 0
     verdict = adjacent_lines(effects)
     least = max([*known, *([declared or CAREFUL] if open_ones or not known else []), *([PAIR] if verdict == "effect" else [])])
     return Padding(
@@ -70,6 +107,7 @@ def advise(machine: str, header, said: list[Answered]) -> Padding:
         missing=f"{open_ones} of {len(thresholds)} thresholds are unresolved, or no stride measured is free: {COMMAND}"
         if open_ones
         else "",
+        within=costs[int(least)] if math.isfinite(costs.get(int(least), math.inf)) else None,
         declared_line_bytes=declared,
         adjacent_lines=verdict,
         evidence=tuple(map(evidence, said)),

@@ -60,6 +60,8 @@ def command(paths: tuple[str, ...], form: str, output: Path | None) -> None:
 def words(advice: Padding) -> str:
     """The advice in sentences, a finding a line."""
     how = "measured" if advice.measured else f"not measured, {advice.missing}"
+    if advice.measured and advice.within is not None:
+        how += f": at most {max(0.0, advice.within):.1%} over counters far apart at every relation measured"
     declared = (
         f"the machine declares lines of {advice.declared_line_bytes} B"
         if advice.declared_line_bytes
