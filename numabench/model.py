@@ -265,7 +265,7 @@ class EndRecord(Frozen, tag="end", tag_field="record"):
     run: str
     session: str
     ended: str
-    status: str  # complete | budget | interrupted
+    status: str  # complete | budget | busy | interrupted
     measured: float
     elapsed: float
     cells: dict[str, Any] = {}  # precision summary: total, reached, reasons

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from synthetic import set_aside
 from synthetic_sysfs import SyntheticTree
 
 from numabench.api import judge
@@ -272,6 +273,33 @@ def test_what_is_settled_gets_what_the_others_leave(scene, by_look, budget, coun
     assert (found["other/1"], found[settled.name]) == counts and end.elapsed <= budget + 0.5
     assert judge.asked[0] == (5, {"other", settled.benchmark})
     assert end.status == ("complete" if budget > 100 else "budget")
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "reason", "plan", "busy"),
+    [(9, "run_delay", {}, True), (7, "run_delay", {}, False), (9, "pages", {}, False), (9, "gaps", {"processes": 6}, False)],
+)
+def test_a_machine_that_is_too_busy_ends_the_run_at_the_first_look(scene, disturbed, reason, plan, busy):
+    """Of ten samples so many have this reason."""
+
+    class Disturbed(FakeExecutor):
+        def execute(self, job: Job, timeout: float) -> Outcome:
+            outcome = super().execute(job, timeout)
+            taken = [event for event in outcome.events if isinstance(event, Took)]
+            marked = [
+                Took(sample=set_aside(event.sample, reason)) if number % 10 < disturbed else event
+                for number, event in enumerate(taken)
+            ]
+            return Outcome([*marked, outcome.events[-1]])
+
+    runner, path = scene(Disturbed(sd=0.5), **plan)
+    end = runner.run()
+    assert (end.status == "busy") == busy and (max(t.process for t in trials_of(path)) == 4) == busy
+    if busy:
+        assert set(end.cells["why"].values()) == {"the CPUs were not free"}
+        runner.journal.close()
+        again, path = scene(FakeExecutor(sd=0.5), trials=runner.trials)
+        assert again.run().status == "complete" and max(t.process for t in trials_of(path)) > 4
 
 
 def test_a_run_that_used_its_budget_up_says_so(scene):

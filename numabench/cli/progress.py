@@ -119,7 +119,9 @@ def current_estimate(trial: TrialRecord) -> str:
 def print_summary(console: Console, path: Path, end: EndRecord) -> None:
     cells = end.cells
     overhead = 1 - end.measured / end.elapsed if end.elapsed else 0.0
-    status = {"complete": "plan complete", "budget": "budget used up", "interrupted": "interrupted"}[end.status]
+    status = {"complete": "plan complete", "budget": "budget used up", "busy": "given up", "interrupted": "interrupted"}[
+        end.status
+    ]
     console.print(
         f"{cells['reached']} of {cells['total']} cells reached the target precision ({status}); "
         f"{format_seconds(end.elapsed)}, {overhead:.0%} of it outside measured windows."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 from pathlib import Path
@@ -114,6 +115,16 @@ def command(
             f"Interrupted; what was measured is kept. Go on with: numabench run --resume {shlex.quote(str(path))}", soft_wrap=True
         )
         return INTERRUPTED
+    if end.status == "busy":
+        console.print(
+            f"Given up: hardly a sample was left alone by other programs (load {os.getloadavg()[0]:.1f} on {plural(os.cpu_count() or 1, 'CPU')}), so that nothing would be settled. "
+            f"End what runs beside this (numabench check), measure on other CPUs (--cpus), go on later: numabench run --resume {shlex.quote(str(path))}, "
+            "or insist on a number of processes: --processes 8",
+            style="red",
+            soft_wrap=True,
+            markup=False,
+        )
+        return IMPRECISE
     if with_report:
         from ..report.page import render_report
         from ..runlog.read import load

@@ -17,13 +17,16 @@ from ..errors import NumabenchError
 from ..host.topology import Topology
 from ..model import BenchmarkRecord, EndRecord, Sample, TrialRecord, case_hash
 from ..runlog import utc_now
+from ..runlog.columns import SOFT
 from ..runlog.write import Journal
 from .executor import Executor, Outcome
 from .plan import Block, Plan, job_cases
 from .protocol import Job
 
+BUSY_SHARE = 0.8  # of samples that were delayed, interrupted or on another clock: a run is given up
 HOPELESS = 4.0  # times the last look: a cell that would need more processes is given up, so that others get its time
 HOPELESS_FROM = 12  # processes that such a judgement needs
+UNFINISHED = {"interrupted": "the run was interrupted", "busy": "the CPUs were not free"}
 RETRIES = 2  # more processes for what a crashed one had not reached
 GIVE_UP_AFTER = 2  # failures of a case; processes of a block that ended without a word
 TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
@@ -76,6 +79,7 @@ class Runner:
         self.executor, self.journal, self.judge = executor, journal, judge
         self.run_id, self.session, self.progress, self.clock = run, session, progress or Progress(), clock
         self.trials, self.refine = list(trials), refine
+        self.resumed = bool(self.trials)
         self.blocks = list(plan.blocks)
         self.active = {block.name: block for block in plan.blocks}
         self.reached: dict[str, float] = {}
@@ -88,7 +92,7 @@ class Runner:
         self.began = clock()
 
     def run(self) -> EndRecord:
-        """Measure until every cell is precise, the looks or the budget are used up, or Ctrl-C. Returns the end record."""
+        """Measure until every cell is precise, the looks or the budget are used up, the machine proves too busy, or Ctrl-C. Returns the end record."""
         status = "complete"
         try:
             for process in range(self.plan.looks[-1]):
@@ -98,7 +102,9 @@ class Runner:
                 if not fitted:
                     break
                 self.look(process + 1)
-                if not self.active:
+                if self.too_busy(process + 1):
+                    status = "busy"
+                if not self.active or status == "busy":
                     break
         except KeyboardInterrupt:
             status = "interrupted"
@@ -260,6 +266,13 @@ class Runner:
         if self.refine:
             self.add(*self.refine(t for t in self.trials if t.process < processes))
 
+    def too_busy(self, processes: int) -> bool:
+        """Whether, at the first look, hardly a sample was left alone: nothing will be settled, and going on only takes time. Who asked for a number of processes, or resumes, insists."""
+        if processes != self.plan.looks[0] or len(self.plan.looks) == 1 or self.resumed:
+            return False
+        taken = [sample for trial in self.trials for sample in trial.samples]
+        return sum(bool(s.reasons) and SOFT.issuperset(s.reasons) for s in taken) > BUSY_SHARE * len(taken)
+
     def settle(self, processes: int) -> None:
         """Which benchmarks get what the others leave: all they are asked first is settled, or no more of it than at the look before, which more processes did not help."""
         names = {block.benchmark for block in self.active.values()}
@@ -333,9 +346,7 @@ class Runner:
                 "reached": len(cases) - len(wanting),
                 "precision_not_reached": {case: width for case, width in wanting.items() if width < float("inf")},
                 "why": {
-                    case: "the run was interrupted"
-                    if status == "interrupted"
-                    else self.why(case, width, processes.get(case, 0), status)
+                    case: UNFINISHED[status] if status in UNFINISHED else self.why(case, width, processes.get(case, 0), status)
                     for case, width in wanting.items()
                 },
             },

@@ -29,7 +29,7 @@ from .executor import Executor, ProcessExecutor
 from .kinds import CORE_KIND, by_kind
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
 from .ready import why_nothing
-from .runner import Judge, Progress, Runner
+from .runner import UNFINISHED, Judge, Progress, Runner
 from .transfer_unit import Line, find_line, recorded_line
 
 SESSION_GAP = 600.0  # s: a resume later than this is another session (METHODOLOGY: sessions are apart in time)
@@ -328,7 +328,7 @@ def open_resume(path: Path) -> tuple[Request, Resumed]:
         trials=tuple(t for t in log.trials if t.run == header.run),
         numabench=header.numabench,
         plan_key=header.plan.get("key", ""),
-        complete=any(e.run == header.run and e.status != "interrupted" for e in log.ends),
+        complete=any(e.run == header.run and e.status not in UNFINISHED for e in log.ends),
         objects={b.name: b.kernel.object_hash for b in log.benchmarks if b.run == header.run and b.kernel},
         line=recorded_line(header.machine),
     )
