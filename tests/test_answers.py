@@ -200,6 +200,16 @@ def test_cells_of_failed_proofs_are_unresolved():
     assert not found[0].ok and "failed a proof" in found[0].text
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("run_delay", "each of its 60 samples was delayed, interrupted"), ("pages", "60 of them for a proof that failed")],
+)
+def test_where_nothing_is_valid_it_is_said_what_set_all_aside(reason, said):
+    log = with_samples(make_log(**QUIET, benchmarks=(latency,)), lambda s, p: set_aside(s, reason))
+    (found, *_) = answers(log)
+    assert not found.ok and said in found.text
+
+
 @pytest.mark.parametrize(("times", "settled"), [(1.0, True), (3.0, False)])
 @pytest.mark.parametrize("reason", ["run_delay", "gaps"])
 def test_an_answer_is_settled_where_it_is_the_same_with_the_doubtful_samples(times, settled, reason):

@@ -90,13 +90,13 @@ def along(data: Data, answer: Answer, where: Mapping[str, object] | None = None)
 
 def no_figure(data: Data, metric: str, where: Mapping[str, object]) -> Found:
     """That there is no figure at `where`: all of it was disturbed, or none of it was measured."""
-    taken = matching(data.estimates[data.estimates["metric"] == metric], where)
-    set_aside = len(taken) and taken["disturbed"].min() == 1
-    why = (
-        "all samples were set aside, for reasons that the log has (numabench check says what disturbs here)"
-        if set_aside
-        else "nothing was measured"
-    )
+    taken = matching(data.medians[data.medians["metric"] == metric], where)
+    soft, hard = int(taken["soft"].sum()), int(taken["hard"].sum())
+    why = "nothing was measured"
+    if hard:
+        why = f"all {plural(soft + hard, 'sample')} were set aside, {hard} of them for a proof that failed, which the log names"
+    elif soft:
+        why = f"each of its {plural(soft, 'sample')} was delayed, interrupted or on another clock: the CPUs are not free, or the case disturbs itself every time (numabench check)"
     return Found(problem=f"no {metric} at {point_text(where)}: {why}", usable=False)
 
 
