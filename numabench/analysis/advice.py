@@ -38,8 +38,9 @@ class Evidence(Frozen):
 
 
 class Padding(Frozen):
-    """Bytes between what two threads write on a machine, and how much longer than with counters far apart an operation takes with them at most (`within`, a share: the worst 95 % bound over
-    all relations and operations asked about; None where one has no interval). `measured` is false where a declared line size stands in for a measurement; `missing` then says what is missing. `adjacent_lines`: "effect", "no effect", "unresolved" or "not measured"."""
+    """Bytes between what two threads write on a machine. `measured` is false where a declared line size stands in for a measurement; `missing` then
+    says what is missing. `within`: how much longer an operation takes with them than far apart at most, as a share (the worst 95 % bound over all that is asked; None where something
+    has no interval). `adjacent_lines`: "effect", "no effect", "unresolved" or "not measured"."""
 
     machine: str
     recorded: str
@@ -93,9 +94,8 @@ def advise(machine: str, header, said: list[Answered], costs: dict[int, float]) 
     known = [answer.value for answer in thresholds if math.isfinite(answer.value)]
     declared, open_ones = line_bytes(header.machine.get("topology") or {}), len(thresholds) - len(known)
     sure = [answer.value for answer in thresholds if answer.ok and math.isfinite(answer.value)]
-    if len(sure) < len(thresholds) and (
-        bounded := nearly_free(costs)
-    ):  # too wide for the tolerance, and yet no doubt about where the cliff is
+    bounded = nearly_free(costs) if len(sure) < len(thresholds) else None
+    if bounded:  # intervals too wide for the tolerance, and yet no doubt about where the cliff is
         known, open_ones = [*sure, bounded], 0
     verdict = adjacent_lines(effects)
     least = max([*known, *([declared or CAREFUL] if open_ones or not known else []), *([PAIR] if verdict == "effect" else [])])
