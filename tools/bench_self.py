@@ -23,12 +23,11 @@ import numpy as np
 
 import numabench as nb
 from numabench import kernel as abi
-from numabench.analysis.structure import with_distance
+from numabench.analysis.bands import bands
 from numabench.benchmarks import CROWDED, discover
 from numabench.benchmarks.contention import PRIMITIVES, RSEQ
 from numabench.benchmarks.core_to_core import OPERATIONS as WAYS
 from numabench.benchmarks.fences import own_fences
-from numabench.benchmarks.padded_counters import PADDED
 from numabench.benchmarks.publication import METHODS
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
@@ -404,62 +403,11 @@ def thresholds(run: nb.Run) -> None:
     )
 
 
-def bands(run: nb.Run) -> None:
+def print_bands(run: nb.Run) -> None:
     print("\n## Physics bands (METHODOLOGY.md): every one a paired or interleaved ratio of this run")
-    frame = run.samples()
-    frame = frame[frame.valid]
-    frame = with_distance(frame)
-    main = frame[frame.benchmark == "padded_counters"].distance.replace("", float("nan")).mode()[0]
-    frame = frame[frame.distance.isin(["", main])]  # one distance class
-    medians = frame.groupby(["benchmark", "case", "metric"])["value"].median()
-    hop = frame[frame.benchmark == "padded_counters"].hop_ns.median()
-    cells = {}
-    for trial in run.log.trials:
-        for sample in trial.samples:
-            cells.setdefault((trial.benchmark, *sorted(sample.parameters.items())), sample.case)
-
-    def value(benchmark: str, metric: str, **wanted) -> float:
-        for (name, *parameters), case in cells.items():
-            if name == benchmark and wanted.items() <= dict(parameters).items():
-                return medians.get((benchmark, case, metric), float("nan"))
-        return float("nan")
-
-    def padded(operation: str, stride: int, spacing: int, threads: int = 2) -> float:
-        return value(
-            "padded_counters", "time_per_operation", operation=operation, stride=stride, spacing=spacing, threads=threads
-        )
-
-    def lock(primitive: str, metric: str, threads: int = 2) -> float:
-        return value("contention", metric, primitive=primitive, critical_section=0, think_time=0, threads=threads)
-
-    rows = [
-        ("spaced penalty / CAS hop, increment", (padded("increment", 8, 200) - padded("increment", PADDED, 200)) / hop, 0.8, 1.5),
-        (
-            "spaced penalty / CAS hop, atomic add",
-            (padded("atomic_add", 8, 200) - padded("atomic_add", PADDED, 200)) / hop,
-            0.8,
-            1.5,
-        ),
-        ("padded, 2 threads / 1", padded("atomic_add", PADDED, 200) / padded("atomic_add", PADDED, 200, 1), 0.9, 1.1),
-        ("stride 64 / 128", padded("atomic_add", 64, 200) / padded("atomic_add", 128, 200), 0.9, 1.15),
-        (
-            "atomic add, shared / padded, back to back",
-            padded("atomic_add", 8, 0) / padded("atomic_add", PADDED, 0),
-            2.5,
-            float("inf"),
-        ),
-        ("mutex / atomic add", lock("mutex", "time_per_operation") / lock("atomic_add", "time_per_operation"), 2, 20),
-        ("ticket, Jain index", lock("ticket", "fairness"), 0.95, 1.0001),
-        ("MCS, Jain index", lock("mcs", "fairness"), 0.95, 1.0001),
-        ("ticket, time per acquisition / hop", lock("ticket", "time_per_operation") / 2 / hop, 0.9, float("inf")),
-        ("MCS, time per acquisition / hop", lock("mcs", "time_per_operation") / 2 / hop, 0.9, float("inf")),
-        ("L1 latency, cycles", value("memory_latency", "cycles", size=16 * KIB, order="group", page_size="thp"), 3, 6),
-    ]
-    print(f"distance class {main}, CAS hop {hop:.1f} ns")
-    for name, found, low, high in rows:
-        print(
-            f"{name:45} {found:8.3f}   band {low} to {high}   {'holds' if low <= found <= high else 'BROKEN' if found == found else 'not measured'}"
-        )
+    for band in bands(run.log):
+        value = f"{band.value:8.3f}" if band.value is not None else f"{'–':>8}"
+        print(f"{band.name:45} {value}   band {band.ends}   {band.verdict}")
 
 
 def main() -> None:
@@ -481,7 +429,7 @@ def main() -> None:
     run = logs[0] if logs else nb.run(profile="standard")
     run_costs(run)
     thresholds(run)
-    bands(run)
+    print_bands(run)
 
 
 if __name__ == "__main__":

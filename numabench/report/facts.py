@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..analysis.published import PUBLISHED
+from ..analysis.selftest import SelfTest, newest
 from ..errors import UsageError
 from ..runlog.read import RunLog
 from ..units import format_bytes, format_seconds, parse_cpus
@@ -203,6 +205,13 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
         "failed": len(failed),
         "failures": Counter(r for t in failed for r in t.reasons or ("no reason recorded",)).most_common(6),
     }
+
+
+def self_tests(log: RunLog) -> list[SelfTest]:
+    """The last self-test of each machine, where the logs lie in a folder of results that has one."""
+    places = {(Path(path).resolve().parent.parent, str(h.machine.get("alias", ""))) for path in log.paths for h in log.headers}
+    found = (newest(folder, alias) for folder, alias in sorted(places) if alias)
+    return [each for each in found if each is not None]
 
 
 def _range(values: list[int]) -> str:

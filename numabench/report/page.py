@@ -109,6 +109,7 @@ def render_report(
             many=many,
             headlines=[(d, a) for d in descriptors for a in said if a.benchmark == d.name and a.headline],
             design=facts.design(log, frame, estimates, target),
+            self_tests=facts.self_tests(log),
             sections=sections,
             warnings=log.warnings,
             footer=facts.footer(log),
