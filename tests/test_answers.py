@@ -372,6 +372,26 @@ def reached(ratios: dict, sd: float = 0.001):
     return asked(log, question("reach", axis="spacing", where=where, tolerance=0.1, text="Free up to {value}"))[0]
 
 
+def test_a_reach_is_that_of_one_distance():
+    """Two of twelve processes were farther apart, where nothing is free: too few for an interval, and another curve."""
+
+    def farther(sample, process):
+        if process >= 2:
+            return sample
+        times = 3.0 if sample.parameters["stride"] == 8 else 1.0
+        return msgspec.structs.replace(sample, hop=(1.1e-7,) * 2, metrics={k: v * times for k, v in sample.metrics.items()})
+
+    def scale(name, p):
+        return (2.0 if p["spacing"] and p["stride"] == 8 else 1.0) / truth(name, p)
+
+    made = make_log(processes=12, sd=(0.0, 0.001, 0.001), benchmarks=(counters,), scale=scale)
+    where = {"operation": "increment", "stride": 8}
+    (found,) = asked(
+        with_samples(made, farther), question("reach", axis="spacing", where=where, tolerance=0.1, text="Free up to {value}")
+    )
+    assert found.ok and found.value == 0 and "10 processes" in found.text and "hop 27 ns" in found.text
+
+
 def test_a_reach_ends_before_what_costs_more():
     found = reached({0: 1.0, 200: 2.0})
     assert found.ok and found.value == 0 and found.text.startswith("Free up to 0 (at 0 the ratio is ")

@@ -79,7 +79,7 @@ def scene(tmp_path):
     )
 
     def make(executor, trials=(), clock=None, selection=None, **plan):
-        made = make_plan([benchmark], topology, profile="quick", selection=selection or {"spacing": (0,)}, **plan)
+        made = make_plan([benchmark], topology, profile="quick", selection=selection or {"spacing": (0,)}, samples=3, **plan)
         journal = Journal(tmp_path / "log.jsonl")
         kernels = {benchmark.name: build(benchmark.kernel), "sentinel": build("sentinel"), "crew": build("crew")}
         options = {"clock": clock} if clock else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pandas as pd
 from ..model import Answer, BenchmarkRecord, TrialRecord, judged_in_pairs
 from ..runlog.export import samples
 from ..runlog.read import RunLog
-from .estimate import precision
+from .estimate import LEAST_PAIRS, precision
 
 if TYPE_CHECKING:
     from .answers import Answered
@@ -44,9 +45,16 @@ class Stopping:
         """How many headline answers of these benchmarks are not settled, or figures less sure than FIGURE, for those that have such."""
         from .answers import answers
 
-        asked = tuple(msgspec.structs.replace(b, answers=headlines(b)) for b in self.benchmarks if b.name in names)
+        trials, questions = list(trials), {b.name: headlines(b) for b in self.benchmarks if b.name in names}
+        taken = Counter(t.benchmark for t in trials if t.block.endswith("/0"))
+        found = {name: len(questions[name]) for name in questions if name in self.paired and taken[name] < LEAST_PAIRS}
+        asked = tuple(
+            msgspec.structs.replace(b, answers=questions[b.name])
+            for b in self.benchmarks
+            if questions.get(b.name) and b.name not in found
+        )
+        names = {b.name for b in asked}
         log = self._log((t for t in trials if t.benchmark in names), asked)
-        found: dict[str, int] = {}
         for answer in answers(log, confidence=EARLY):
             if not answer.ok or (answer.kind == "cell" and not half_width(answer) <= FIGURE):
                 found[answer.benchmark] = found.get(answer.benchmark, 0) + 1

@@ -254,7 +254,8 @@ class Runner:
         if processes not in self.plan.looks[:-1]:  # after the last one nothing is left to choose
             return
         self.reached = self.judge.widths(self.trials)
-        self.settle(processes)
+        if self.left() > min(self.costs[name] for name in self.active):  # looking takes a second or two
+            self.settle(processes)
         for name, block in list(self.active.items()):
             wanting = {c.group for c in block.cases if self.worth_measuring(c.case.hash, processes)}
             left = tuple(c for c in block.cases if c.group in wanting)

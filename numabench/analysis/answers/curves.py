@@ -103,6 +103,8 @@ def reach(data: Data, answer: Answer) -> Found:
         table = table[table["ratio"].notna()].sort_values(answer.axis) if answer.axis in table.columns else table.iloc[:0]
     if contrast is None or table.empty:
         return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
+    distance = table.groupby("distance")["blocks"].sum().idxmax()  # one curve: another distance is another one
+    table = table[table["distance"] == distance]
     polarity = data.metric(answer.metric).polarity
     judged = [(row, *_free_and_costly(row, polarity, answer.tolerance)) for _, row in table.iterrows()]
     beyond = next((index for index, (_, _, costly) in enumerate(judged) if costly), len(judged))
@@ -124,7 +126,7 @@ def reach(data: Data, answer: Answer) -> Found:
         value=float(last[answer.axis]),
         value_text=text_of(last[answer.axis]),
         verdict=(text_of(last[answer.axis]),),
-        interval_text=f"{said(last)}, {said(judged[beyond][0])}, {design_text(last['blocks'], last['sessions'], '')}",
+        interval_text=f"{said(last)}, {said(judged[beyond][0])}, {design_text(last['blocks'], last['sessions'], distance)}",
         problem="" if free else "unresolved: the interval there does not exclude a cost",
     )
 
