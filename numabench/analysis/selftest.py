@@ -102,9 +102,12 @@ def judged(base: RunLog, new: RunLog) -> pd.DataFrame:
 
 
 def smallest_effects(pairs: Sequence[tuple[RunLog, RunLog]]) -> list[Resolved]:
+    """By each benchmark's first metric: the others are the same in other words, or tails that no short visit knows."""
+    first = {(b.name, b.metrics[0].name) for base, _ in pairs for b in base.benchmarks if b.metrics}
     found: dict[str, dict[float, tuple[int, int]]] = {}
     for effect, (base, new) in zip(EFFECTS, itertools.cycle(pairs), strict=False):
         cells = judged(base, slower(new, effect))
+        cells = cells[[key in first for key in zip(cells["benchmark"], cells["metric"], strict=True)]]
         for name, rows in cells.groupby("benchmark", sort=False):
             found.setdefault(str(name), {})[effect] = int((rows["verdict"] == "slower").sum()), len(rows)
     return [
