@@ -277,7 +277,7 @@ def test_what_is_settled_gets_what_the_others_leave(scene, by_look, budget, coun
 
 @pytest.mark.parametrize(
     ("disturbed", "reason", "plan", "busy"),
-    [(9, "run_delay", {}, True), (7, "run_delay", {}, False), (9, "pages", {}, False), (9, "gaps", {"processes": 6}, False)],
+    [(9, "run_delay", {}, True), (5, "run_delay", {}, False), (9, "pages", {}, False), (9, "gaps", {"processes": 6}, False)],
 )
 def test_a_machine_that_is_too_busy_ends_the_run_at_the_first_look(scene, disturbed, reason, plan, busy):
     """Of ten samples so many have this reason."""

@@ -117,7 +117,7 @@ def command(
         return INTERRUPTED
     if end.status == "busy":
         console.print(
-            f"Given up: hardly a sample was left alone by other programs (load {os.getloadavg()[0]:.1f} on {plural(os.cpu_count() or 1, 'CPU')}), so that nothing would be settled. "
+            f"Given up: in most samples a thread had to wait for its CPU (load {os.getloadavg()[0]:.1f} on {plural(os.cpu_count() or 1, 'CPU')}), so that little would be settled. "
             f"End what runs beside this (numabench check), measure on other CPUs (--cpus), go on later: numabench run --resume {shlex.quote(str(path))}, "
             "or insist on a number of processes: --processes 8",
             style="red",

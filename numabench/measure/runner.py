@@ -17,13 +17,13 @@ from ..errors import NumabenchError
 from ..host.topology import Topology
 from ..model import BenchmarkRecord, EndRecord, Sample, TrialRecord, case_hash
 from ..runlog import utc_now
-from ..runlog.columns import SOFT
 from ..runlog.write import Journal
 from .executor import Executor, Outcome
 from .plan import Block, Plan, job_cases
 from .protocol import Job
 
-BUSY_SHARE = 0.8  # of samples that were delayed, interrupted or on another clock: a run is given up
+BUSY_SHARE = 0.6  # of samples in which a thread had to wait for its CPU: a run is given up
+WAITED = frozenset(("run_delay", "gaps"))
 HOPELESS = 4.0  # times the last look: a cell that would need more processes is given up, so that others get its time
 HOPELESS_FROM = 12  # processes that such a judgement needs
 UNFINISHED = {"interrupted": "the run was interrupted", "busy": "the CPUs were not free"}
@@ -268,11 +268,11 @@ class Runner:
             self.add(*self.refine(t for t in self.trials if t.process < processes))
 
     def too_busy(self, processes: int) -> bool:
-        """Whether, at the first look, hardly a sample was left alone: nothing will be settled, and going on only takes time. Who asked for a number of processes, or resumes, insists."""
+        """Whether, at the first look, most samples had to share their CPUs: little will be settled, and going on only takes time. Who asked for a number of processes, or resumes, insists."""
         if processes != self.plan.looks[0] or len(self.plan.looks) == 1 or self.resumed:
             return False
         taken = [sample for trial in self.trials for sample in trial.samples]
-        return sum(bool(s.reasons) and SOFT.issuperset(s.reasons) for s in taken) > BUSY_SHARE * len(taken)
+        return sum(not WAITED.isdisjoint(s.reasons) for s in taken) > BUSY_SHARE * len(taken)
 
     def settle(self, processes: int) -> None:
         """Which benchmarks get what the others leave: all they are asked first is settled, or no more of it than at the look before, which more processes did not help."""
