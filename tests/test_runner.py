@@ -351,6 +351,18 @@ def test_a_block_whose_processes_say_nothing_is_given_up_after_two(scene):
     assert set(end.cells["why"].values()) == {"it failed (the log's trials say how)"}
 
 
+def test_a_look_at_nothing_that_is_left_ends_the_run(scene):
+    """The only block falls silent in the process before the first look."""
+
+    class Later(FakeExecutor):
+        def execute(self, job: Job, timeout: float) -> Outcome:
+            outcome = super().execute(job, timeout)
+            return outcome if len(self.jobs) < 5 else Outcome([], "crashed: exit code 1: no luck")
+
+    runner, path = scene(Later(sd=0.5))
+    assert runner.run().status == "complete" and [t.process for t in trials_of(path)] == list(range(5))
+
+
 def test_a_process_that_says_nothing_once_costs_no_case(scene):
     executor = Mute(1)
     runner, path = scene(executor, processes=5)

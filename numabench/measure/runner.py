@@ -254,7 +254,8 @@ class Runner:
         if processes not in self.plan.looks[:-1]:  # after the last one nothing is left to choose
             return
         self.reached = self.judge.widths(self.trials)
-        if self.left() > min(self.costs[name] for name in self.active):  # looking takes a second or two
+        left = self.left()
+        if any(self.costs[name] < left for name in self.active):  # looking takes a second or two
             self.settle(processes)
         for name, block in list(self.active.items()):
             wanting = {c.group for c in block.cases if self.worth_measuring(c.case.hash, processes)}
@@ -325,7 +326,7 @@ class Runner:
             self.reached = self.judge.widths(self.trials)
         except NumabenchError:
             self.reached = {}
-        cases = {c.case.hash for block in self.blocks for c in block.cases}
+        cases = {c.case.hash: block for block in self.blocks for c in block.cases}
         wanting = {
             case: self.reached.get(case, float("inf"))
             for case in cases
@@ -347,22 +348,21 @@ class Runner:
                 "reached": len(cases) - len(wanting),
                 "precision_not_reached": {case: width for case, width in wanting.items() if width < float("inf")},
                 "why": {
-                    case: UNFINISHED[status] if status in UNFINISHED else self.why(case, width, processes.get(case, 0), status)
+                    case: UNFINISHED[status]
+                    if status in UNFINISHED
+                    else self.why(case, cases[case], width, processes.get(case, 0), status)
                     for case, width in wanting.items()
                 },
             },
         )
 
-    def why(self, case: str, width: float, processes: int, status: str) -> str:
+    def why(self, case: str, block: Block, width: float, processes: int, status: str) -> str:
         """Why a cell is not precise, as one of few sentences that can be counted."""
-        given_up = {c.case.hash for block in self.blocks if self.silent[block.name] >= GIVE_UP_AFTER for c in block.cases}
-        if self.failures[case] >= GIVE_UP_AFTER or case in given_up:
+        if max(self.failures[case], self.silent[block.name]) >= GIVE_UP_AFTER:
             return "it failed (the log's trials say how)"
         if width == float("inf"):
             return "too few processes with valid samples at one distance"
         if status == "budget" and self.needed(width, processes) <= self.plan.looks[-1]:
-            settled = {c.case.hash for block in self.blocks if block.benchmark in self.settled for c in block.cases}
-            return (
-                "the answers are settled, and the budget was used up for others" if case in settled else "the budget was used up"
-            )
+            waited = "the answers are settled, and the budget was used up for others"
+            return waited if block.benchmark in self.settled else "the budget was used up"
         return f"processes differ too much for {max(processes, self.plan.looks[-1] if status == 'budget' else 0)} of them"
