@@ -31,14 +31,8 @@ VERSION_S, COMPILE_S = (
 )  # for which a compiler may be busy: an emulated processor needs half a minute for what takes one second
 VALUES, BINS, PARAMETERS, GATES = 16, 640, 12, 8
 BINS_PER_OCTAVE = 16
-BATCH_SLOT, SHORTEST_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT, MEAN_PS_SLOT = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-)  # of `value` (kernels/nb_window.h)
+#: Of `value` (kernels/nb_window.h).
+BATCH_SLOT, SHORTEST_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT, MEAN_PS_SLOT = range(6)
 FINE_BINS = 256  # of the histogram of batches, per usual duration; from twice that on BINS_PER_OCTAVE
 HWCAP_ATOMICS = 1 << 8  # of aarch64's AT_HWCAP: the processor has the atomic instructions of Armv8.1
 

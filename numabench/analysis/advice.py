@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pandas as pd
 
 from ..errors import UsageError
@@ -56,15 +57,17 @@ class Padding(Frozen):
 def padding(log: RunLog) -> list[Padding]:
     """The advice for each machine in `log` that has padded counters. Raises UsageError where none has."""
     found: dict[str, list[Answered]] = {}
-    frame = with_distance(samples(log))
+    frame = with_distance(samples(log))  # classes are those of all benchmarks; the rest is of this one
+    frame = frame[frame["benchmark"] == BENCHMARK]
+    log = msgspec.structs.replace(log, benchmarks=tuple(b for b in log.benchmarks if b.name == BENCHMARK))
     for answer in answers(log, frame):
-        if answer.benchmark == BENCHMARK and answer.kind in ("threshold", "effect"):
+        if answer.kind in ("threshold", "effect"):
             found.setdefault(answer.machine, []).append(answer)
     if not found:
         raise UsageError("these logs hold no padded counters, which the padding is read from", COMMAND)
     headers = {str(header.machine.get("alias")): header for header in log.headers}
-    asked = [answer for b in log.benchmarks if b.name == BENCHMARK for answer in b.answers if answer.kind == "threshold"]
-    contrasts = contrast_cells(frame[frame["benchmark"] == BENCHMARK], log.benchmarks)
+    asked = [answer for b in log.benchmarks for answer in b.answers if answer.kind == "threshold"]
+    contrasts = contrast_cells(frame, log.benchmarks)
     return [
         advise(machine, headers[machine], said, worst_costs(contrasts[contrasts["machine"] == machine], asked))
         for machine, said in found.items()

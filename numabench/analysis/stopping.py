@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
-import pandas as pd
 
 from ..model import Answer, BenchmarkRecord, TrialRecord, judged_in_pairs
 from ..runlog.export import samples
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 #: Of the intervals that decide early whether an answer is settled. At 95 % each of several looks would let one false answer in twenty end the measuring; the last word is said at 95 %.
 EARLY = 0.975
-
-
 #: Relative half-width from which on a first figure is one.
 FIGURE = 0.05
 
@@ -39,29 +36,25 @@ class Stopping:
 
     def widths(self, trials: Iterable[TrialRecord]) -> dict[str, float]:
         """Relative half-widths by case (`analysis.estimate.precision`)."""
-        return precision(self._frame(trials, self.benchmarks), self.paired)
+        return precision(samples(self._log(trials, self.benchmarks)), self.paired)
 
     def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
         """How many headline answers of these benchmarks are not settled, or figures less sure than FIGURE, for those that have such."""
         from .answers import answers
 
-        trials, questions = list(trials), {b.name: headlines(b) for b in self.benchmarks if b.name in names}
-        taken = Counter(t.benchmark for t in trials if t.block.endswith("/0"))
-        found = {name: len(questions[name]) for name in questions if name in self.paired and taken[name] < LEAST_PAIRS}
-        asked = tuple(
-            msgspec.structs.replace(b, answers=questions[b.name])
-            for b in self.benchmarks
-            if questions.get(b.name) and b.name not in found
-        )
-        names = {b.name for b in asked}
-        log = self._log((t for t in trials if t.benchmark in names), asked)
+        trials = list(trials)
+        taken = Counter(name for name, _ in {(t.benchmark, t.process) for t in trials})
+        asked = [msgspec.structs.replace(b, answers=headlines(b)) for b in self.benchmarks if b.name in names]
+        early = {
+            b.name for b in asked if b.name in self.paired and taken[b.name] < LEAST_PAIRS
+        }  # nothing of these can be settled yet
+        found = {b.name: len(b.answers) for b in asked if b.name in early}
+        ripe = tuple(b for b in asked if b.answers and b.name not in early)
+        log = self._log((t for t in trials if t.benchmark in {b.name for b in ripe}), ripe)
         for answer in answers(log, confidence=EARLY):
             if not answer.ok or (answer.kind == "cell" and not half_width(answer) <= FIGURE):
                 found[answer.benchmark] = found.get(answer.benchmark, 0) + 1
         return found
-
-    def _frame(self, trials: Iterable[TrialRecord], benchmarks: tuple[BenchmarkRecord, ...]) -> pd.DataFrame:
-        return samples(self._log(trials, benchmarks))
 
     def _log(self, trials: Iterable[TrialRecord], benchmarks: tuple[BenchmarkRecord, ...]) -> RunLog:
         pooled = tuple(msgspec.structs.replace(t, session="") for t in trials)

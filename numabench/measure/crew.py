@@ -62,9 +62,8 @@ class _Head(c.Structure):
     ]
 
 
-MEMBER = (
-    PAGE * (1 + BLOCKS) + 320
-)  # bytes of each: its own words, its blocks, and what keeps it from the same place of a page as the one before
+STAGGER = 320  # bytes that keep a member from the same place of a page as the one before
+MEMBER = PAGE * (1 + BLOCKS) + STAGGER  # bytes of each: its own words, its blocks
 _LAYOUT = (
     PAGE,
     MEMBER,

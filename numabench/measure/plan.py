@@ -42,11 +42,8 @@ GENEROSITY = 2.0  # of the budget for a given number of processes over their exp
 
 #: Per profile: wall-clock budget in seconds on a small machine, the most that it grows to on a large one, and timing.
 PROFILES: dict[str, tuple[float, float, Timing]] = {
-    "quick": (
-        40.0,
-        120.0,
-        Timing(window=0.008, samples=1),
-    ),  # processes differ more than samples: what three of a process take is better spent on another one
+    # processes differ more than samples: what three of a process take is better spent on more processes
+    "quick": (40.0, 120.0, Timing(window=0.008, samples=1)),
     "standard": (240.0, 1200.0, Timing(window=0.025)),
     "full": (3600.0, 4 * 3600.0, Timing(window=0.025)),
 }

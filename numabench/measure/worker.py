@@ -45,10 +45,7 @@ KEPT_FROM = 16 << 20  # bytes: page colours matter in caches, so that small memo
 LEAST_THREADS = (
     2  # glibc leaves the atomic operations of a mutex out while a process has one thread: 326 instead of 78 million a second
 )
-PROBES = (
-    ("state", 0.0003),
-    ("work", 0.0005),
-)  # windows in s: some ten batches and more, of which the fastest and the median count
+PROBES = (("state", 0.0003), ("work", 0.0005))  # windows in s: over ten batches, whose fastest or median counts
 UNKNOWN = Probes(frequency=float("nan"))  # what arguments may not depend on where no price of work is asked for
 SENTINEL_BATCH, SENTINEL_BATCHES = 20e-6, 15
 CLOCK_COST_SLOT, CLOCK_STEP_SLOT = 4, 5  # as in kernels/sentinel.c

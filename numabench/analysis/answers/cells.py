@@ -17,6 +17,9 @@ from .evidence import Data, Found, design_text, doubt, interval_text, matching, 
 
 TRIALS = "trials"
 RULE_OF_THREE = 3.0
+NO_DIFFERENCE = (
+    "unresolved: the interval includes no difference"  # how the problem of a pair begins whose interval is all that is against it
+)
 
 
 def cell(data: Data, answer: Answer) -> Found:
@@ -110,7 +113,7 @@ def pairwise(data: Data, answer: Answer) -> Found:
             verdict, remark = ("same",), f"no difference beyond {most:.1%}"
         else:
             room = f", and one of {most:.0%}" if math.isfinite(most) else ""
-            problem = f"unresolved: the interval includes no difference{room}"
+            problem = f"{NO_DIFFERENCE}{room}"
     text = f"{format_number(value)}×" if unit == "×" else format_quantity(value, unit)
     design = design_text(row["blocks"], row["sessions"], row["distance"])
     return Found(
@@ -154,7 +157,7 @@ def saving(data: Data, answer: Answer) -> Found:
 def effect(data: Data, answer: Answer) -> Found:
     """Whether there is one at all: the ratio of `pairwise` as a verdict. No effect: its interval is within the tolerance of 1; one: beyond it."""
     found = pairwise(data, msgspec.structs.replace(answer, kind="ratio"))
-    if not found.usable or not math.isfinite(found.low) or "samples" in found.problem:
+    if found.problem and not found.problem.startswith(NO_DIFFERENCE):
         return found
     most = max(abs(found.low - 1), abs(found.high - 1))
     if most <= answer.tolerance:

@@ -28,6 +28,12 @@ def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[b
     return calm and row["ratio_high"] < 1 + tolerance, row["ratio_low"] > 1 + tolerance
 
 
+def one_curve(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The contrasts of the distance class that has most pairs, and its label: another distance is another curve."""
+    distance = table.groupby("distance")["blocks"].sum().idxmax()
+    return table[table["distance"] == distance], distance
+
+
 def threshold(data: Data, answer: Answer) -> Found:
     """The smallest value of the axis from which on nothing costs more than `tolerance` over the contrast's control."""
     contrast = next((c for c in data.record.contrasts if c.axis == answer.axis and c.metric == answer.metric), None)
@@ -39,8 +45,8 @@ def threshold(data: Data, answer: Answer) -> Found:
     table = select(table, answer.where, data.record, free=answer.axis)
     if table.empty or not table["blocks"].sum():
         return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
-    distance = table.groupby("distance")["blocks"].sum().idxmax()
-    table = table[(table["distance"] == distance) & (table[answer.axis] > 0)].sort_values(answer.axis, ascending=False)
+    table, distance = one_curve(table)
+    table = table[table[answer.axis] > 0].sort_values(answer.axis, ascending=False)
     polarity = data.metric(answer.metric).polarity
     last, blocker = None, None
     for _, row in table.iterrows():
@@ -103,8 +109,7 @@ def reach(data: Data, answer: Answer) -> Found:
         table = table[table["ratio"].notna()].sort_values(answer.axis) if answer.axis in table.columns else table.iloc[:0]
     if contrast is None or table.empty:
         return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
-    distance = table.groupby("distance")["blocks"].sum().idxmax()  # one curve: another distance is another one
-    table = table[table["distance"] == distance]
+    table, distance = one_curve(table)
     polarity = data.metric(answer.metric).polarity
     judged = [(row, *_free_and_costly(row, polarity, answer.tolerance)) for _, row in table.iterrows()]
     beyond = next((index for index, (_, _, costly) in enumerate(judged) if costly), len(judged))

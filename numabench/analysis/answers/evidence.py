@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...model import Answer, BenchmarkRecord, Frozen, Metric
 from ...units import format_number, format_quantity, plural
-from ..estimate import CONFIDENCE, LEAST_MOVE, summarise_pairs
+from ..estimate import CONFIDENCE, moved, summarise_pairs
 from ..segments import text_of
 
 NAN = float("nan")
@@ -111,10 +111,7 @@ def differs(found: Found, kept: Found) -> bool:
         return True
     if found.verdict:
         return found.verdict[0] not in kept.verdict and kept.verdict[0] not in found.verdict
-    if not math.isfinite(found.value):
-        return False
-    half = (found.high - found.low) / 2 if math.isfinite(found.high - found.low) else 0.0
-    return not abs(kept.value - found.value) <= max(half, LEAST_MOVE * abs(found.value))
+    return math.isfinite(found.value) and bool(moved(found.value, (found.high - found.low) / 2, kept.value, linear=True))
 
 
 def said(found: Found) -> str:
