@@ -15,6 +15,7 @@ from synthetic import counters, latency, make_log, with_samples
 from numabench.analysis.bands import Band
 from numabench.analysis.selftest import EFFECTS, self_test, slower, smallest
 from numabench.cli.selftest import command
+from numabench.errors import UsageError
 from numabench.measure.visit import Visit
 from numabench.report.page import render_report
 from numabench.runlog.read import load
@@ -48,6 +49,13 @@ def test_visits_that_are_alike_raise_no_alarm_and_show_what_would_be_found():
 def test_a_visit_that_differs_is_an_alarm():
     found = self_test(visits(scale=lambda visit: 1.3 if visit == 2 else 1.0))
     assert found.claimed == pytest.approx(0.4, abs=0.05) and not found.sound  # four of ten pairs have it
+
+
+def test_visits_that_were_too_short_are_said_to_be_so():
+    with pytest.raises(UsageError, match="too short.*--budget"):
+        self_test(visits(3, processes=1))
+    found = self_test([*visits(3), *visits(1, processes=1)])  # one that was cut short: its pairs judge nothing
+    assert found.pairs == 6 and found.cells == self_test(visits(3)).cells and found.claimed == 0
 
 
 def test_what_varies_more_resolves_less():

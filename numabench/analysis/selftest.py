@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pandas as pd
 
+from ..errors import UsageError
 from ..model import HIGHER, LOWER, Frozen, Sample
 from ..runlog.read import RunLog
 from .answers import answers
@@ -63,9 +65,13 @@ class SelfTest(Frozen):
 
 
 def self_test(logs: Sequence[RunLog]) -> SelfTest:
-    """Three visits or more, each a log of its own."""
+    """Three visits or more, each a log of its own. Raises UsageError where they have no cell in common that can be judged."""
     pairs = list(itertools.combinations(logs, 2))
     cells = pd.concat([judged(base, new) for base, new in pairs], ignore_index=True)
+    if cells.empty:
+        raise UsageError(
+            "these visits were too short: no cell of theirs has the processes that a comparison takes", "add --budget 2m or more"
+        )
     said = [answer for log in logs for answer in answers(log) if answer.headline]
     header = logs[0].headers[0]
     return SelfTest(
@@ -107,7 +113,7 @@ def smallest_effects(pairs: Sequence[tuple[RunLog, RunLog]]) -> list[Resolved]:
     found: dict[str, dict[float, tuple[int, int]]] = {}
     for effect, (base, new) in zip(EFFECTS, itertools.cycle(pairs), strict=False):
         cells = judged(base, slower(new, effect))
-        cells = cells[[key in first for key in zip(cells["benchmark"], cells["metric"], strict=True)]]
+        cells = cells[np.array([key in first for key in zip(cells["benchmark"], cells["metric"], strict=True)], dtype=bool)]
         for name, rows in cells.groupby("benchmark", sort=False):
             found.setdefault(str(name), {})[effect] = int((rows["verdict"] == "slower").sum()), len(rows)
     return [
