@@ -27,7 +27,7 @@ from .selection import Source, select, value_label, view_rows
 SIZE = WIDTH, HEIGHT = 1200, 630
 MARGIN = 40
 PRICES, TILE = 540, 142  # CSS pixels: width of the ladder, height of a tile
-FIGURES = 92  # of a price's figure beside its bar
+FIGURES = 84  # of a price's figure beside its bar
 MAP = 220  # CSS pixels of a matrix's longer side
 TOPIC_COLOURS = {"memory": 0, "cores": 1, "runtime": 2}  # series of the theme; topics of plug-ins share the next
 OTHER_TOPIC = 3
@@ -180,25 +180,19 @@ def panel(figure: Figure, left: float, top: float, width: float, height: float, 
 
 def draw_prices(ax, prices: tuple[Price, ...]) -> None:
     """Bars with names at the left and figures at the right, cheapest first."""
-    scale = scale_of(prices)
-    for place, price in enumerate(prices):
-        style = theme.series_colour(topic_style(price.topic))
-        ax.barh(place, max(LEAST_BAR, scale.share(price.value)), height=0.62, color=style, alpha=0.9 if not price.mark else 0.45)
-        if math.isfinite(price.low) and math.isfinite(price.high):
-            ax.plot(
-                [scale.share(price.low), scale.share(price.high)],
-                [place, place],
-                color=theme.INK,
-                linewidth=1.4,
-                solid_capstyle="butt",
-            )
-        end = max(scale.share(price.value), scale.share(price.high) if math.isfinite(price.high) else 0.0, LEAST_BAR)
-        ax.text(
-            end + 0.015, place, f"{price.text} {price.mark}".rstrip(), va="center", fontsize=13, weight="bold", color=theme.INK
-        )
-        ax.text(-0.015, place, f"{price.name}  {letter(price.topic)}", va="center", ha="right", fontsize=12.5, color=theme.INK)
-    names = 22 + 6.9 * max(len(price.name) for price in prices)
+    scale, names = scale_of(prices), 22 + 6.9 * max(len(price.name) for price in prices)
     room = PRICES - names - FIGURES
+    gap = 7 / room
+    for place, price in enumerate(prices):
+        length, known = max(LEAST_BAR, scale.share(price.value)), math.isfinite(price.low) and math.isfinite(price.high)
+        ends = [scale.share(price.low), scale.share(price.high)] if known else [0.0, 0.0]
+        style = theme.series_colour(topic_style(price.topic))
+        ax.barh(place, length, height=0.62, color=style, alpha=0.45 if price.mark else 0.9)
+        ax.plot(ends, [place, place], color=theme.INK, linewidth=1.4, solid_capstyle="butt")
+        figure = f"{price.text} {price.mark}".rstrip()
+        ax.text(max(length, ends[1]) + gap, place, figure, va="center", fontsize=13, weight="bold", color=theme.INK)
+        name = f"{price.name}  {letter(price.topic)}"
+        ax.text(-gap, place, name, va="center", ha="right", fontsize=12.5, color=theme.INK)
     ax.set(xlim=(-names / room, 1 + FIGURES / room), ylim=(max(len(prices), 8) - 0.5, -0.5))
     ax.axis("off")
 
