@@ -81,6 +81,7 @@ def command(
       numabench run --resume results/host/20260101T120000Z.jsonl
     """
     from ..api import judge
+    from ..benchmarks import TOPICS
     from ..host.machine import read_machine
     from ..measure.visit import Visit, log_path, open_resume
     from .console import Terminal
@@ -125,16 +126,12 @@ def command(
             markup=False,
         )
         return IMPRECISE
-    if with_report:
-        from ..report.page import render_report
+    if with_report or not quiet:
         from ..runlog.read import load
-        from .report import print_answers, write_page
+        from .report import show_results
 
-        log = load(path)
-        page = path.with_name("report.html")
-        write_page(render_report(log), page)
-        print_answers(log)
-        console.print(f"Report: {page}", soft_wrap=True)
+        named = [b.name for b in visit.benchmarks] if set(request.benchmarks) - {*TOPICS} else ()
+        show_results(load(path), path.with_name("report.html") if with_report else None, named=named)
     if display.failed_checks:
         return REGRESSION
     precise = end.cells["reached"] == end.cells["total"]
