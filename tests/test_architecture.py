@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "api": BASE | {"runlog", "analysis", "report", "host", "benchmarks", "measure"},
     "cli": BASE | {"runlog", "analysis", "report", "host", "kernel", "benchmarks", "measure", "api"},
     "__main__": {"cli"},
-    "__init__": {"api"},
+    "__init__": {"api", "errors"},
 }
 
 

@@ -13,7 +13,7 @@ import click
 
 from .. import __version__
 from ..errors import INTERRUPTED, MACHINE, REGRESSION, UNFORESEEN, USAGE, NumabenchError
-from ..text import printable
+from ..text import near, printable
 
 TRACEBACK = "--traceback"
 MOST_SAID = 300  # characters of an unforeseen error
@@ -53,13 +53,8 @@ class Verbs(click.Group):
             raise PipeClosed from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
-        from difflib import get_close_matches
-
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], VERBS, 2, 0.4)
-            raise click.UsageError(
-                f"there is no command {args[0]!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}"
-            )
+            raise click.UsageError(f"there is no command {args[0]!r}{near(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import re
 from html import escape
+from typing import TYPE_CHECKING
+
+from matplotlib.colors import to_rgb, to_rgba_array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Okabe and Ito, "Color Universal Design" (2008), in an order whose first members differ most in lightness too.
 #: Orange and sky blue are darkened on white until they stand out by 3:1 (WCAG 2.1, 1.4.11), blue is lightened on black.
@@ -81,6 +87,23 @@ def style_variables(dark: bool) -> str:
     """The CSS declarations of one theme."""
     values = (DARK if dark else LIGHT) | {f"s{i}": c for i, c in enumerate(SERIES_DARK if dark else SERIES_LIGHT)}
     return " ".join(f"--nb-{name}: {value};" for name, value in values.items())
+
+
+def recolour(figure: Figure) -> None:
+    """The light theme's own colours in place of the sentinels, for a figure that is shown as matplotlib draws it."""
+    own = {to_rgb(sentinel): to_rgb(_FALLBACKS[name]) for name, sentinel in _SENTINELS.items()}
+
+    figure.draw_without_rendering()  # ticks and their labels are made only then
+    for artist in figure.findobj():
+        for name in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+            getter, setter = getattr(artist, f"get_{name}", None), getattr(artist, f"set_{name}", None)
+            before = to_rgba_array(getter()) if getter and setter else ()
+            if any(tuple(row[:3]) in own for row in before):
+                after = [(*own.get(tuple(row[:3]), tuple(row[:3])), row[3]) for row in before]  # as transparent as it was
+                setter(after if len(after) > 1 else after[0])
+    for axes in figure.axes:
+        axes.tick_params(color=LIGHT["edge"], labelcolor=LIGHT["ink"], grid_color=LIGHT["grid"])
+    figure.set_facecolor(LIGHT["paper"])
 
 
 def finish(svg: str, prefix: str, alt: str) -> str:
