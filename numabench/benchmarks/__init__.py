@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UsageError
-from ..model import PAIRED_KINDS, Answer, Axis, Contrast, Frozen, Value, View
+from ..model import PAIRED_KINDS, Answer, Axis, Card, Contrast, Frozen, Value, View
 from ..text import near
 
 if TYPE_CHECKING:
@@ -41,6 +41,16 @@ RELATION_WORDS = {
     "package": "CPUs of one package",
     "cross_package": "CPUs of two packages",
     CROWDED: "fewer CPUs than threads",
+}
+
+#: And the names of prices, where there is less room.
+RELATION_NAMES = {
+    "smt": "same core",
+    "cluster": "same L2",
+    "l3": "same L3",
+    "node": "same node",
+    "package": "same package",
+    "cross_package": "other package",
 }
 
 Parameters = dict[str, Value]
@@ -183,6 +193,14 @@ class Benchmark(ABC):
     def answers(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """The sentences that the report says, for the points that were planned."""
         return ()
+
+    def card(self, topology: Topology, cases: list[Parameters]) -> Card:
+        """What it adds to the machine's card, for the points that were planned."""
+        return Card()
+
+    def carded(self, topology: Topology, cases: list[Parameters]) -> Card:
+        """What of it speaks of points that were planned."""
+        return self.card(topology, cases).only(lambda answer: answerable(answer, cases))
 
     def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """Those of the answers whose points were planned."""

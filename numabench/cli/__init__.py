@@ -25,6 +25,7 @@ VERBS = {
     "machine": "Show this machine: packages, nodes, caches, cores, distances.",
     "check": "Show what will disturb a measurement here, and how to mend it.",
     "selftest": "Measure the same again and again: false alarms, and the smallest effect that is found here.",
+    "card": "Show on one screen what operations cost here; as a picture, too.",
     "report": "Turn run logs into one HTML page and a table of answers.",
     "compare": "Compare two machines, or two states of one, with verdicts.",
     "advise": "Say what padding to use, with the evidence for it.",

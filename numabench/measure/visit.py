@@ -251,6 +251,8 @@ class Visit:
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),
+            card=benchmark.carded(self.topology, cases),
+            topic=benchmark.topic,
             expected=benchmark.expected,
             notes=benchmark.notes,
             cases=len(cases),

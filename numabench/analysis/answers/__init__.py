@@ -26,6 +26,8 @@ FINDERS = {
     "saving": cells.saving,
     "effect": cells.effect,
     "agreement": cells.agreement,
+    "best": cells.best,
+    "spread": cells.spread,
     "ranking": cells.ranking,
     "threshold": curves.threshold,
     "reach": curves.reach,
@@ -42,9 +44,13 @@ FINDERS = {
 __all__ = ["Answered", "answers", "design_text", "interval_text"]
 
 
+#: How far an answer may be relied on: settled; rough, where the value stands and its interval or what disturbed it leaves the question open; or nothing was found.
+SETTLED, ROUGH, MISSING = "settled", "rough", "not measured"
+
+
 class Answered(Frozen):
     """One answer. `value`, `low`, `high` in `unit` (`×` for ratios); NaN where there is none. `ok` is false when data is
-    missing or nothing is resolved: the text then says which."""
+    missing or nothing is resolved: the text then says which, and `grade` how far it may be relied on."""
 
     machine: str
     benchmark: str
@@ -56,10 +62,32 @@ class Answered(Frozen):
     unit: str
     ok: bool
     headline: bool
+    grade: str
 
 
-def answers(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = CONFIDENCE) -> list[Answered]:
-    """Every declared answer of every benchmark, per machine, in the order of the log. `frame`: its samples, where they are at hand; `confidence` of the intervals that decide."""
+class Subject(NamedTuple):
+    """One benchmark on one machine, with what answers about it are found in: its data, and the same had no softly disturbed sample been set aside."""
+
+    machine_id: str
+    alias: str
+    record: BenchmarkRecord
+    ways: tuple[Data, ...]
+
+    def find(self, answer: Answer) -> Found:
+        """By the first way; open where the second finds another."""
+        finder = FINDERS.get(answer.kind)
+        if finder is None:
+            return Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
+        found = finder(self.ways[0], answer)
+        for other in (finder(way, answer) for way in self.ways[1:] if not found.problem):
+            if differs(found, other):
+                problem = f"unresolved: with the samples that were disturbed it would be {said(other)}"
+                found = msgspec.structs.replace(found, problem=problem)
+        return found
+
+
+def subjects(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = CONFIDENCE) -> list[Subject]:
+    """Every benchmark on every machine, in the order of the log. `frame`: its samples, where they are at hand; `confidence` of the intervals that decide."""
     frame = with_distance(samples(log) if frame is None else frame)
     ways = [_tables(process_medians(frame), log, confidence)]
     if ways[0].medians["soft"].any():
@@ -67,15 +95,25 @@ def answers(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = 
     machines = {h.run: (str(h.machine.get("id", "unknown")), str(h.machine.get("alias", "unknown"))) for h in log.headers}
     topologies = {str(h.machine.get("id", "unknown")): h.machine.get("topology") or {} for h in log.headers}
     records = {(machines.get(b.run, ("unknown", "unknown")), b.name): b for b in log.benchmarks}  # the last visit's words
-    found = []
-    for ((identity, alias), _), record in records.items():
-        datas = [tables.of(record, identity, topologies.get(identity, {})) for tables in ways]
-        found += [
-            _answered(datas, alias, answer)
-            for answer in record.answers
-            if answer.kind != "agreement" or cells.other_cell(datas[0], answer) is not None
-        ]
-    return found
+    return [
+        Subject(identity, alias, record, tuple(tables.of(record, identity, topologies.get(identity, {})) for tables in ways))
+        for ((identity, alias), _), record in records.items()
+    ]
+
+
+def answers(
+    log: RunLog,
+    frame: pd.DataFrame | None = None,
+    confidence: float = CONFIDENCE,
+    about: Sequence[Subject] | None = None,
+) -> list[Answered]:
+    """Every declared answer of every benchmark, per machine, in the order of the log: of `about`, where that is at hand, else as `subjects` finds them."""
+    return [
+        _answered(subject, answer)
+        for subject in (subjects(log, frame, confidence) if about is None else about)
+        for answer in subject.record.answers
+        if answer.kind != "agreement" or cells.other_cell(subject.ways[0], answer) is not None
+    ]
 
 
 class Tables(NamedTuple):
@@ -117,28 +155,24 @@ def _kept(tables: Tables, log: RunLog) -> Tables:
     )
 
 
-def _answered(ways: Sequence[Data], machine: str, answer: Answer) -> Answered:
-    """The answer of the first data; open where that of the second, with the softly disturbed samples, is another one."""
-    data, finder = ways[0], FINDERS.get(answer.kind)
-    if finder is None:
-        found = Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
-    else:
-        found = finder(data, answer)
-        for other in (finder(way, answer) for way in ways[1:] if not found.problem):
-            if differs(found, other):
-                problem = f"unresolved: with the samples that were disturbed it would be {said(other)}"
-                found = msgspec.structs.replace(found, problem=problem)
+def grade(found: Found) -> str:
+    return SETTLED if not found.problem else ROUGH if found.usable else MISSING
+
+
+def _answered(subject: Subject, answer: Answer) -> Answered:
+    found = subject.find(answer)
     return Answered(
-        machine=machine,
-        benchmark=data.record.name,
+        machine=subject.alias,
+        benchmark=subject.record.name,
         kind=answer.kind,
-        text=_sentence(data, answer, found),
+        text=_sentence(subject.ways[0], answer, found),
         value=found.value,
         low=found.low,
         high=found.high,
         unit=found.unit,
         ok=not found.problem,
         headline=answer.headline,
+        grade=grade(found),
     )
 
 
