@@ -122,11 +122,13 @@ class Tile(Frozen):
 
 
 class Picture(Frozen):
-    """What a benchmark offers as the one figure of the machine's card; the lowest `rank` is drawn, and `finding` is its title."""
+    """What a benchmark offers as the one figure of the machine's card; the lowest `rank` is drawn, and `finding` is its title. `marks`: values
+    along `view.x` that are marked, with a text for each."""
 
     view: View
     finding: Answer
     rank: int = 50
+    marks: tuple[Answer, ...] = ()
 
 
 class Card(Frozen):
@@ -150,7 +152,8 @@ class Card(Frozen):
     def answers(self) -> tuple[Answer, ...]:
         """All that it asks."""
         notes = (note for tile in self.tiles for note in tile.notes)
-        return (*(each.answer for each in (*self.prices, *self.tiles)), *notes, *(each.finding for each in self.pictures))
+        drawn = (answer for picture in self.pictures for answer in (picture.finding, *picture.marks))
+        return (*(price.answer for price in self.prices), *(tile.answer for tile in self.tiles), *notes, *drawn)
 
 
 PAIRED_KINDS = ("difference", "ratio", "effect", "crossover", "gain")

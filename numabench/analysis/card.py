@@ -12,6 +12,8 @@ from ..model import Answer, BenchmarkRecord, Frozen, Header, Picture
 from ..text import fill
 from ..units import format_bytes, format_quantity, parse_cpus, plural
 from .answers import MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
+from .answers.evidence import matching
+from .neighbours import latency_matrix, levels
 from .published import PUBLISHED
 from .structure import with_distance
 
@@ -101,6 +103,8 @@ class MachineCard:
     record: BenchmarkRecord | None
     estimates: pd.DataFrame | None
     finding: str
+    marks: tuple[tuple[float, str], ...]
+    groups: tuple[tuple[str, str], ...]  # of a matrix of CPUs: a latency, and inside which groups of near CPUs it is
     source: str  # version and runs
     topology: dict[str, Any]
 
@@ -149,6 +153,8 @@ def _card(headers: list[Header], about: list[Subject], said: Sequence[Answered],
         record=subject.record if subject else None,
         estimates=subject.ways[0].estimates if subject else None,
         finding=finding,
+        marks=tuple(_marks(subject, picture)) if picture else (),
+        groups=tuple(_groups(subject, picture)) if picture and picture.view.both else (),
         source=f"numabench {headers[-1].numabench} · {'runs' if len(headers) > 1 else 'run'} {', '.join(h.run for h in headers[-3:])}",
         topology=machine.get("topology") or {},
     )
@@ -213,6 +219,30 @@ def _picture(about: Iterable[Subject]) -> tuple[Subject | None, Picture | None, 
             found = subject.find(picture.finding)
             return subject, picture, _note(subject, picture.finding) if found.usable else picture.view.title
     return None, None, ""
+
+
+def _marks(subject: Subject, picture: Picture) -> Iterable[tuple[float, str]]:
+    for answer in picture.marks:
+        found = subject.find(answer)
+        if found.usable and math.isfinite(found.value):
+            yield found.value, fill(answer.text, {"value": found.value_text})
+
+
+def _groups(subject: Subject, picture: Picture) -> Iterable[tuple[str, str]]:
+    rows = subject.ways[0].estimates
+    rows = matching(rows[(rows["metric"] == picture.view.metric) & rows["main"]], picture.view.where)
+    cpus = tuple(map(int, picture.view.both))
+    rows = rows[rows["cpu_a"].isin(cpus) & rows["cpu_b"].isin(cpus)]
+    try:
+        found = levels(latency_matrix(rows, cpus), cpus)
+    except ValueError:  # pairs are missing
+        return
+    for level in found:
+        outside = f"at least {format_quantity(level.fastest_outside, 'ns')} outside"
+        yield (
+            format_quantity(level.inside, "ns"),
+            f"inside {plural(len(level.groups), 'group')} of up to {level.size} CPUs, {outside}",
+        )
 
 
 def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFrame) -> Trust:

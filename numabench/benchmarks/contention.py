@@ -332,7 +332,7 @@ class Contention(Benchmark):
                             metric="throughput",
                             where={**p, "primitive": "atomic_add"},
                             against={"primitive": "mutex"},
-                            text=f"as many operations by atomic add as by mutex, 2 threads ({near})",
+                            text=f"atomic add over mutex, operations of 2 threads ({near})",
                         ),
                         rank=30 + len(tiles),
                         notes=tuple(

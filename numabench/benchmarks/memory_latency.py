@@ -317,16 +317,14 @@ class MemoryLatency(Chase):
             prices += [Price(answer=memory_price(self.cell("", sizes[-1]).where, topology), rank=12)]
             prices += [Price(answer=self.cell("memory in random order", sizes[-1], "random"), rank=45)]
             tiles = [memory_tile(self.cell("", sizes[-1]).where, topology, rank=41)]
-        last = levels[-1:] and [capacity for capacity in capacities(levels, sizes) if capacity.where["size"] == levels[-1][1]]
-        text = f"{levels[-1][0]} gives {{value}} of its {format_bytes(levels[-1][2])}" if last else ""
-        pictures = [
-            Picture(
-                view=msgspec.structs.replace(self.views[0], where=MAIN | {"chains": 1}),
-                finding=msgspec.structs.replace(last[0], text=text),
-                rank=30,
-            )
-            for _ in last
-        ]
+        ends = {capacity.where["size"]: capacity for capacity in capacities(levels, sizes)}
+        marks = [msgspec.structs.replace(ends[size], text=f"{name} {{value}}") for name, size, _ in levels if size in ends]
+        pictures = []
+        if levels and levels[-1][1] in ends:
+            name, size, declared = levels[-1]
+            finding = msgspec.structs.replace(ends[size], text=f"{name} gives {{value}} of its {format_bytes(declared)}")
+            view = msgspec.structs.replace(self.views[0], where=MAIN)
+            pictures = [Picture(view=view, finding=finding, rank=30, marks=tuple(marks))]
         return Card(prices=tuple(prices), tiles=tuple(tiles), pictures=tuple(pictures))
 
 

@@ -30,7 +30,7 @@ FIGURE = 12  # characters before the words
 BAR = 18  # characters of the longest bar
 PRICES = 10  # that a screen of 24 lines holds beside the rest
 MARK = 8  # characters beside a bar
-MAP_LINES = 16  # of a matrix that stands in the place of the ladder
+MAP_LINES = 12  # of a matrix that stands in the place of the ladder
 MOST_COLUMNS = 8  # of a matrix between nodes that is printed
 
 
@@ -106,15 +106,18 @@ def sentences(card: MachineCard, width: int) -> list[Text]:
         for note in tile.notes:
             said += f"; {note}" if FIGURE + len(f"{said}; {note}{rough}") < width else ""
         lines.append(Text.assemble((f"{tile.value:>{FIGURE - 2}}", "bold"), f"  {said}", (rough, "yellow")))
-    if card.finding:
+    if card.finding and not any(tile.value in card.finding for tile in card.tiles):
         lines.append(Text(f"{'':>{FIGURE}}{card.finding}"))
     return lines
 
 
 def matrix(card: MachineCard, console: Console) -> list[Text]:
     """The picture where it is a matrix: between nodes as figures, between CPUs as a map."""
+    from rich.text import Text
+
     from ..analysis.answers.evidence import matching
     from ..analysis.neighbours import latency_matrix
+    from ..report.heatmaps import ANNOTATE
     from .heatmap import draw
     from .report import order_text
 
@@ -126,7 +129,11 @@ def matrix(card: MachineCard, console: Console) -> list[Text]:
     if view.both:
         colour = bool(console.color_system) and not console.no_color
         order = order_text(card.topology, view.both)
-        return draw(latency_matrix(rows, view.both), view.both, console.width, view.borders, colour, order, MAP_LINES)
+        values = latency_matrix(rows, view.both)
+        lines = [Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {words}") for value, words in card.groups]
+        if colour or len(view.both) <= ANNOTATE:  # in shades of a few cells nothing is told
+            lines += draw(values, view.both, console.width, view.borders, colour, order, MAP_LINES)
+        return lines
     return node_matrix(rows, view.y, view.x)
 
 

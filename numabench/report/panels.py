@@ -208,29 +208,34 @@ def line_panel(frame: Frame, curves: Sequence[Curve], prefix: str, alt: str) -> 
         texts, _, tight = category_labels(frame)
         slanted = SLANT_RISE * max(map(text_width, texts)) if tight and frame.kind == "category" else 0
         figure, ax = blank(WIDTH, HEIGHT + slanted)
-        at = parameter_axis(frame, ax)
-        factor = value_axis(frame, ax.yaxis, ax.set_yscale, ax.set_ylim, ax.set_ylabel)
-        ax.grid(axis="y")
-        if frame.ratio:
-            ax.axhline(1.0, color=theme.INK, linewidth=1.0, zorder=2)
-        words = any(isinstance(v, str) for v in frame.positions)
-        shown = [c for c in curves if any(c.points)]
-        styles = sorted({c.style for c in shown})
-        width = DODGE if frame.kind == "category" and 1 < len(styles) <= 5 else 0.0
-        for curve in shown:
-            draw_curve(ax, at + (styles.index(curve.style) - (len(styles) - 1) / 2) * width, curve, factor, not words)
-        gaps = at[[any(c.missing and c.missing[i] for c in shown) for i in range(len(at))]]
-        ax.plot(
-            gaps,
-            np.full(len(gaps), frame.low / factor),
-            linestyle="none",
-            marker="x",
-            markersize=6,
-            color=theme.MUTED,
-            clip_on=False,
-            zorder=4,
-        )
+        draw_lines(ax, frame, curves)
         return to_svg(figure, prefix, alt)
+
+
+def draw_lines(ax, frame: Frame, curves: Sequence[Curve]) -> None:
+    """Scales, labels and curves of a panel on its axes."""
+    at = parameter_axis(frame, ax)
+    factor = value_axis(frame, ax.yaxis, ax.set_yscale, ax.set_ylim, ax.set_ylabel)
+    ax.grid(axis="y")
+    if frame.ratio:
+        ax.axhline(1.0, color=theme.INK, linewidth=1.0, zorder=2)
+    words = any(isinstance(v, str) for v in frame.positions)
+    shown = [c for c in curves if any(c.points)]
+    styles = sorted({c.style for c in shown})
+    width = DODGE if frame.kind == "category" and 1 < len(styles) <= 5 else 0.0
+    for curve in shown:
+        draw_curve(ax, at + (styles.index(curve.style) - (len(styles) - 1) / 2) * width, curve, factor, not words)
+    gaps = at[[any(c.missing and c.missing[i] for c in shown) for i in range(len(at))]]
+    ax.plot(
+        gaps,
+        np.full(len(gaps), frame.low / factor),
+        linestyle="none",
+        marker="x",
+        markersize=6,
+        color=theme.MUTED,
+        clip_on=False,
+        zorder=4,
+    )
 
 
 def key(colour: str, marker: str, filled: bool, prefix: str, linestyle: object = "none", alpha: float = 1.0) -> Markup:

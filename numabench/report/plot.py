@@ -42,7 +42,10 @@ def plot(log: RunLog, benchmark: str, view: str | int = 0) -> list[Axes]:
         for ax, panel in zip(axes, drawn.panels if drawn else (), strict=True):
             alias = str(own[-1].machine.get("alias", "")) if len(headers) > 1 else ""
             assert isinstance(ax.figure, Figure)  # and no part of one
+            ax.figure.draw_without_rendering()  # ticks and their labels are made only then
             theme.recolour(ax.figure)
+            ax.figure.set_facecolor(theme.LIGHT["paper"])
+            ax.tick_params(color=theme.LIGHT["edge"], labelcolor=theme.LIGHT["ink"], grid_color=theme.LIGHT["grid"])
             ax.set_title(", ".join(filter(None, (alias, chosen.title, panel.title))), color=theme.LIGHT["ink"], wrap=True)
             if len(ax.get_legend_handles_labels()[0]) > 1:
                 ax.legend(frameon=False, labelcolor=theme.LIGHT["ink"])

@@ -10,7 +10,7 @@ import re
 from html import escape
 from typing import TYPE_CHECKING
 
-from matplotlib.colors import to_rgb, to_rgba_array
+from matplotlib.colors import to_hex, to_rgba, to_rgba_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,20 +90,20 @@ def style_variables(dark: bool) -> str:
 
 
 def recolour(figure: Figure) -> None:
-    """The light theme's own colours in place of the sentinels, for a figure that is shown as matplotlib draws it."""
-    own = {to_rgb(sentinel): to_rgb(_FALLBACKS[name]) for name, sentinel in _SENTINELS.items()}
-
-    figure.draw_without_rendering()  # ticks and their labels are made only then
+    """Gives a matplotlib figure of sentinel colours its real ones, for pixels: an SVG gets them from `finish`."""
+    real = {sentinel: _FALLBACKS[name] for name, sentinel in _SENTINELS.items()}
     for artist in figure.findobj():
-        for name in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
-            getter, setter = getattr(artist, f"get_{name}", None), getattr(artist, f"set_{name}", None)
-            before = to_rgba_array(getter()) if getter and setter else ()
-            if any(tuple(row[:3]) in own for row in before):
-                after = [(*own.get(tuple(row[:3]), tuple(row[:3])), row[3]) for row in before]  # as transparent as it was
-                setter(after if len(after) > 1 else after[0])
-    for axes in figure.axes:
-        axes.tick_params(color=LIGHT["edge"], labelcolor=LIGHT["ink"], grid_color=LIGHT["grid"])
-    figure.set_facecolor(LIGHT["paper"])
+        for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+            ask, give = getattr(artist, f"get_{part}", None), getattr(artist, f"set_{part}", None)
+            if ask is None or give is None:
+                continue
+            try:
+                colours = to_rgba_array(ask())
+            except (TypeError, ValueError):  # "auto", "none", a colour map
+                continue
+            if any(to_hex(colour) in real for colour in colours):
+                fixed = [to_rgba(real.get(to_hex(colour), colour), colour[3]) for colour in colours]
+                give(fixed if len(fixed) > 1 else fixed[0])
 
 
 def finish(svg: str, prefix: str, alt: str) -> str:

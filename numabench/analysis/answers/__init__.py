@@ -16,7 +16,7 @@ from ..estimate import CONFIDENCE, contrasts_of, estimates_of, keeping, process_
 from ..segments import text_of
 from ..structure import parameter_columns, with_distance
 from . import cells, curves, matrices
-from .evidence import Data, Found, design_text, differs, interval_text, said
+from .evidence import Data, Found, design_text, differs, interval_text, point_text, said
 
 FINDERS = {
     "cell": cells.cell,
@@ -176,25 +176,41 @@ def _answered(subject: Subject, answer: Answer) -> Answered:
     )
 
 
-OPEN = "…"  # in the place of a figure that there is none of
+FIGURES = ("{value}", "{other}", "{ranking}", "{interval}")  # of a template, what it says something about
 
 
 def _sentence(data: Data, answer: Answer, found: Found) -> str:
     """The template filled, the interval appended where it has no place for it, and the problem said."""
     words = {
         **{k: text_of(v) for k, v in answer.where.items()},
-        "value": found.value_text if found.usable else OPEN,
+        "value": found.value_text,
         "interval": found.interval_text,
-        "other": found.other_text if found.usable else OPEN,
-        "ranking": found.ranking if found.usable else OPEN,
+        "other": found.other_text,
+        "ranking": found.ranking,
         "distance": found.distance or "no distance",
     }
-    text = fill(answer.text, words).rstrip()
     if not found.usable:
-        return f"{data.record.title}: {text.rstrip('.')}: {found.problem or found.instead}."
+        about = fill(circumstances(answer.text), words) or point_text(answer.where)
+        return f"{data.record.title}{f', {about[0].lower()}{about[1:]}' if about else ''}: {found.problem or found.instead}."
+    text = fill(answer.text, words).rstrip()
     if "{interval}" not in answer.text and found.interval_text:
         text = f"{text.rstrip('.')} ({found.interval_text})" + (
             "." if text.endswith(".") or not text.endswith(("!", "?")) else ""
         )
     more = found.problem or found.remark
     return f"{text} {more[0].upper()}{more[1:]}." if more else text
+
+
+def circumstances(template: str) -> str:
+    """What a sentence says before its figure of where it holds: up to the last comma or colon outside of brackets, else what stands in brackets. A sentence
+    without its figure would have a hole."""
+    before = template[: min((at for at in map(template.find, FIGURES) if at >= 0), default=len(template))]
+    depth, cut, inner = 0, -1, (0, 0)
+    for place, sign in enumerate(before):
+        if sign == "(":
+            depth, opened = depth + 1, place
+        elif sign == ")":
+            depth, inner = depth - 1, (opened + 1, place)
+        elif sign in ",:" and not depth:
+            cut = place
+    return before[:cut].strip() if cut >= 0 else before[slice(*inner)].strip()

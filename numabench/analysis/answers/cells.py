@@ -24,7 +24,6 @@ from .evidence import (
     main_cells,
     matching,
     no_figure,
-    point_text,
     quantity,
     select,
 )
@@ -109,8 +108,7 @@ def pairwise(data: Data, answer: Answer) -> Found:
     row = table[table["main"]].iloc[0]
     if not row["blocks"]:
         return Found(
-            problem=f"nothing at {point_text(answer.where)} was measured in one process and at one distance with "
-            f"{point_text(answer.against)}",
+            problem="its two sides were not measured in one process and at one distance",
             usable=False,
         )
     unit = "×" if answer.kind == "ratio" else data.metric(answer.metric).unit
