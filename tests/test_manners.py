@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -17,12 +18,13 @@ from test_cli import complaint, numabench
 
 from numabench import __version__, cli
 from numabench.cli.man import page
+from numabench.cli.outputs import schemas
 from numabench.errors import LogError, UsageError
 from numabench.runlog import read
 from numabench.units import parse_seconds
 
 SAMPLE = Path(__file__).parent.parent / "results" / "sample" / "first.jsonl"
-BIN = Path(sys.executable).parent
+SCHEMA = SAMPLE.parent.parent.parent / "docs" / "output.schema.json"
 
 
 def completions(words: list[str], cwd: Path | None = None) -> list[str]:
@@ -196,3 +198,46 @@ def test_a_damaged_packed_log_is_an_error(tmp_path, damage):
 def test_a_packed_log_is_not_gone_on_with(tmp_path):
     shutil.copy(SAMPLE, tmp_path / "a.jsonl.gz")
     assert "gunzip" in complaint(numabench("run", "--resume", str(tmp_path / "a.jsonl.gz"), code=2))
+
+
+MATRIX = "0,20,30\n20,0,25\n30,25,0\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["version"],
+        ["list"],
+        ["list", "fences"],
+        ["machine"],
+        ["advise", str(SAMPLE)],
+        ["export", str(SAMPLE), "-b", "fences"],
+        ["report", str(SAMPLE), "-o", "page.html"],
+        ["import", "matrix.csv"],
+    ],
+)
+def test_json_is_as_its_schema_says(tmp_path, monkeypatch, arguments):
+    import jsonschema
+
+    monkeypatch.chdir(tmp_path)
+    Path("matrix.csv").write_text(MATRIX)
+    done = CliRunner().invoke(cli.command, [*arguments, "--format", "json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    schema = json.loads(SCHEMA.read_text())
+    verb = arguments[0]
+    jsonschema.validate({verb: json.loads(done.stdout)}, schema | {"additionalProperties": False})
+
+
+def test_the_schema_of_json_is_the_codes():
+    assert json.loads(SCHEMA.read_text()) == schemas(), "python -m numabench.cli.outputs > docs/output.schema.json"
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_page_is_opened_where_that_was_asked(tmp_path, monkeypatch, starts):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or starts)
+    page_file = tmp_path / "a page.html"
+    command = ["report", str(SAMPLE), "-o", str(page_file), "--format", "json"]
+    assert CliRunner().invoke(cli.command, command).exit_code == 0 and not opened
+    done = CliRunner().invoke(cli.command, [*command, "--open"])
+    assert opened == [page_file.as_uri()] and ("no browser" in done.stderr) == (not starts)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .opening import opened, opens_page
+from .outputs import json_option, write
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
@@ -53,6 +56,7 @@ def write_page(page: str, target: Path) -> None:
         raise UsageError(
             f"cannot write the page {printable(str(target))}: {error.strerror}", "choose another file with --output"
         ) from error
+    opened(target)
 
 
 def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | None = None, said: list | None = None) -> None:
@@ -133,7 +137,9 @@ def order_text(topology: dict, cpus: tuple) -> str:
     metavar="FILE",
     help="The page to write [default: report.html beside the logs].",
 )
-def command(paths: tuple[str, ...], output: Path | None) -> None:
+@opens_page
+@json_option
+def command(paths: tuple[str, ...], output: Path | None, form: str) -> None:
     """Answer what was asked, and write one self-contained HTML page.
 
     Without paths: all runs of this machine in results/<alias>/. The page works offline, in light, dark and print.
@@ -152,6 +158,9 @@ def command(paths: tuple[str, ...], output: Path | None) -> None:
     page = render_report(log, frame=frame, said=said)
     target = output or default_target(paths)
     write_page(page, target)
+    if form == "json":
+        write({"report": str(target), "answers": said, "warnings": log.warnings})
+        return
     print_answers(log, frame=frame, said=said)
     for warning in log.warnings:
         click.echo(f"note: {warning}", err=True)
