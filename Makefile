@@ -22,7 +22,7 @@ $(VENV)/ready: pyproject.toml
 	@tools/system-packages $(ABILITIES)
 	@tools/system-packages --optional $(USEFUL)
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[report]'
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+from .extras import lacking, need_report
 from .files import write_whole
 from .model import BenchmarkRecord, EndRecord, Value
 from .runlog.read import RunLog
@@ -47,6 +48,7 @@ class Run:
         parameter; then case, block, polarity (lower, higher or neither is better), machine_id, hop_ns (one-way distance of
         the CPUs around the sample), core_width (independent operations a cycle), frequency_ghz, reasons (why it is not valid).
         """
+        need_report()
         from .runlog.export import samples
 
         if benchmark is not None:
@@ -82,6 +84,7 @@ class Run:
         missing or nothing is resolved: the text says which), headline (one of the first questions of its benchmark),
         grade (settled, rough or not measured).
         """
+        need_report()
         import pandas as pd
 
         from .analysis.answers import Answered, answers
@@ -95,12 +98,14 @@ class Run:
 
         They belong to pyplot: notebooks show them, `plt.show()` does, and `axes[0].figure.savefig("x.png")` keeps one.
         """
+        need_report()
         from .report.plot import plot
 
         return plot(self.log, benchmark, view)
 
     def report(self, path: str | Path) -> Path:
         """Write the HTML report to `path`."""
+        need_report()
         from .report.page import render_report
 
         path = Path(path)
@@ -167,7 +172,11 @@ def check_options(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
-    """The adaptive stop's view of a running session."""
+    """The adaptive stop's view of a running session. Without what reading logs takes nothing is judged: the run uses its budget."""
+    if lacking():
+        from .measure.runner import NoJudge
+
+        return NoJudge()
     from .analysis.stopping import Stopping
 
     return Stopping(benchmarks)
@@ -175,6 +184,7 @@ def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
 
 def compare(base: Run | str | Path, new: Run | str | Path, **options: Any) -> Comparison:
     """Two machines or groups (see `analysis.compare.compare` for the options and what is returned); paths are loaded."""
+    need_report()
     from inspect import signature
 
     from .analysis.compare import compare as compare_logs

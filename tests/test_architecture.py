@@ -13,11 +13,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "numabench"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"model", "errors", "crossing", "units", "text", "files", "__version__", ""}
+BASE = {"model", "errors", "extras", "crossing", "units", "text", "files", "__version__", ""}
 #: What a part may import of the package, beside itself.
 MAY_IMPORT = {
     "model": {"errors", "units"},
     "errors": set(),
+    "extras": {"errors"},
     "units": {"errors"},
     "crossing": set(),
     "text": set(),

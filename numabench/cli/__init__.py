@@ -13,6 +13,7 @@ import click
 
 from .. import __version__
 from ..errors import INTERRUPTED, MACHINE, REGRESSION, UNFORESEEN, USAGE, NumabenchError
+from ..extras import REPORT, need_report
 from ..text import near, printable
 from .defaults import project_defaults, take_variables
 
@@ -67,6 +68,10 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise PipeClosed from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in REPORT:
+                need_report()  # says what to install
+            raise
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in VERBS and not args[0].startswith("-"):

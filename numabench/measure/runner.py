@@ -49,6 +49,16 @@ class Judge(Protocol):
         ...
 
 
+class NoJudge:
+    """Knows nothing: every cell is measured until the budget or the looks are used up."""
+
+    def widths(self, trials: Iterable[TrialRecord]) -> dict[str, float]:
+        return {}
+
+    def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
+        return {}
+
+
 class Progress:
     """What a run tells while it goes on; does nothing by itself."""
 
