@@ -115,7 +115,8 @@ def test_levels_are_counted_and_not_measured(tmp_path):
     numabench("import", write(tmp_path / "toy.csv", rows), "-o", tmp_path)
     (answer,) = nb.load(tmp_path / "toy").answers().itertuples()
     assert tables.format_answer(answer) == ("1 level", "–")
-    shown = numabench("report", tmp_path / "toy").stdout
+    short, shown = (numabench("report", tmp_path / "toy", *more).stdout for more in ((), ("--all",)))
+    assert "inside 2 groups of up to 20 CPUs" in short and "██│" not in short and len(short.splitlines()) < 24
     assert "CPUs in the order of measured groups" in shown and "██│" in shown and "[██] to" in shown
     page = (tmp_path / "toy" / "report.html").read_text()
     assert "Latencies by relation: measured groups, level 1: 380 measured" in page and "between groups: 400 measured" in page

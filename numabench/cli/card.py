@@ -34,7 +34,7 @@ MAP_LINES = 12  # of a matrix that stands in the place of the ladder
 MOST_COLUMNS = 8  # of a matrix between nodes that is printed
 
 
-def show(console: Console, card: MachineCard, page: str = "", every: bool = False) -> None:
+def show(console: Console, card: MachineCard, every: bool = False) -> None:
     """The card on a terminal: 24 lines at 80 columns unless `every` price is asked for."""
     from rich.text import Text
 
@@ -56,8 +56,6 @@ def show(console: Console, card: MachineCard, page: str = "", every: bool = Fals
         console.print(
             Text.assemble(("To settle the rest: " if card.trust.good else "See: "), (card.trust.remedy, "bold")), soft_wrap=True
         )
-    if page:
-        console.print(f"Page: {printable(page)}", soft_wrap=True)
 
 
 def kept(prices: Sequence[Price]) -> list[Price]:

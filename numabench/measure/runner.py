@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from statistics import median
 from typing import Protocol
 
@@ -61,6 +61,9 @@ class NoJudge:
 
 class Progress:
     """What a run tells while it goes on; does nothing by itself."""
+
+    def described(self, records: Sequence[BenchmarkRecord]) -> None:
+        """Before the first process: what will be measured, with the units of its metrics."""
 
     def started(self, block: Block, process: int) -> None: ...
 

@@ -142,6 +142,8 @@ class Visit:
         )
         if resume:
             self.check_resumed(resume, records, path)
+        if progress:
+            progress.described(records)
         with Journal(path) as journal:
             journal.append(self.header(run, session, line))
             for record in records:

@@ -92,7 +92,7 @@ def picture_svg(card: MachineCard, prefix: str) -> Markup:
     if card.picture is None:
         return Markup("")
     with matplotlib.rc_context(theme.RC):
-        figure, ax = panels.blank(540, 310)
+        figure, ax = panels.blank(540, 290)
         draw_picture(figure, ax, card)
         return panels.to_svg(figure, prefix, f"{card.finding}. {card.picture.view.title}.")
 
