@@ -62,6 +62,7 @@ class Run:
         the unit), half_width (relative), sessions, processes, samples, disturbed (a share), scope (session: holds for that
         visit; machine: also for other visits), reasons, main.
         """
+        need_report()
         from .analysis.estimate import estimate_cells
 
         return narrowed(estimate_cells(self.samples(benchmark)), self.log, benchmark, metric, where)
@@ -73,6 +74,7 @@ class Run:
         (value / control), ratio_low, ratio_high, difference (value - control, in the unit), difference_low, difference_high
         (95 %, exact sign test over pairs of one process; NaN below six pairs), blocks, sessions, reasons, main.
         """
+        need_report()
         from .analysis.estimate import contrast_cells
 
         return narrowed(contrast_cells(self.samples(benchmark), self.log.benchmarks), self.log, benchmark, metric, where)
