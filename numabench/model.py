@@ -153,7 +153,7 @@ class Card(Frozen):
         """All that it asks."""
         notes = (note for tile in self.tiles for note in tile.notes)
         drawn = (answer for picture in self.pictures for answer in (picture.finding, *picture.marks))
-        return (*(each.answer for each in (*self.prices, *self.tiles)), *notes, *drawn)
+        return (*(price.answer for price in self.prices), *(tile.answer for tile in self.tiles), *notes, *drawn)
 
 
 PAIRED_KINDS = ("difference", "ratio", "effect", "crossover", "gain")

@@ -14,7 +14,7 @@ MOST_CPUS = 1 << 16  # numbers of CPUs that are believed: Linux itself is built 
 _LONG_NS = ((1e10, 1e9, "s"), (1e7, 1e6, "ms"), (1e4, 1e3, "µs"))  # from how many ns on, ns in one, unit
 _SHORT = {"operation/s": "op/s"}  # units as people write them
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def format_number(value: float, digits: int = 3) -> str:
@@ -81,11 +81,13 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """`10ms`, `90`, `5m` to seconds."""
+    """`10ms`, `90s`, `5m` to seconds; a number alone is asked for its unit, since 5 could be either."""
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(ns|us|µs|ms|s|min|m|h)?\s*", text.lower())
-    if not match or math.isinf(float(match[1]) * _SECONDS[match[2] or ""]):
+    if match and not match[2]:
+        raise UsageError(f"{match[1]} what?", f"give the unit: {match[1]}s, {match[1]}m or {match[1]}ms")
+    if not match or math.isinf(float(match[1]) * _SECONDS[match[2]]):
         raise UsageError(f"{text!r} is not a duration", "write it as 10ms, 90s or 5m")
-    return float(match[1]) * _SECONDS[match[2] or ""]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:

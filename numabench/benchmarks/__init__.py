@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UsageError
 from ..model import PAIRED_KINDS, Answer, Axis, Card, Contrast, Frozen, Value, View
+from ..text import near
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -331,13 +332,10 @@ def choose(names: Sequence[str]) -> list[Benchmark]:
 
 def find(name: str) -> Benchmark:
     """The benchmark called `name`; an unknown one is answered with the nearest names."""
-    from difflib import get_close_matches
-
     known = discover()
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, 3, 0.5)
     raise UsageError(
-        f"there is no benchmark {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}",
+        f"there is no benchmark {name!r}{near(name, (*known, *TOPICS))}",
         f"numabench list shows them: {', '.join(sorted(known))}; or the topics {', '.join(TOPICS)}",
     )

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .opening import opened, opens_page
+from .outputs import json_option, write
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
@@ -57,6 +60,7 @@ def write_page(page: str, target: Path) -> None:
         raise UsageError(
             f"cannot write the page {printable(str(target))}: {error.strerror}", "choose another file with --output"
         ) from error
+    opened(target)
 
 
 def print_answers(log: RunLog, frame: pd.DataFrame, said: Sequence[Answered]) -> None:
@@ -134,8 +138,10 @@ def order_text(topology: dict, cpus: tuple) -> str:
     metavar="FILE",
     help="The page to write [default: report.html beside the logs].",
 )
+@opens_page
+@json_option
 @click.option("--all", "every", is_flag=True, help="Print all answers and maps here as well, not the card alone.")
-def command(paths: tuple[str, ...], output: Path | None, every: bool) -> None:
+def command(paths: tuple[str, ...], output: Path | None, every: bool, form: str) -> None:
     """Show the machine's card, and write one self-contained HTML page with everything.
 
     Without paths: all runs of this machine in results/<alias>/. The page works offline, in light, dark and print.
@@ -144,14 +150,16 @@ def command(paths: tuple[str, ...], output: Path | None, every: bool) -> None:
     from ..runlog.read import load
 
     log = load(*paths)
-    show_results(log, output or default_target(paths), every=every)
+    show_results(log, output or default_target(paths), every=every, form=form)
     for warning in log.warnings:
         click.echo(f"note: {warning}", err=True)
 
 
-def show_results(log: RunLog, page: Path | None = None, every: bool = False, named: Sequence[str] = ()) -> None:
+def show_results(
+    log: RunLog, page: Path | None = None, every: bool = False, named: Sequence[str] = (), form: str = "text"
+) -> None:
     """The card of each machine (the answers of the benchmarks that were `named`, or of `every` one; without a card all of them), and the page, if one is
-    asked for: written before anything is printed."""
+    asked for: written before anything is printed. In the form `json` all answers; `none`: the page alone."""
     from ..analysis.answers import answers, subjects
     from ..analysis.card import cards
     from ..analysis.structure import with_distance
@@ -165,6 +173,10 @@ def show_results(log: RunLog, page: Path | None = None, every: bool = False, nam
     said = answers(log, about=about)
     if page:
         write_page(render_report(log, frame=frame, said=said, about=about), page)
+    if form == "json":
+        write({"report": str(page), "answers": said, "warnings": log.warnings})
+    if form != "text":
+        return
     console = Terminal()
     shown = [] if named else [card for card in cards(log, frame, about, said) if not card.empty]
     for card in shown:

@@ -22,7 +22,7 @@ from ..host.topology import Topology, read_topology
 from ..host.trials import find_placing
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA, utc_now
-from ..runlog.read import load
+from ..runlog.read import STANDARD_INPUT, load
 from ..runlog.write import Journal
 from ..units import parse_cpus
 from .executor import Executor, ProcessExecutor
@@ -312,7 +312,9 @@ def log_path(folder: Path, alias: str) -> Path:
 
 
 def open_resume(path: Path) -> tuple[Request, Resumed]:
-    """What an interrupted log asked for, and what it has. Refuses another machine's log."""
+    """What an interrupted log asked for, and what it has. Refuses another machine's log, and what cannot be appended to."""
+    if path.suffix == ".gz" or str(path) == STANDARD_INPUT:
+        raise LogError(f"{path} cannot be appended to", "unpack it into a file of its own (gunzip), and resume that")
     log = load(path)
     header = log.headers[-1]
     here = read_machine(alias=header.machine.get("alias"))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
@@ -58,18 +61,43 @@ class Frame:
     all_values: Sequence[float]
 
 
+#: Where axes go while somebody collects them, whose figures are pyplot's then.
+_collected: ContextVar[list[Axes] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Axes]]:
+    """The axes of all panels that are drawn inside, to be shown and changed further, not only as text of an SVG."""
+    axes: list[Axes] = []
+    token = _collected.set(axes)
+    try:
+        yield axes
+    finally:
+        _collected.reset(token)
+
+
 def to_svg(figure: Figure, prefix: str, alt: str) -> Markup:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return Markup(theme.finish(buffer.getvalue(), prefix, alt))
 
 
-def blank(width: float, height: float) -> tuple[Figure, object]:
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of this size in CSS pixels (72 per inch: one SVG unit is one pixel) with one axes that fills it by layout."""
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+    collected = _collected.get()
+    size = {"figsize": (width / 72, height / 72), "layout": "constrained"}
+    if collected is None:
+        figure = Figure(dpi=72, **size)
+        FigureCanvasSVG(figure)
+    else:
+        from matplotlib import pyplot
+
+        figure = pyplot.figure(**size)
     figure.get_layout_engine().set(w_pad=4 / 72, h_pad=4 / 72)
-    FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
+    axes = figure.add_subplot()
+    if collected is not None:
+        collected.append(axes)
+    return figure, axes
 
 
 def text_width(text: str) -> float:
@@ -170,6 +198,7 @@ def draw_curve(ax, at: np.ndarray, curve: Curve, factor: float, joined: bool) ->
         linewidth=1.1 if curve.lighter else 1.7,
         clip_on=False,
         zorder=3,
+        label=curve_name(curve),
     )
 
 
@@ -248,6 +277,11 @@ def swatch(curve: Curve, shape: str, prefix: str) -> Markup:
         style["linestyle"] if shape == "line" else "none",
         alpha,
     )
+
+
+def curve_name(curve: Curve) -> str:
+    """What a legend of matplotlib calls it; a lone unnamed curve stays out of it."""
+    return ", ".join(filter(None, (curve.side, curve.label, curve.distance and f"at {curve.distance}"))) or "_"
 
 
 def curve_style(curve: Curve) -> dict:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from html import escape
+from typing import TYPE_CHECKING
 
 from matplotlib.colors import to_hex, to_rgba, to_rgba_array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Okabe and Ito, "Color Universal Design" (2008), in an order whose first members differ most in lightness too.
 #: Orange and sky blue are darkened on white until they stand out by 3:1 (WCAG 2.1, 1.4.11), blue is lightened on black.
@@ -85,7 +89,7 @@ def style_variables(dark: bool) -> str:
     return " ".join(f"--nb-{name}: {value};" for name, value in values.items())
 
 
-def recolour(figure) -> None:
+def recolour(figure: Figure) -> None:
     """Gives a matplotlib figure of sentinel colours its real ones, for pixels: an SVG gets them from `finish`."""
     real = {sentinel: _FALLBACKS[name] for name, sentinel in _SENTINELS.items()}
     for artist in figure.findobj():
