@@ -101,12 +101,15 @@ def command(
     if plan_only:
         return 0
     path = resume or log_path(output, read_machine(alias=request.alias).alias)
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends as cleanly as Ctrl-C
+    # a kill and a terminal that closes end as cleanly as Ctrl-C; what was ignored before (nohup) stays so
+    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
     try:
         with RunDisplay(console, visit.plan, quiet) as display:
             end = visit.measure(path, judge, display, resume=state)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
     print_summary(console, path, end)
     for what, count in display.failed_checks.most_common(MOST_FAILURES):
         console.print(f"failed its check ({plural(count, 'sample')}): {what}", style="red", markup=False)
