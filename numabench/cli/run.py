@@ -89,7 +89,7 @@ def command(
 
     if root != "/" and not plan_only:
         raise UsageError(f"a snapshot ({root}) can be planned for, not measured", "add --plan-only, or leave --root away")
-    console = Terminal()
+    console = Terminal(outlives_reader=not plan_only)
     request, state = resume_request(*open_resume(resume), **options) if resume else (make_request(**options), None)
     if state and state.complete and not options["budget"]:
         console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run")

@@ -144,6 +144,7 @@ class Visit:
             )
             if resume:
                 self.check_resumed(resume, records, path)
+            judging = judge(records)  # before there is a log: what it needs may be missing
             with Journal(path) as journal:
                 journal.append(self.header(run, session, line))
                 for record in records:
@@ -155,7 +156,7 @@ class Visit:
                     {b.name: b for b in self.benchmarks},
                     executor or ProcessExecutor(),
                     journal,
-                    judge(records),
+                    judging,
                     run,
                     session,
                     progress,
