@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from keyword import iskeyword
+from typing import IO
 
 import click
 
@@ -130,10 +131,16 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", INTERRUPTED)
     except (PipeClosed, BrokenPipeError):  # `numabench export | head`: the reader has what it wanted
-        abandon()
+        abandon(sys.stdout)
         sys.exit(0)
     except OSError as error:
         fail(describe(error), MACHINE)
+    except ImportError as error:
+        fail(
+            f"a library cannot be loaded: {' '.join(str(error).split())[-MOST_SAID:]}. To mend it: pip install --force-reinstall numabench, "
+            "or allow more memory (ulimit -v)",
+            MACHINE,
+        )
     except MemoryError:
         fail("there is not enough memory for this. To mend it: give fewer logs at a time, or use a machine with more", MACHINE)
     except Exception as error:
@@ -151,14 +158,14 @@ def flush(code: int) -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        abandon()
+        abandon(sys.stdout)
     sys.exit(code)
 
 
-def abandon() -> None:
+def abandon(stream: IO[str]) -> None:
     """Nothing more is written to a pipe that is closed, not at the interpreter's end either."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):  # no file of the system's: nothing to keep quiet
         return
 

@@ -117,12 +117,15 @@ class RunDisplay(Progress):
     def show_line(self, text: str, keep: bool = False) -> None:
         if self.quiet:
             return
-        if self.console.is_terminal:
-            width = self.console.width - 1
-            self.console.file.write(f"\r\x1b[K{text[:width]}" + ("\n" if keep else ""))
-            self.console.file.flush()
-        elif keep or self.processes % 10 == 1:
-            self.console.print(text, markup=False)
+        try:
+            if self.console.is_terminal:
+                width = self.console.width - 1
+                self.console.file.write(f"\r\x1b[K{text[:width]}" + ("\n" if keep else ""))
+                self.console.file.flush()
+            elif keep or self.processes % 10 == 1:
+                self.console.print(text, markup=False)
+        except OSError:  # a terminal that was closed, a full disk: what is measured does not depend on who is told
+            self.quiet = True
 
 
 def print_summary(console: Console, path: Path, end: EndRecord) -> None:

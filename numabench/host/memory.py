@@ -11,6 +11,7 @@ import ctypes as c
 import errno
 import itertools
 import os
+import resource
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -297,12 +298,21 @@ def require_balancing() -> None:
 
 
 def available_bytes(node: int | None = None) -> int | None:
-    """Memory that a buffer may take: the least of MemAvailable, the node's free memory and the cgroup's room."""
-    limits = [_meminfo("/proc/meminfo", "MemAvailable:"), _cgroup_room()]
+    """Memory that a buffer may take: the least of MemAvailable, the node's free memory, the cgroup's room and this process's own limit."""
+    limits = [_meminfo("/proc/meminfo", "MemAvailable:"), _cgroup_room(), address_room()]
     if node is not None:
         limits.append(_meminfo(f"/sys/devices/system/node/node{node}/meminfo", "MemFree:", "Inactive(file):"))
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None
+
+
+def address_room() -> int | None:
+    """Bytes that this process may still map (`ulimit -v`); None without a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    with open("/proc/self/statm") as file:
+        return max(0, limit - int(file.read().split()[0]) * base_page())
 
 
 def _meminfo(path: str, *names: str) -> int | None:

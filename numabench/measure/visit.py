@@ -15,6 +15,7 @@ from .. import __version__
 from .. import kernel as abi
 from ..benchmarks import Benchmark, choose
 from ..errors import LogError, MachineError, UsageError
+from ..host.claim import claimed
 from ..host.machine import read_machine
 from ..host.memory import FIRST_TOUCH, Placing, available_bytes
 from ..host.pages import reserved_bytes
@@ -125,46 +126,48 @@ class Visit:
         executor: Executor | None = None,
         resume: Resumed | None = None,
     ) -> EndRecord:
-        """Execute the plan and append everything to `path`. Raises MachineError when not one sample could be taken."""
+        """Execute the plan and append everything to `path`. Raises MachineError when not one sample could be taken, or another run has the CPUs."""
         if self.root != "/":
             raise UsageError(
                 f"a snapshot ({self.root}) can be planned for, not measured", "add --plan-only, or leave --root away"
             )
-        line = resume.line if resume and resume.line else find_line(self.topology)
-        kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line.bytes) for b in self.benchmarks}
-        kernels |= {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
-        run = resume.run if resume else uuid.uuid4().hex[:12]
-        session = resume.session if resume else run
-        records = tuple(
-            self.describe(benchmark, kernels[benchmark.name], run)
-            for benchmark in self.benchmarks
-            if any(block.benchmark == benchmark.name for block in self.plan.blocks)
-        )
-        if resume:
-            self.check_resumed(resume, records, path)
-        if progress:
-            progress.described(records)
-        with Journal(path) as journal:
-            journal.append(self.header(run, session, line))
-            for record in records:
-                journal.append(record)
-            runner = Runner(
-                self.plan,
-                self.topology,
-                kernels,
-                {b.name: b for b in self.benchmarks},
-                executor or ProcessExecutor(),
-                journal,
-                judge(records),
-                run,
-                session,
-                progress,
-                resume.trials if resume else (),
-                None
-                if self.request.settings or self.plan.profile == "quick"
-                else lambda trials: self.refine(trials, kernels, run),
+        with claimed(self.topology.allowed_cpus):
+            line = resume.line if resume and resume.line else find_line(self.topology)
+            kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line.bytes) for b in self.benchmarks}
+            kernels |= {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
+            run = resume.run if resume else uuid.uuid4().hex[:12]
+            session = resume.session if resume else run
+            records = tuple(
+                self.describe(benchmark, kernels[benchmark.name], run)
+                for benchmark in self.benchmarks
+                if any(block.benchmark == benchmark.name for block in self.plan.blocks)
             )
-            end = runner.run()
+            if resume:
+                self.check_resumed(resume, records, path)
+            if progress:
+                progress.described(records)
+            judging = judge(records)  # before there is a log: what it needs may be missing
+            with Journal(path) as journal:
+                journal.append(self.header(run, session, line))
+                for record in records:
+                    journal.append(record)
+                runner = Runner(
+                    self.plan,
+                    self.topology,
+                    kernels,
+                    {b.name: b for b in self.benchmarks},
+                    executor or ProcessExecutor(),
+                    journal,
+                    judging,
+                    run,
+                    session,
+                    progress,
+                    resume.trials if resume else (),
+                    None
+                    if self.request.settings or self.plan.profile == "quick"
+                    else lambda trials: self.refine(trials, kernels, run),
+                )
+                end = runner.run()
         if end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
             silent = "no process returned a sample" if runner.trials else "no process fits into the budget"
             reason = next((reason for trial in runner.trials for reason in trial.reasons), silent)
