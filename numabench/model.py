@@ -160,7 +160,7 @@ class ThreadProof(Frozen):
     operations: int
     switches: int = 0  # involuntary context switches
     faults: int = 0
-    run_delay: float = 0.0  # seconds spent runnable but not running
+    run_delay: float | None = 0.0  # seconds spent runnable but not running; None: the kernel does not say
     gaps: int = 0
     gap_time: float = 0.0
 
