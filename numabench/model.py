@@ -282,7 +282,7 @@ def case_hash(benchmark: str, parameters: dict[str, Value]) -> str:
     return hashlib.sha256(body).hexdigest()[:12]
 
 
-class Case(Frozen):
+class Case(Frozen, gc=False):
     """One point of a benchmark's sweep."""
 
     benchmark: str

@@ -25,6 +25,7 @@ from ..host.trials import find_placing, unknowns
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA, utc_now
 from ..runlog.read import load
+from ..runlog.twins import contradict
 from ..runlog.write import Journal
 from ..units import format_cpus, parse_cpus
 from .executor import Executor, ProcessExecutor
@@ -323,9 +324,10 @@ def open_resume(path: Path) -> tuple[Request, Resumed]:
     log = load(path)
     header = log.headers[-1]
     here = read_machine(alias=header.machine.get("alias"))
-    if header.machine.get("id") != here.id:
+    if header.machine.get("id") != here.id or contradict(header.machine, msgspec.to_builtins(here)):
+        other = f", this is {here.id}" if header.machine.get("id") != here.id else ", and this is another one of that image"
         raise LogError(
-            f"{path} was recorded on machine {header.machine.get('alias')} ({header.machine.get('id')}), this is {here.id}",
+            f"{path} was recorded on machine {header.machine.get('alias')} ({header.machine.get('id')}){other}",
             "resume it there, or start a run of its own here: numabench run",
         )
     request = msgspec.convert(header.arguments, Request, strict=False)
