@@ -186,7 +186,7 @@ def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
         from .measure.runner import NoJudge
 
         return NoJudge()
-    from .host.memory import address_room
+    from .host.room import address_room
     from .units import format_bytes
 
     room = address_room()

@@ -55,6 +55,8 @@ def print_plan(console: Console, visit: Visit) -> None:
     least, most = (min(seconds, plan.budget) for seconds in (plan.least_seconds, plan.most_seconds))
     until = f" to {format_seconds(most)}" if least < most else " (all of the budget)" if most == plan.budget else ""
     console.print(f"Expected time: about {format_seconds(least)}{until}")
+    for note in visit.unknown:
+        console.print(f"measured all the same: {note}", style="yellow")
     for note in plan.skipped[:5]:
         console.print(f"left out: {note}", style="yellow")
     if len(plan.skipped) > 5:
