@@ -34,6 +34,7 @@ VERBS = {
     "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
     "import": "Read a published core-to-core matrix into a run log.",
+    "new": "Begin a benchmark: kernel, description, page.",
     "completion": "Let bash, zsh or fish complete what you type.",
     "man": "Write the manual page.",
     "version": "Show the version, and what it runs on.",
