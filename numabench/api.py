@@ -5,11 +5,12 @@ What is asked for by a name that does not exist (benchmark, metric, parameter, v
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UsageError
+from .errors import MachineError, UsageError
 from .extras import lacking, need_report
 from .files import write_whole
 from .model import BenchmarkRecord, EndRecord, Value
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .host.topology import Topology
     from .measure.executor import Executor
     from .measure.runner import Judge, Progress
+
+
+JUDGE_BYTES = 640 << 20  # pandas and scipy map 450 MiB with one thread of OpenBLAS
 
 
 class Run:
@@ -174,11 +178,24 @@ def check_options(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
-    """The adaptive stop's view of a running session. Without what reading logs takes nothing is judged: the run uses its budget."""
+    """The adaptive stop's view of a running session. Without what reading logs takes nothing is judged: the run uses its budget.
+
+    MachineError where there is no room for what it needs: such libraries then hang, or end with 1.
+    """
     if lacking():
         from .measure.runner import NoJudge
 
         return NoJudge()
+    from .host.room import address_room
+    from .units import format_bytes
+
+    room = address_room()
+    if room is not None and room < JUDGE_BYTES:
+        raise MachineError(
+            f"this process may map {format_bytes(room)} more (ulimit -v), and judging what is measured takes {format_bytes(JUDGE_BYTES)}",
+            "ulimit -v unlimited",
+        )
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of its threads maps 40 MB, and nothing here uses them
     from .analysis.stopping import Stopping
 
     return Stopping(benchmarks)

@@ -220,7 +220,7 @@ class ThreadProof(Frozen):
     operations: int
     switches: int = 0  # involuntary context switches
     faults: int = 0
-    run_delay: float = 0.0  # seconds spent runnable but not running
+    run_delay: float | None = 0.0  # seconds spent runnable but not running; None: the kernel does not say
     gaps: int = 0
     gap_time: float = 0.0
 
@@ -342,7 +342,7 @@ def case_hash(benchmark: str, parameters: dict[str, Value]) -> str:
     return hashlib.sha256(body).hexdigest()[:12]
 
 
-class Case(Frozen):
+class Case(Frozen, gc=False):
     """One point of a benchmark's sweep."""
 
     benchmark: str

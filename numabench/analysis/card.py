@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..model import Answer, BenchmarkRecord, Frozen, Header, Picture
 from ..text import fill
 from ..units import format_bytes, format_quantity, parse_cpus, plural
-from .answers import MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
+from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
 from .answers.evidence import matching
 from .neighbours import latency_matrix, levels
 from .published import PUBLISHED
@@ -48,11 +48,11 @@ class Price(Frozen):
 
     @property
     def mark(self) -> str:
-        """How far a rough value reaches; nothing beside a settled one."""
-        if self.grade == SETTLED:
-            return ""
+        """How far a rough value reaches; nothing beside a settled and narrow one."""
         half = (self.high - self.low) / 2 / self.value
-        return f"±{half:.0%}".replace("%", " %") if math.isfinite(half) else "rough"
+        if self.grade == SETTLED and half <= FIGURE:
+            return ""
+        return f"±{half:.0%}".replace("%", " %") if half > FIGURE else ROUGH
 
 
 class Tile(Frozen):
@@ -173,7 +173,7 @@ def _prices(about: Iterable[Subject]) -> tuple[tuple[Price, ...], tuple[str, ...
                 value=figure.value,
                 low=figure.low,
                 high=figure.high,
-                grade=grade(figure),
+                grade=grade(figure, answer.kind),
                 rank=rank,
             )
     chosen = list(found.values())[:MOST_PRICES]
@@ -189,7 +189,7 @@ def _tiles(about: Iterable[Subject]) -> tuple[Tile, ...]:
         if tile.subject in found and found[tile.subject].grade != MISSING:
             continue
         figure = subject.find(tile.answer)
-        shown = {"topic": subject.record.topic, "grade": grade(figure)}
+        shown = {"topic": subject.record.topic, "grade": grade(figure, tile.answer.kind)}
         if not figure.usable:
             why = (figure.problem or figure.instead).rpartition(": ")[2]
             found.setdefault(tile.subject, Tile(value="–", words=tile.answer.text, notes=(f"{MISSING}: {why}",), **shown))

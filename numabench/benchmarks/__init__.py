@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UsageError
@@ -57,7 +57,7 @@ Parameters = dict[str, Value]
 Sweep = dict[str, Sequence[Value]]
 
 
-class Placement(Frozen):
+class Placement(Frozen, gc=False):
     """Where a case's threads and memory are asked to go. `node` None: wherever the first touch puts the pages.
 
     `parts`: a node for each of so many equal parts of the memory, instead of one for all; by the policies `interleave` and
@@ -204,7 +204,7 @@ class Benchmark(ABC):
 
     def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """Those of the answers whose points were planned."""
-        return tuple(answer for answer in self.answers(topology, cases) if answerable(answer, cases))
+        return answerable(self.answers(topology, cases), cases)
 
     def rounds(self, cases: list[Parameters]) -> list[Hashable | None]:
         """For each case the round in which it is measured at the same time as the others of that round, whose CPUs and arguments allow
@@ -268,12 +268,31 @@ class Benchmark(ABC):
         return {}
 
 
-def answerable(answer: Answer, cases: list[Parameters]) -> bool:
-    """Whether what an answer speaks of is measured: its point, the other side of its pairs, and along an axis more than one value on both."""
-    sides = [answer.where, *([{**answer.where, **answer.against}] if answer.kind in PAIRED_KINDS else [])]
-    values = [{p.get(answer.axis) for p in cases if p == {**p, **side}} for side in sides]
-    least = {"threshold": 3, "crossover": 2}.get(answer.kind, 1)  # a threshold has its control among them
-    return all(len(found) >= least for found in values)
+def answerable(answers: Iterable[Answer], cases: list[Parameters]) -> tuple[Answer, ...]:
+    """Those of which everything that they speak of is measured: the point, the other side of its pairs, and along an axis more than one value
+    on both. The cases are looked through once for each set of axes that answers name: large machines have thousands of both."""
+    answers, found = list(answers), {}
+    for answer in answers:
+        for side in sides(answer):
+            found.setdefault(tuple(side), {})[tuple(side.values())] = []
+    for names, points in found.items():
+        for p in cases:
+            if (hits := points.get(tuple(map(p.get, names)))) is not None:  # None, for a name that is no axis, is no value of one
+                hits.append(p)
+    least = {"threshold": 3, "crossover": 2}  # a threshold has its control among them
+    return tuple(
+        answer
+        for answer in answers
+        if all(
+            len({p.get(answer.axis) for p in found[tuple(side)][tuple(side.values())]}) >= least.get(answer.kind, 1)
+            for side in sides(answer)
+        )
+    )
+
+
+def sides(answer: Answer) -> list[dict[str, Value]]:
+    """The point that an answer speaks of, and the one that it is paired with."""
+    return [answer.where, *([{**answer.where, **answer.against}] if answer.kind in PAIRED_KINDS else [])]
 
 
 def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int, ...] | None:

@@ -114,13 +114,10 @@ class CoreToCore(Benchmark):
         return found
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        if (
-            not {p["cpu_a"], p["cpu_b"]} <= {*topology.allowed_cpus}
-            or p["cpu_a"] == p["cpu_b"]
-            or not has_memory(topology, p["home"])
-        ):
+        a, b = p["cpu_a"], p["cpu_b"]
+        if a == b or not (a in topology.allowed_set and b in topology.allowed_set) or not has_memory(topology, p["home"]):
             return None
-        return Placement(cpus=(p["cpu_a"], p["cpu_b"]), node=memory_node(topology, p["home"]), size=base_page())
+        return Placement(cpus=(a, b), node=memory_node(topology, p["home"]), size=base_page())
 
     def refine(self, found: list[tuple[Parameters, float]], topology) -> list[Parameters]:
         """All pairs with a quarter of the company, where a pair alone takes another time than in company."""

@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from keyword import iskeyword
+from typing import IO
 
 import click
 
@@ -50,7 +51,7 @@ class Verbs(click.Group):
     """A group that imports a verb's module only when the verb is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*VERBS]  # `list` is a verb's module here
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
@@ -81,7 +82,7 @@ class Verbs(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl([*VERBS.items()])
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -131,10 +132,16 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", INTERRUPTED)
     except (PipeClosed, BrokenPipeError):  # `numabench export | head`: the reader has what it wanted
-        abandon()
+        abandon(sys.stdout)
         sys.exit(0)
     except OSError as error:
         fail(describe(error), MACHINE)
+    except ImportError as error:
+        fail(
+            f"a library cannot be loaded: {' '.join(str(error).split())[-MOST_SAID:]}. To mend it: pip install --force-reinstall numabench, "
+            "or allow more memory (ulimit -v)",
+            MACHINE,
+        )
     except MemoryError:
         fail("there is not enough memory for this. To mend it: give fewer logs at a time, or use a machine with more", MACHINE)
     except Exception as error:
@@ -152,14 +159,14 @@ def flush(code: int) -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        abandon()
+        abandon(sys.stdout)
     sys.exit(code)
 
 
-def abandon() -> None:
+def abandon(stream: IO[str]) -> None:
     """Nothing more is written to a pipe that is closed, not at the interpreter's end either."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):  # no file of the system's: nothing to keep quiet
         return
 

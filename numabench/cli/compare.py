@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,10 +258,7 @@ def command(
 
         matched = aligned(left, right)
         descriptors = {d.name: d for d in merge_descriptors([*matched[0].benchmarks, *matched[1].benchmarks])}
-        try:
-            print_comparison(Terminal(), comparison, descriptors, all_cells)
-        except BrokenPipeError:  # `| head`: the verdict still is the exit code
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print_comparison(Terminal(outlives_reader=True), comparison, descriptors, all_cells)  # the verdict is the exit code
     if output:
         click.echo(f"{'json' if form == 'json' else 'page'}: {printable(str(output))}", err=form != "text")
     elif form != "text":

@@ -55,6 +55,8 @@ def print_plan(console: Console, visit: Visit) -> None:
     least, most = (min(seconds, plan.budget) for seconds in (plan.least_seconds, plan.most_seconds))
     until = f" to {format_seconds(most)}" if least < most else " (all of the budget)" if most == plan.budget else ""
     console.print(f"Expected time: about {format_seconds(least)}{until}")
+    for note in visit.unknown:
+        console.print(f"measured all the same: {note}", style="yellow")
     for note in plan.skipped[:5]:
         console.print(f"left out: {note}", style="yellow")
     if len(plan.skipped) > 5:
@@ -120,12 +122,15 @@ class RunDisplay(Progress):
     def show_line(self, text: str, keep: bool = False) -> None:
         if self.quiet:
             return
-        if self.console.is_terminal:
-            width = self.console.width - 1
-            self.console.file.write(f"\r\x1b[K{text[:width]}" + ("\n" if keep else ""))
-            self.console.file.flush()
-        elif keep or self.processes % 10 == 1:
-            self.console.print(text, markup=False)
+        try:
+            if self.console.is_terminal:
+                width = self.console.width - 1
+                self.console.file.write(f"\r\x1b[K{text[:width]}" + ("\n" if keep else ""))
+                self.console.file.flush()
+            elif keep or self.processes % 10 == 1:
+                self.console.print(text, markup=False)
+        except OSError:  # a terminal that was closed, a full disk: what is measured does not depend on who is told
+            self.quiet = True
 
 
 def print_summary(console: Console, path: Path, end: EndRecord) -> None:

@@ -68,6 +68,7 @@ def print_answers(log: RunLog, frame: pd.DataFrame, said: Sequence[Answered]) ->
     from rich.table import Table
     from rich.text import Text
 
+    from ..analysis.answers import SETTLED
     from ..report.tables import format_answer
     from .console import Terminal
 
@@ -86,7 +87,7 @@ def print_answers(log: RunLog, frame: pd.DataFrame, said: Sequence[Answered]) ->
             table.add_row(Text(f"\n{heading}", style="bold"))
         last = heading
         value, interval = format_answer(answer)
-        text = Text(answer.text) if answer.ok else Text.assemble((f"{answer.grade}: ", "yellow"), answer.text)
+        text = Text(answer.text) if answer.grade == SETTLED else Text.assemble((f"{answer.grade}: ", "yellow"), answer.text)
         table.add_row(Text.assemble("• ", text), value, interval)
     if found:
         console.print(table)

@@ -96,7 +96,7 @@ def command(
 
     if root != "/" and not plan_only:
         raise UsageError(f"a snapshot ({root}) can be planned for, not measured", "add --plan-only, or leave --root away")
-    console = Terminal(stderr=form == "json")
+    console = Terminal(stderr=form == "json", outlives_reader=not plan_only)
     request, state = resume_request(*open_resume(resume), **options) if resume else (make_request(**options), None)
     if state and state.complete and not options["budget"]:
         console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run")
@@ -108,12 +108,15 @@ def command(
     if plan_only:
         return 0
     path = resume or log_path(output, read_machine(alias=request.alias).alias)
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends as cleanly as Ctrl-C
+    # a kill and a terminal that closes end as cleanly as Ctrl-C; what was ignored before (nohup) stays so
+    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
     try:
         with RunDisplay(console, visit.plan, quiet) as display:
             end = visit.measure(path, judge, display, resume=state)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
     print_summary(console, path, end)
 
     def ended(code: int, page: Path | None = None) -> int:

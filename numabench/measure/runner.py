@@ -162,9 +162,12 @@ class Runner:
 
     def process(self, block: Block, process: int) -> None:
         """Execute one block, once more for what a crash left over, and journal the trial."""
+        able = tuple(case for case in block.cases if self.failures[case.case.hash] < GIVE_UP_AFTER)
+        if not able:  # a process of nothing would say that it went well
+            del self.active[block.name]
+            return
         self.progress.started(block, process)
         started, before = utc_now(), self.clock()
-        able = tuple(case for case in block.cases if self.failures[case.case.hash] < GIVE_UP_AFTER)
         cases = job_cases(msgspec.structs.replace(block, cases=able), process, self.plan.seed, self.topology)
         outcomes: list[Outcome] = []
         failures: list[str] = []

@@ -15,16 +15,20 @@ from .. import __version__
 from .. import kernel as abi
 from ..benchmarks import TOPICS, Benchmark, broken, choose
 from ..errors import LogError, MachineError, UsageError
+from ..host.claim import claimed
 from ..host.machine import read_machine
-from ..host.memory import FIRST_TOUCH, Placing, available_bytes
+from ..host.memory import FIRST_TOUCH, Placing
 from ..host.pages import reserved_bytes
+from ..host.placement import refused_cpus
+from ..host.room import available_bytes
 from ..host.topology import Topology, read_topology
-from ..host.trials import find_placing
+from ..host.trials import find_placing, unknowns
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA, utc_now
 from ..runlog.read import STANDARD_INPUT, load
+from ..runlog.twins import contradict
 from ..runlog.write import Journal
-from ..units import parse_cpus
+from ..units import format_cpus, parse_cpus
 from .executor import Executor, ProcessExecutor
 from .kinds import CORE_KIND, by_kind
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
@@ -72,11 +76,12 @@ class Visit:
 
     def __init__(self, request: Request, root: str = "/"):
         self.request, self.root = request, root
-        self.topology = restrict(read_topology(root), request.cpus)
+        self.topology = restrict(read_topology(root), request.cpus, root == "/")
         chosen = choose(request.benchmarks)
         self.selection = parse_selection(by_kind(chosen, self.topology), request.settings)
         self.benchmarks = by_kind(chosen, self.topology, self.selection.pop(CORE_KIND, ()))
         self.placing = find_placing(self.topology) if root == "/" else Placing()
+        self.unknown = unknowns(self.topology) if root == "/" else ()
         self.plan = self._plan()
         self.settled: set[str] = (
             set()
@@ -132,46 +137,48 @@ class Visit:
         executor: Executor | None = None,
         resume: Resumed | None = None,
     ) -> EndRecord:
-        """Execute the plan and append everything to `path`. Raises MachineError when not one sample could be taken."""
+        """Execute the plan and append everything to `path`. Raises MachineError when not one sample could be taken, or another run has the CPUs."""
         if self.root != "/":
             raise UsageError(
                 f"a snapshot ({self.root}) can be planned for, not measured", "add --plan-only, or leave --root away"
             )
-        line = resume.line if resume and resume.line else find_line(self.topology)
-        kernels = {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
-        kernels |= self.compile(line, progress)
-        run = resume.run if resume else uuid.uuid4().hex[:12]
-        session = resume.session if resume else run
-        records = tuple(
-            self.describe(benchmark, kernels[benchmark.name], run)
-            for benchmark in self.benchmarks
-            if any(block.benchmark == benchmark.name for block in self.plan.blocks)
-        )
-        if resume:
-            self.check_resumed(resume, records, path)
-        if progress:
-            progress.described(records)
-        with Journal(path) as journal:
-            journal.append(self.header(run, session, line))
-            for record in records:
-                journal.append(record)
-            runner = Runner(
-                self.plan,
-                self.topology,
-                kernels,
-                {b.name: b for b in self.benchmarks},
-                executor or ProcessExecutor(),
-                journal,
-                judge(records),
-                run,
-                session,
-                progress,
-                resume.trials if resume else (),
-                None
-                if self.request.settings or self.plan.profile == "quick"
-                else lambda trials: self.refine(trials, kernels, run),
+        with claimed(self.topology.allowed_cpus):
+            line = resume.line if resume and resume.line else find_line(self.topology)
+            kernels = {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
+            kernels |= self.compile(line, progress)
+            run = resume.run if resume else uuid.uuid4().hex[:12]
+            session = resume.session if resume else run
+            records = tuple(
+                self.describe(benchmark, kernels[benchmark.name], run)
+                for benchmark in self.benchmarks
+                if any(block.benchmark == benchmark.name for block in self.plan.blocks)
             )
-            end = runner.run()
+            if resume:
+                self.check_resumed(resume, records, path)
+            if progress:
+                progress.described(records)
+            judging = judge(records)  # before there is a log: what it needs may be missing
+            with Journal(path) as journal:
+                journal.append(self.header(run, session, line))
+                for record in records:
+                    journal.append(record)
+                runner = Runner(
+                    self.plan,
+                    self.topology,
+                    kernels,
+                    {b.name: b for b in self.benchmarks},
+                    executor or ProcessExecutor(),
+                    journal,
+                    judging,
+                    run,
+                    session,
+                    progress,
+                    resume.trials if resume else (),
+                    None
+                    if self.request.settings or self.plan.profile == "quick"
+                    else lambda trials: self.refine(trials, kernels, run),
+                )
+                end = runner.run()
         if end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
             silent = "no process returned a sample" if runner.trials else "no process fits into the budget"
             reason = next((reason for trial in runner.trials for reason in trial.reasons), silent)
@@ -216,14 +223,15 @@ class Visit:
         raise LogError(f"{path} cannot be gone on with: {what}", "start a run of its own: numabench run")
 
     def header(self, run: str, session: str, line: Line) -> Header:
-        plan = self.plan
+        plan, machine = self.plan, read_machine(alias=self.request.alias)
         return Header(
             schema=SCHEMA,
             run=run,
             session=session,
             started=utc_now(),
             numabench=__version__,
-            machine=msgspec.to_builtins(read_machine(alias=self.request.alias))
+            machine=msgspec.to_builtins(machine)
+            | {"warnings": [*machine.warnings, *self.unknown]}
             | {"line_declared": line.declared, "line_measured": line.measured},
             plan={
                 "profile": plan.profile,
@@ -320,16 +328,23 @@ def measured_axis(axis: Axis, values: Iterable) -> Axis:
     return msgspec.structs.replace(axis, values=tuple(seen))
 
 
-def restrict(topology: Topology, cpus: str) -> Topology:
-    """The topology with `cpus` (a list such as 0-3,8) as the only allowed ones."""
+def restrict(topology: Topology, cpus: str, live: bool) -> Topology:
+    """The topology with `cpus` (a list such as 0-3,8) as the only allowed ones: on this machine those that threads can be pinned to, whether
+    or not the affinity that it inherited has them; of a snapshot its allowed and its isolated ones."""
     if not cpus:
         return topology
     wanted = parse_cpus(cpus)
-    forbidden = sorted(set(wanted) - set(topology.allowed_cpus))
-    if forbidden or not wanted:
+    if not wanted:
+        raise UsageError("the list of CPUs is empty", f"--cpus {format_cpus(topology.allowed_cpus)}")
+    others = set(wanted) - set(topology.allowed_cpus)
+    absent, there = others - set(topology.cpus), others & set(topology.cpus)
+    refused = refused_cpus(sorted(there)) if live else dict.fromkeys(there - set(topology.isolated))
+    if forbidden := sorted(absent | set(refused)):
+        answers = {error.strerror for error in refused.values() if error}
+        why = "offline or absent" if not refused else ", ".join(sorted(answers)) or "not among those allowed in this snapshot"
         raise UsageError(
-            f"CPU {', '.join(map(str, forbidden)) or 'list is empty'} cannot be used: offline, absent or forbidden by the cgroup or affinity",
-            f"choose among {','.join(map(str, topology.allowed_cpus))}",
+            f"CPU {format_cpus(forbidden)} cannot be used: {why}{' or absent' if absent and refused else ''}",
+            f"choose among {format_cpus(topology.allowed_cpus)}",
         )
     return msgspec.structs.replace(topology, allowed_cpus=wanted)
 
@@ -348,9 +363,10 @@ def open_resume(path: Path) -> tuple[Request, Resumed]:
     log = load(path)
     header = log.headers[-1]
     here = read_machine(alias=header.machine.get("alias"))
-    if header.machine.get("id") != here.id:
+    if header.machine.get("id") != here.id or contradict(header.machine, msgspec.to_builtins(here)):
+        other = f", this is {here.id}" if header.machine.get("id") != here.id else ", and this is another one of that image"
         raise LogError(
-            f"{path} was recorded on machine {header.machine.get('alias')} ({header.machine.get('id')}), this is {here.id}",
+            f"{path} was recorded on machine {header.machine.get('alias')} ({header.machine.get('id')}){other}",
             "resume it there, or start a run of its own here: numabench run",
         )
     request = msgspec.convert(header.arguments, Request, strict=False)

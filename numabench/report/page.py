@@ -126,7 +126,7 @@ def render_report(
             topics=by_topic(sections),
             machines=machines,
             many=many,
-            unsettled=[(d, a) for d in descriptors for a in said if a.benchmark == d.name and a.headline and not a.ok],
+            unsettled=[(d, a) for d in descriptors for a in said if a.benchmark == d.name and a.headline and a.grade != SETTLED],
             asked=sum(a.headline for a in said),
             design=facts.design(log, frame, estimates, target),
             self_tests=facts.self_tests(log),

@@ -23,6 +23,7 @@ from ..text import printable
 from . import SCHEMA
 from .check import Samples, Wrong, check
 from .rounds import unpack_trial
+from .twins import told_apart
 
 KINDS = ("header", "benchmark", "trial", "end")
 LONGEST_LINE = 1 << 29  # bytes; one trial with all pairs of 1,024 CPUs has some 300 MB
@@ -293,11 +294,12 @@ def load(*paths: str | Path) -> RunLog:
     for header in of(Header):
         if (header.run, header.session) not in ended:
             warnings.append(f"run {header.run} has no end record: it was cut short; what it holds is used")
+    (headers,), shared = told_apart([of(Header)])
     return RunLog(
         paths=tuple(map(str, files)),
-        headers=of(Header),
+        headers=headers,
         benchmarks=of(BenchmarkRecord),
         trials=of(TrialRecord),
         ends=of(EndRecord),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *shared),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ __all__ = ["Answered", "answers", "design_text", "interval_text"]
 
 #: How far an answer may be relied on: settled; rough, where the value stands and its interval or what disturbed it leaves the question open; or nothing was found.
 SETTLED, ROUGH, MISSING = "settled", "rough", "not measured"
+FIGURE = 0.05  # relative half-width up to which a figure by itself is settled
 
 
 class Answered(Frozen):
@@ -155,8 +157,15 @@ def _kept(tables: Tables, log: RunLog) -> Tables:
     )
 
 
-def grade(found: Found) -> str:
-    return SETTLED if not found.problem else ROUGH if found.usable else MISSING
+def grade(found: Found, kind: str) -> str:
+    if found.problem:
+        return ROUGH if found.usable else MISSING
+    return ROUGH if kind == "cell" and not half_width(found) <= FIGURE else SETTLED
+
+
+def half_width(figure: Found | Answered) -> float:
+    """Of the interval, relative to the value; NaN without an interval."""
+    return (figure.high - figure.low) / 2 / abs(figure.value) if figure.value else math.inf
 
 
 def _answered(subject: Subject, answer: Answer) -> Answered:
@@ -172,7 +181,7 @@ def _answered(subject: Subject, answer: Answer) -> Answered:
         unit=found.unit,
         ok=not found.problem,
         headline=answer.headline,
-        grade=grade(found),
+        grade=grade(found, answer.kind),
     )
 
 
