@@ -12,7 +12,7 @@ USEFUL := numactl
 USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test check sanitize fuzz lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test check sanitize fuzz docs-site lint bench-self sample testbed certify clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ sanitize: $(VENV)/ready-dev ## all kernels at the edges of their parameters unde
 
 fuzz: $(VENV)/ready-dev ## 10,000 hostile logs, matrices and machine trees; ten minutes on two cores
 	$(PYTHON) tests/fuzzing.py
+
+docs-site: $(VENV)/ready-dev ## the documents as a site, with a gallery, in build/site
+	$(PYTHON) tools/docs_site.py
 
 lint: $(VENV)/ready-dev ## check the style of the Python code, and the types of the public API
 	$(PYTHON) -m ruff check numabench testbed tests
