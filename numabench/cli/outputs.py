@@ -29,6 +29,7 @@ class Listed(Output):
     """A benchmark, as `list` shows it."""
 
     name: str
+    kernel: str  # its C file in kernels/
     topic: str
     title: str
     question: str
