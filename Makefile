@@ -12,7 +12,7 @@ USEFUL := numactl
 USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test sanitize fuzz lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test sanitize fuzz faults lint bench-self sample testbed certify clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ sanitize: $(VENV)/ready-dev ## all kernels at the edges of their parameters unde
 
 fuzz: $(VENV)/ready-dev ## 10,000 hostile logs, matrices and machine trees; ten minutes on two cores
 	$(PYTHON) tests/fuzzing.py
+
+faults: $(VENV)/ready-dev ## 500 faults put into runs that go on, as root with more of them; half an hour
+	$(PYTHON) tests/faults.py
 
 lint: $(VENV)/ready-dev ## check the style of the Python code
 	$(PYTHON) -m ruff check numabench testbed tests

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,6 +15,7 @@ import click
 from ..errors import IMPRECISE, INTERRUPTED, REGRESSION, UsageError
 from ..units import plural
 
+SOON = 0.02  # s
 MOST_FAILURES = 5  # that are printed; the log has all
 
 
@@ -101,15 +105,8 @@ def command(
     if plan_only:
         return 0
     path = resume or log_path(output, read_machine(alias=request.alias).alias)
-    # a kill and a terminal that closes end as cleanly as Ctrl-C; what was ignored before (nohup) stays so
-    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
-    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
-    try:
-        with RunDisplay(console, visit.plan, quiet) as display:
-            end = visit.measure(path, judge, display, resume=state)
-    finally:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+    with interruptible(), RunDisplay(console, visit.plan, quiet) as display:
+        end = visit.measure(path, judge, display, resume=state)
     print_summary(console, path, end)
     for what, count in display.failed_checks.most_common(MOST_FAILURES):
         console.print(f"failed its check ({plural(count, 'sample')}): {what}", style="red", markup=False)
@@ -142,6 +139,29 @@ def command(
         return REGRESSION
     precise = end.cells["reached"] == end.cells["total"]
     return IMPRECISE if require_precision and not precise else 0
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A kill and a terminal that closes end a run as cleanly as Ctrl-C; what was ignored before (nohup) stays so. Python drops an interrupt that
+    comes while it cleans up behind its own modules: it is raised again a moment later."""
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+        else:
+            before(dropped)
+
+    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
+    before, sys.unraisablehook = sys.unraisablehook, again
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = before
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
 
 def resume_request(request, state, budget, target, **options):

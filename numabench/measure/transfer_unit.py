@@ -9,10 +9,10 @@ from statistics import median
 
 from .. import kernel as abi
 from ..benchmarks import MOST_LINE
-from ..errors import NumabenchError
+from ..errors import MachineError, NumabenchError
 from ..host.findings import Finding
 from ..host.memory import Buffer
-from ..host.placement import pin_thread
+from ..host.placement import pin_thread, start
 from ..host.topology import Topology, read_topology
 from ..model import Frozen
 
@@ -127,11 +127,18 @@ def enter(kernel: abi.Kernel, cpus: tuple[int, int]) -> list[list[int]]:
             ready.abort()
 
     threads = [threading.Thread(target=follow, args=(index,)) for index in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    memory.close()
+    started: list[threading.Thread] = []
+    try:
+        for thread in threads:
+            start(thread)
+            started.append(thread)
+    except MachineError:
+        ready.abort()  # nobody waits for one that is not there
+        raise
+    finally:
+        for thread in started:
+            thread.join()
+        memory.close()
     if errors:
         raise errors[0]
     if any(block.check != block.executed for block in blocks):
