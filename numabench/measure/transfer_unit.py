@@ -9,7 +9,7 @@ from statistics import median
 
 from .. import kernel as abi
 from ..benchmarks import MOST_LINE
-from ..errors import MachineError, NumabenchError
+from ..errors import NumabenchError
 from ..host.findings import Finding
 from ..host.memory import Buffer
 from ..host.placement import pin_thread, start
@@ -126,19 +126,17 @@ def enter(kernel: abi.Kernel, cpus: tuple[int, int]) -> list[list[int]]:
             errors.append(error)
             ready.abort()
 
-    threads = [threading.Thread(target=follow, args=(index,)) for index in (0, 1)]
-    started: list[threading.Thread] = []
+    threads = [threading.Thread(target=follow, args=(index,), daemon=True) for index in (0, 1)]
     try:
         for thread in threads:
             start(thread)
-            started.append(thread)
-    except MachineError:
-        ready.abort()  # nobody waits for one that is not there
+    except BaseException:
+        if threads[1].ident is None:  # nobody waits for one that is not there; once there are two they end by themselves
+            ready.abort()
         raise
-    finally:
-        for thread in started:
-            thread.join()
-        memory.close()
+    for thread in threads:
+        thread.join()
+    memory.close()
     if errors:
         raise errors[0]
     if any(block.check != block.executed for block in blocks):
