@@ -19,6 +19,29 @@ SOON = 0.02  # s
 MOST_FAILURES = 5  # that are printed; the log has all
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A kill and a terminal that closes end a run as cleanly as Ctrl-C; what was ignored before (nohup) stays so. Python drops an interrupt that
+    comes while it cleans up behind its own modules: it is raised again a moment later."""
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+        else:
+            before(dropped)
+
+    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
+    before, sys.unraisablehook = sys.unraisablehook, again
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = before
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+
 @click.command("run")
 @click.argument("benchmarks", nargs=-1, metavar="[BENCHMARK | TOPIC]...")
 @click.option(
@@ -60,6 +83,7 @@ MOST_FAILURES = 5  # that are printed; the log has all
 @click.option("--require-precision", is_flag=True, help="Exit with 5 unless every cell reached the target.")
 @click.option("--report/--no-report", "with_report", default=False, help="Render the report beside the log as well.")
 @click.option("-q", "--quiet", is_flag=True, help="No plan and no progress display.")
+@interruptible()
 def command(
     resume: Path | None,
     output: Path,
@@ -105,7 +129,7 @@ def command(
     if plan_only:
         return 0
     path = resume or log_path(output, read_machine(alias=request.alias).alias)
-    with interruptible(), RunDisplay(console, visit.plan, quiet) as display:
+    with RunDisplay(console, visit.plan, quiet) as display:
         end = visit.measure(path, judge, display, resume=state)
     print_summary(console, path, end)
     for what, count in display.failed_checks.most_common(MOST_FAILURES):
@@ -139,29 +163,6 @@ def command(
         return REGRESSION
     precise = end.cells["reached"] == end.cells["total"]
     return IMPRECISE if require_precision and not precise else 0
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """A kill and a terminal that closes end a run as cleanly as Ctrl-C; what was ignored before (nohup) stays so. Python drops an interrupt that
-    comes while it cleans up behind its own modules: it is raised again a moment later."""
-
-    def again(dropped: sys.UnraisableHookArgs) -> None:
-        if dropped.exc_type is KeyboardInterrupt:
-            signal.setitimer(signal.ITIMER_REAL, SOON)
-        else:
-            before(dropped)
-
-    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(each) != signal.SIG_IGN]
-    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
-    before, sys.unraisablehook = sys.unraisablehook, again
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.unraisablehook = before
-        for each, handler in previous.items():
-            signal.signal(each, handler)
 
 
 def resume_request(request, state, budget, target, **options):
