@@ -22,7 +22,7 @@ $(VENV)/ready: pyproject.toml
 	@tools/system-packages $(ABILITIES)
 	@tools/system-packages --optional $(USEFUL)
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[report]'
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
@@ -53,8 +53,9 @@ fuzz: $(VENV)/ready-dev ## 10,000 hostile logs, matrices and machine trees; ten 
 faults: $(VENV)/ready-dev ## 500 faults put into runs that go on, as root with more of them; half an hour
 	$(PYTHON) tests/faults.py
 
-lint: $(VENV)/ready-dev ## check the style of the Python code
+lint: $(VENV)/ready-dev ## check the style of the Python code, and the types of the public API
 	$(PYTHON) -m ruff check numabench testbed tests
+	$(PYTHON) -m mypy
 
 bench-self: $(VENV)/ready-dev ## numabench's own speed and overhead, as recorded in docs/performance.md
 	$(PYTHON) tools/bench_self.py

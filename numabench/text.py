@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 LINE_ENDS = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+\s*")
 #: C0 and C1 (what terminals obey), and halves of surrogate pairs (which no encoding has). Bidirectional marks are text: they stay.
@@ -17,6 +17,14 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return UNPRINTABLE.sub(REPLACEMENT, LINE_ENDS.sub(" ", text))
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean a or b?` for a name that is none of `known`; nothing where none is near."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), 3, 0.4)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def fill(template: str, words: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import platform
 import struct
@@ -36,19 +37,40 @@ HIDDEN = {
     "no_nodes": ("/sys/devices/system/node",),
     "no_numa_maps": ("/proc/self/numa_maps",),
     "no_smaps": ("/proc/self/smaps",),
-    "no_statistics": ("/proc/stat", "/proc/interrupts", "/proc/self/schedstat", "/proc/thread-self/schedstat"),
+    "no_statistics": ("/proc/stat", "/proc/interrupts", "/proc/thread-self/schedstat"),
+}
+#: name -> beginnings of paths that are there and may not be read (hardened hosts, Android).
+LOCKED = {
+    "locked": ("/proc/stat", "/proc/interrupts", "/proc/self/smaps", "/proc/meminfo", "/sys/devices/system/node/node0/meminfo"),
+}
+#: name -> path and what stands in it instead.
+ODD = {
+    "wsl1": {
+        "/proc/meminfo": "MemTotal:       16658952 kB\nMemFree:         8413652 kB\nBuffers:           34032 kB\nCached:           188576 kB\n"
+    },
+    "odd": {
+        "/proc/stat": "cpu  1 2 3\ncpu0 - - - - - - - -\ncpu1\n",
+        "/proc/interrupts": "  CPU0 total\n 1: 2 3\n",
+        "/proc/meminfo": "MemTotal: lots\n",
+        "/proc/self/smaps": "7f00-7f01 rw-p\nRss: many kB\nAnonHugePages: none\n",
+    },
 }
 SIGNS = {"kubernetes": {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}}
-NAMES = (*FILTERS, *HIDDEN, "bare_path")  # bare_path: nothing but a compiler in PATH
+NAMES = (*FILTERS, *HIDDEN, *LOCKED, *ODD, "bare_path")  # bare_path: nothing but a compiler in PATH
 
 HIDING = """
 import builtins, errno, io, os
-_hidden = tuple(os.environ["HIDDEN_PATHS"].split(":"))
+import json
+_files = json.loads(os.environ["HIDDEN_PATHS"])
+_hidden, _locked = tuple(_files["hidden"]), tuple(_files["locked"])
 def _hiding(real):
     def call(path, *arguments, **named):
-        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(_hidden):
+        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+        if name.startswith(_hidden):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return real(path, *arguments, **named)
+        if name.startswith(_locked):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(_files["odd"].get(name, path), *arguments, **named)
     return call
 builtins.open = io.open = _hiding(builtins.open)
 os.open, os.listdir, os.stat = _hiding(os.open), _hiding(os.listdir), _hiding(os.stat)
@@ -77,11 +99,19 @@ def refuse(calls: tuple[str, ...], answer: int) -> None:
 def enter(names: list[str], folder: Path) -> dict[str, str]:
     """Makes the environments called `names` for this process; `folder` is for what they need. The variables of what it starts."""
     variables = dict(os.environ)
-    hidden = [path for name in names for path in HIDDEN.get(name, ())]
-    if hidden:
+    hidden, locked = ([path for name in names for path in kind.get(name, ())] for kind in (HIDDEN, LOCKED))
+    odd = {}
+    for number, (path, text) in enumerate(file for name in names for file in ODD.get(name, {}).items()):
+        odd[path] = str(folder / f"odd{number}")
+        Path(odd[path]).write_text(text)
+    if hidden or locked or odd:
         hidden += [path.replace("/proc/self/", f"/proc/{os.getpid()}/") for path in hidden]
         (folder / "sitecustomize.py").write_text(HIDING)
-        variables |= {"HIDDEN_PATHS": ":".join(hidden), "PYTHONPATH": str(folder)}
+        files = {"hidden": hidden, "locked": locked, "odd": odd}
+        variables |= {
+            "HIDDEN_PATHS": json.dumps(files),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))),
+        }
     if "bare_path" in names:
         import shutil
 

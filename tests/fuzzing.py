@@ -663,6 +663,8 @@ def log_verbs(path: Path, other: Path, output: Path) -> list[tuple[str, list[str
         ("compare", ["compare", clean, log, "-o", f"{output}.html"]),
         ("compare", ["compare", log, clean, "--format", "json"]),
         ("compare", ["compare", log, log, "--cells"]),
+        ("card", ["card", log]),
+        ("card", ["card", log, "-o", f"{output}.md"]),
         ("export", ["export", log]),
         ("export", ["export", log, "--format", "json"]),
         ("export", ["export", log, "--format", "parquet", "-o", f"{output}.parquet"]),

@@ -13,11 +13,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "numabench"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = {"model", "errors", "crossing", "units", "text", "files", "__version__", ""}
+BASE = {"model", "errors", "extras", "crossing", "units", "text", "files", "__version__", ""}
 #: What a part may import of the package, beside itself.
 MAY_IMPORT = {
     "model": {"errors", "units"},
     "errors": set(),
+    "extras": {"errors"},
     "units": {"errors"},
     "crossing": set(),
     "text": set(),
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "api": BASE | {"runlog", "analysis", "report", "host", "benchmarks", "measure"},
     "cli": BASE | {"runlog", "analysis", "report", "host", "kernel", "benchmarks", "measure", "api"},
     "__main__": {"cli"},
-    "__init__": {"api"},
+    "__init__": {"api", "errors"},
 }
 
 

@@ -60,6 +60,7 @@ def checked(folder: Path, names: list[str]) -> dict[str, dict]:
         (["no_numa_maps"], "reading", "/proc/self/numa_maps", "recorded as unknown"),
         (["no_smaps", "no_statistics"], "reading", "/proc/stat", "recorded as unknown"),
         (["no_nodes"], "topology", "no NUMA nodes", ""),
+        (["locked"], "reading", "/proc/meminfo", "recorded as unknown"),
     ],
 )
 @one_memory
@@ -85,6 +86,9 @@ def test_the_check_names_the_cause_and_what_helps_there(tmp_path, names, check, 
         ["no_numa_maps"],
         ["no_numa_maps", "docker"],
         ["no_smaps", "no_statistics"],
+        ["locked"],
+        ["odd"],
+        ["wsl1"],
     ],
     ids="+".join,
 )
@@ -121,7 +125,11 @@ def test_a_run_measures_in_each_environment(tmp_path, names):
         least = sample.memory.bytes // sample.memory.page_bytes
         assert sum(sample.memory.pages.values()) >= least and set(sample.memory.pages) == {"0"}
         asked = sample.memory.page_size == "thp" or sample.memory.bytes >= 2 << 20
-        assert (sample.memory.huge_bytes is None) == ("no_smaps" in names and asked)
+        assert (sample.memory.huge_bytes is None) == (bool({"no_smaps", "locked", "odd"} & {*names}) and asked)
+    log = load(path)
+    warnings = log.headers[0].machine["warnings"]
+    assert len([each for each in warnings if "/proc/stat" in each]) == bool({"no_statistics", "locked"} & {*names})
+    assert all(("steal" in trial.interference) != bool({"no_statistics", "locked", "odd"} & {*names}) for trial in log.trials)
 
 
 def test_without_pinning_nothing_is_measured_and_the_check_knows_why(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from numabench import kernel as abi
 from numabench.api import JUDGE_BYTES, judge
 from numabench.errors import MachineError
-from numabench.host import memory
+from numabench.host import room
 from numabench.measure import transfer_unit
 from numabench.runlog.read import load
 
@@ -74,13 +74,13 @@ def test_a_terminal_that_closes_interrupts_unless_that_is_ignored(tmp_path, igno
 
 def test_where_memory_is_limited_the_run_says_what_it_takes(monkeypatch):
     """pandas and scipy hang in a limited address space, or end the process with 1."""
-    monkeypatch.setattr(memory, "address_room", lambda: JUDGE_BYTES - 1)
+    monkeypatch.setattr(room, "address_room", lambda: JUDGE_BYTES - 1)
     with pytest.raises(MachineError, match="640 MiB. To mend it: ulimit -v unlimited"):
         judge(())
-    monkeypatch.setattr(memory, "address_room", lambda: JUDGE_BYTES)
+    monkeypatch.setattr(room, "address_room", lambda: JUDGE_BYTES)
     assert judge(())
-    monkeypatch.setattr(memory, "address_room", lambda: 12345)
-    assert memory.available_bytes() == 12345
+    monkeypatch.setattr(room, "address_room", lambda: 12345)
+    assert room.available_bytes() == 12345
 
 
 DROPPING = """

@@ -10,6 +10,7 @@ import tarfile
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -640,3 +641,80 @@ def check_caches(form, kernel):
 
 def test_a_list_text_is_what_the_kernel_prints():
     assert format_cpus([8, 3, 2, 1, 0]) == "0-3,8" and as_list([2, 1]) == "1,2"
+
+
+# --- what the kernel itself answers -----------------------------------------------------------------------------------
+
+
+def test_files_made_for_a_container_do_not_hide_what_may_be_used(tmp_path):
+    """lxcfs counts the CPUs of a container from 0, while the kernel grants others."""
+    tree = SyntheticTree(tmp_path, packages=2, nodes=1, cores=16)
+    tree.write(f"{CPU}/online", "0")
+    tree.write("proc/self/status", "Cpus_allowed_list:\t4-27")
+    topology = read(tree)
+    assert topology.allowed_cpus == tuple(range(4, 28)) and topology.cpus == (0, *range(4, 28))
+    assert any("cpu/online does not name CPUs 4-27" in warning for warning in topology.warnings)
+    assert topology.relation(4, 27) == "cross_package"
+
+
+def test_a_mask_that_names_cpus_that_are_not_there_adds_none(tmp_path):
+    tree = SyntheticTree(tmp_path, cores=4, offline=(3,))
+    tree.write("proc/self/status", "Cpus_allowed_list:\t0-127")
+    topology = read(tree)
+    assert topology.cpus == topology.allowed_cpus == (0, 1, 2) and not topology.warnings
+
+
+@pytest.mark.parametrize(
+    ("granted", "online", "expected"), [({24}, "0", (24,)), ({0, 1}, "0-3", (0, 1)), ({2, 3}, "0-3", (2, 3))]
+)
+def test_on_this_machine_the_affinity_has_all_limits_in_it(tmp_path, monkeypatch, granted, online, expected):
+    """A cgroup's file, a mask and a list that say otherwise are not asked; a CPU that the folder does not list may still have its own files."""
+    tree = SyntheticTree(tmp_path, cores=32)
+    tree.write(f"{CPU}/online", online)
+    tree.write("proc/self/status", "Cpus_allowed_list:\t5")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: granted)
+    real, listed = Tree.__init__, Tree.names
+    monkeypatch.setattr(Tree, "__init__", lambda self, root="/": (real(self, root), setattr(self, "live", True))[0])
+    monkeypatch.setattr(Tree, "names", lambda self, path: [n for n in listed(self, path) if path != CPU or n != "cpu24"])
+    topology = read(tree)
+    assert topology.allowed_cpus == expected
+    if granted == {24}:
+        assert topology.cpus == (0, 24) and len(topology.cores) == 2
+
+
+def test_isolated_cpus_may_be_asked_for(tmp_path):
+    from numabench.measure.visit import restrict
+
+    tree = SyntheticTree(tmp_path, cores=8)
+    tree.write(f"{CPU}/isolated", "6-7")
+    tree.write("proc/self/status", "Cpus_allowed_list:\t0-5")
+    topology = read(tree)
+    assert topology.allowed_cpus == (0, 1, 2, 3, 4, 5)
+    assert restrict(topology, "5-7", live=False).allowed_cpus == (5, 6, 7)
+    with pytest.raises(UsageError, match="CPU 8-9 cannot be used: offline or absent"):
+        restrict(topology, "6-9", live=False)
+
+
+def test_what_a_set_is_refused_for_is_the_kernels_word(tmp_path, monkeypatch):
+    from numabench.measure import visit
+
+    topology = read(SyntheticTree(tmp_path, cores=4))
+    topology = msgspec.structs.replace(topology, allowed_cpus=(0, 1))
+    monkeypatch.setattr(visit, "refused_cpus", lambda cpus: {cpu: OSError(22, "Invalid argument") for cpu in cpus if cpu == 3})
+    assert visit.restrict(topology, "1-2", live=True).allowed_cpus == (1, 2)
+    with pytest.raises(UsageError, match="CPU 3 cannot be used: Invalid argument"):
+        visit.restrict(topology, "0-3", live=True)
+    with pytest.raises(UsageError, match="CPU 3-4 cannot be used: Invalid argument or absent"):
+        visit.restrict(topology, "3-4", live=True)
+
+
+def test_each_cpu_is_tried_and_the_affinity_is_as_before():
+    from numabench.host.placement import refused_cpus
+
+    before = os.sched_getaffinity(0)
+    assert set(refused_cpus([*before, 999])) == {999} and os.sched_getaffinity(0) == before
+    try:
+        os.sched_setaffinity(0, {min(before)})  # an affinity is no limit
+        assert refused_cpus(before) == {} and os.sched_getaffinity(0) == {min(before)}
+    finally:
+        os.sched_setaffinity(0, before)

@@ -19,7 +19,7 @@ from numabench.benchmarks import Found, Probes, find
 from numabench.benchmarks.memory_latency import VISITED_SLOT
 from numabench.measure.crew import Entry
 from numabench.measure.protocol import JobCase, Timing, Took, encode
-from numabench.measure.worker import Worker, memory_reasons, probe_reasons
+from numabench.measure.worker import Worker, memory_reasons, probe_reasons, waited
 from numabench.model import MemoryProof, ThreadProof
 
 FINE = {"cpu": 1, "cpu_begin": 1, "cpu_end": 1, "begin": 0.0, "end": 0.01, "operations": 100}
@@ -52,6 +52,15 @@ def test_each_disturbance_has_its_reason(changes, reason):
 def test_where_threads_sleep_by_design_waiting_is_judged_leniently():
     assert reasons(may_sleep=True, judges_gaps=False, run_delay=0.0002, gap_time=0.005) == []
     assert reasons(may_sleep=True, judges_gaps=False, run_delay=0.001) == ["run_delay"]
+
+
+def test_a_wait_that_the_kernel_does_not_tell_of_is_unknown_and_no_zero():
+    assert (
+        waited(SimpleNamespace(schedstat=-1, run_delay_ns=0)) is None
+        and waited(SimpleNamespace(schedstat=3, run_delay_ns=0)) == 0.0
+    )
+    assert reasons(run_delay=None) == []
+    assert msgspec.json.decode(msgspec.json.encode(ThreadProof(**FINE, run_delay=None)), type=ThreadProof).run_delay is None
 
 
 def proof(node: int | None, **pages: int) -> MemoryProof:

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -18,6 +19,7 @@ from ..errors import INCOMPARABLE, OK, REGRESSION
 from ..model import HIGHER, LOWER
 from ..runlog.export import samples
 from ..runlog.read import RunLog
+from ..runlog.twins import told_apart
 from . import identity
 from .align import aligned
 from .estimate import FAILED_SHARE, cell_means, moved, natural, process_medians, shares, t_half_width
@@ -72,7 +74,10 @@ def compare(base: RunLog, new: RunLog, same: float = 0.03, q: float = 0.05) -> C
 
     Never raises over results that cannot be compared: they are listed in `refused` or as `incomparable` cells.
     """
+    (left, right), twins = told_apart([base.headers, new.headers])
+    base, new = (msgspec.structs.replace(log, headers=headers) for log, headers in ((base, left), (new, right)))
     base, new, notes = aligned(base, new)
+    notes = (*twins, *notes)
     refused = identity.refusals(base, new)
     one_machine = len(identity.machine_ids(base) | identity.machine_ids(new)) == 1
     frames = [with_distance(samples(log)) for log in (base, new)]

@@ -29,6 +29,7 @@ NOT_IDENTITY = frozenset(
         "hardware_key",
         "configuration_key",
         "topology",
+        "marks",
         "warnings",
         "uptime",
         "load",

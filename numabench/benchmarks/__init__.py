@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UsageError
-from ..model import PAIRED_KINDS, Answer, Axis, Contrast, Frozen, Value, View
+from ..model import PAIRED_KINDS, Answer, Axis, Card, Contrast, Frozen, Value, View
+from ..text import near
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,11 +43,21 @@ RELATION_WORDS = {
     CROWDED: "fewer CPUs than threads",
 }
 
+#: And the names of prices, where there is less room.
+RELATION_NAMES = {
+    "smt": "same core",
+    "cluster": "same L2",
+    "l3": "same L3",
+    "node": "same node",
+    "package": "same package",
+    "cross_package": "other package",
+}
+
 Parameters = dict[str, Value]
 Sweep = dict[str, Sequence[Value]]
 
 
-class Placement(Frozen):
+class Placement(Frozen, gc=False):
     """Where a case's threads and memory are asked to go. `node` None: wherever the first touch puts the pages.
 
     `parts`: a node for each of so many equal parts of the memory, instead of one for all; by the policies `interleave` and
@@ -183,9 +194,17 @@ class Benchmark(ABC):
         """The sentences that the report says, for the points that were planned."""
         return ()
 
+    def card(self, topology: Topology, cases: list[Parameters]) -> Card:
+        """What it adds to the machine's card, for the points that were planned."""
+        return Card()
+
+    def carded(self, topology: Topology, cases: list[Parameters]) -> Card:
+        """What of it speaks of points that were planned."""
+        return self.card(topology, cases).only(lambda answer: answerable(answer, cases))
+
     def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """Those of the answers whose points were planned."""
-        return tuple(answer for answer in self.answers(topology, cases) if answerable(answer, cases))
+        return answerable(self.answers(topology, cases), cases)
 
     def rounds(self, cases: list[Parameters]) -> list[Hashable | None]:
         """For each case the round in which it is measured at the same time as the others of that round, whose CPUs and arguments allow
@@ -249,12 +268,31 @@ class Benchmark(ABC):
         return {}
 
 
-def answerable(answer: Answer, cases: list[Parameters]) -> bool:
-    """Whether what an answer speaks of is measured: its point, the other side of its pairs, and along an axis more than one value on both."""
-    sides = [answer.where, *([{**answer.where, **answer.against}] if answer.kind in PAIRED_KINDS else [])]
-    values = [{p.get(answer.axis) for p in cases if p == {**p, **side}} for side in sides]
-    least = {"threshold": 3, "crossover": 2}.get(answer.kind, 1)  # a threshold has its control among them
-    return all(len(found) >= least for found in values)
+def answerable(answers: Iterable[Answer], cases: list[Parameters]) -> tuple[Answer, ...]:
+    """Those of which everything that they speak of is measured: the point, the other side of its pairs, and along an axis more than one value
+    on both. The cases are looked through once for each set of axes that answers name: large machines have thousands of both."""
+    answers, found = list(answers), {}
+    for answer in answers:
+        for side in sides(answer):
+            found.setdefault(tuple(side), {})[tuple(side.values())] = []
+    for names, points in found.items():
+        for p in cases:
+            if (hits := points.get(tuple(map(p.get, names)))) is not None:  # None, for a name that is no axis, is no value of one
+                hits.append(p)
+    least = {"threshold": 3, "crossover": 2}  # a threshold has its control among them
+    return tuple(
+        answer
+        for answer in answers
+        if all(
+            len({p.get(answer.axis) for p in found[tuple(side)][tuple(side.values())]}) >= least.get(answer.kind, 1)
+            for side in sides(answer)
+        )
+    )
+
+
+def sides(answer: Answer) -> list[dict[str, Value]]:
+    """The point that an answer speaks of, and the one that it is paired with."""
+    return [answer.where, *([{**answer.where, **answer.against}] if answer.kind in PAIRED_KINDS else [])]
 
 
 def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int, ...] | None:
@@ -313,13 +351,10 @@ def choose(names: Sequence[str]) -> list[Benchmark]:
 
 def find(name: str) -> Benchmark:
     """The benchmark called `name`; an unknown one is answered with the nearest names."""
-    from difflib import get_close_matches
-
     known = discover()
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, 3, 0.5)
     raise UsageError(
-        f"there is no benchmark {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}",
+        f"there is no benchmark {name!r}{near(name, (*known, *TOPICS))}",
         f"numabench list shows them: {', '.join(sorted(known))}; or the topics {', '.join(TOPICS)}",
     )

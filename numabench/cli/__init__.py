@@ -14,9 +14,12 @@ import click
 
 from .. import __version__
 from ..errors import INTERRUPTED, MACHINE, REGRESSION, UNFORESEEN, USAGE, NumabenchError
-from ..text import printable
+from ..extras import REPORT, need_report
+from ..text import near, printable
+from .defaults import project_defaults, take_variables
 
 TRACEBACK = "--traceback"
+COMPLETE = "_NUMABENCH_COMPLETE"  # set by a shell that asks what could be typed
 MOST_SAID = 300  # characters of an unforeseen error
 
 #: verb -> what `--help` says of it; the module of the same name (`import_` for Python's own word) holds `command`.
@@ -26,11 +29,16 @@ VERBS = {
     "machine": "Show this machine: packages, nodes, caches, cores, distances.",
     "check": "Show what will disturb a measurement here, and how to mend it.",
     "selftest": "Measure the same again and again: false alarms, and the smallest effect that is found here.",
+    "card": "Show on one screen what operations cost here; as a picture, too.",
     "report": "Turn run logs into one HTML page and a table of answers.",
     "compare": "Compare two machines, or two states of one, with verdicts.",
     "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
     "import": "Read a published core-to-core matrix into a run log.",
+    "completion": "Let bash, zsh or fish complete what you type.",
+    "man": "Write the manual page.",
+    "version": "Show the version, and what it runs on.",
+    "help": "Explain numabench, or one of its verbs.",
 }
 
 
@@ -45,22 +53,30 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return importlib.import_module(f".{name}{'_' * iskeyword(name)}", __package__).command if name in VERBS else None
+        if name not in VERBS:
+            return None
+        verb: click.Command = importlib.import_module(f".{name}{'_' * iskeyword(name)}", __package__).command
+        if COMPLETE in os.environ:
+            from .completing import attach
+
+            attach(verb)
+        else:
+            take_variables(name, verb)
+        return verb
 
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise PipeClosed from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in REPORT:
+                need_report()  # says what to install
+            raise
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
-        from difflib import get_close_matches
-
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], VERBS, 2, 0.4)
-            raise click.UsageError(
-                f"there is no command {args[0]!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}"
-            )
+            raise click.UsageError(f"there is no command {args[0]!r}{near(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,7 +85,7 @@ class Verbs(click.Group):
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="numabench")
+@click.version_option(__version__, "-V", "--version", prog_name="numabench", message="%(prog)s %(version)s")
 @click.option(TRACEBACK, is_flag=True, help="Show where an unforeseen error came from; anywhere on the line.")
 def command(traceback: bool) -> None:
     """What a machine's memory system really costs, with proof.
@@ -96,7 +112,10 @@ def main(arguments: list[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        code = command.main(arguments, prog_name="numabench", standalone_mode=False) or 0
+        if COMPLETE in os.environ:
+            importlib.import_module(".completing", __package__)  # bash's words are put together there
+        defaults = {} if COMPLETE in os.environ else project_defaults(VERBS, command)
+        code = command.main(arguments, prog_name="numabench", standalone_mode=False, default_map=defaults) or 0
         sys.stdout.flush()
         sys.exit(code)
     except NumabenchError as error:

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 from ..units import format_bytes
+from .outputs import Listed, json_option, write
 
 if TYPE_CHECKING:
     from ..model import Axis, Value
 
 
+LISTED = ("name", "topic", "title", "question", "expected", "notes")  # what a benchmark says of itself
+
+
 @click.command("list")
-@click.argument("name", required=False)
-def command(name: str | None) -> None:
+@click.argument("name", required=False, metavar="[BENCHMARK | TOPIC]")
+@json_option
+def command(name: str | None, form: str) -> None:
     """Show the benchmarks, those of a topic (memory, cores), or one with its parameters and notes.
 
     \b
@@ -30,6 +35,11 @@ def command(name: str | None) -> None:
     from ..measure.plan import named_values
     from .console import Terminal
 
+    if form == "json":
+        write(
+            [Listed(parameters=b.axes, **{field: getattr(b, field) for field in LISTED}) for b in choose([name] if name else [])]
+        )
+        return
     console = Terminal()
     if name is None or name in TOPICS:
         table = Table(box=None, pad_edge=False, header_style="bold")

@@ -17,24 +17,27 @@ def machine_counters(cpus: set[int]) -> dict[str, float]:
 
 
 def _steal(cpus: set[int]) -> float | None:
-    steal = 0.0
+    ticks = None
     try:
         with open("/proc/stat") as file:
             for line in file:
                 name, *fields = line.split()
                 if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cpus and len(fields) > 7:
-                    steal += int(fields[7]) * TICK
-    except OSError:
+                    ticks = (ticks or 0) + int(fields[7])
+    except (OSError, ValueError):
         return None
-    return steal
+    return None if ticks is None else ticks * TICK
 
 
 def _interrupts(cpus: set[int]) -> int | None:
+    count = None
     try:
         with open("/proc/interrupts") as file:
             columns = [int(name[3:]) for name in file.readline().split()]
             wanted = [i + 1 for i, cpu in enumerate(columns) if cpu in cpus]
-            rows = [line.split() for line in file]
-    except OSError:
+            for row in map(str.split, file):
+                counted = [int(row[i]) for i in wanted if i < len(row) and row[i].isdigit()]
+                count = sum(counted, count or 0) if counted else count
+    except (OSError, ValueError):
         return None
-    return sum(int(row[i]) for row in rows for i in wanted if i < len(row) and row[i].isdigit())
+    return count

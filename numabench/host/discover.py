@@ -11,6 +11,7 @@ import os
 import re
 
 from ..errors import MachineError, UsageError
+from ..units import format_cpus
 from .cores import read_caches, read_levels, read_packages, warn_of_odd_sharing
 from .kinds import read_kinds
 from .nodes import read_nodes
@@ -25,7 +26,9 @@ def discover(root: str) -> dict:
     """The fields of a `Topology`; errors as `read_topology`."""
     tree = Tree(root)
     directories = tree.numbered(_CPU, "cpu")
-    online = _read_online(tree, directories)
+    granted = _read_affinity(tree)
+    directories |= {cpu: f"{_CPU}/cpu{cpu}" for cpu in sorted(granted - set(directories))}
+    online = _read_online(tree, directories, granted)
     if not online:
         if tree.live:
             raise MachineError("/sys/devices/system/cpu shows no CPU", "run on Linux with /sys mounted")
@@ -37,7 +40,7 @@ def discover(root: str) -> dict:
     packages = read_packages(tree, described, online)
     warn_of_odd_sharing(tree, packages, cores, caches)
     present = tree.cpu_list(f"{_CPU}/present")
-    cpus, mems = _read_limits(tree, online, frozenset(node.id for node in nodes))
+    cpus, mems = _read_limits(tree, online, granted, frozenset(node.id for node in nodes))
     kinds = read_kinds(tree, described, online, caches)
     possible = tree.cpu_list(f"{_CPU}/possible")
     return {
@@ -64,27 +67,44 @@ def discover(root: str) -> dict:
     }
 
 
-def _read_online(tree: Tree, directories: dict[int, str]) -> CpuSet:
-    """cpu/online; without it every cpuN whose `online` is not 0 (CPU 0 and old kernels have no such file)."""
-    online = tree.cpu_list(f"{_CPU}/online")
-    if online:
-        return online
-    return frozenset(cpu for cpu, path in directories.items() if tree.read(f"{path}/online") != "0")
-
-
-def _read_limits(tree: Tree, online: CpuSet, nodes: CpuSet) -> tuple[CpuSet, CpuSet]:
-    """CPUs and memory nodes that cgroups, the task's masks and (live) its affinity leave to this process."""
-    limits = {"cpus": online, "mems": nodes}
-    status = tree.read("proc/self/status") or ""
-    for noun, key in (("cpus", "Cpus_allowed_list"), ("mems", "Mems_allowed_list")):
-        limit = cgroup_limit(tree, noun)
-        listed = re.search(rf"^{key}:\s*(\S+)", status, re.MULTILINE)
-        mask = tree.understood(listed[1], parse_list, "proc/self/status") if listed else None
-        for extra in (limit, mask):
-            if extra is not None:
-                limits[noun] &= extra
+def _read_affinity(tree: Tree) -> CpuSet:
+    """CPUs that the kernel itself says this process may use, all of them online. A snapshot has the task's mask, which may name CPUs that are
+    not there: of those that are described."""
     if tree.live:
-        limits["cpus"] &= frozenset(os.sched_getaffinity(0))
+        return frozenset(os.sched_getaffinity(0))
+    found = _read_mask(tree, "Cpus_allowed_list") or frozenset()
+    return frozenset(
+        cpu for cpu in found if tree.names(f"{_CPU}/cpu{cpu}/topology") and tree.read(f"{_CPU}/cpu{cpu}/online") != "0"
+    )
+
+
+def _read_mask(tree: Tree, key: str) -> CpuSet | None:
+    listed = re.search(rf"^{key}:\s*(\S+)", tree.read("proc/self/status") or "", re.MULTILINE)
+    return tree.understood(listed[1], parse_list, "proc/self/status") if listed else None
+
+
+def _read_online(tree: Tree, directories: dict[int, str], granted: CpuSet) -> CpuSet:
+    """cpu/online; without it every cpuN whose `online` is not 0 (CPU 0 and old kernels have no such file). Containers are shown files of
+    another making (lxcfs counts from 0): what the kernel grants counts as well."""
+    online = tree.cpu_list(f"{_CPU}/online")
+    if not online:
+        online = frozenset(cpu for cpu, path in directories.items() if tree.read(f"{path}/online") != "0")
+    if unnamed := granted - online:
+        tree.warn(
+            f"cpu/online does not name CPUs {format_cpus(unnamed)}, which this process may use: the kernel's own answer counts"
+        )
+    return online | granted
+
+
+def _read_limits(tree: Tree, online: CpuSet, granted: CpuSet, nodes: CpuSet) -> tuple[CpuSet, CpuSet]:
+    """CPUs and memory nodes that are left to this process: by its affinity, which has all limits in it; of a snapshot by its cgroups and masks."""
+    limits = {"cpus": online & granted if tree.live else online, "mems": nodes}
+    for noun, key in (
+        (("mems", "Mems_allowed_list"),) if tree.live else (("cpus", "Cpus_allowed_list"), ("mems", "Mems_allowed_list"))
+    ):
+        for limit in (cgroup_limit(tree, noun), _read_mask(tree, key)):
+            if limit is not None:
+                limits[noun] &= limit
     if not limits["cpus"]:
         tree.warn("cgroup and affinity leave no online CPU to this process")
     return limits["cpus"], limits["mems"]

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from .processor import read_processor
+from .room import read_meminfo
 from .sysfs import Tree
 from .topology import Topology
 
@@ -40,10 +41,7 @@ class Host:
         measured = [cpu for cpu in topology.allowed_cpus if cpu in first and cpu in second]
         deltas = {cpu: [b - a for a, b in zip(first[cpu], second[cpu], strict=True)] for cpu in measured}
         self.ticks = {cpu: delta for cpu, delta in deltas.items() if sum(delta) > 0}
-        self.meminfo = {
-            key: int(value) * 1024
-            for key, value in re.findall(r"^(\w+):\s*(\d+) kB", tree.read("proc/meminfo") or "", re.MULTILINE)
-        }
+        self.meminfo = read_meminfo(tree)
 
     def program(self, name: str) -> str | None:
         if self.tree.live:

@@ -13,6 +13,7 @@ from collections import Counter
 import msgspec
 
 from .configuration import read_configuration
+from .marks import read_marks, read_names
 from .processor import arch_of, brand_of, flags_of, read_processor
 from .programs import digest, read_programs
 from .sysfs import Tree
@@ -76,6 +77,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     configuration_key: str
     configuration: dict
     topology: dict
+    marks: dict = {}  # of this machine alone (marks.py)
     warnings: tuple[str, ...] = ()
 
 
@@ -96,11 +98,10 @@ def read_machine(root: str = "/", alias: str | None = None, facts: bool = True, 
     hardware = _read_hardware(topology, processor, own_brand, arch, _memory_bytes(tree, topology))
     configuration = read_configuration(tree, topology, processor, programs.get("compiler"))
     hardware_key = digest(hardware)
-    own = tree.read("etc/machine-id") or tree.read("sys/class/dmi/id/product_uuid")
-    if tree.live and not own:
-        tree.warn("no machine-id and no product_uuid: the id of this machine is made from its host name")
+    names = read_names(tree, hostname)
+    marks = read_marks(tree, names)
     return Machine(
-        id=digest([own or hostname, _read_lasting(topology, hardware)]),
+        id=digest([*names, _read_lasting(topology, hardware)]),
         alias=sanitised(alias or hostname or os.path.basename(os.path.normpath(tree.root))),
         hostname=hostname,
         brand=brand,
@@ -111,6 +112,7 @@ def read_machine(root: str = "/", alias: str | None = None, facts: bool = True, 
         configuration_key=digest(configuration),
         configuration=configuration,
         topology=to_json_dict(topology),
+        marks=marks,
         warnings=tuple(tree.warnings),
     )
 

@@ -44,7 +44,7 @@ def mapped_pages(ranges: Sequence[tuple[int, int]]) -> list[dict[str, int]] | No
 
 def huge_share(address: int) -> float | None:
     """How much of what is touched of the mapping that holds `address` is in transparent huge pages; None where the kernel does not say."""
-    inside, touched = False, 0
+    inside, touched = False, None
     try:
         with open("/proc/self/smaps") as smaps:
             for line in smaps:
@@ -55,7 +55,7 @@ def huge_share(address: int) -> float | None:
                 elif inside and first == "Rss:":
                     touched = int(line.split()[1])
                 elif inside and first == "AnonHugePages:":
-                    return int(line.split()[1]) / touched if touched else 0.0
-    except OSError:
+                    return None if touched is None else int(line.split()[1]) / touched if touched else 0.0
+    except (OSError, ValueError, IndexError):
         pass
     return None

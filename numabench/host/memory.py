@@ -11,7 +11,6 @@ import ctypes as c
 import errno
 import itertools
 import os
-import resource
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -290,50 +289,8 @@ def require_balancing() -> None:
     """MachineError unless the kernel moves pages to the nodes that use them (bit 0: NUMA balancing as it always was)."""
     try:
         with open("/proc/sys/kernel/numa_balancing") as file:
-            setting = file.read().strip()
-    except OSError:
+            setting = int(file.read())
+    except (OSError, ValueError):
         raise MachineError("this kernel has no NUMA balancing", "use one with CONFIG_NUMA_BALANCING") from None
-    if not int(setting) & 1:
+    if not setting & 1:
         raise MachineError(f"NUMA balancing is off (kernel.numa_balancing={setting})", "sudo sysctl kernel.numa_balancing=1")
-
-
-def available_bytes(node: int | None = None) -> int | None:
-    """Memory that a buffer may take: the least of MemAvailable, the node's free memory, the cgroup's room and this process's own limit."""
-    limits = [_meminfo("/proc/meminfo", "MemAvailable:"), _cgroup_room(), address_room()]
-    if node is not None:
-        limits.append(_meminfo(f"/sys/devices/system/node/node{node}/meminfo", "MemFree:", "Inactive(file):"))
-    known = [limit for limit in limits if limit is not None]
-    return min(known) if known else None
-
-
-def address_room() -> int | None:
-    """Bytes that this process may still map (`ulimit -v`); None without a limit."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return None
-    with open("/proc/self/statm") as file:
-        return max(0, limit - int(file.read().split()[0]) * base_page())
-
-
-def _meminfo(path: str, *names: str) -> int | None:
-    if not os.path.exists(path):
-        return None
-    total = 0
-    with open(path) as file:
-        for words in map(str.split, file):
-            total += sum(int(words[words.index(name) + 1]) * 1024 for name in names if name in words)
-    return total
-
-
-def _cgroup_room() -> int | None:
-    """Limit minus use, the least over this process's memory cgroup and its parents (version 2 or 1)."""
-    from .sysfs import Tree, cgroup_directories
-
-    tree, rooms = Tree("/"), []
-    for directories, version2 in cgroup_directories(tree, "memory"):
-        names = ("memory.max", "memory.current") if version2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        for directory in directories:
-            limit, use = (tree.number(f"{directory}/{name}") for name in names)
-            if limit is not None and use is not None:
-                rooms.append(limit - use)
-    return min(rooms) if rooms else None

@@ -7,8 +7,10 @@ import re
 from ..units import format_bytes, format_cpus
 from . import configuration
 from .findings import Finding, Host
+from .placement import refused_cpus
 from .processor import brand_of
 from .programs import compiler_path
+from .room import available_bytes
 from .sysfs import cgroup_directories
 
 BUSY = 0.15  # three ticks of a sample: more than the noise of one tick at both ends
@@ -56,10 +58,15 @@ def allowed(host: Host) -> Finding:
             "cgroup and affinity masks do not meet",
             "leave the cpuset, or start with taskset -c 0",
         )
-    if len(allowed) == 1:
-        return Finding("cpus", "warn", text, "nothing between two CPUs can be measured", "widen the cpuset or taskset")
     if allowed != online:
-        return Finding("cpus", "note", text, "the rest of the machine stays unmeasured", "widen the cpuset or taskset")
+        others = set(online) - set(allowed)
+        free = others - set(refused_cpus(sorted(others))) if host.tree.live else others & set(host.topology.isolated)
+        widen = f"numabench run --cpus {format_cpus({*allowed, *free})}" if free else "widen the cpuset"
+        if len(allowed) == 1:
+            return Finding("cpus", "warn", text, "nothing between two CPUs can be measured", widen)
+        return Finding("cpus", "note", text, "the rest of the machine stays unmeasured", widen)
+    if len(allowed) == 1:
+        return Finding("cpus", "warn", text, "nothing between two CPUs can be measured", "use a machine with more")
     if len(allowed) == 2:
         return Finding("cpus", "note", "two CPUs only", "the suite itself and the system share them with a measurement")
     return Finding("cpus", "ok", f"all {len(online)} online CPUs may be used")
@@ -139,7 +146,7 @@ def swap(host: Host) -> Finding | None:
 
 
 def memory(host: Host) -> Finding | None:
-    available, llc = host.meminfo.get("MemAvailable"), host.topology.llc_bytes_total()
+    available, llc = available_bytes(tree=host.tree), host.topology.llc_bytes_total()
     if available is None or llc is None:
         return None
     if available >= LLC_FACTOR * llc:
@@ -149,7 +156,7 @@ def memory(host: Host) -> Finding | None:
         "warn",
         f"only {format_bytes(available)} available with {format_bytes(llc)} of last-level cache",
         f"main memory needs buffers of {LLC_FACTOR} times the cache",
-        "stop what fills memory",
+        "stop what fills memory, or raise the memory limit of this container or job",
     )
 
 

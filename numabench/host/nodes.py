@@ -11,7 +11,7 @@ from .sysfs import CpuSet, Tree, parse_size
 
 _NODE = "sys/devices/system/node"
 _KIB = 1024  # meminfo: "kB" means KiB
-_MEMORY_SLACK = 0.1  # nodes and proc/meminfo count some pages differently; more than a tenth is another matter
+_MEMORY_SLACK = 0.1  # nodes and proc/meminfo count some pages differently; more than a tenth beyond is another matter
 
 
 def read_nodes(tree: Tree, online: CpuSet) -> tuple[tuple[Node, ...], bool]:
@@ -38,9 +38,12 @@ def read_nodes(tree: Tree, online: CpuSet) -> tuple[tuple[Node, ...], bool]:
 
 
 def _warn_memory(tree: Tree, sizes: list[int | None]) -> None:
+    """Nodes with less than the whole are usual: what was added while the machine ran, or given to a balloon, is counted at different places."""
     total = tree.parsed("proc/meminfo", _parse_total)
-    if total and None not in sizes and abs(sum(sizes) - total) > _MEMORY_SLACK * total:
-        tree.warn(f"the nodes sum up to {sum(sizes) >> 20} MiB of memory, proc/meminfo says {total >> 20} MiB")
+    if total and None not in sizes and sum(sizes) > (1 + _MEMORY_SLACK) * total:
+        tree.warn(
+            f"the nodes sum up to {sum(sizes) >> 20} MiB of memory, proc/meminfo says {total >> 20} MiB: memory was taken away, or a container's share is shown"
+        )
 
 
 def _parse_total(text: str) -> int:

@@ -61,5 +61,5 @@ def reserved_bytes(kind: str, node: int | None = None) -> int:
     try:
         with open(f"{above}/{RESERVED.format(1 << HUGETLB[kind] - 10)}/free_hugepages") as file:
             return int(file.read()) << HUGETLB[kind]
-    except OSError:
+    except (OSError, ValueError):
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import errno
 import os
 import shutil
 import signal
@@ -24,16 +25,36 @@ def starting_on(cpus: Iterable[int]) -> Iterator[None]:
 
     Without effect where none of them may be used: their own threads will say so, each of its CPU.
     """
-    before = os.sched_getaffinity(0)
-    if wanted := before & {*cpus}:
-        try:
-            os.sched_setaffinity(0, wanted)
-        except OSError as error:
+    before, wanted, moved = os.sched_getaffinity(0), {*cpus}, False
+    try:
+        os.sched_setaffinity(0, wanted)
+        moved = True
+    except OSError as error:
+        if before & wanted:
             raise MachineError(f"no process can be started on CPU {min(wanted)}: {error.strerror}", "numabench check") from error
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        if moved:
+            os.sched_setaffinity(0, before)
+
+
+def refused_cpus(cpus: Iterable[int]) -> dict[int, OSError]:
+    """Those that no thread of this process can be pinned to, and the kernel's answer. Each is tried: files, and the affinity that was
+    inherited (isolated CPUs are left out of it), do not tell."""
+    before, refused = os.sched_getaffinity(0), {}
+    moved = False
+    try:
+        for cpu in cpus:
+            try:
+                os.sched_setaffinity(0, {cpu})
+                moved = True
+            except (OSError, ValueError, OverflowError) as error:  # a number beyond every kernel's
+                refused[cpu] = error if isinstance(error, OSError) else OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    finally:
+        if moved:
+            os.sched_setaffinity(0, before)
+    return refused
 
 
 def numactl_command(node: int | None) -> list[str]:

@@ -185,6 +185,14 @@ def irqbalance(host: Host) -> Finding | None:
 
 def isolation(host: Host) -> Finding:
     topology = host.topology
+    if unused := set(topology.isolated) - set(topology.allowed_cpus):
+        return Finding(
+            "isolation",
+            "note",
+            f"CPUs {format_cpus(unused)} are isolated: nothing else is put there, and nowhere is measuring quieter",
+            "a process has to ask for them: they are not in the affinity that it inherits",
+            f"numabench run --cpus {format_cpus(unused)}",
+        )
     if topology.isolated or topology.nohz_full:
         return Finding(
             "isolation",

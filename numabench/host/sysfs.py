@@ -65,6 +65,7 @@ class Tree:
         self.root = os.path.join(os.fspath(root), "")
         self.live = os.path.realpath(self.root) == "/"
         self._warnings: dict[str, list[str]] = {}
+        self._inside: dict[str, bool] = {}  # folders of a snapshot that were looked at
 
     def warn(self, text: str, place: str = "") -> None:
         """Keep an oddity; the same one at many places becomes one line."""
@@ -103,11 +104,17 @@ class Tree:
 
     def _outside(self, path: str) -> bool:
         """Whether links lead out of a snapshot: what they show belongs to the machine that reads it."""
-        top = os.path.join(os.path.realpath(self.root), "")
-        if os.path.join(os.path.realpath(self.root + path), "").startswith(top):
+        folder = os.path.dirname(path)
+        if folder not in self._inside:
+            self._inside[folder] = self._within(folder)
+        if self._inside[folder] and (not os.path.islink(self.root + path) or self._within(path)):
             return False
         self.warn("a link leads out of the snapshot: ignored", path)
         return True
+
+    def _within(self, path: str) -> bool:
+        top = os.path.join(os.path.realpath(self.root), "")
+        return os.path.join(os.path.realpath(self.root + path), "").startswith(top)
 
     def _missing(self, path: str, error: OSError) -> None:
         if error.errno not in _ABSENT:

@@ -112,7 +112,7 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
             raise UsageError(f"no {n} CPUs of relation {relation!r}", f"use 1 or more of {', '.join(RELATIONS)}")
         if relation == "same":
             return self.order_cpus()[:1] if n == 1 and self.allowed_cpus else None
-        domains = [parts for parts in self._domains(relation, self.allowed_cpus) if len(parts) > 1]
+        domains = self._allowed_domains[relation]
         large = [parts for parts in domains if sum(map(len, parts)) >= n]
         ranks = self._ranks
         roomy = [parts for parts in large if sum(ranks[cpu] == 0 for part in parts for cpu in part) >= n]
@@ -127,6 +127,15 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
             for turn in range(max(map(len, hands))):
                 dealt += [hand[turn] for hand in hands if turn < len(hand)]
         return dealt
+
+    @cached_property
+    def _allowed_domains(self) -> dict[str, list[list[list[int]]]]:
+        """{relation: its domains of allowed CPUs that have several parts}."""
+        return {
+            name: [parts for parts in self._domains(name, self.allowed_cpus) if len(parts) > 1]
+            for name in RELATIONS
+            if name != "same"
+        }
 
     def _domains(self, relation: str, cpus: Iterable[int]) -> list[list[list[int]]]:
         """Every domain of the level as a list of its parts (those of the next closer known level)."""
@@ -155,9 +164,32 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     def _order_key(self, cpu: int) -> tuple:
         return (self._ranks[cpu], *(-1 if each is None else each for each in self._places[cpu]), cpu)
 
+    @cached_property
+    def _ordered(self) -> Cpus:
+        return tuple(sorted(self.allowed_cpus, key=self._order_key))
+
+    @cached_property
+    def _cores_by_node(self) -> dict[int | None, Cpus]:
+        """{node: its allowed CPUs in topology order, one per core}."""
+        found: dict[int | None, list[int]] = {}
+        for cpu in self._ordered:
+            if self._ranks[cpu] == 0:
+                found.setdefault(self.node_of(cpu), []).append(cpu)
+        return {node: tuple(cpus) for node, cpus in found.items()}
+
+    @cached_property
+    def _nodes_with_memory(self) -> tuple[int, ...]:
+        allowed = set(self.allowed_mems)
+        return tuple(node.id for node in self.nodes if node.id in allowed and node.memory_bytes != 0)
+
+    @cached_property
+    def allowed_set(self) -> frozenset[int]:
+        """`allowed_cpus` to look in: a plan does so for each pair of CPUs."""
+        return frozenset(self.allowed_cpus)
+
     def order_cpus(self) -> Cpus:
         """Allowed CPUs, one per core, filling an L3, then the L3s of a node, nodes, packages; SMT siblings last."""
-        return tuple(sorted(self.allowed_cpus, key=self._order_key))
+        return self._ordered
 
     def spread_cpus(self) -> Cpus:
         """Allowed CPUs, one per L3 in turn, the L3s of different nodes in turn; SMT siblings last. Where no L3 is known, nodes in turn."""
@@ -189,8 +221,9 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
 
     def node_cores(self, node: int) -> Cpus:
         """The node's allowed CPUs in topology order, one per core; without NUMA those of the machine."""
-        firsts = (cpu for cpu in self.order_cpus() if self._ranks[cpu] == 0)
-        return tuple(cpu for cpu in firsts if not self.numa or self.node_of(cpu) == node)
+        if not self.numa:
+            return tuple(cpu for cpu in self._ordered if self._ranks[cpu] == 0)
+        return self._cores_by_node.get(node, ())
 
     def cpu_nodes(self) -> tuple[int, ...]:
         """Nodes with allowed CPUs; of overlapping nodes those that `node_of` answers."""
@@ -198,8 +231,7 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
 
     def memory_nodes(self) -> tuple[int, ...]:
         """Allowed nodes that have memory or do not say."""
-        allowed = set(self.allowed_mems)
-        return tuple(node.id for node in self.nodes if node.id in allowed and node.memory_bytes != 0)
+        return self._nodes_with_memory
 
     def nearest_cpu_nodes(self, node_id: int) -> tuple[int, ...]:
         """Nodes with CPUs nearest to a node: itself, else the initiators of its access class, else the smallest

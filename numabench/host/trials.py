@@ -19,6 +19,7 @@ from .findings import Finding, Host
 from .maps import NUMA_MAPS
 from .memory import BIND, FIRST_TOUCH, ONE_NODE, POLICIES, Placing
 from .pages import base_page, transparent_offered
+from .placement import refused_cpus
 from .sysfs import Tree
 from .topology import Topology
 
@@ -28,14 +29,15 @@ _BY_CAPABILITY = {
     "set_mempolicy",
     "get_mempolicy",
 }  # moby, profiles/seccomp/default.json: allowed with CAP_SYS_NICE; move_pages with none
+_ROOM = "how much memory may be used is unknown: sizes are not held against it"
 #: Files that are read while measuring, and what is not known without them.
 _READ = {
     NUMA_MAPS: "where the pages of large memory are is asked page by page, where that is allowed",
     "/proc/self/smaps": "whether huge pages were obtained is unknown",
-    "/proc/self/schedstat": "how long threads waited for their CPU is unknown",
+    "/proc/thread-self/schedstat": "how long threads waited for their CPU is unknown",
     "/proc/stat": "time stolen by a hypervisor is unknown",
     "/proc/interrupts": "interrupts on measured CPUs are unknown",
-    "/proc/meminfo": "how much memory may be used is unknown: sizes are not held against it",
+    "/proc/meminfo": _ROOM,
 }
 
 
@@ -144,16 +146,7 @@ def pinning(host: Host) -> Finding | None:
     """Each CPU that the files allow is tried: what a set of CPUs is refused for is seen, and not guessed."""
     if not host.tree.live or not host.topology.allowed_cpus:
         return None
-    before, failed = os.sched_getaffinity(0), {}
-    try:
-        for cpu in host.topology.allowed_cpus:
-            try:
-                os.sched_setaffinity(0, {cpu})
-            except OSError as error:
-                failed[cpu] = error
-    finally:
-        if len(failed) < len(host.topology.allowed_cpus):
-            os.sched_setaffinity(0, before)
+    failed = refused_cpus(host.topology.allowed_cpus)
     if not failed:
         return Finding("pinning", "ok", "a thread can be pinned to each of them")
     answers = ", ".join(sorted({error.strerror for error in failed.values()}))
@@ -169,16 +162,31 @@ def pinning(host: Host) -> Finding | None:
     )
 
 
+def unread(topology: Topology) -> dict[str, str]:
+    """Files that a run reads and that cannot be read here, with what is not known without them."""
+    nodes = topology.memory_nodes() if topology.numa else ()
+    rooms = {f"/sys/devices/system/node/node{node}/meminfo": _ROOM for node in nodes} if len(nodes) > 1 else {}
+    return {path: lost for path, lost in (_READ | rooms).items() if not readable(path)}
+
+
+def unknowns(topology: Topology) -> tuple[str, ...]:
+    """What a run on this machine will not know, and for want of which files: one line for each thing."""
+    lines: dict[str, list[str]] = {}
+    for path, lost in unread(topology).items():
+        lines.setdefault(lost, []).append(path)
+    return tuple(f"{lost} (cannot be read: {', '.join(paths)})" for lost, paths in lines.items())
+
+
 def files(host: Host) -> Finding | None:
     if not host.tree.live:
         return None
-    missing = {path: lost for path, lost in _READ.items() if not readable(path)}
+    missing = unread(host.topology)
     if not missing:
         return Finding("reading", "ok", "all files that a run reads are there")
     return Finding(
         "reading",
         "note",
         f"cannot be read: {', '.join(missing)}",
-        "; ".join(missing.values()),
+        "; ".join(dict.fromkeys(missing.values())),
         "none: measured without, and recorded as unknown",
     )

@@ -94,7 +94,7 @@ class ByKind:
         return self._worded(topology, cases, self.benchmark.answers, of)
 
     def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
-        return tuple(answer for answer in self.answers(topology, cases) if answerable(answer, cases))
+        return answerable(self.answers(topology, cases), cases)
 
     def _of_each(self, cases: Iterable[Parameters]) -> list[tuple[str, list[Parameters]]]:
         cases = list(cases)

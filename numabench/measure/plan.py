@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from difflib import get_close_matches
+from functools import cached_property
 
 import msgspec
 
@@ -17,6 +17,7 @@ from ..host.memory import FIRST_TOUCH, IN_TURN, Placing
 from ..host.pages import BASE, HUGETLB, THP, base_page, page_bytes, page_words, reserve_command
 from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value, judged_in_pairs
+from ..text import near
 from ..units import format_bytes, format_cpus, format_seconds, parse_bytes, plural
 from .protocol import Companion, JobCase, Timing
 
@@ -49,7 +50,7 @@ PROFILES: dict[str, tuple[float, float, Timing]] = {
 }
 
 
-class PlannedCase(Frozen):
+class PlannedCase(Frozen, gc=False):  # millions of pairs, and none in a cycle: the collector need not look at them
     case: Case
     placement: Placement
     group: tuple
@@ -58,7 +59,7 @@ class PlannedCase(Frozen):
     round: Hashable | None = None  # cases of one block with the same one are measured at the same time
 
 
-class Block(Frozen):
+class Block(Frozen, dict=True):
     """Cases that one process executes: whole contrast groups, so that pairs stay in one process."""
 
     benchmark: str
@@ -66,7 +67,7 @@ class Block(Frozen):
     cases: tuple[PlannedCase, ...]
     least: int = LOOKS[0]  # processes before anything of it can be judged
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """Expected duration of one process."""
         threads = max(sum(len(each.placement.cpus) for each in together) for together in in_rounds(self.cases))
@@ -203,11 +204,6 @@ def parse_value(axis: Axis, word: str) -> Value:
             f"{axis.name}={word} is not possible", f"choose {rule}" + (f" in steps of {axis.step}" if axis.step > 1 else "")
         )
     return value
-
-
-def near(word: str, names: Iterable[str]) -> str:
-    close = get_close_matches(word, list(names), 3, 0.4)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def expand(benchmark: Benchmark, topology: Topology, profile: str, selection: dict[str, tuple[Value, ...]]) -> list[Parameters]:
@@ -388,15 +384,14 @@ def full_node(placement: Placement, free: Callable[[int], int | None] | None) ->
 
 def out_of_reach(benchmark: Benchmark, placement: Placement, placing: Placing, topology: Topology) -> str:
     """Why this memory cannot be got on this machine, or not by the calls that are allowed here; empty where it can."""
-    each = placement.size // (len(placement.parts) or 1)
-    if placement.parts and placement.policy not in IN_TURN and len({*placement.parts}) > 1 and each % base_page():
+    several = placement.parts and placement.policy not in IN_TURN and len({*placement.parts}) > 1
+    if several and (each := placement.size // len(placement.parts)) % base_page():
         return f"parts of {format_bytes(each)} on several nodes are no multiple of a page of {page_words(BASE)}"
     if benchmark.counts_pages and placement.page_size == THP and not placing.transparent:
         return "this kernel gives no transparent huge pages (numabench check), and its figures are per page"
-    if missing := [call for call in benchmark.calls if call in placing.refused]:
+    if placing.refused and (missing := [call for call in benchmark.calls if call in placing.refused]):
         return f"calls {', '.join(missing)}, which may not be used here (numabench check)"
-    wanted = bytes_by_node(placement)
-    if placing.how != FIRST_TOUCH or not wanted:
+    if placing.how != FIRST_TOUCH or not (wanted := bytes_by_node(placement)):
         return ""
     if placement.policy != "bind":
         return f"the policy {placement.policy} needs mbind, which may not be used here (numabench check)"
@@ -409,12 +404,12 @@ def out_of_reach(benchmark: Benchmark, placement: Placement, placing: Placing, t
 
 def fit_blocks(blocks: list[Block], seconds: float) -> tuple[list[Block], list[Block]]:
     """Blocks of which one round fits into `seconds`, benchmarks in turn, and the others. At least one always fits."""
-    turns = sorted(blocks, key=lambda b: int(b.name.rpartition("/")[2]))
-    kept: list[Block] = []
-    for block in turns:
-        if not kept or sum(b.seconds for b in kept) + block.seconds <= seconds:
-            kept.append(block)
-    return [b for b in blocks if b in kept], [b for b in blocks if b not in kept]
+    kept, used = set(), 0.0
+    for number in sorted(range(len(blocks)), key=lambda number: int(blocks[number].name.rpartition("/")[2])):
+        if not kept or used + blocks[number].seconds <= seconds:
+            kept.add(number)
+            used += blocks[number].seconds
+    return [b for n, b in enumerate(blocks) if n in kept], [b for n, b in enumerate(blocks) if n not in kept]
 
 
 def make_blocks(benchmark: Benchmark, planned: list[PlannedCase], topology: Topology, first: int = 0) -> list[Block]:

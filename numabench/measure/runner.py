@@ -6,8 +6,9 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from statistics import median
+from typing import Protocol
 
 import msgspec
 
@@ -36,20 +37,33 @@ TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
 Refiner = Callable[[Iterable[TrialRecord]], tuple[list[Block], list[BenchmarkRecord]]]
 
 
-class Judge:
-    """What all trials of the session so far say; knows nothing by itself."""
+class Judge(Protocol):
+    """What all trials of the session so far say."""
 
     def widths(self, trials: Iterable[TrialRecord]) -> dict[str, float]:
         """Relative half-widths by case; infinite while a case has too few processes."""
-        return {}
+        ...
 
     def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
         """How many of their first questions are open, for those of these benchmarks that have such."""
+        ...
+
+
+class NoJudge:
+    """Knows nothing: every cell is measured until the budget or the looks are used up."""
+
+    def widths(self, trials: Iterable[TrialRecord]) -> dict[str, float]:
+        return {}
+
+    def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
         return {}
 
 
 class Progress:
     """What a run tells while it goes on; does nothing by itself."""
+
+    def described(self, records: Sequence[BenchmarkRecord]) -> None:
+        """Before the first process: what will be measured, with the units of its metrics."""
 
     def started(self, block: Block, process: int) -> None: ...
 

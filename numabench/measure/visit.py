@@ -18,15 +18,18 @@ from ..benchmarks import Benchmark, choose
 from ..errors import LogError, MachineError, UsageError
 from ..host.claim import claimed
 from ..host.machine import read_machine
-from ..host.memory import FIRST_TOUCH, Placing, available_bytes
+from ..host.memory import FIRST_TOUCH, Placing
 from ..host.pages import reserved_bytes
+from ..host.placement import refused_cpus
+from ..host.room import available_bytes
 from ..host.topology import Topology, read_topology
-from ..host.trials import find_placing
+from ..host.trials import find_placing, unknowns
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA, utc_now
-from ..runlog.read import load
+from ..runlog.read import STANDARD_INPUT, load
+from ..runlog.twins import contradict
 from ..runlog.write import Journal
-from ..units import parse_cpus
+from ..units import format_cpus, parse_cpus
 from .executor import Executor, ProcessExecutor
 from .kinds import CORE_KIND, by_kind
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
@@ -74,11 +77,12 @@ class Visit:
 
     def __init__(self, request: Request, root: str = "/"):
         self.request, self.root = request, root
-        self.topology = restrict(read_topology(root), request.cpus)
+        self.topology = restrict(read_topology(root), request.cpus, root == "/")
         chosen = choose(request.benchmarks)
         self.selection = parse_selection(by_kind(chosen, self.topology), request.settings)
         self.benchmarks = by_kind(chosen, self.topology, self.selection.pop(CORE_KIND, ()))
         self.placing = find_placing(self.topology) if root == "/" else Placing()
+        self.unknown = unknowns(self.topology) if root == "/" else ()
         self.plan = self._plan()
         self.settled: set[str] = (
             set()
@@ -145,6 +149,8 @@ class Visit:
             )
             if resume:
                 self.check_resumed(resume, records, path)
+            if progress:
+                progress.described(records)
             judging = judge(records)  # before there is a log: what it needs may be missing
             with Journal(path) as journal:
                 journal.append(self.header(run, session, line))
@@ -188,14 +194,15 @@ class Visit:
         raise LogError(f"{path} cannot be gone on with: {what}", "start a run of its own: numabench run")
 
     def header(self, run: str, session: str, line: Line) -> Header:
-        plan = self.plan
+        plan, machine = self.plan, read_machine(alias=self.request.alias)
         return Header(
             schema=SCHEMA,
             run=run,
             session=session,
             started=utc_now(),
             numabench=__version__,
-            machine=msgspec.to_builtins(read_machine(alias=self.request.alias))
+            machine=msgspec.to_builtins(machine)
+            | {"warnings": [*machine.warnings, *self.unknown]}
             | {"line_declared": line.declared, "line_measured": line.measured},
             plan={
                 "profile": plan.profile,
@@ -255,6 +262,8 @@ class Visit:
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),
+            card=benchmark.carded(self.topology, cases),
+            topic=benchmark.topic,
             expected=benchmark.expected,
             notes=benchmark.notes,
             cases=len(cases),
@@ -290,16 +299,23 @@ def measured_axis(axis: Axis, values: Iterable) -> Axis:
     return msgspec.structs.replace(axis, values=tuple(seen))
 
 
-def restrict(topology: Topology, cpus: str) -> Topology:
-    """The topology with `cpus` (a list such as 0-3,8) as the only allowed ones."""
+def restrict(topology: Topology, cpus: str, live: bool) -> Topology:
+    """The topology with `cpus` (a list such as 0-3,8) as the only allowed ones: on this machine those that threads can be pinned to, whether
+    or not the affinity that it inherited has them; of a snapshot its allowed and its isolated ones."""
     if not cpus:
         return topology
     wanted = parse_cpus(cpus)
-    forbidden = sorted(set(wanted) - set(topology.allowed_cpus))
-    if forbidden or not wanted:
+    if not wanted:
+        raise UsageError("the list of CPUs is empty", f"--cpus {format_cpus(topology.allowed_cpus)}")
+    others = set(wanted) - set(topology.allowed_cpus)
+    absent, there = others - set(topology.cpus), others & set(topology.cpus)
+    refused = refused_cpus(sorted(there)) if live else dict.fromkeys(there - set(topology.isolated))
+    if forbidden := sorted(absent | set(refused)):
+        answers = {error.strerror for error in refused.values() if error}
+        why = "offline or absent" if not refused else ", ".join(sorted(answers)) or "not among those allowed in this snapshot"
         raise UsageError(
-            f"CPU {', '.join(map(str, forbidden)) or 'list is empty'} cannot be used: offline, absent or forbidden by the cgroup or affinity",
-            f"choose among {','.join(map(str, topology.allowed_cpus))}",
+            f"CPU {format_cpus(forbidden)} cannot be used: {why}{' or absent' if absent and refused else ''}",
+            f"choose among {format_cpus(topology.allowed_cpus)}",
         )
     return msgspec.structs.replace(topology, allowed_cpus=wanted)
 
@@ -321,13 +337,16 @@ def idle_since(moment: str) -> float:
 
 
 def open_resume(path: Path) -> tuple[Request, Resumed]:
-    """What an interrupted log asked for, and what it has. Refuses another machine's log."""
+    """What an interrupted log asked for, and what it has. Refuses another machine's log, and what cannot be appended to."""
+    if path.suffix == ".gz" or str(path) == STANDARD_INPUT:
+        raise LogError(f"{path} cannot be appended to", "unpack it into a file of its own (gunzip), and resume that")
     log = load(path)
     header = log.headers[-1]
     here = read_machine(alias=header.machine.get("alias"))
-    if header.machine.get("id") != here.id:
+    if header.machine.get("id") != here.id or contradict(header.machine, msgspec.to_builtins(here)):
+        other = f", this is {here.id}" if header.machine.get("id") != here.id else ", and this is another one of that image"
         raise LogError(
-            f"{path} was recorded on machine {header.machine.get('alias')} ({header.machine.get('id')}), this is {here.id}",
+            f"{path} was recorded on machine {header.machine.get('alias')} ({header.machine.get('id')}){other}",
             "resume it there, or start a run of its own here: numabench run",
         )
     try:

@@ -319,7 +319,7 @@ class Worker:
                 operations=b.operations,
                 switches=e.switches,
                 faults=e.faults,
-                run_delay=b.run_delay_ns * 1e-9,
+                run_delay=waited(b),
                 gaps=b.gaps,
                 gap_time=b.gap_ns * 1e-9,
             )
@@ -374,9 +374,17 @@ class Worker:
                 reasons.append("cpu_moved")
             if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:
                 reasons.append("gaps")
-            if not crowded and t.run_delay > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window:
+            if (
+                not crowded
+                and (t.run_delay or 0.0) > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window
+            ):
                 reasons.append("run_delay")
         return reasons
+
+
+def waited(block: abi.ThreadBlock) -> float | None:
+    """Seconds that a thread waited for its CPU inside its window; None where the kernel does not say."""
+    return None if block.schedstat < 0 else block.run_delay_ns * 1e-9
 
 
 def alone(case: JobCase) -> list[tuple[JobCase, slice]]:

@@ -1,0 +1,26 @@
+"""`numabench completion`: the script that lets a shell complete verbs, options, benchmarks, parameters and logs."""
+
+from __future__ import annotations
+
+import click
+
+SHELLS = ("bash", "zsh", "fish")
+EPILOG = """\b
+Examples:
+  eval "$(numabench completion bash)"                             in ~/.bashrc
+  eval "$(numabench completion zsh)"                              in ~/.zshrc, after compinit
+  numabench completion fish > ~/.config/fish/completions/numabench.fish"""
+
+
+@click.command("completion", epilog=EPILOG, short_help="Let your shell complete what you type.")
+@click.argument("shell", type=click.Choice(SHELLS))
+def command(shell: str) -> None:
+    """Print the script by which bash, zsh or fish completes verbs, options, benchmarks, profiles, parameters with their values, and logs."""
+    from click.shell_completion import get_completion_class
+
+    from . import COMPLETE
+    from . import command as whole
+
+    found = get_completion_class(shell)
+    assert found is not None  # of SHELLS click knows all
+    click.echo(found(whole, {}, "numabench", COMPLETE).source())
