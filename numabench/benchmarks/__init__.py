@@ -200,7 +200,9 @@ class Benchmark(ABC):
 
     def carded(self, topology: Topology, cases: list[Parameters]) -> Card:
         """What of it speaks of points that were planned."""
-        return self.card(topology, cases).only(lambda answer: answerable(answer, cases))
+        card = self.card(topology, cases)
+        known = {id(answer) for answer in answerable(card.answers, cases)}
+        return card.only(lambda answer: id(answer) in known)
 
     def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """Those of the answers whose points were planned."""
