@@ -12,7 +12,7 @@ USEFUL := numactl
 USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test check sanitize fuzz docs-site lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test check sanitize fuzz faults docs-site lint bench-self sample testbed certify clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fuzz: $(VENV)/ready-dev ## 10,000 hostile logs, matrices and machine trees; ten 
 
 docs-site: $(VENV)/ready-dev ## the documents as a site, with a gallery, in build/site
 	$(PYTHON) tools/docs_site.py
+
+faults: $(VENV)/ready-dev ## 500 faults put into runs that go on, as root with more of them; half an hour
+	$(PYTHON) tests/faults.py
 
 lint: $(VENV)/ready-dev ## check the style of the Python code, and the types of the public API
 	$(PYTHON) -m ruff check numabench testbed tests

@@ -179,6 +179,12 @@ def describe(error: OSError) -> str:
         fix = "make room on that disk, or set TMPDIR and --output to folders with room (df -h shows them)"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         fix = "check the permissions (ls -ld), or choose another folder with --output or TMPDIR"
+    elif error.errno == errno.EAGAIN and not where:  # fork
+        fix = "raise the limit on processes (ulimit -u; the pids limit of a container or unit)"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        fix = "allow more open files (ulimit -n 1024)"
+    elif error.errno == errno.ENOMEM:
+        fix = "allow more memory (ulimit -v, the limit of a container or unit), or end what uses it"
     elif "temporary directory" in what:
         fix = "set TMPDIR to a folder that exists, is yours and has room"
     else:

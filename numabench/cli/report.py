@@ -177,7 +177,7 @@ def show_results(
         write({"report": str(page), "answers": said, "warnings": log.warnings})
     if form != "text":
         return
-    console = Terminal()
+    console = Terminal(outlives_reader=True)
     shown = [] if named else [card for card in cards(log, frame, about, said) if not card.empty]
     for card in shown:
         show(console, card, every)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -15,7 +18,31 @@ from ..units import plural
 from .opening import opens_page
 from .outputs import Recorded, json_option, write
 
+SOON = 0.02  # s
 MOST_FAILURES = 5  # that are printed; the log has all
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A kill and a terminal that closes end a run as cleanly as Ctrl-C; what was ignored before (nohup) stays so. Python drops an interrupt that
+    comes while it cleans up behind its own modules: it is raised again a moment later."""
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+        else:
+            before(dropped)
+
+    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
+    before, sys.unraisablehook = sys.unraisablehook, again
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = before
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
 
 @click.command("run")
@@ -61,6 +88,7 @@ MOST_FAILURES = 5  # that are printed; the log has all
 @json_option
 @click.option("--report/--no-report", "with_report", default=False, help="Render the report beside the log as well.")
 @click.option("-q", "--quiet", is_flag=True, help="No plan and no progress display.")
+@interruptible()
 def command(
     resume: Path | None,
     output: Path,
@@ -108,15 +136,8 @@ def command(
     if plan_only:
         return 0
     path = resume or log_path(output, read_machine(alias=request.alias).alias)
-    # a kill and a terminal that closes end as cleanly as Ctrl-C; what was ignored before (nohup) stays so
-    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]
-    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
-    try:
-        with RunDisplay(console, visit.plan, quiet) as display:
-            end = visit.measure(path, judge, display, resume=state)
-    finally:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+    with RunDisplay(console, visit.plan, quiet) as display:
+        end = visit.measure(path, judge, display, resume=state)
     print_summary(console, path, end)
 
     def ended(code: int, page: Path | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -356,6 +357,15 @@ def log_path(folder: Path, alias: str) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def idle_since(moment: str) -> float:
+    """Seconds; infinite where a log that somebody has changed names no moment."""
+    try:
+        idle = datetime.now(timezone.utc) - datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    except (ValueError, TypeError):  # TypeError: one without a zone
+        return math.inf
+    return idle.total_seconds()
+
+
 def open_resume(path: Path) -> tuple[Request, Resumed]:
     """What an interrupted log asked for, and what it has. Refuses another machine's log, and what cannot be appended to."""
     if path.suffix == ".gz" or str(path) == STANDARD_INPUT:
@@ -369,11 +379,12 @@ def open_resume(path: Path) -> tuple[Request, Resumed]:
             f"{path} was recorded on machine {header.machine.get('alias')} ({header.machine.get('id')}){other}",
             "resume it there, or start a run of its own here: numabench run",
         )
-    request = msgspec.convert(header.arguments, Request, strict=False)
+    try:
+        request = msgspec.convert(header.arguments, Request, strict=False)
+    except msgspec.ValidationError as error:
+        raise LogError(f"{path} does not say what was asked for ({error})", "start a run of its own: numabench run") from error
     last = max((t.started for t in log.trials), default=header.started)
-    idle = datetime.now(timezone.utc) - datetime.fromisoformat(last.replace("Z", "+00:00"))
-    later = idle.total_seconds() > SESSION_GAP
-    session = uuid.uuid4().hex[:12] if later else header.session
+    session = uuid.uuid4().hex[:12] if idle_since(last) > SESSION_GAP else header.session
     return request, Resumed(
         run=header.run,
         session=session,

@@ -111,6 +111,7 @@ def check(record: Record) -> None:
     elif isinstance(record, BenchmarkRecord):
         check_benchmark(record)
     elif isinstance(record, TrialRecord):
+        check_moment(record.started)
         check_figures(("duration", record.duration), ("startup", record.startup), ("measured", record.measured))
     elif isinstance(record, EndRecord):
         check_facts(record.cells)
