@@ -12,6 +12,7 @@ import click
 
 from ..text import printable
 from .outputs import json_option, write
+from .runs import visit_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -194,8 +195,9 @@ KINDS = ("png", "svg", "md", "txt")
     metavar="FILE",
     help="Write a picture (.png, .svg), a table (.md) or text (.txt) instead.",
 )
+@visit_options
 @json_option
-def command(paths: tuple[str, ...], output: Path | None, form: str) -> None:
+def command(paths: tuple[str, ...], output: Path | None, last: bool, without: tuple[str, ...], form: str) -> None:
     """What one operation costs on this machine, five figures, and how far to trust them.
 
     Without paths: all runs of this machine in results/<alias>/.
@@ -203,6 +205,7 @@ def command(paths: tuple[str, ...], output: Path | None, form: str) -> None:
     from ..analysis.card import as_data, cards
     from ..errors import UsageError
     from ..runlog.read import load
+    from ..runlog.visits import chosen
     from .console import Terminal
     from .report import default_folder, write_page
 
@@ -212,7 +215,9 @@ def command(paths: tuple[str, ...], output: Path | None, form: str) -> None:
             f"a card is no {output.suffix or 'file without an ending'}", f"give a name that ends with .{', .'.join(KINDS)}"
         )
     paths = paths or (str(default_folder()),)
-    log = load(*paths)
+    log = chosen(load(*paths), last, without)
+    for warning in log.warnings:
+        click.echo(f"note: {warning}", err=True)
     found = [card for card in cards(log) if not card.empty]
     if not found:
         raise UsageError(

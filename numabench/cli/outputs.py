@@ -88,6 +88,7 @@ def schemas() -> dict[str, Any]:
     from ..analysis.card import Shown
     from ..analysis.selftest import SelfTest
     from ..model import Value
+    from ..runlog.visits import Visited
 
     parts = [("report", str), ("answers", tuple[Answered, ...]), ("warnings", tuple[str, ...])]
     verbs = {
@@ -100,6 +101,7 @@ def schemas() -> dict[str, Any]:
         "machine": dict[str, Any],
         "report": msgspec.defstruct("Reported", parts),
         "run": Recorded,
+        "runs": list[Visited],
         "selftest": SelfTest,
         "version": Version,
     }

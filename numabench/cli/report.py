@@ -11,6 +11,7 @@ import click
 
 from .opening import opened, opens_page
 from .outputs import json_option, write
+from .runs import visit_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,8 @@ Examples:
   numabench report results/sample                      every log in a folder
   numabench report --all                               every answer here, not only the card
   numabench report a.jsonl b.jsonl -o both.html        these logs, that file
-Several runs of one machine are several sessions: the intervals then also cover how it changes between visits.
+Several runs of one machine are several sessions: the intervals then also cover how it changes between visits. Those that were given up on
+busy CPUs are left out, unless they are all there is.
 Reading needs neither a compiler nor Linux: a log reads the same on any computer."""
 
 
@@ -140,16 +142,18 @@ def order_text(topology: dict, cpus: tuple) -> str:
 )
 @opens_page
 @json_option
+@visit_options
 @click.option("--all", "every", is_flag=True, help="Print all answers and maps here as well, not the card alone.")
-def command(paths: tuple[str, ...], output: Path | None, every: bool, form: str) -> None:
+def command(paths: tuple[str, ...], output: Path | None, every: bool, last: bool, without: tuple[str, ...], form: str) -> None:
     """Show the machine's card, and write one self-contained HTML page with everything.
 
     Without paths: all runs of this machine in results/<alias>/. The page works offline, in light, dark and print.
     """
     paths = paths or (str(default_folder()),)
     from ..runlog.read import load
+    from ..runlog.visits import chosen
 
-    log = load(*paths)
+    log = chosen(load(*paths), last, without)
     show_results(log, output or default_target(paths), every=every, form=form)
     for warning in log.warnings:
         click.echo(f"note: {warning}", err=True)

@@ -1,0 +1,55 @@
+"""`numabench runs`: the visits that logs hold."""
+
+from __future__ import annotations
+
+import click
+
+from .outputs import json_option, write
+
+
+@click.command("runs")
+@click.argument("paths", nargs=-1, metavar="[LOG|FOLDER]...")
+@json_option
+def command(paths: tuple[str, ...], form: str) -> None:
+    """List visits: when each was, of which profile, how it ended, and how much of it was undisturbed.
+
+    Without paths: all runs of this machine in results/<alias>/.
+
+    \b
+    Examples:
+      numabench runs
+      numabench runs results                     of all machines
+      numabench report --last                    of the last visit alone
+      numabench report --without 1e7e3e13        of all but that one
+    """
+    from rich.table import Table
+
+    from ..runlog.read import load
+    from ..runlog.visits import BUSY, CUT, visits
+    from .console import Terminal
+    from .report import default_folder
+
+    found = visits(load(*(paths or (str(default_folder()),))))
+    if form == "json":
+        write(found)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("run", "machine", "started (UTC)", "profile", "ended"):
+        table.add_column(title, no_wrap=True)
+    for title in ("benchmarks", "samples", "undisturbed"):
+        table.add_column(title, justify="right")
+    for visit in found:
+        calm = "–" if visit.undisturbed is None else f"{visit.undisturbed * 100:.0f} %"
+        style = "yellow" if visit.status in (BUSY, CUT, "interrupted") else ""
+        started = visit.started.replace("T", " ")[:16]
+        counts = (str(visit.benchmarks), str(visit.samples), calm)
+        table.add_row(visit.run, visit.machine, started, visit.profile, visit.status, *counts, style=style)
+    Terminal().print(table)
+
+
+def visit_options(command: click.Command) -> click.Command:
+    """`--last` and `--without` of a verb that reads the visits of a machine together."""
+    command = click.option("--without", multiple=True, metavar="RUN", help="Leave this visit out (numabench runs). Repeatable.")(
+        command
+    )
+    return click.option("--last", is_flag=True, help="Only the last visit of each machine.")(command)
