@@ -12,7 +12,7 @@ USEFUL := numactl
 USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test sanitize fuzz faults lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test check sanitize fuzz faults docs-site lint bench-self sample testbed certify clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,13 +42,22 @@ compare: $(VENV)/ready ## compare two machines: make compare BASE=results/a NEW=
 
 test: $(VENV)/ready-dev ## run all tests that need no special hardware
 	-@$(PYTHON) -m testbed prepare >/dev/null # what cannot be fetched is no error: its tests are skipped and say why
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -x tests/test_contract.py # what a new benchmark lacks is said first
+	$(PYTHON) -m pytest --ignore tests/test_contract.py
+
+check: $(VENV)/ready-dev ## does a benchmark keep to the contract? make check NAME=fences; half a minute
+	@test -n "$(NAME)" || { echo "usage: make check NAME=BENCHMARK" >&2; exit 2; }
+	CHECKED="$(NAME)" $(PYTHON) -m pytest -x tests/test_contract.py -k "[$(NAME)]"
+	$(PYTHON) tests/sanitize.py "$$($(NUMABENCH) list "$(NAME)" --format json | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin)[0]["kernel"])')"
 
 sanitize: $(VENV)/ready-dev ## all kernels at the edges of their parameters under three sanitizers; some three minutes on two cores
 	$(PYTHON) tests/sanitize.py
 
 fuzz: $(VENV)/ready-dev ## 10,000 hostile logs, matrices and machine trees; ten minutes on two cores
 	$(PYTHON) tests/fuzzing.py
+
+docs-site: $(VENV)/ready-dev ## the documents as a site, with a gallery, in build/site
+	$(PYTHON) tools/docs_site.py
 
 faults: $(VENV)/ready-dev ## 500 faults put into runs that go on, as root with more of them; half an hour
 	$(PYTHON) tests/faults.py

@@ -99,6 +99,16 @@ class Run:
         frame = pd.DataFrame([[getattr(answer, name) for name in names] for answer in answers(self.log)], columns=[*names])
         return narrowed(frame, self.log, benchmark, None, {})
 
+    def card(self) -> Cards:
+        """What one operation costs on each machine, as a notebook shows it."""
+        need_report()
+        from .analysis.card import cards
+
+        return Cards(cards(self.log))
+
+    def _repr_html_(self) -> str | None:
+        return None if lacking() else self.card()._repr_html_()
+
     def plot(self, benchmark: str, view: str | int = 0) -> list[Axes]:
         """A view of a benchmark with matplotlib, by its title or number: the axes of its panels, each in a figure of its own.
 
@@ -116,6 +126,23 @@ class Run:
 
         path = Path(path)
         write_whole(path, render_report(self.log))
+        return path
+
+
+class Cards(list):
+    """Cards of machines (`analysis.card.MachineCard`), which notebooks and terminals show."""
+
+    def _repr_html_(self) -> str:
+        from .report.page import cards_html
+
+        return cards_html([card for card in self if not card.empty])
+
+    def save(self, path: str | Path) -> Path:
+        """The picture of the first one, 1,200 by 630 pixels: `.png` or `.svg`."""
+        from .report.card import picture
+
+        path = Path(path)
+        write_whole(path, picture(self[0], path.suffix.lstrip(".").lower()))
         return path
 
 

@@ -330,15 +330,19 @@ def compile_into(cache: Path, plan: Build) -> Path:
             complaint = next(
                 (line for line in answer.errors.splitlines() if "error" in line), answer.errors.strip() or "no message"
             )
-            raise MachineError(
-                f"{plan.command[0]} cannot compile {plan.source}: {complaint}",
-                "sudo apt-get install gcc libc6-dev, and check CC and CFLAGS",
-            )
+            raise MachineError(f"{plan.command[0]} cannot compile {plan.source}: {complaint}", compile_fix(plan, complaint))
         content = read_object(made)
         target = cache / f"{plan.stem}-{content_hash(content)}.so"
         os.chmod(made, 0o700)
         os.replace(made, target)
     return target
+
+
+def compile_fix(plan: Build, complaint: str) -> str:
+    """What mends it: the source where the compiler points into it, and what is installed only where a header or the compiler itself is wrong."""
+    if complaint.startswith(f"{plan.source.parent}/") and "No such file" not in complaint and "not found" not in complaint:
+        return f"mend that line of the source; numabench's own: git checkout {plan.source.parent.name}, or reinstall numabench"
+    return "sudo apt-get install gcc libc6-dev, and check CC and CFLAGS"
 
 
 def object_hash(path: Path) -> str:

@@ -16,7 +16,7 @@ from synthetic_sysfs import SyntheticTree
 from numabench.analysis.answers import MISSING, SETTLED, Answered, circumstances
 from numabench.analysis.card import DOUBTFUL, MOST_PRICES, USABLE, cards, machine_title, trust
 from numabench.benchmarks import discover
-from numabench.cli.card import PRICES, as_json, markdown, show
+from numabench.cli.card import PRICES, markdown, show
 from numabench.cli.console import Terminal
 from numabench.model import Answer, BenchmarkRecord, Card, Metric, Price, Tile
 from numabench.runlog.check import check_benchmark
@@ -157,11 +157,9 @@ def test_a_narrow_terminal_has_no_bars_and_no_overflow(card):
 def test_a_table_and_data_to_paste(card):
     text = markdown(card)
     assert text.startswith("### ") and text.count("\n| ") == 2 + len(card.prices) + len(card.tiles) - 1
-    (row,) = json.loads(as_json([card]))
-    assert row["machine"] == "toy" and [p["name"] for p in row["prices"]] == ["L1 hit", "L2 hit", "memory"]
 
 
-@pytest.mark.parametrize("kind", ["png", "svg", "md", "txt", "json"])
+@pytest.mark.parametrize("kind", ["png", "svg", "md", "txt"])
 def test_the_card_as_a_user_types_it(log, tmp_path, kind):
     path = write_log(log, tmp_path / "log.jsonl")
     target = tmp_path / f"card.{kind}"
@@ -179,6 +177,13 @@ def test_the_card_as_a_user_types_it(log, tmp_path, kind):
     if kind == "svg":
         words = "".join(ElementTree.fromstring(target.read_text()).itertext())
         assert "L1 hit" in words and "Memory by node" in words
+
+
+def test_the_card_as_data(log, tmp_path):
+    done = numabench("card", write_log(log, tmp_path / "log.jsonl"), "--format", "json")
+    (row,) = json.loads(done.stdout)
+    assert row["machine"] == "toy" and [p["name"] for p in row["prices"]] == ["L1 hit", "L2 hit", "memory"]
+    assert row["trust"]["word"] == USABLE and row["finding"].startswith("Memory by node: ")
 
 
 def test_what_is_no_card_is_said(log, tmp_path):

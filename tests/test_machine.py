@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 import types
+from importlib.machinery import ModuleSpec
 
 import pytest
 from click.testing import CliRunner
@@ -148,7 +150,8 @@ def fake_cpuinfo(monkeypatch, answer):
             raise answer
         return answer
 
-    monkeypatch.setitem(__import__("sys").modules, "cpuinfo", types.SimpleNamespace(get_cpu_info=get_cpu_info))
+    found = types.SimpleNamespace(get_cpu_info=get_cpu_info, __spec__=ModuleSpec("cpuinfo", None))
+    monkeypatch.setitem(sys.modules, "cpuinfo", found)
     return calls
 
 

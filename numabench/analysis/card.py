@@ -113,6 +113,25 @@ class MachineCard:
         return not (self.tiles or self.prices or self.picture)
 
 
+class Shown(Frozen):
+    """A card as data."""
+
+    machine: str
+    title: str
+    facts: str
+    visits: str
+    trust: Trust
+    tiles: tuple[Tile, ...]
+    prices: tuple[Price, ...]
+    missing: tuple[str, ...]
+    finding: str
+
+
+def as_data(card: MachineCard) -> Shown:
+    own = {name: getattr(card, name) for name in Shown.__struct_fields__ if name != "machine"}
+    return Shown(machine=card.alias, **own)
+
+
 def cards(
     log: RunLog,
     frame: pd.DataFrame | None = None,

@@ -35,6 +35,7 @@ VERBS = {
     "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
     "import": "Read a published core-to-core matrix into a run log.",
+    "new": "Begin a benchmark: kernel, description, page.",
     "completion": "Let bash, zsh or fish complete what you type.",
     "man": "Write the manual page.",
     "version": "Show the version, and what it runs on.",
@@ -50,7 +51,7 @@ class Verbs(click.Group):
     """A group that imports a verb's module only when the verb is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*VERBS]  # `list` is a verb's module here
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
@@ -81,7 +82,7 @@ class Verbs(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl([*VERBS.items()])
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

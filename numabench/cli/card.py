@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..text import printable
+from .outputs import json_option, write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -167,26 +168,6 @@ def markdown(card: MachineCard) -> str:
     return "\n\n".join([*parts, "\n".join(rows), f"<sub>{card.source}</sub>"]) + "\n"
 
 
-def as_json(cards: Sequence[MachineCard]) -> str:
-    """A list of `machine`, `title`, `facts`, `trust`, `tiles`, `prices`, `missing`, `finding`."""
-    import msgspec
-
-    rows = [
-        {
-            "machine": card.alias,
-            "title": card.title,
-            "facts": card.facts,
-            "trust": card.trust,
-            "tiles": card.tiles,
-            "prices": card.prices,
-            "missing": card.missing,
-            "finding": card.finding,
-        }
-        for card in cards
-    ]
-    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
-
-
 def plain_text(cards: Sequence[MachineCard]) -> str:
     import io
 
@@ -201,7 +182,7 @@ def plain_text(cards: Sequence[MachineCard]) -> str:
     return text.getvalue()
 
 
-KINDS = ("png", "svg", "md", "txt", "json")
+KINDS = ("png", "svg", "md", "txt")
 
 
 @click.command("card", epilog=EPILOG, short_help="One screen: what operations cost here.")
@@ -211,14 +192,15 @@ KINDS = ("png", "svg", "md", "txt", "json")
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write a picture (.png, .svg), a table (.md), text (.txt) or data (.json) instead.",
+    help="Write a picture (.png, .svg), a table (.md) or text (.txt) instead.",
 )
-def command(paths: tuple[str, ...], output: Path | None) -> None:
+@json_option
+def command(paths: tuple[str, ...], output: Path | None, form: str) -> None:
     """What one operation costs on this machine, five figures, and how far to trust them.
 
     Without paths: all runs of this machine in results/<alias>/.
     """
-    from ..analysis.card import cards
+    from ..analysis.card import as_data, cards
     from ..errors import UsageError
     from ..runlog.read import load
     from .console import Terminal
@@ -237,6 +219,9 @@ def command(paths: tuple[str, ...], output: Path | None) -> None:
             "nothing of these logs belongs on a card: an older version wrote them, or none of its benchmarks was measured",
             f"numabench run --profile quick, or numabench report {shlex.join(paths)}",
         )
+    if form == "json":
+        write([as_data(card) for card in found])
+        return
     if output is None:
         console = Terminal()
         for number, card in enumerate(found):
@@ -251,10 +236,5 @@ def command(paths: tuple[str, ...], output: Path | None) -> None:
             raise UsageError(f"a picture shows one machine, and these logs are of {len(found)}", "name the logs of one of them")
         write_page(picture(found[0], kind), output)
     else:
-        write_page(
-            {"md": lambda: "\n".join(map(markdown, found)), "txt": lambda: plain_text(found), "json": lambda: as_json(found)}[
-                kind
-            ](),
-            output,
-        )
+        write_page("\n".join(map(markdown, found)) if kind == "md" else plain_text(found), output)
     click.echo(f"card: {printable(str(output))}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .opening import opens_page
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -227,6 +229,7 @@ def exit_code(comparison: Any, require_precision: bool) -> int:
 )
 @click.option("--cells", "all_cells", is_flag=True, help="Print every cell, not only what is faster or slower.")
 @click.option("--require-precision", is_flag=True, help="Exit with 5 while any verdict is unresolved.")
+@opens_page
 @click.pass_context
 def command(
     ctx: click.Context, base: str, new: str, form: str, output: Path | None, same: float, all_cells: bool, require_precision: bool

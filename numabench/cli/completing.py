@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete, add_completion_class
 
 from ..errors import NumabenchError
 
@@ -135,4 +135,12 @@ class Bash(BashComplete):
         return f"{item.type},{item.value.removeprefix(self.cut)}"
 
 
-add_completion_class(Bash)
+class Fish(FishComplete):
+    """Values and their meanings have commas: only the first one separates."""
+
+    source_template = FishComplete.source_template.replace('string split ","', 'string split -m 1 ","')
+
+
+CLASSES: dict[str, type[ShellComplete]] = {"bash": Bash, "zsh": ZshComplete, "fish": Fish}
+for each in CLASSES.values():
+    add_completion_class(each)

@@ -16,11 +16,8 @@ Examples:
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
     """Print the script by which bash, zsh or fish completes verbs, options, benchmarks, profiles, parameters with their values, and logs."""
-    from click.shell_completion import get_completion_class
-
     from . import COMPLETE
     from . import command as whole
+    from .completing import CLASSES
 
-    found = get_completion_class(shell)
-    assert found is not None  # of SHELLS click knows all
-    click.echo(found(whole, {}, "numabench", COMPLETE).source())
+    click.echo(CLASSES[shell](whole, {}, "numabench", COMPLETE).source())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..model import Axis, Value
 
 
-LISTED = ("name", "topic", "title", "question", "expected", "notes")  # what a benchmark says of itself
+LISTED = ("name", "kernel", "topic", "title", "question", "expected", "notes")  # what a benchmark says of itself
 
 
 @click.command("list")
@@ -31,7 +31,7 @@ def command(name: str | None, form: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..benchmarks import TOPICS, choose, find
+    from ..benchmarks import TOPICS, broken, choose, find
     from ..measure.plan import named_values
     from .console import Terminal
 
@@ -49,6 +49,8 @@ def command(name: str | None, form: str) -> None:
         for benchmark in choose([name] if name else []):
             table.add_row(benchmark.name, benchmark.topic or "–", benchmark.question)
         console.print(table)
+        for module, why in broken().items():
+            console.print(f"left out: {module} cannot be loaded: {why}", style="yellow")
         console.print(
             "\nDetails: numabench list NAME. Measure: numabench run NAME, or all of a topic: numabench run TOPIC", style="dim"
         )

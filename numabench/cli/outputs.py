@@ -29,6 +29,7 @@ class Listed(Output):
     """A benchmark, as `list` shows it."""
 
     name: str
+    kernel: str  # its C file in kernels/
     topic: str
     title: str
     question: str
@@ -84,12 +85,14 @@ def schemas() -> dict[str, Any]:
     """JSON Schema (2020-12): one definition per verb, and those of their parts."""
     from ..analysis.advice import Padding
     from ..analysis.answers import Answered
+    from ..analysis.card import Shown
     from ..analysis.selftest import SelfTest
     from ..model import Value
 
     parts = [("report", str), ("answers", tuple[Answered, ...]), ("warnings", tuple[str, ...])]
     verbs = {
         "advise": list[Padding],
+        "card": list[Shown],
         "check": Checked,
         "export": list[dict[str, Value | bool | None]],
         "import": Imported,

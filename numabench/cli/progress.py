@@ -76,6 +76,9 @@ class RunDisplay(Progress):
     def described(self, records: Sequence[BenchmarkRecord]) -> None:
         self.records = {record.name: record for record in records}
 
+    def left_out(self, what: str) -> None:
+        self.console.print(f"left out: {what}", style="yellow", soft_wrap=True)
+
     def __enter__(self) -> RunDisplay:
         return self
 

@@ -14,7 +14,7 @@ import msgspec
 
 from .. import __version__
 from .. import kernel as abi
-from ..benchmarks import Benchmark, choose
+from ..benchmarks import TOPICS, Benchmark, broken, choose
 from ..errors import LogError, MachineError, UsageError
 from ..host.claim import claimed
 from ..host.machine import read_machine
@@ -101,8 +101,9 @@ class Visit:
                 f"a window of {request.window:g} s is not possible", f"choose {LEAST_WINDOW * 1e3:g}ms to {MOST_WINDOW:g}s"
             )
         changes = {name: value for name, value in (("samples", request.samples), ("window", request.window)) if value is not None}
+        unloaded = () if self.named else tuple(f"{module} cannot be loaded: {why}" for module, why in broken().items())
         room = available_bytes() if self.root == "/" else installed_bytes(self.topology)
-        return make_plan(
+        plan = make_plan(
             self.benchmarks,
             self.topology,
             profile=request.profile,
@@ -115,6 +116,12 @@ class Visit:
             **self._supplies(),
             **changes,
         )
+        return msgspec.structs.replace(plan, skipped=(*unloaded, *plan.skipped)) if unloaded else plan
+
+    @property
+    def named(self) -> set[str]:
+        """Benchmarks that were asked for by their own names."""
+        return set(self.request.benchmarks) - set(TOPICS)
 
     def _supplies(self) -> dict:
         """What this machine has of memory by kind and by node, and how it gets there; of a snapshot nothing is known."""
@@ -138,8 +145,8 @@ class Visit:
             )
         with claimed(self.topology.allowed_cpus):
             line = resume.line if resume and resume.line else find_line(self.topology)
-            kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line.bytes) for b in self.benchmarks}
-            kernels |= {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
+            kernels = {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
+            kernels |= self.compile(line, progress)
             run = resume.run if resume else uuid.uuid4().hex[:12]
             session = resume.session if resume else run
             records = tuple(
@@ -179,6 +186,29 @@ class Visit:
             cause, mend = why_nothing(reason)
             raise MachineError(f"nothing could be measured: {cause} (all reasons: {path})", mend)
         return end
+
+    def compile(self, line: Line, progress: Progress | None) -> dict[str, abi.Build]:
+        """The kernels by benchmark. One that cannot be compiled takes none of the others along, unless it was asked for by name or is alone."""
+        built: dict[str, abi.Build] = {}
+        wrong: dict[str, MachineError] = {}
+        for benchmark in self.benchmarks:
+            try:
+                built[benchmark.name] = abi.build(benchmark.kernel, folder=benchmark.kernel_folder, line_bytes=line.bytes)
+            except MachineError as error:
+                wrong[benchmark.name] = error
+        for name, error in wrong.items():
+            if name in self.named or not built:
+                raise error
+            if progress:
+                progress.left_out(f"{name}: {error}")
+        if wrong:
+            self.benchmarks = [b for b in self.benchmarks if b.name in built]
+            self.plan = msgspec.structs.replace(
+                self.plan,
+                blocks=tuple(block for block in self.plan.blocks if block.benchmark in built),
+                skipped=(*self.plan.skipped, *(f"{name}: {error.message}" for name, error in wrong.items())),
+            )
+        return built
 
     def check_resumed(self, resume: Resumed, records: Sequence[BenchmarkRecord], path: Path) -> None:
         """Refuse to mix what another version, kernel or plan measured with what this one would."""

@@ -161,6 +161,13 @@ class CardView:
         self.card, self.bars, self.picture = card, card_parts.bars(card), card_parts.picture_svg(card, f"c{number}")
 
 
+def cards_html(shown: Sequence[MachineCard]) -> str:
+    """The cards alone as a page of their own, in a frame whose styles stay inside: what notebooks show."""
+    template = environment().get_template("cards.html.j2")
+    page = template.render(title=page_title(shown), cards=[CardView(card, number) for number, card in enumerate(shown)])
+    return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:{720 * len(shown)}px;border:0" title="numabench"></iframe>'
+
+
 def page_title(shown: Sequence[MachineCard]) -> str:
     """What a tab and a link say: the machine, and two figures where it is one."""
     if len(shown) != 1:
