@@ -573,7 +573,10 @@ def cpus_taken(scene: Scene) -> Aftermath:
     cpus = sorted(os.sched_getaffinity(0))
     known = {"cpus": ",".join(map(str, cpus)), "mems": "0"}
     group = own_group(scene, "cpuset", **known) if scene.rng.random() < 0.5 else None
-    child = started(scene)
+    child = scene.start()
+    wait_for(lambda: child.poll() is not None or [*scene.results.rglob("*.jsonl")], 20)  # fewer before it plans are another plan
+    scene.pause(1.0)
+    scene.find_log()
     kept = {scene.rng.choice(cpus)}
     if group:
         enter(group, marked(scene.token))
