@@ -98,6 +98,7 @@ class Scene:
         self.results, self.tmp, self.cache = folder / "results", folder / "tmp", folder / "cache"
         self.environment = os.environ | {TOKEN: self.token, "TMPDIR": str(self.tmp), "XDG_CACHE_HOME": str(self.cache)}
         self.options: tuple[str, ...] = ()
+        self.shown = () if rng.random() < 0.2 else ("-q",)  # plan, progress and answers, which take longer than the run
         self.wrapped: dict = {}  # how the run's process is started
         self.mounts: list[Path] = []
         self.log: int | None = None  # the log as it was found, open: whatever happens to its name, what it held can be read
@@ -134,7 +135,7 @@ class Scene:
         return True
 
     def start(self, arguments: tuple[str, ...] = (), name: str = "run") -> subprocess.Popen:
-        arguments = arguments or (*self.selection, *SHORT, "--budget", "60s", *self.options, "-o", str(self.results))
+        arguments = arguments or (*self.selection, *SHORT, *self.shown, "--budget", "60s", *self.options, "-o", str(self.results))
         with open(self.folder / f"{name}.out", "wb") as out, open(self.folder / f"{name}.err", "wb") as err:
             child = subprocess.Popen(
                 [*NUMABENCH, "run", *arguments],
@@ -572,7 +573,10 @@ def cpus_taken(scene: Scene) -> Aftermath:
     cpus = sorted(os.sched_getaffinity(0))
     known = {"cpus": ",".join(map(str, cpus)), "mems": "0"}
     group = own_group(scene, "cpuset", **known) if scene.rng.random() < 0.5 else None
-    child = started(scene)
+    child = scene.start()
+    wait_for(lambda: child.poll() is not None or [*scene.results.rglob("*.jsonl")], 20)  # fewer before it plans are another plan
+    scene.pause(1.0)
+    scene.find_log()
     kept = {scene.rng.choice(cpus)}
     if group:
         enter(group, marked(scene.token))
@@ -717,7 +721,7 @@ def scene_wait(scene: Scene, second: subprocess.Popen, codes: set[int]) -> int:
 def output_closed(scene: Scene) -> Aftermath:
     """Whoever read what is printed has gone: `numabench run | head`."""
     reading, writing = os.pipe()
-    scene.wrapped = {"stdout": writing}
+    scene.wrapped, scene.shown = {"stdout": writing}, ()
     child = scene.start()
     os.close(writing)
     scene.pause(RUN_TIME)

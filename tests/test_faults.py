@@ -33,7 +33,7 @@ RUN = [
     "--processes",
     "3",
 ]
-FEW = 22
+FEW = 16
 SLOW = ("all_workers_killed", "killed_while_compiling", "worker_hangs")  # ten seconds each
 
 
