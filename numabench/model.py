@@ -148,6 +148,16 @@ class Card(Frozen):
             pictures=self.pictures,
         )
 
+    def at(self, point: Callable[[dict[str, Value]], dict[str, Value]]) -> Card:
+        """With the prices and tiles (without notes) of points that are called otherwise."""
+
+        def moved(each: Any) -> Any:
+            answer = msgspec.structs.replace(each.answer, where=point(each.answer.where))
+            return msgspec.structs.replace(each, answer=answer)
+
+        tiles = (msgspec.structs.replace(moved(tile), notes=()) for tile in self.tiles)
+        return Card(prices=tuple(map(moved, self.prices)), tiles=tuple(tiles))
+
     @property
     def answers(self) -> tuple[Answer, ...]:
         """All that it asks."""

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic import counters, latency, make_log, matrix, set_aside, with_samples
 
-from numabench.analysis.compare import ASSUMED_SESSION_SD, VERDICTS, compare, outliers, welch
+from numabench.analysis.compare import ASSUMED_SESSION_SD, VERDICTS, compare, outliers
 from numabench.analysis.estimate import cell_means, process_medians
 from numabench.analysis.identity import reason_codes
+from numabench.analysis.judging import welch
 from numabench.model import Axis, KernelFacts, MemoryProof, TrialRecord
 from numabench.runlog.export import samples
 from numabench.runlog.read import RunLog

@@ -16,8 +16,10 @@ from pages import check_page, measure, needs_browser, numabench, svgs, write_log
 from synthetic import counters, latency, make_log, matrix
 
 from numabench.analysis.compare import compare
-from numabench.cli.compare import command, exit_code
-from numabench.report import figures, heatmaps, ratios, versus
+from numabench.cli.compare import as_markdown, command, exit_code
+from numabench.model import Answer, Card, Price
+from numabench.report import brief, figures, heatmaps, ratios, versus
+from numabench.report.dumbbell import dumbbell
 from numabench.report.page import render_comparison
 
 
@@ -56,14 +58,21 @@ def merged(*logs):
 
 def test_verdict_comes_first(html, comparison):
     page = check_page(html)
-    assert page.headings[:3] == ["beta against alpha", "The verdict", "What else differs"]
-    summary = re.search(r'<p class="verdict-line">(.*?)</p>', html)[1]
-    assert f"of {comparison.comparisons} comparisons" in summary and "24 slower" in summary and "New is slower" in summary
+    assert page.headings[0] == "beta against alpha"
+    line = re.search(r'<p class="verdict-line">(.*?)</p>', html)[1]
+    assert line == brief.sentence(comparison) and line == "beta is 26 % slower in padding and equal in everything else (4 of 5)."
+    assert (
+        html.index("verdict-line")
+        < html.index("<h2>The verdict")
+        < html.index("<h2>All cells")
+        < html.index("<h2>What else differs")
+    )
+    assert f"of {comparison.comparisons} comparisons" in html and "24 slower" in html
 
 
 def test_cells_say_verdict_and_reasons(html, comparison):
     cells = check_page(html).cells
-    verdicts = [text for kind, text in cells if kind.startswith("verdict")]
+    verdicts = [text for kind, text in cells if kind.startswith("verdict")][len(comparison.rows) :]
     assert len(verdicts) == len(comparison.cells) and verdicts.count("slower") == comparison.summary["slower"]
     assert "one session only" in html and "6.5" in html and "Largest slowdowns" in html
 
@@ -111,7 +120,7 @@ def test_refusals_are_shown_and_not_drawn(sides):
     found = compare(sides[0], other)
     page = render_comparison(found, sides[0], other)
     check_page(page)
-    assert "Refused: not the same quantity" in page and "method" in dict(found.refused)["toy_latency"]
+    assert "Not the same quantity" in page and "method" in dict(found.refused)["toy_latency"]
     assert "Latency by working set" not in page and "Latency between nodes" in page
 
 
@@ -183,9 +192,8 @@ def test_page_in_a_browser(html, tmp_path, width):
 def test_compare_as_a_user_types_it(files, tmp_path):
     done = numabench("compare", *files, "-o", tmp_path / "page.html", env={"PATH": "/usr/bin:/bin", "COLUMNS": "120"})
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "slower" in done.stdout and "what else differs" in done.stdout and "one_session" not in done.stdout
-    changes = [line for line in done.stdout.splitlines() if line.startswith(("slower ", "faster "))]
-    assert changes and all("× (" in line for line in changes)
+    assert "26 % slower" in done.stdout and "Else differs: kernel 6.1 → 6.5" in done.stdout and "one_session" not in done.stdout
+    assert done.stdout.splitlines()[-2] == "exit code 1: worse in padding"
     every = numabench("compare", *files, "--cells", env={"PATH": "/usr/bin:/bin", "COLUMNS": "120"}).stdout
     assert "one_session" in every and len(every.splitlines()) > len(done.stdout.splitlines())
     check_page((tmp_path / "page.html").read_text())
@@ -194,7 +202,7 @@ def test_compare_as_a_user_types_it(files, tmp_path):
 def test_verdict_survives_a_closed_pipe(files):
     script = f"{sys.executable} -m numabench compare {files[0]} {files[0]} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and "comparisons" in done.stdout and "Traceback" not in done.stderr
+    assert done.returncode == 0 and "are equal" in done.stdout and "Traceback" not in done.stderr
 
 
 def invoke(*arguments):
@@ -216,7 +224,7 @@ def test_html_goes_to_standard_output(files):
 def test_columns_fit_eighty(files, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shown = invoke(*files).stdout
-    assert max(map(len, shown.splitlines())) <= 80 and re.search(r"\bunresolved|same\b", shown)
+    assert max(map(len, shown.splitlines())) <= 80 and len(shown.splitlines()) <= 23 and re.search(r"\bsame\b", shown)
 
 
 @pytest.mark.parametrize("text, share", [("3%", 0.03), ("5 %", 0.05), ("0.1", 0.1)])
@@ -242,3 +250,161 @@ def test_exit_codes(comparison):
 def test_missing_log_is_one_line(files):
     done = numabench("compare", files[0], "nowhere.jsonl")
     assert done.returncode == 2 and "nowhere.jsonl" in done.stderr and done.stderr.count("\n") == 1
+
+
+# ---- rows, on the page and in the terminal ------------------------------------------------------------------------------
+
+
+def test_the_page_opens_with_the_machines_cards():
+    sides = [make_log(alias, benchmarks=(many,), processes=3) for alias in "ab"]
+    page = render_comparison(compare(*sides), *sides)
+    check_page(page)
+    assert page.count('<article class="card"') == 2 and page.index('class="card"') < page.index("<h2>The verdict")
+
+
+def test_the_page_has_a_dumbbell(html, comparison):
+    drawn = dumbbell(comparison)
+    text = ["".join(e.itertext()) for e in svgs(drawn.panels[0].svg)[0].iter("{http://www.w3.org/2000/svg}text")]
+    for line in brief.lines(comparison):
+        assert line.quantity in text and f"{line.change}, {line.verdict}" in text and line.quantity in html
+    assert [name for name, _ in drawn.legend] == ["worse", "same"] and "alpha is 100 %" in drawn.caption
+    assert drawn.panels[0].svg in html and "padding: 26 % slower, worse" in drawn.alt
+
+
+def test_a_group_has_no_two_cards():
+    base, new = (
+        merged(*(make_log(f"{s}{n}", processes=3, samples=1, benchmarks=(latency,), seed=n) for n in range(3))) for s in "ab"
+    )
+    assert 'class="card"' not in render_comparison(compare(base, new), base, new)
+
+
+@pytest.mark.parametrize("change", [1e-9, 30.0])
+def test_a_dumbbell_of_any_length_stays_inside(comparison, change):
+    import dataclasses
+
+    rows = comparison.rows.assign(change=change, low=change * 0.9, high=change * 1.1, verdict="worse")
+    drawn = dumbbell(dataclasses.replace(comparison, rows=rows))
+    ticks = [t for t in re.findall(r"([0-9]+) %", drawn.panels[0].svg) if int(t) > 1000]
+    assert drawn.panels[0].svg.count("<text") >= len(rows) * 2 and len(ticks) <= len(rows) * 2
+
+
+def many(run):
+    """More quantities than a screen has rows, with long names and several cells."""
+    record = latency(run)
+    sizes = record.axes[0].values
+    prices = tuple(
+        Price(
+            answer=Answer(
+                kind="cell",
+                metric="latency",
+                where={"size": size, "order": order},
+                text=f"a load of {size} B, {order} order, alone",
+            )
+        )
+        for size in sizes
+        for order in ("group", "random")
+    )
+    return msgspec.structs.replace(record, card=Card(prices=prices))
+
+
+@pytest.fixture(scope="module")
+def many_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    options = {"benchmarks": (many,), "sd": (0.001, 0.002, 0.001)}
+    facts = {"configuration": {f"fact_{n}": f"a long value of fact number {n}" for n in range(9)}}
+    sides = (
+        make_log("a-machine-with-a-name", **options),
+        make_log("another", seed=1, scale=lambda *_: 1.2, machine=facts, **options),
+    )
+    return [write_log(log, folder / f"{n}.jsonl") for n, log in enumerate(sides)]
+
+
+def test_one_screen_whatever_there_is_to_say(many_files, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = invoke(*many_files).stdout.splitlines()
+    assert len(lines) <= 23 and max(map(len, lines)) <= 80 and "\x1b" not in "".join(lines)
+    assert lines[0].startswith("another is worse in 18 quantities (up to ") and lines[-1].startswith(
+        "exit code 1: 18 rows are worse"
+    )
+    assert sum(line.rstrip().endswith("worse") for line in lines) >= 5 and any(
+        "a-machi…" in line or "a-machin…" in line for line in lines
+    )
+    assert len(invoke(*many_files, "--cells").stdout.splitlines()) > 40
+
+
+def test_markdown_is_a_table(files):
+    shown = invoke(*files, "--format", "markdown").stdout
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {7} and len(rows) == 2 + 5
+    assert shown.startswith("**beta is 26 % slower in padding") and "| **worse** |" in rows[2] and "exit code 1" in shown
+
+
+def test_markdown_escapes_what_names_hold(comparison):
+    import dataclasses
+
+    rows = comparison.rows.assign(quantity="a|b<c")
+    assert "a\\|b&lt;c" in as_markdown(dataclasses.replace(comparison, rows=rows), "exit code 0")
+
+
+def test_json_says_what_the_screen_says(files, comparison):
+    found = json.loads(invoke(*files, "--format", "json", "--fail-if", "time_per_operation > 5%").stdout)
+    assert found["sentence"] == brief.sentence(comparison) and found["exit_code"] == 1
+    assert found["fail_if"] == [{"condition": "time_per_operation > 5%", "failed": ["padding"], "matched": 1, "compared": 1}]
+    assert [row["verdict"] for row in found["rows"]] == ["worse", *["same"] * 4]
+    assert sum(found["row_counts"].values()) == len(found["rows"]) and sum(found["cell_counts"].values()) == len(found["cells"])
+
+
+@pytest.mark.parametrize(
+    ("conditions", "code", "reason"),
+    [
+        (["latency > 5%"], 0, "none of 4 compared is beyond"),
+        (["toy_counters > 30%"], 0, "none of 1 compared"),
+        (["toy_counters > 5%", "latency > 5%"], 1, "toy_counters > 5% (padding)"),
+        (["padding < -1%"], 0, "none of 1 compared"),
+    ],
+)
+def test_conditions_decide_the_exit_code_alone(files, conditions, code, reason):
+    options = [part for text in conditions for part in ("--fail-if", text)]
+    result = invoke(*files, *options)
+    assert result.return_value == code or result.exit_code == code
+    assert f"exit code {code}: {reason}" in " ".join(result.stdout.split())
+
+
+def test_a_condition_on_nothing_comparable_does_not_pass(tmp_path):
+    other = msgspec.structs.replace(latency("r"), method={"clock": "monotonic", "order": "x"})
+    logs = make_log(benchmarks=(latency,)), make_log("b", benchmarks=(lambda run: msgspec.structs.replace(other, run=run),))
+    paths = [write_log(log, tmp_path / f"{n}.jsonl") for n, log in enumerate(logs)]
+    done = numabench("compare", *paths, "--fail-if", "latency > 10%")
+    assert done.returncode == 4 and "nothing that --fail-if names could be compared" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--fail-if", "latenzy > 5%"], "did you mean latency"),
+        (["--fail-if", "latency more"], "write NAME > N%"),
+        (["--only", "toy_latenci"], "did you mean toy latency"),
+        (["--prices", "alfa=1,beta=2"], "did you mean alpha?"),
+        (["--prices", "alpha=1"], "NEW has no price"),
+        (["--prices", "alpha=cheap,beta=2"], "is no price"),
+        (["--prices", "alpha=0,beta=2"], "must be above 0"),
+    ],
+)
+def test_slips_are_answered_with_what_was_meant(files, options, words):
+    done = numabench("compare", *files, *options)
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_prices_by_alias_or_by_side(files):
+    rows = [
+        json.loads(invoke(*files, "--format", "json", "--prices", text).stdout)["rows_per_price"]
+        for text in ("alpha=0.5,beta=1", "BASE=0.5,NEW=1")
+    ]
+    assert rows[0] == rows[1] and rows[0][0]["verdict"] == "worse" and rows[0][0]["change"] == pytest.approx(-0.60, abs=0.01)
+    shown = invoke(*files, "--prices", "alpha=1,beta=0.5").stdout
+    assert shown.startswith("For the same money, beta is better in 5 quantities") and "per price" in shown
+
+
+def test_only_takes_lists(files):
+    found = json.loads(invoke(*files, "--format", "json", "--only", "toy_latency,toy_nodes").stdout)
+    assert {row["benchmark"] for row in found["rows"]} == {"toy_latency", "toy_nodes"} and found["exit_code"] == 0

@@ -214,6 +214,7 @@ MATRIX = "0,20,30\n20,0,25\n30,25,0\n"
         ["export", str(SAMPLE), "-b", "fences"],
         ["report", str(SAMPLE), "-o", "page.html"],
         ["import", "matrix.csv"],
+        ["compare", str(SAMPLE), str(SAMPLE), "--prices", "BASE=1,NEW=2", "--fail-if", "latency > 5%"],
     ],
 )
 def test_json_is_as_its_schema_says(tmp_path, monkeypatch, arguments):

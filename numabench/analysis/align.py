@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
-from ..model import Axis, BenchmarkRecord, Frozen, Sample, TrialRecord, Value, View, case_hash
+from ..model import Answer, Axis, BenchmarkRecord, Card, Frozen, Price, Sample, TrialRecord, Value, View, case_hash
 from ..runlog.read import RunLog
 from ..units import parse_cpus
 from .declared import declared_groups, declares
@@ -173,7 +173,7 @@ def by_place(log: RunLog, name: str, side: list[Matrix], first: Matrix) -> RunLo
         views = (
             msgspec.structs.replace(v, both=first.view.both, borders=first.view.borders) if v.both else v for v in benchmark.views
         )
-        return msgspec.structs.replace(benchmark, views=tuple(views))
+        return msgspec.structs.replace(benchmark, views=tuple(views), card=benchmark.card.at(lambda p: parameters(p, machine)))
 
     def trials(trial: TrialRecord, machine: str) -> Iterable[TrialRecord]:
         samples = tuple(moved(s, name, parameters(s.parameters, machine)) for s in trial.samples)
@@ -197,9 +197,17 @@ def by_relation(log: RunLog, name: str, side: list[Matrix], published: bool) -> 
         view = of[machine].view
         axes = [Axis(name="relation", summary="of the two CPUs, nearest first", values=of[machine].arrangement.relations)]
         axes += [a for a in benchmark.axes if a.name == "operation"]
+        at = {key: value for key, value in view.where.items() if key == "operation"}
+        asked = (
+            Answer(kind="cell", metric=view.metric, where={"relation": r, **at}, text=f"core to core, {r}")
+            for r in of[machine].arrangement.relations
+        )
+        card = Card(prices=tuple(Price(answer=answer, rank=20 + n) for n, answer in enumerate(asked)))
         bars = View(title=f"{view.title}, by relation", metric=view.metric, kind="bar", x="relation")
         quantity = {"kernel": None, "method": {"one way": benchmark.method.get("one way", "")}} if published else {}
-        return msgspec.structs.replace(benchmark, axes=tuple(axes), views=(bars,), contrasts=(), answers=(), **quantity)
+        return msgspec.structs.replace(
+            benchmark, axes=tuple(axes), views=(bars,), contrasts=(), answers=(), card=card, **quantity
+        )
 
     def trials(trial: TrialRecord, machine: str) -> Iterable[TrialRecord]:
         matrix, index, place = of[machine], indices[machine], places[machine]

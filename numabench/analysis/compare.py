@@ -1,19 +1,19 @@
 """Two sides of run logs, cell by cell: a ratio with its interval, a verdict, and the reasons for it.
 
-Welch's t on means of logs (Welch 1947), sides of several parts by Satterthwaite's rule; claims corrected after
-Benjamini and Hochberg (1995). What is not the same quantity is refused, never compared.
+Sides of several parts by Satterthwaite's rule; the test itself is in `judging`, the few lines that are read first in `rows`.
+What is not the same quantity is refused, never compared.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..errors import INCOMPARABLE, OK, REGRESSION
 from ..model import HIGHER, LOWER
@@ -22,15 +22,16 @@ from ..runlog.read import RunLog
 from ..runlog.twins import told_apart
 from . import identity
 from .align import aligned
-from .estimate import FAILED_SHARE, cell_means, moved, natural, process_medians, shares, t_half_width
-from .segments import Ordered, counts, group_codes, moments, reason_tuples
+from .estimate import cell_means, natural, process_medians, shares, t_half_width
+from .judging import column, judge
+from .quantities import all_of, differences, shared_quantities
+from .rows import WORSE, headline_rows, in_order
+from .segments import Ordered, counts, group_codes, moments
 from .structure import class_medians, match_classes, parameter_columns, with_distance
 
 #: Standard deviation (in logs) between visits to one machine, assumed where a side has one visit only. Measured 1 %
 #: on a virtual machine; without it 8-91 % of A/A comparisons are called different (METHODOLOGY: the unit).
 ASSUMED_SESSION_SD = 0.01
-#: Two one-sided tests at 5 % each are one interval of 90 % (TOST; Schuirmann 1987): `same` is the answer where it lies within the band.
-EQUIVALENCE = 0.90
 #: From so many machines a side on, the machine is the unit and the verdict is about the models (METHODOLOGY: the unit).
 GROUP_MACHINES = 3
 #: Outlying machines: |x - median| / (1.4826 MAD) above 3.5 (Iglewicz and Hoaglin 1993), of at least this many.
@@ -41,7 +42,7 @@ KEY = ("benchmark", "case", "metric")
 SIDE = frozenset(
     (
         *("distance", "mean", "variance", "df", "assumed", "mean_kept", "variance_kept", "df_kept"),
-        *("machines", "linear", "single", "main", "group", "failed"),
+        *("machines", "linear", "single", "main", "group", "failed", "pages"),
     )
 )  # what `side_means` says of a side
 
@@ -51,12 +52,13 @@ class Comparison:
     """What `compare` found. `cells`: one row per cell and distance class with columns benchmark, case, the parameters,
     metric, unit, polarity, distance, distance_new, main, base, base_low, base_high, new, new_low, new_high (unit of the metric, 95 %), ratio
     (new / base), low, high, p, p_adjusted, verdict, reasons. `means`: benchmark, metric, unit, polarity, ratio (geometric
-    mean over the cells that both sides have), cells."""
+    mean over the cells that both sides have), cells. `rows`: one row per headline quantity, worse first (see `rows.headline_rows`)."""
 
     base_machines: list[dict[str, Any]]
     new_machines: list[dict[str, Any]]
     same_machine: bool
     cells: pd.DataFrame
+    rows: pd.DataFrame
     means: pd.DataFrame
     differs: list[tuple[str, str, str]]
     refused: list[tuple[str, str]]
@@ -67,10 +69,21 @@ class Comparison:
     exit_code: int = OK
     same: float = 0.03
     q: float = 0.05
+    priced: pd.DataFrame | None = None  # `rows` of the work done for one unit of money, where prices of base and new are given
 
 
-def compare(base: RunLog, new: RunLog, same: float = 0.03, q: float = 0.05) -> Comparison:
-    """`new` against `base`: verdict `same` within a factor 1 + `same`, false discovery rate `q` over all claims.
+def compare(
+    base: RunLog,
+    new: RunLog,
+    same: float = 0.03,
+    q: float = 0.05,
+    *,
+    across_builds: bool = False,
+    prices: tuple[float, float] | None = None,
+    only: Collection[str] = (),
+) -> Comparison:
+    """`new` against `base`: verdict `same` within a factor 1 + `same`, false discovery rate `q` over all claims. `across_builds`: kernels of one version
+    that were built anew on one machine are compared, too. `prices` of base and new: what the rows are for one unit of money. `only` these benchmarks.
 
     Never raises over results that cannot be compared: they are listed in `refused` or as `incomparable` cells.
     """
@@ -78,18 +91,32 @@ def compare(base: RunLog, new: RunLog, same: float = 0.03, q: float = 0.05) -> C
     base, new = (msgspec.structs.replace(log, headers=headers) for log, headers in ((base, left), (new, right)))
     base, new, notes = aligned(base, new)
     notes = (*twins, *notes)
-    refused = identity.refusals(base, new)
     one_machine = len(identity.machine_ids(base) | identity.machine_ids(new)) == 1
     frames = [with_distance(samples(log)) for log in (base, new)]
-    means = [cell_means(process_medians(frame)) for frame in frames]
+    if only:  # distances are classes of all that was measured
+        base, new = (restricted(log, only) for log in (base, new))
+        frames = [frame[frame["benchmark"].isin(only)] for frame in frames]
+    refused = identity.refusals(base, new, across_builds)
+    medians = [process_medians(frame) for frame in frames]
+    pairs = shared_quantities(base.benchmarks, new.benchmarks)
+    gaps = [differences(rows, all_of(pairs)) for rows in medians]
+    means = [cell_means(pd.concat([rows, gap]) if len(gap) else rows) for rows, gap in zip(medians, gaps, strict=True)]
     both = side_by_side(_matched(means, frames, one_machine))
-    cells = _cell_table(judge(both, _obstacles(both, base, new, refused, one_machine), one_machine, same, q))
+    for side, log in (("base", base), ("new", new)):
+        kinds = identity.page_kinds(log)
+        both[f"pages_{side}"] = [kinds.get(key, frozenset()) for key in zip(both["benchmark"], both["case"], strict=True)]
+    judged = judge(both, _obstacles(both, base, new, refused, one_machine), one_machine, same, q)
+    rows = in_order(headline_rows(judged, pairs, one_machine, same, q))
+    priced = in_order(headline_rows(judged, pairs, one_machine, same, q, prices)) if prices else None
+    own = {name for gap in gaps for name in gap["metric"].unique()}
+    cells = _cell_table(judged[~judged["metric"].isin(own)].reset_index(drop=True))
     found = Counter(cells["verdict"])
     return Comparison(
         base_machines=identity.machines(base),
         new_machines=identity.machines(new),
         same_machine=one_machine,
         cells=cells,
+        rows=rows,
         means=geometric_means(cells),
         differs=identity.other_differences(base, new),
         refused=refused,
@@ -99,10 +126,27 @@ def compare(base: RunLog, new: RunLog, same: float = 0.03, q: float = 0.05) -> C
         ),
         summary={verdict: found[verdict] for verdict in VERDICTS},
         comparisons=int(cells["p"].notna().sum()),
-        exit_code=REGRESSION if found["slower"] else OK if any(found[v] for v in COMPARABLE) else INCOMPARABLE,
+        exit_code=_exit_code(found, rows),
         same=same,
         q=q,
+        priced=priced,
     )
+
+
+def _exit_code(cells: Mapping[str, int], rows: pd.DataFrame) -> int:
+    """REGRESSION where a cell or a row is worse, INCOMPARABLE where none was compared; `cells`: verdict -> how many."""
+    if cells["slower"] or (rows["verdict"] == WORSE).any():
+        return REGRESSION
+    return OK if any(cells[verdict] for verdict in COMPARABLE) or rows["change"].notna().any() else INCOMPARABLE
+
+
+def restricted(log: RunLog, names: Collection[str]) -> RunLog:
+    """What a log says of these benchmarks."""
+    parts = {
+        "benchmarks": tuple(b for b in log.benchmarks if b.name in names),
+        "trials": tuple(t for t in log.trials if t.benchmark in names),
+    }
+    return msgspec.structs.replace(log, **parts)
 
 
 def _matched(means: list[pd.DataFrame], frames: list[pd.DataFrame], one_machine: bool) -> list[pd.DataFrame]:
@@ -189,16 +233,8 @@ def _obstacles(
         for name, reason in refused
         for code in identity.reason_codes(reason)
     ]
-    kinds = [identity.page_kinds(log) for log in (base, new)]
-    others = {key for key in kinds[0].keys() & kinds[1].keys() if kinds[0][key] != kinds[1][key]}
-    if others:
-        found.append(
-            (
-                "incomparable",
-                "page_size",
-                np.fromiter((key in others for key in zip(both["benchmark"], both["case"], strict=True)), bool, len(both)),
-            )
-        )
+    pages = zip(both["pages_base"], both["pages_new"], strict=True)
+    found.append(("incomparable", "page_size", np.fromiter((bool(b and n and b != n) for b, n in pages), bool, len(both))))
     there = [np.isfinite(both[f"mean_{side}"].to_numpy(dtype=float)) for side in ("base", "new")]
     listed = [both[f"distance_{side}"].notna().to_numpy() for side in ("base", "new")]
     cell, first = group_codes(both, KEY)
@@ -215,95 +251,10 @@ def _obstacles(
     return [*found, ("incomparable", "polarity_unknown", ~both["polarity"].isin((LOWER, HIGHER)).to_numpy())]
 
 
-def _column(both: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A number of base and new, NaN where a side lacks the cell."""
-    base, new = (both[f"{name}_{side}"].to_numpy(dtype=float, na_value=np.nan) for side in ("base", "new"))
-    return base, new
-
-
-def welch(
-    means: tuple[np.ndarray, np.ndarray],
-    variances: tuple[np.ndarray, np.ndarray],
-    dfs: tuple[np.ndarray, np.ndarray],
-    assumed: tuple[np.ndarray, np.ndarray],
-    confidence: float = 0.95,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(shift, low, high, p) of the second mean against the first; variances are those of the means.
-
-    `assumed` variances are known, not estimated: they widen the interval and raise the degrees of freedom (Satterthwaite).
-    Without any variance the interval is a point and p is 0 or 1.
-    """
-    shift = means[1] - means[0]
-    total = sum(variances) + sum(assumed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimated = sum(v**2 / np.where(d > 0, d, np.nan) for v, d in zip(variances, dfs, strict=True))
-        df = np.where(estimated > 0, total**2 / estimated, np.where(np.isfinite(estimated), np.inf, np.nan))
-        half = stats.t.ppf((1 + confidence) / 2, df) * np.sqrt(total)
-        p = 2 * stats.t.sf(np.abs(shift) / np.sqrt(total), df)
-    p = np.where(total == 0, np.where(np.isnan(df), np.nan, np.where(shift == 0, 1.0, 0.0)), p)
-    return shift, shift - half, shift + half, p
-
-
-def judge(
-    both: pd.DataFrame, obstacles: list[tuple[str, str, np.ndarray]], one_machine: bool, same: float, q: float
-) -> pd.DataFrame:
-    """`side_by_side` with ratio, low, high, p, p_adjusted, verdict, reasons."""
-    blocked = np.logical_or.reduce([mask for _, _, mask in obstacles])
-    (shift, low, high, p, adjusted), verdict = _tested(both, "", blocked, same, q)
-    failed = np.logical_or.reduce([share > FAILED_SHARE for share in _column(both, "failed")]) & ~blocked
-    kept, kept_verdict = _tested(both, "_kept", blocked, same, q)
-    half = np.where(np.isfinite(high - low), (high - low) / 2, 0.0)
-    disturbed = (verdict != "unresolved") & ((kept_verdict != verdict) | moved(shift, half, kept[0])) & ~blocked
-    verdict[failed | disturbed] = "unresolved"
-    for kind, _, mask in reversed(obstacles):
-        verdict[mask] = kind
-    group = (_column(both, "group")[0] > 0) & (_column(both, "group")[1] > 0)
-    single = np.logical_or.reduce([s > 0 for s in _column(both, "single")])
-    reasons = reason_tuples(
-        (
-            *((code, mask) for _, code, mask in obstacles),
-            ("failed_proofs", failed),
-            ("disturbed", disturbed),
-            ("few_processes", ~blocked & ~np.isfinite(p)),
-            ("one_session", ~blocked & ~group & single),
-            ("these_machines", ~blocked & ~group & (not one_machine)),
-        ),
-        len(both),
-    )
-    return both.assign(
-        ratio=np.exp(shift),
-        low=np.exp(low),
-        high=np.exp(high),
-        p=p,
-        p_adjusted=adjusted,
-        verdict=verdict,
-        reasons=pd.Series(reasons, dtype=object, index=both.index),
-    )
-
-
-def _tested(
-    both: pd.DataFrame, end: str, blocked: np.ndarray, same: float, q: float
-) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """((shift, low, high, p, p adjusted), verdict) by the means that end in `end`."""
-    columns = [_column(both, name) for name in (f"mean{end}", f"variance{end}", f"df{end}", "assumed")]
-    shift, low, high, p = (np.where(blocked, np.nan, x) for x in welch(*columns))
-    _, least, most, _ = welch(*columns, confidence=EQUIVALENCE)
-    finite = np.isfinite(p)
-    adjusted = np.full(len(both), np.nan)
-    if finite.any():
-        adjusted[finite] = stats.false_discovery_control(p[finite], method="bh")
-    band = np.log1p(same)
-    is_same = finite & (least >= -band) & (most <= band)
-    claimed = finite & ~is_same & ((low > 0) | (high < 0)) & (adjusted <= q)
-    better = np.where(both["polarity"] == LOWER, shift < 0, shift > 0)
-    verdict = np.select([is_same, claimed & better, claimed], ["same", "faster", "slower"], "unresolved").astype(object)
-    return (shift, low, high, p, adjusted), verdict
-
-
 def _cell_table(judged: pd.DataFrame) -> pd.DataFrame:
     """`judge`d cells with both sides' values and intervals in the metric's unit, columns as in `Comparison`."""
     for side in ("base", "new"):
-        mean, variance, df, linear = (_column(judged, name)[side == "new"] for name in ("mean", "variance", "df", "linear"))
+        mean, variance, df, linear = (column(judged, name)[side == "new"] for name in ("mean", "variance", "df", "linear"))
         half = t_half_width(variance, df)
         for end, x in (("", mean), ("_low", mean - half), ("_high", mean + half)):
             judged[f"{side}{end}"] = natural(x, linear > 0)

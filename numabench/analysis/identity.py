@@ -67,7 +67,7 @@ def machine_ids(log: RunLog) -> frozenset[str]:
 
 
 def machines(log: RunLog) -> list[dict[str, Any]]:
-    """One entry per machine of a side: id, alias, brand, sessions, runs, in order of appearance."""
+    """One entry per machine of a side: id, alias, brand, sessions, runs, profiles, last (day of the last visit), in order of appearance."""
     found: dict[str, dict[str, Any]] = {}
     for header in log.headers:
         name = str(header.machine.get("id", "unknown"))
@@ -79,10 +79,14 @@ def machines(log: RunLog) -> list[dict[str, Any]]:
                 "brand": header.machine.get("brand", ""),
                 "sessions": [],
                 "runs": [],
+                "profiles": [],
+                "last": "",
             },
         )
         entry["sessions"] = [*dict.fromkeys([*entry["sessions"], header.session])]
         entry["runs"] = [*dict.fromkeys([*entry["runs"], header.run])]
+        entry["profiles"] = [*dict.fromkeys([*entry["profiles"], str(header.plan.get("profile"))])]
+        entry["last"] = max(entry["last"], header.started[:10])
     return list(found.values())
 
 
@@ -138,8 +142,9 @@ def _disagreement(name: str, base: list[Any], new: list[Any]) -> str | None:
     return f"{name}: {left} against {right}" if left != right else f"{name}: each side mixes {left}"
 
 
-def refusals(base: RunLog, new: RunLog) -> list[tuple[str, str]]:
-    """(benchmark, reason) for each benchmark of both sides whose results are not the same quantity; all reasons in one."""
+def refusals(base: RunLog, new: RunLog, across_builds: bool = False) -> list[tuple[str, str]]:
+    """(benchmark, reason) for each benchmark of both sides whose results are not the same quantity; all reasons in one. `across_builds`: another
+    object of a kernel of the same version is none."""
     shared_machines = machine_ids(base) & machine_ids(new)
     refused = []
     for name in dict.fromkeys(b.name for b in base.benchmarks):
@@ -153,7 +158,7 @@ def refusals(base: RunLog, new: RunLog) -> list[tuple[str, str]]:
         found += [*_metric_disagreements(left, right), _instructions_disagreement(left, right)]
         for machine in sorted(shared_machines):
             bound = [
-                [_bound_facts(log, b) for b in side if _machine_of(log, b) == machine]
+                [_bound_facts(log, b, across_builds) for b in side if _machine_of(log, b) == machine]
                 for log, side in ((base, left), (new, right))
             ]
             if all(bound):
@@ -204,9 +209,9 @@ def _machine_of(log: RunLog, benchmark: BenchmarkRecord) -> str:
     return next((str(h.machine.get("id", "unknown")) for h in log.headers if h.run == benchmark.run), "unknown")
 
 
-def _bound_facts(log: RunLog, benchmark: BenchmarkRecord) -> dict[str, Any]:
+def _bound_facts(log: RunLog, benchmark: BenchmarkRecord, across_builds: bool) -> dict[str, Any]:
     """What one machine must keep for two of its own results to be comparable."""
-    facts = {**_kernel_facts(benchmark.kernel), **_bound_method(benchmark)}
+    facts = {**({} if across_builds else _kernel_facts(benchmark.kernel)), **_bound_method(benchmark)}
     facts.pop(f"method {INSTRUCTIONS}", None)  # unlike ones are refused on all machines, and a log need not name them
     for header in log.headers:
         if header.run == benchmark.run:

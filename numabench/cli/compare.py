@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +22,28 @@ STYLES = {
     "incomparable": "magenta",
     "failed": "bold magenta",
 }
+ROW_STYLES = {"worse": "bold red", "better": "green", "same": "cyan", "not known": "yellow"}
+COLUMNS, SCREEN = 80, 23  # a terminal's, less its prompt
 EPILOG = """\b
 Examples:
   numabench compare results/old results/new            two folders of logs
   numabench compare a.jsonl b.jsonl -o compare.html    and a page with figures
-  numabench compare a.jsonl b.jsonl --format json      for a program
-  numabench compare OLD NEW --same 5%                  call up to 5 % the same
+  numabench compare OLD NEW --only memory              benchmarks or topics
+  numabench compare OLD NEW --fail-if 'latency > 10%' --fail-if 'bandwidth < -5%'
+  numabench compare m7a m8g --prices m7a=0.23,m8g=0.27   for the same money
+  numabench compare OLD NEW --format markdown          for a pull request
+\b
+A change is of NEW's figure against BASE's: 12 % slower takes 12 % more time,
+12 % faster 12 % less, 5 % more bandwidth is 5 % more bytes a second.
+\b
+--fail-if NAME > N% or NAME < N%: a row fails when the whole 95 % interval of its
+change is beyond N %, and the change is one by the corrected test. NAME is a row's
+quantity, its benchmark, topic or metric: 'memory > 5%', 'padded_counters > 5%'.
+With it, exit code 1 is for these alone.
 \b
 Exit codes:
-  0  nothing is slower            1  something is slower
-  4  nothing could be compared    5  --require-precision, and a verdict is unresolved"""
+  0  nothing is slower            1  something is slower, or fails --fail-if
+  4  nothing could be compared    5  --require-precision, and a verdict is not known"""
 
 
 class Share(click.ParamType):
@@ -49,21 +62,109 @@ class Share(click.ParamType):
         return share
 
 
-def print_comparison(console: Console, comparison: Any, descriptors: dict[str, Any], all_cells: bool) -> None:
-    """Summary, what else differs, refusals, then verdicts by metric and every change, or all cells in tables."""
+class Prices(click.ParamType):
+    """`m7a=0.23,m8g=0.27` as a dict of positive numbers."""
+
+    name = "prices"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
+        found = {}
+        for part in str(value).split(","):
+            name, _, price = part.partition("=")
+            try:
+                found[name.strip()] = float(price)
+            except ValueError:
+                self.fail(f"{part.strip()!r} is no price. Write a=0.23,b=0.27: a machine's alias and what it costs", param, ctx)
+            if not 0 < found[name.strip()] < float("inf"):
+                self.fail(f"{part.strip()!r} is no price: it must be above 0. Write a=0.23,b=0.27", param, ctx)
+        return found
+
+
+def price_pair(prices: dict[str, float], base: Any, new: Any) -> tuple[float, float]:
+    """What base and new cost, each side's machines by their aliases, or as BASE and NEW. Raises UsageError where a price is missing or no side has it."""
+    from ..analysis.identity import machines
+    from ..errors import UsageError
+    from ..text import near
+
+    aliases = [{str(m["alias"]) for m in machines(log)} for log in (base, new)]
+    names = [own - (aliases[1 - at]) | {side} for at, (own, side) in enumerate(zip(aliases, ("BASE", "NEW"), strict=True))]
+    known = sorted(names[0] | names[1])
+    for name in prices:
+        if name not in known:
+            raise UsageError(f"--prices: no machine here is called {name!r}{near(name, known)}", f"these are {', '.join(known)}")
+    found = [{prices[name] for name in own if name in prices} for own in names]
+    for own, side in zip(found, ("BASE", "NEW"), strict=True):
+        if len(own) != 1:
+            what = "has no price" if not own else "has several prices"
+            raise UsageError(
+                f"--prices: {side} {what}", f"give one for each side: --prices {side}=0.23 or an alias ({', '.join(known)})"
+            )
+    return found[0].pop(), found[1].pop()
+
+
+def print_rows(console: Console, comparison: Any, reason: str, screen: int = SCREEN) -> None:
+    """One screen: the sentence, who is compared, a row for each headline quantity, what else differs, what would settle the rest, the exit code."""
+    from rich.text import Text
+
+    from ..report import brief
+
+    width = min(console.width, COLUMNS)
+    above = [Text(brief.sentence(comparison), style="bold"), *map(Text, brief.side_lines(comparison))]
+    hint, last = Text("All rows and cells: --cells; page with figures: -o FILE.html", style="dim"), Text(reason, style="bold")
+    below = [*map(Text, brief.closing_lines(comparison)), hint, last]
+    lines = brief.lines(comparison)
+
+    def height() -> int:
+        parts = (*above, row_table(comparison, lines), *below)
+        return sum(len(console.render_lines(part, console.options.update(width=width), pad=False)) for part in parts)
+
+    if height() > screen:
+        below.remove(hint)
+    while len(lines) > MIN_ROWS and height() > screen:
+        lines.pop()
+    for part in (*above, row_table(comparison, lines), *below):
+        console.print(part, width=width)
+
+
+MIN_ROWS = 5  # on a screen, whatever else there is to say
+
+
+def row_table(comparison: Any, lines: list[Any], whole: bool = False) -> Any:
+    """The rows; `whole`: with why a verdict is not known."""
     from rich.table import Table
     from rich.text import Text
 
-    from ..report.versus import machine_line, obstacle_sentences, scope_sentence, summary_sentence
+    from ..report import brief
 
-    console.print(Text(summary_sentence(comparison)), style="bold")
-    console.print(Text(scope_sentence(comparison)))
-    for side, machines in (("base", comparison.base_machines), ("new", comparison.new_machines)):
-        console.print(Text(f"{side}: " + "; ".join(map(machine_line, machines))))
-    for note in comparison.notes:
-        console.print(Text(note))
-    for name, reason in comparison.refused:
-        console.print(Text.assemble(("refused ", "magenta"), (f"{name}: ", "bold"), reason))
+    base, new = (name if len(name) <= 9 else name[:8] + "…" for name in brief.side_names(comparison))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("per price" if comparison.priced is not None else "quantity")
+    for name in (base, new, "change", "95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    if whole:
+        table.add_column("why")
+    for line in lines:
+        style = ROW_STYLES[line.verdict]
+        table.add_row(*map(Text, line[:5]), Text(line.verdict, style=style), *([Text(line.why)] if whole else []))
+    return table
+
+
+def print_comparison(console: Console, comparison: Any, descriptors: dict[str, Any], reason: str) -> None:
+    """All of it: summary, what else differs, refusals, then all cells in tables."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..report import brief
+    from ..report.versus import obstacle_sentences, scope_sentence, summary_sentence
+
+    console.print(Text(brief.sentence(comparison)), style="bold")
+    console.print(Text(summary_sentence(comparison)))
+    for text in (scope_sentence(comparison), *brief.side_lines(comparison), *comparison.notes):
+        console.print(Text(text))
+    console.print(row_table(comparison, brief.lines(comparison, len(comparison.rows)), whole=True))
+    for name, refusal in comparison.refused:
+        console.print(Text.assemble(("refused ", "magenta"), (f"{name}: ", "bold"), refusal))
     if comparison.differs:
         table = Table("what else differs", "base", "new", box=None, pad_edge=False, title_justify="left")
         for what, left, right in comparison.differs:
@@ -71,10 +172,9 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
         console.print(table)
     for sentence in obstacle_sentences(comparison, descriptors):
         console.print(Text(sentence))
-    if not all_cells:
-        console.print(verdict_counts(comparison))
-        print_changes(console, comparison)
-        return
+    for step in brief.steps(comparison):
+        console.print(Text(f"To settle {step.text}"))
+    console.print(verdict_counts(comparison))
     for name in comparison.cells["benchmark"].unique():
         cells = comparison.cells[comparison.cells["benchmark"] == name]
         descriptor = descriptors.get(name)
@@ -82,7 +182,8 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
             console.print()
             console.print(cell_table(name, cells, descriptor, metric))
     console.print()
-    console.print(Text(summary_sentence(comparison)), style="bold")
+    console.print(Text(brief.counts_sentence(comparison)))
+    console.print(Text(reason), style="bold")
 
 
 def verdict_counts(comparison: Any) -> Any:
@@ -97,26 +198,6 @@ def verdict_counts(comparison: Any) -> Any:
         counts = cells["verdict"].value_counts()
         table.add_row(benchmark, metric, *(str(counts.get(v, 0) or "") for v in verdicts))
     return table
-
-
-def print_changes(console: Console, comparison: Any) -> None:
-    """Every faster and slower cell in a line of its own; the others are counted above."""
-    import pandas as pd
-    from rich.text import Text
-
-    from ..analysis.structure import parameter_columns
-    from ..units import format_number
-
-    cells = comparison.cells[comparison.cells["verdict"].isin(("faster", "slower"))]
-    for _, row in cells.iterrows():
-        point = " ".join(f"{name}={row[name]}" for name in parameter_columns(cells) if pd.notna(row[name]))
-        ratio = f"{format_number(row['ratio'])}× ({format_number(row['low'])}–{format_number(row['high'])}×)"
-        console.print(
-            Text.assemble((row["verdict"], STYLES[row["verdict"]]), f" {row['metric']} {ratio} {row['benchmark']} {point}")
-        )
-    if len(cells):
-        console.print("Ratios are new to base, with 95 % intervals.", style="dim")
-    console.print("All cells: --cells; a page with figures: --output FILE.html", style="dim")
 
 
 def _short(text: str, longest: int = 60) -> str:
@@ -169,16 +250,28 @@ def _cell(cell: Any) -> Text:
     return Text(cell.detail if cell.kind == "remark" else cell.text)
 
 
-def as_json(comparison: Any) -> str:
-    """The comparison as JSON: summary, machines, differs, refused, means, and one record per cell (missing is null)."""
+def as_json(comparison: Any, code: int, reason: str, gated: Sequence[Any]) -> str:
+    """The comparison as JSON (docs/commands.md): missing is null."""
     import json
+
+    from ..report import brief
 
     def records(frame: Any) -> list[dict[str, Any]]:
         return json.loads(frame.to_json(orient="records", double_precision=12))
 
     return json.dumps(
         {
-            "exit_code": comparison.exit_code,
+            "exit_code": code,
+            "exit_reason": reason,
+            "sentence": brief.sentence(comparison),
+            "rows": records(comparison.rows),
+            "rows_per_price": None if comparison.priced is None else records(comparison.priced),
+            "row_counts": brief.counts(comparison.rows["verdict"]),
+            "cell_counts": brief.cell_counts(comparison),
+            "steps": [step._asdict() for step in brief.steps(comparison)],
+            "fail_if": [
+                {"condition": g.gate.text, "failed": list(g.failed), "matched": g.matched, "compared": g.compared} for g in gated
+            ],
             "summary": comparison.summary,
             "comparisons": comparison.comparisons,
             "same": comparison.same,
@@ -197,13 +290,44 @@ def as_json(comparison: Any) -> str:
     )
 
 
-def exit_code(comparison: Any, require_precision: bool) -> int:
-    """The comparison's own code; 5 when precision is required, a verdict is unresolved and nothing is slower."""
-    from ..errors import IMPRECISE, OK
+def as_markdown(comparison: Any, reason: str) -> str:
+    """The rows as a table for a pull request."""
+    from ..report import brief
 
-    if require_precision and comparison.exit_code == OK and comparison.summary.get("unresolved"):
+    def escaped(text: str) -> str:
+        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+    base, new = brief.side_names(comparison)
+    what = "per price" if comparison.priced is not None else "quantity"
+    heads = (what, base, new, "change", "95 % interval", "verdict")
+    lines = [f"**{escaped(brief.sentence(comparison))}**", ""]
+    lines += ["| " + " | ".join(map(escaped, heads)) + " |", "|---|--:|--:|--:|--:|---|"]
+    for line in brief.lines(comparison):
+        verdict = f"**{line.verdict}**" if line.verdict in ("worse", "better") else line.verdict
+        lines.append("| " + " | ".join([*map(escaped, line[:5]), verdict]) + " |")
+    told = [*brief.side_lines(comparison), *brief.closing_lines(comparison), reason]
+    return "\n".join([*lines, "", *(f"* {escaped(text)}" for text in told)])
+
+
+def exit_code(comparison: Any, require_precision: bool, gated: Sequence[Any] = ()) -> int:
+    """The comparison's own code, or that of the gates where there are any; 5 when precision is required, something is not known and nothing is worse."""
+    from ..errors import IMPRECISE, INCOMPARABLE, OK, REGRESSION
+
+    code = comparison.exit_code
+    if gated:
+        code = REGRESSION if any(g.failed for g in gated) else OK if any(g.compared for g in gated) else INCOMPARABLE
+    if require_precision and code == OK and comparison.summary.get("unresolved"):
         return IMPRECISE
-    return comparison.exit_code
+    return code
+
+
+def topics_of(*logs: Any) -> dict[str, str]:
+    """Benchmark -> topic, as the logs say, or of the benchmarks that are known here."""
+    from ..benchmarks import discover
+
+    known = {name: benchmark.topic for name, benchmark in discover().items()}
+    said = {record.name: record.topic for log in logs for record in log.benchmarks if record.topic}
+    return {record.name: known.get(record.name, "") for log in logs for record in log.benchmarks} | said
 
 
 @click.command("compare", epilog=EPILOG, short_help="Is NEW faster, slower or the same as BASE?")
@@ -212,10 +336,10 @@ def exit_code(comparison: Any, require_precision: bool) -> int:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("text", "json", "html")),
+    type=click.Choice(("text", "json", "html", "markdown")),
     default="text",
     show_default=True,
-    help="What to print; html and json go to -o when that is given.",
+    help="What to print; html, json and markdown go to -o when that is given.",
 )
 @click.option(
     "-o",
@@ -227,43 +351,85 @@ def exit_code(comparison: Any, require_precision: bool) -> int:
 @click.option(
     "--same", type=Share(), default="3%", show_default=True, metavar="SHARE", help="Ratios this close to 1 are the same."
 )
-@click.option("--cells", "all_cells", is_flag=True, help="Print every cell, not only what is faster or slower.")
-@click.option("--require-precision", is_flag=True, help="Exit with 5 while any verdict is unresolved.")
+@click.option("--cells", "all_cells", is_flag=True, help="Print every row, metric and cell, with all reasons.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this benchmark or topic; repeatable, or with commas.")
+@click.option(
+    "--prices", type=Prices(), metavar="A=0.23,B=0.27", help="What each machine costs, by its alias: rows per unit of money."
+)
+@click.option("--fail-if", "conditions", multiple=True, metavar="CONDITION", help="Exit with 1 for this alone; repeatable.")
+@click.option(
+    "--across-builds", is_flag=True, help="On one machine, compare kernels of the same version that were built anew, too."
+)
+@click.option("--require-precision", is_flag=True, help="Exit with 5 while any verdict is not known.")
 @opens_page
 @click.pass_context
 def command(
-    ctx: click.Context, base: str, new: str, form: str, output: Path | None, same: float, all_cells: bool, require_precision: bool
+    ctx: click.Context,
+    base: str,
+    new: str,
+    form: str,
+    output: Path | None,
+    same: float,
+    all_cells: bool,
+    only: tuple[str, ...],
+    prices: dict[str, float] | None,
+    conditions: tuple[str, ...],
+    across_builds: bool,
+    require_precision: bool,
 ) -> None:
     """Compare NEW against BASE, each a run log or a folder of logs.
 
-    Every cell gets a ratio with its 95 % interval and a verdict: faster, slower, same, unresolved, incomparable or failed.
-    Unresolved never means "no difference": add processes or sessions. What is not the same quantity is refused.
+    A row for each headline quantity says what NEW is against BASE, with the 95 % interval and a verdict: worse, better, same or not known.
+    Not known never means "no difference": what would settle it is said below. What is not the same quantity is not compared.
     """
     from ..analysis.compare import compare
+    from ..analysis.gates import apply_gate, chosen, parse_gate
+    from ..report.brief import exit_reason
     from ..runlog.read import load
     from ..text import printable
 
+    gates = [parse_gate(text) for text in conditions]
     left, right = load(base), load(new)
-    comparison = compare(left, right, same=same)
+    topics = topics_of(left, right)
+    names = [name for part in only for name in part.split(",") if name.strip()]
+    wanted = chosen(names, topics, topics) if only else ()
+    pair = price_pair(prices, left, right) if prices else None
+    comparison = compare(left, right, same=same, across_builds=across_builds, prices=pair, only=wanted)
+    gated = [apply_gate(gate, comparison.rows, topics, comparison.q) for gate in gates]
+    code = exit_code(comparison, require_precision, gated)
+    reason = exit_reason(comparison, code, gated)
+    body = None
     if form == "html" or (output and form == "text"):
         from ..report.page import render_comparison
 
-        page = render_comparison(comparison, left, right)
-    body = as_json(comparison) if form == "json" else page if form == "html" or output else None
+        body = render_comparison(comparison, left, right)
+    elif form == "json":
+        body = as_json(comparison, code, reason, gated)
+    elif form == "markdown":
+        body = as_markdown(comparison, reason)
     if output:  # before anything is printed: whoever reads that may go away
         from .report import write_page
 
         write_page(body, output)
     if form == "text":
-        from ..analysis.align import aligned
-        from ..report.page import merge_descriptors
         from .console import Terminal
 
-        matched = aligned(left, right)
-        descriptors = {d.name: d for d in merge_descriptors([*matched[0].benchmarks, *matched[1].benchmarks])}
-        print_comparison(Terminal(outlives_reader=True), comparison, descriptors, all_cells)  # the verdict is the exit code
+        terminal = Terminal(outlives_reader=True)  # the verdict is the exit code
+        if all_cells:
+            print_comparison(terminal, comparison, descriptors_of(left, right), reason)
+        else:
+            print_rows(terminal, comparison, reason)
     if output:
-        click.echo(f"{'json' if form == 'json' else 'page'}: {printable(str(output))}", err=form != "text")
+        click.echo(f"{'page' if form == 'text' else form}: {printable(str(output))}", err=form != "text")
     elif form != "text":
         click.echo(body)
-    ctx.exit(exit_code(comparison, require_precision))
+    ctx.exit(code)
+
+
+def descriptors_of(left: Any, right: Any) -> dict[str, Any]:
+    """Benchmarks as their cells are compared."""
+    from ..analysis.align import aligned
+    from ..report.page import merge_descriptors
+
+    matched = aligned(left, right)
+    return {d.name: d for d in merge_descriptors([*matched[0].benchmarks, *matched[1].benchmarks])}

@@ -91,6 +91,7 @@ SOURCES: dict[str, Callable[[click.Context, str], Iterable[CompletionItem]]] = {
     "logs": logs,
     "base": logs,
     "new": logs,
+    "only": benchmarks,
     "resume": logs,
     "verb": verbs,
 }

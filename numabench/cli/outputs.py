@@ -81,6 +81,82 @@ def write(document: Any) -> None:
     click.echo(msgspec.json.format(encoded, indent=1).decode())
 
 
+class ComparedRow(Output):
+    """A headline quantity; values and their intervals in `unit`, `change` = new / base - 1 (per price: of the work for the same money)."""
+
+    quantity: str
+    benchmark: str
+    metric: str
+    unit: str
+    polarity: str  # lower | higher: which is better
+    base: float
+    base_low: float
+    base_high: float
+    new: float
+    new_low: float
+    new_high: float
+    change: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+    verdict: str  # worse | better | same | not known
+    reasons: tuple[str, ...]
+    points: bool  # the sides have it at other parameters
+    cells: int
+    worse: int
+    better: int
+    same: int
+    not_known: int
+    processes: float  # that would likely settle it; visits, where no number of processes would
+    visits: float
+
+
+class Settling(Output):
+    """What would settle so many quantities."""
+
+    quantities: int
+    where: str  # BASE | NEW | both, or nothing
+    what: str
+    command: str
+
+
+class Condition(Output):
+    """One --fail-if: how many rows it names, how many of these could be compared, and which fail."""
+
+    condition: str
+    failed: tuple[str, ...]
+    matched: int
+    compared: int
+
+
+class Compared(Output):
+    """Rows and cells of both sides; `row_counts` and `cell_counts` sum up to them."""
+
+    exit_code: int
+    exit_reason: str
+    sentence: str
+    rows: tuple[ComparedRow, ...]
+    rows_per_price: tuple[ComparedRow, ...] | None
+    row_counts: dict[str, int]
+    cell_counts: dict[str, int]
+    steps: tuple[Settling, ...]
+    fail_if: tuple[Condition, ...]
+    summary: dict[str, int]
+    comparisons: int
+    same: float
+    q: float
+    same_machine: bool
+    base: tuple[dict[str, Any], ...]
+    new: tuple[dict[str, Any], ...]
+    differs: tuple[dict[str, str], ...]
+    notes: tuple[str, ...]
+    refused: tuple[dict[str, str], ...]
+    means: tuple[dict[str, Any], ...]
+    outliers: tuple[dict[str, Any], ...]
+    cells: tuple[dict[str, Any], ...]
+
+
 def schemas() -> dict[str, Any]:
     """JSON Schema (2020-12): one definition per verb, and those of their parts."""
     from ..analysis.advice import Padding
@@ -95,6 +171,7 @@ def schemas() -> dict[str, Any]:
         "advise": list[Padding],
         "card": list[Shown],
         "check": Checked,
+        "compare": Compared,
         "export": list[dict[str, Value | bool | None]],
         "import": Imported,
         "list": list[Listed],

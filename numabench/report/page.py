@@ -246,7 +246,13 @@ def ranked_answers(own: Sequence[Any]) -> dict[str, Any]:
 
 
 def render_comparison(comparison: Any, base: RunLog | None = None, new: RunLog | None = None) -> str:
-    """The comparison as HTML. With both logs also curves and heat maps of both sides on common scales."""
+    """The comparison as HTML. With both logs also the cards of two machines, and curves and heat maps of both sides on common scales."""
+    from ..analysis.card import cards
     from .versus import comparison_context
 
-    return environment().get_template("comparison.html.j2").render(**comparison_context(comparison, base, new))
+    sides = comparison.base_machines, comparison.new_machines
+    logs = [log for log in (base, new) if log] if [len(side) for side in sides] == [1, 1] else []
+    shown = [card for log in logs for card in cards(log) if not card.empty]
+    context = comparison_context(comparison, base, new)
+    views = [CardView(card, number) for number, card in enumerate(shown)]
+    return environment().get_template("comparison.html.j2").render(**context, cards=views)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..model import BenchmarkRecord
 from ..runlog.read import RunLog
-from . import figures, tables
+from . import brief, figures, tables
+from .dumbbell import dumbbell
 from .ratios import ratio_figure
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 
 def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None) -> dict[str, Any]:
-    """Everything that the template needs."""
+    """Everything that the template needs, but for the cards."""
     from ..analysis.align import aligned
     from .page import merge_descriptors
 
@@ -105,6 +107,14 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None)
     aliases = [", ".join(m["alias"] for m in side) for side in (comparison.new_machines, comparison.base_machines)]
     return {
         "title": "numabench compare: " + " against ".join(aliases),
+        "sentence": brief.sentence(comparison),
+        "sides": brief.side_lines(comparison),
+        "dumbbell": dumbbell(comparison),
+        "rows": row_table(comparison),
+        "counts": (("rows", brief.counts(brief.shown_rows(comparison)["verdict"])), ("cells", brief.cell_counts(comparison))),
+        "refusal": brief.refusal_line(comparison),
+        "steps": brief.steps(comparison),
+        "facts": brief.differences(comparison),
         "summary": summary_sentence(comparison),
         "scope": scope_sentence(comparison),
         "obstacles": obstacle_sentences(comparison, descriptors),
@@ -118,6 +128,46 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None)
         "paths": [log.paths for log in (base, new) if log],
         "worst": worst_rows(comparison.cells, descriptors),
     }
+
+
+def row_table(comparison: Any) -> tables.Table:
+    """The rows that the figure has, with values, intervals, how many cells each is made of, and why a verdict is not known."""
+    rows = brief.shown_rows(comparison)
+    base, new = brief.side_names(comparison)
+    found = []
+    for (_, row), line in zip(rows.iterrows(), brief.lines(comparison, len(rows)), strict=True):
+        cells = f"{row['cells']}" if row["cells"] == row[line.verdict.replace(" ", "_")] else brief.inside(row)
+        found.append(
+            (
+                tables.Cell(line.quantity, line.quantity),
+                tables.Cell(line.base, _sortable(row["base"]), "number"),
+                tables.Cell(line.new, _sortable(row["new"]), "number"),
+                tables.Cell(line.change, _sortable(row["change"]), "number"),
+                tables.Cell(line.interval, _sortable(row["low"]), "number"),
+                tables.Cell(line.verdict, line.verdict, f"verdict {line.verdict.split()[0]}"),
+                tables.Cell(cells, int(row["cells"])),
+                tables.Cell(line.why, "", "remark"),
+            )
+        )
+    what = "per price" if comparison.priced is not None else "quantity"
+    heads = (
+        (what, False),
+        (base, True),
+        (new, True),
+        ("change", True),
+        ("95 % interval", True),
+        ("verdict", False),
+        ("cells", False),
+    )
+    note = (
+        f"A change is of {new} against {base}: x % slower takes x % more time, x % faster x % less. A row of one cell has its verdict; one of several is "
+        "their geometric mean, whose interval is no narrower than theirs."
+    )
+    return tables.Table("Headline quantities, worse first", (*heads, ("why", False)), tuple(found), note)
+
+
+def _sortable(value: float) -> float | str:
+    return float(value) if math.isfinite(value) else ""
 
 
 def _mean_row(row: Any) -> dict[str, Any]:
