@@ -240,7 +240,7 @@ class PaddedCounters(Benchmark):
                 text=f"for each write where 2 threads share a line ({RELATION_NAMES[str(placement)]})",
             )
             pad = msgspec.structs.replace(self.threshold({**pair, "operation": "atomic_add"}, spaced), text="pad to {value}")
-            tiles.append(Tile(subject="padding", answer=shared, rank=20 + position, notes=(pad,)))
+            tiles.append(Tile(subject="shared line", answer=shared, rank=20 + position, notes=(pad,)))
         return Card(tiles=tuple(tiles))
 
     def threshold(self, where: Parameters, spaced: int) -> Answer:

@@ -50,7 +50,7 @@ class Step(NamedTuple):
 
     @property
     def text(self) -> str:
-        return f"{self.quantities}, {self.what}: {self.command}"
+        return f"{plural(self.quantities, 'row')}: {self.what}, {self.command}"
 
 
 def side_names(comparison: Any) -> tuple[str, str]:
