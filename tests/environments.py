@@ -45,7 +45,9 @@ LOCKED = {
 }
 #: name -> path and what stands in it instead.
 ODD = {
-    "wsl1": {"/proc/meminfo": "MemTotal:       16658952 kB\nMemFree:         8413652 kB\nBuffers:           34032 kB\nCached:           188576 kB\n"},
+    "wsl1": {
+        "/proc/meminfo": "MemTotal:       16658952 kB\nMemFree:         8413652 kB\nBuffers:           34032 kB\nCached:           188576 kB\n"
+    },
     "odd": {
         "/proc/stat": "cpu  1 2 3\ncpu0 - - - - - - - -\ncpu1\n",
         "/proc/interrupts": "  CPU0 total\n 1: 2 3\n",
@@ -106,7 +108,10 @@ def enter(names: list[str], folder: Path) -> dict[str, str]:
         hidden += [path.replace("/proc/self/", f"/proc/{os.getpid()}/") for path in hidden]
         (folder / "sitecustomize.py").write_text(HIDING)
         files = {"hidden": hidden, "locked": locked, "odd": odd}
-        variables |= {"HIDDEN_PATHS": json.dumps(files), "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
+        variables |= {
+            "HIDDEN_PATHS": json.dumps(files),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))),
+        }
     if "bare_path" in names:
         import shutil
 

@@ -48,7 +48,10 @@ def test_without_the_file_nothing_is_known(tree):
 
 
 def test_a_nodes_cache_of_files_counts(tree):
-    tree.write(f"{NODE}/node1/meminfo", "\nNode 1 MemTotal: 900 kB\nNode 1 MemFree: 100 kB\nNode 1 Active(file): 30 kB\nNode 1 Inactive(file): 20 kB")
+    tree.write(
+        f"{NODE}/node1/meminfo",
+        "\nNode 1 MemTotal: 900 kB\nNode 1 MemFree: 100 kB\nNode 1 Active(file): 30 kB\nNode 1 Inactive(file): 20 kB",
+    )
     assert room(tree, 1) == 150 * KIB and room(tree) == 99999999 * KIB
     tree.remove(f"{NODE}/node0/meminfo")
     assert room(tree, 0) == 99999999 * KIB

@@ -664,7 +664,9 @@ def test_a_mask_that_names_cpus_that_are_not_there_adds_none(tmp_path):
     assert topology.cpus == topology.allowed_cpus == (0, 1, 2) and not topology.warnings
 
 
-@pytest.mark.parametrize(("granted", "online", "expected"), [({24}, "0", (24,)), ({0, 1}, "0-3", (0, 1)), ({2, 3}, "0-3", (2, 3))])
+@pytest.mark.parametrize(
+    ("granted", "online", "expected"), [({24}, "0", (24,)), ({0, 1}, "0-3", (0, 1)), ({2, 3}, "0-3", (2, 3))]
+)
 def test_on_this_machine_the_affinity_has_all_limits_in_it(tmp_path, monkeypatch, granted, online, expected):
     """A cgroup's file, a mask and a list that say otherwise are not asked; a CPU that the folder does not list may still have its own files."""
     tree = SyntheticTree(tmp_path, cores=32)

@@ -55,7 +55,10 @@ def test_where_threads_sleep_by_design_waiting_is_judged_leniently():
 
 
 def test_a_wait_that_the_kernel_does_not_tell_of_is_unknown_and_no_zero():
-    assert waited(SimpleNamespace(schedstat=-1, run_delay_ns=0)) is None and waited(SimpleNamespace(schedstat=3, run_delay_ns=0)) == 0.0
+    assert (
+        waited(SimpleNamespace(schedstat=-1, run_delay_ns=0)) is None
+        and waited(SimpleNamespace(schedstat=3, run_delay_ns=0)) == 0.0
+    )
     assert reasons(run_delay=None) == []
     assert msgspec.json.decode(msgspec.json.encode(ThreadProof(**FINE, run_delay=None)), type=ThreadProof).run_delay is None
 

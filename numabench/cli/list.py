@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..text import in_shell
 from ..units import format_bytes
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def command(name: str | None) -> None:
             table.add_row(benchmark.name, benchmark.topic or "–", benchmark.question)
         console.print(table)
         console.print(
-            "\nDetails: numabench list NAME. Measure: numabench run NAME, or all of a topic: numabench run TOPIC", style="dim"
+            "\nDetails: numabench list NAME. Measure: numabench run NAME, or all of a topic: numabench run TOPIC",
+            style="dim",
+            soft_wrap=True,
         )
         return
     benchmark = find(name)
@@ -56,7 +59,11 @@ def command(name: str | None) -> None:
     console.print(table)
     for note in benchmark.notes:
         console.print(f"\n• {plain(note)}")
-    console.print(f"\nMeasure some of it: numabench run {benchmark.name} --set {benchmark.axes[0].name}=VALUE,VALUE", style="dim")
+    console.print(
+        f"\nMeasure some of it: {in_shell('numabench', 'run', benchmark.name, '--set', f'{benchmark.axes[0].name}=VALUE,VALUE')}",
+        style="dim",
+        soft_wrap=True,
+    )
 
 
 def plain(text: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 from pathlib import Path
 
 import click
 
 from ..errors import IMPRECISE, INTERRUPTED, REGRESSION, UsageError
+from ..text import in_shell
 from ..units import plural
 
 MOST_FAILURES = 5  # that are printed; the log has all
@@ -92,7 +92,7 @@ def command(
     console = Terminal()
     request, state = resume_request(*open_resume(resume), **options) if resume else (make_request(**options), None)
     if state and state.complete and not options["budget"]:
-        console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run")
+        console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run", soft_wrap=True)
         return 0
     with opened_root(root) as folder:
         visit = Visit(request, folder)
@@ -112,13 +112,14 @@ def command(
         console.print(f"failed its check ({plural(count, 'sample')}): {what}", style="red", markup=False)
     if end.status == "interrupted":
         console.print(
-            f"Interrupted; what was measured is kept. Go on with: numabench run --resume {shlex.quote(str(path))}", soft_wrap=True
+            f"Interrupted; what was measured is kept. Go on with: {in_shell('numabench', 'run', '--resume', path)}",
+            soft_wrap=True,
         )
         return INTERRUPTED
     if end.status == "busy":
         console.print(
             f"Given up: in most samples a thread had to wait for its CPU (load {os.getloadavg()[0]:.1f} on {plural(os.cpu_count() or 1, 'CPU')}), so that little would be settled. "
-            f"End what runs beside this (numabench check), measure on other CPUs (--cpus), go on later: numabench run --resume {shlex.quote(str(path))}, "
+            f"End what runs beside this (numabench check), measure on other CPUs (--cpus), go on later: {in_shell('numabench', 'run', '--resume', path)}, "
             "or insist on a number of processes: --processes 8",
             style="red",
             soft_wrap=True,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import MachineError
+from ..text import in_shell
 
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of yours"
 COMPILING = ".compiling-"  # what temporary folders begin with
@@ -99,7 +99,7 @@ def check_folder(facts: os.stat_result, path: Path) -> None:
     if others_write(facts) and not facts.st_mode & stat.S_ISVTX:
         raise MachineError(
             f"others may write to {path}, on the way to the cache, and could put code there",
-            f"chmod go-w {shlex.quote(str(path))}, or {_ELSEWHERE}",
+            f"{in_shell('chmod', 'go-w', path)}, or {_ELSEWHERE}",
         )
 
 
@@ -112,7 +112,7 @@ def check_own_folder(place: int, path: Path) -> None:
     if others_write(facts):
         raise MachineError(
             f"others may write to the cache {path}; its code is not to be trusted",
-            f"rm -r {shlex.quote(str(path))} and run again",
+            f"{in_shell('rm', '-r', path)} and run again",
         )
     if stat.S_IMODE(facts.st_mode) != 0o700:
         os.fchmod(place, 0o700)

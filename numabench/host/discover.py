@@ -90,14 +90,18 @@ def _read_online(tree: Tree, directories: dict[int, str], granted: CpuSet) -> Cp
     if not online:
         online = frozenset(cpu for cpu, path in directories.items() if tree.read(f"{path}/online") != "0")
     if unnamed := granted - online:
-        tree.warn(f"cpu/online does not name CPUs {format_cpus(unnamed)}, which this process may use: the kernel's own answer counts")
+        tree.warn(
+            f"cpu/online does not name CPUs {format_cpus(unnamed)}, which this process may use: the kernel's own answer counts"
+        )
     return online | granted
 
 
 def _read_limits(tree: Tree, online: CpuSet, granted: CpuSet, nodes: CpuSet) -> tuple[CpuSet, CpuSet]:
     """CPUs and memory nodes that are left to this process: by its affinity, which has all limits in it; of a snapshot by its cgroups and masks."""
     limits = {"cpus": online & granted if tree.live else online, "mems": nodes}
-    for noun, key in (("mems", "Mems_allowed_list"),) if tree.live else (("cpus", "Cpus_allowed_list"), ("mems", "Mems_allowed_list")):
+    for noun, key in (
+        (("mems", "Mems_allowed_list"),) if tree.live else (("cpus", "Cpus_allowed_list"), ("mems", "Mems_allowed_list"))
+    ):
         for limit in (cgroup_limit(tree, noun), _read_mask(tree, key)):
             if limit is not None:
                 limits[noun] &= limit

@@ -14,7 +14,9 @@ from .sysfs import Tree
 _NET = "sys/class/net"
 _PERMANENT = 0  # addr_assign_type: the address is the card's own, and not drawn at each boot
 #: Names that images come with and machines keep.
-_UNNAMED = re.compile(r"(localhost|\(none\)|linux|debian|ubuntu|fedora|centos|rocky|alpine|archlinux|raspberrypi|buildroot)(\..*)?", re.I)
+_UNNAMED = re.compile(
+    r"(localhost|\(none\)|linux|debian|ubuntu|fedora|centos|rocky|alpine|archlinux|raspberrypi|buildroot)(\..*)?", re.I
+)
 
 
 def read_names(tree: Tree, hostname: str | None) -> list[str | None]:

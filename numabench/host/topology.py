@@ -132,7 +132,9 @@ class Topology(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     def _allowed_domains(self) -> dict[str, list[list[list[int]]]]:
         """{relation: its domains of allowed CPUs that have several parts}."""
         return {
-            name: [parts for parts in self._domains(name, self.allowed_cpus) if len(parts) > 1] for name in RELATIONS if name != "same"
+            name: [parts for parts in self._domains(name, self.allowed_cpus) if len(parts) > 1]
+            for name in RELATIONS
+            if name != "same"
         }
 
     def _domains(self, relation: str, cpus: Iterable[int]) -> list[list[list[int]]]:

@@ -374,7 +374,10 @@ class Worker:
                 reasons.append("cpu_moved")
             if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:
                 reasons.append("gaps")
-            if not crowded and (t.run_delay or 0.0) > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window:
+            if (
+                not crowded
+                and (t.run_delay or 0.0) > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window
+            ):
                 reasons.append("run_delay")
         return reasons
 

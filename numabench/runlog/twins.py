@@ -28,7 +28,9 @@ def told_apart(sides: Sequence[Sequence[Header]]) -> tuple[list[tuple[Header, ..
         for header in headers:
             name = str(header.machine.get("id", "unknown"))
             known = groups.setdefault(name, [])
-            number = next((n for n, group in enumerate(known) if not any(contradict(header.machine, one) for one in group)), len(known))
+            number = next(
+                (n for n, group in enumerate(known) if not any(contradict(header.machine, one) for one in group)), len(known)
+            )
             if number == len(known):
                 known.append([])
             known[number].append(header.machine)
