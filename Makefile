@@ -12,10 +12,10 @@ USEFUL := numactl
 USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test sanitize fuzz lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test test-versions sanitize fuzz lint bench-self sample testbed certify clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Once per checkout, and again when the dependencies change.
 $(VENV)/ready: pyproject.toml
@@ -43,6 +43,10 @@ compare: $(VENV)/ready ## compare two machines: make compare BASE=results/a NEW=
 test: $(VENV)/ready-dev ## run all tests that need no special hardware
 	-@$(PYTHON) -m testbed prepare >/dev/null # what cannot be fetched is no error: its tests are skipped and say why
 	$(PYTHON) -m pytest
+
+test-versions: $(VENV)/ready ## the tests that need no special machine, with each Python from 3.10 on and the lowest declared dependencies
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	$(PYTHON) tools/test-versions $(VERSIONS)
 
 sanitize: $(VENV)/ready-dev ## all kernels at the edges of their parameters under three sanitizers; some three minutes on two cores
 	$(PYTHON) tests/sanitize.py
