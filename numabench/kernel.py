@@ -293,6 +293,11 @@ def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None, li
     """Compile kernel `name` unless the cache has it, whole. Raises MachineError with the compiler's first complaint."""
     from .host.cache import cache_folder
 
+    if c.sizeof(c.c_void_p) != 8:
+        raise MachineError(
+            f"kernels need 64-bit addresses and arithmetic, and this is a 32-bit Python on {os.uname().machine}",
+            "use a 64-bit Python; a 32-bit processor can only read logs",
+        )
     plan, cache = Build(name, extra, folder, line_bytes), cache_folder("kernels")
     try:
         plan.target = known_object(cache, plan.stem) or compile_into(cache, plan)

@@ -388,3 +388,10 @@ def test_machines_that_share_a_cache_have_their_own_kernels(monkeypatch):
 
     assert stem("x86_64", "a") == stem("x86_64", "b") != stem("aarch64", "a")
     assert stem("x86_64", "a", "-march=native") != stem("x86_64", "b", "-march=native")
+
+
+def test_32_bits_are_refused_in_words(home, monkeypatch):
+    real = abi.c.sizeof
+    monkeypatch.setattr(abi.c, "sizeof", lambda kind: 4 if kind is abi.c.c_void_p else real(kind))
+    with pytest.raises(MachineError, match="32-bit Python"):
+        abi.build("sentinel")
