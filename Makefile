@@ -12,7 +12,7 @@ USEFUL := numactl
 USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test test-versions sanitize fuzz lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test check test-versions sanitize fuzz faults docs-site lint bench-self sample testbed certify clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ $(VENV)/ready: pyproject.toml
 	@tools/system-packages $(ABILITIES)
 	@tools/system-packages --optional $(USEFUL)
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e .
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[report]'
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
@@ -42,7 +42,13 @@ compare: $(VENV)/ready ## compare two machines: make compare BASE=results/a NEW=
 
 test: $(VENV)/ready-dev ## run all tests that need no special hardware
 	-@$(PYTHON) -m testbed prepare >/dev/null # what cannot be fetched is no error: its tests are skipped and say why
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -x tests/test_contract.py # what a new benchmark lacks is said first
+	$(PYTHON) -m pytest --ignore tests/test_contract.py
+
+check: $(VENV)/ready-dev ## does a benchmark keep to the contract? make check NAME=fences; half a minute
+	@test -n "$(NAME)" || { echo "usage: make check NAME=BENCHMARK" >&2; exit 2; }
+	CHECKED="$(NAME)" $(PYTHON) -m pytest -x tests/test_contract.py -k "[$(NAME)]"
+	$(PYTHON) tests/sanitize.py "$$($(NUMABENCH) list "$(NAME)" --format json | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin)[0]["kernel"])')"
 
 test-versions: $(VENV)/ready ## the tests that need no special machine, with each Python from 3.10 on and the lowest declared dependencies
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
@@ -54,8 +60,15 @@ sanitize: $(VENV)/ready-dev ## all kernels at the edges of their parameters unde
 fuzz: $(VENV)/ready-dev ## 10,000 hostile logs, matrices and machine trees; ten minutes on two cores
 	$(PYTHON) tests/fuzzing.py
 
-lint: $(VENV)/ready-dev ## check the style of the Python code
+docs-site: $(VENV)/ready-dev ## the documents as a site, with a gallery, in build/site
+	$(PYTHON) tools/docs_site.py
+
+faults: $(VENV)/ready-dev ## 500 faults put into runs that go on, as root with more of them; half an hour
+	$(PYTHON) tests/faults.py
+
+lint: $(VENV)/ready-dev ## check the style of the Python code, and the types of the public API
 	$(PYTHON) -m ruff check numabench testbed tests
+	$(PYTHON) -m mypy
 
 bench-self: $(VENV)/ready-dev ## numabench's own speed and overhead, as recorded in docs/performance.md
 	$(PYTHON) tools/bench_self.py

@@ -326,7 +326,6 @@ def compile_into(cache: Path, plan: Build) -> Path:
     import tempfile
 
     from .host.cache import COMPILING, locked_folder, sweep
-    from .host.install import mend_compiler
 
     sweep(cache)
     with tempfile.TemporaryDirectory(prefix=COMPILING, dir=cache) as folder, locked_folder(folder):
@@ -336,15 +335,21 @@ def compile_into(cache: Path, plan: Build) -> Path:
             complaint = next(
                 (line for line in answer.errors.splitlines() if "error" in line), answer.errors.strip() or "no message"
             )
-            raise MachineError(
-                f"{plan.command[0]} cannot compile {plan.source}: {complaint}",
-                mend_compiler(plan.command[0]),
-            )
+            raise MachineError(f"{plan.command[0]} cannot compile {plan.source}: {complaint}", compile_fix(plan, complaint))
         content = read_object(made)
         target = cache / f"{plan.stem}-{content_hash(content)}.so"
         os.chmod(made, 0o700)
         os.replace(made, target)
     return target
+
+
+def compile_fix(plan: Build, complaint: str) -> str:
+    """What mends it: the source where the compiler points into it, and what is installed only where a header or the compiler itself is wrong."""
+    from .host.install import mend_compiler
+
+    if complaint.startswith(f"{plan.source.parent}/") and "No such file" not in complaint and "not found" not in complaint:
+        return f"mend that line of the source; numabench's own: {in_shell('git', 'checkout', plan.source.parent.name)}, or reinstall numabench"
+    return mend_compiler(plan.command[0])
 
 
 def object_hash(path: Path) -> str:

@@ -6,7 +6,7 @@ description names (`ns` for latencies: the unit every reader of this field expec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -85,7 +85,7 @@ class Answer(Frozen):
     `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
     plateaus at `where` and at `against`, the curve over `axis` crosses the geometric mean of the two), `firmware` (what the
     firmware claims of distances between nodes against the matrix at `where`), `weights` (for dealing out pages to nodes, by the matrix
-    at `where`), `structure` (groups of near CPUs in the matrix at `where` against those declared), `ranking` (values of `axis` at `where`, best first).
+    at `where`), `best` (the best cell along `axis`), `spread` (from the least to the greatest of the cells at `where`), `structure` (groups of near CPUs in the matrix at `where` against those declared), `ranking` (values of `axis` at `where`, best first).
     """
 
     kind: str
@@ -96,6 +96,64 @@ class Answer(Frozen):
     axis: str | None = None
     tolerance: float = 0.03
     headline: bool = True
+
+
+class Price(Frozen):
+    """A bar of the machine's card: what one operation costs here, as a `cell` or `difference` in ns finds it.
+
+    `answer.text` is what the bar is called; of two that are called alike the one of lower `rank` that has a figure stands. Where more were
+    declared than a card holds, those of lower `rank` stay.
+    """
+
+    answer: Answer
+    rank: int = 50
+
+
+class Tile(Frozen):
+    """A figure in large type on the machine's card, with `answer.text` below it and `notes` (with their `{value}`) in small type.
+
+    Of the tiles with one `subject` the one of lowest `rank` that has a figure stands; ranks are also the order of tiles.
+    """
+
+    subject: str
+    answer: Answer
+    rank: int = 50
+    notes: tuple[Answer, ...] = ()
+
+
+class Picture(Frozen):
+    """What a benchmark offers as the one figure of the machine's card; the lowest `rank` is drawn, and `finding` is its title. `marks`: values
+    along `view.x` that are marked, with a text for each."""
+
+    view: View
+    finding: Answer
+    rank: int = 50
+    marks: tuple[Answer, ...] = ()
+
+
+class Card(Frozen):
+    """What a benchmark adds to the machine's card."""
+
+    prices: tuple[Price, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    def only(self, known: Callable[[Answer], bool]) -> Card:
+        """Without the prices, tiles and notes whose answers are not `known`."""
+        return Card(
+            prices=tuple(price for price in self.prices if known(price.answer)),
+            tiles=tuple(
+                msgspec.structs.replace(tile, notes=tuple(filter(known, tile.notes))) for tile in self.tiles if known(tile.answer)
+            ),
+            pictures=self.pictures,
+        )
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """All that it asks."""
+        notes = (note for tile in self.tiles for note in tile.notes)
+        drawn = (answer for picture in self.pictures for answer in (picture.finding, *picture.marks))
+        return (*(price.answer for price in self.prices), *(tile.answer for tile in self.tiles), *notes, *drawn)
 
 
 PAIRED_KINDS = ("difference", "ratio", "effect", "crossover", "gain")
@@ -130,6 +188,8 @@ class BenchmarkRecord(Frozen, tag="benchmark", tag_field="record"):
     contrasts: tuple[Contrast, ...] = ()
     views: tuple[View, ...] = ()
     answers: tuple[Answer, ...] = ()
+    card: Card = Card()
+    topic: str = ""  # what it is about: one of `benchmarks.TOPICS`, or a plug-in's own
     expected: str = ""  # the curve that theory expects, in words
     kernel: KernelFacts | None = None
     notes: tuple[str, ...] = ()

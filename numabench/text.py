@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 LINE_ENDS = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+\s*")
 #: C0 and C1 (what terminals obey), and halves of surrogate pairs (which no encoding has). Bidirectional marks are text: they stay.
@@ -30,6 +30,14 @@ def _escaped(word: str) -> str:
     """$'...' of bash, ksh and zsh: the bytes that would end the line, or that a terminal would obey, by their numbers."""
     data = word.encode("utf-8", "surrogateescape")
     return "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in data) + "'"
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean a or b?` for a name that is none of `known`; nothing where none is near."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), 3, 0.4)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def fill(template: str, words: Mapping[str, str]) -> str:

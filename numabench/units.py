@@ -12,8 +12,9 @@ _NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MOST_CPUS = 1 << 16  # numbers of CPUs that are believed: Linux itself is built for 8,192 at most
 _LONG_NS = ((1e10, 1e9, "s"), (1e7, 1e6, "ms"), (1e4, 1e3, "µs"))  # from how many ns on, ns in one, unit
+_SHORT = {"operation/s": "op/s"}  # units as people write them
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def format_number(value: float, digits: int = 3) -> str:
@@ -29,13 +30,14 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_quantity(value: float, unit: str, digits: int = 3) -> str:
-    """`3.2 ns`, `812 M operation/s`, `25.1 GB/s`, `1.8 ms`: rates get a decimal prefix, long times a longer unit."""
+    """`3.2 ns`, `812 M op/s`, `25.1 GB/s`, `1.8 ms`: rates get a decimal prefix, long times a longer unit."""
     factor, unit = prefixed(value, unit)
     return f"{format_number(value / factor if factor != 1 else value, digits)} {unit}".rstrip()
 
 
 def prefixed(value: float | None, unit: str) -> tuple[float, str]:
     """(factor, unit) in which `value` reads best: a rate as at most three digits before the point, a time from 10,000 ns on in µs, ms or s."""
+    unit = _SHORT.get(unit, unit)
     size = abs(value) if value is not None and math.isfinite(value) else 0.0
     if unit.endswith("/s"):
         found = ((factor, f"{prefix}{' ' if len(unit) > 3 else ''}{unit}") for factor, prefix in _PREFIXES if size >= factor)
@@ -79,11 +81,13 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """`10ms`, `90`, `5m` to seconds."""
+    """`10ms`, `90s`, `5m` to seconds; a number alone is asked for its unit, since 5 could be either."""
     match = re.fullmatch(rf"\s*{_NUMBER}\s*(ns|us|µs|ms|s|min|m|h)?\s*", text.lower())
-    if not match or math.isinf(float(match[1]) * _SECONDS[match[2] or ""]):
+    if match and not match[2]:
+        raise UsageError(f"{match[1]} what?", f"give the unit: {match[1]}s, {match[1]}m or {match[1]}ms")
+    if not match or math.isinf(float(match[1]) * _SECONDS[match[2]]):
         raise UsageError(f"{text!r} is not a duration", "write it as 10ms, 90s or 5m")
-    return float(match[1]) * _SECONDS[match[2] or ""]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Mutants of run logs, matrices and machine trees, put through the verbs that read them: `make fuzz`.
+"""Mutants of run logs, matrices and machine trees, put through the verbs that read them or go on with them: `make fuzz`.
 
 A mutant is a well-formed input with one to three faults of its own structure: a fact of another type, a text with escape sequences, an axis too
 many, a line cut off, a CPU list to the moon. Every mutant comes from a seed and its number alone, so that a failure can be looked at again:
@@ -28,7 +28,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -430,11 +430,11 @@ def encoded(records: Records) -> bytes:
     return b"".join(json.dumps(r).encode("ascii") + b"\n" for r in records)
 
 
-def log_mutant(rng: random.Random, seeds: list[Records]) -> tuple[bytes, str]:
+def log_mutant(rng: random.Random, seeds: list[Records], mutators: Sequence[Callable] = RECORD_MUTATORS) -> tuple[bytes, str]:
     records = copy.deepcopy(rng.choice(seeds))
     done = []
     for _ in range(rng.choice((1, 1, 2, 3))):
-        mutator = rng.choice(RECORD_MUTATORS)
+        mutator = rng.choice(mutators)
         done.append(mutator.__name__)
         with contextlib.suppress(
             KeyError, IndexError, TypeError, AttributeError, ValueError
@@ -445,6 +445,56 @@ def log_mutant(rng: random.Random, seeds: list[Records]) -> tuple[bytes, str]:
         data = mutate_bytes(rng, data)
         done.append("mutate_bytes")
     return data, "+".join(done)
+
+
+# --- what a resume goes on with -------------------------------------------------------------------------------------
+
+#: Words of a request, right and wrong ones; any hostile value comes besides.
+REQUESTS = {
+    "benchmarks": (["memory_latency"], ["memory"], ["cores"], [], ["absent"], ["core_to_core", "core_to_core"], "memory_latency", [""]),
+    "profile": ("quick", "full", "absent", ""),
+    "settings": (["size=16k"], ["size=1e400"], ["size=" + "9" * 5000], ["stride=0-4294967295"], ["size"], ["=,="], ["size=,"], "size=1", ["absent=1"], ["size=-1"]),
+    "cpus": ("0", "0-4294967295", "3-1", "99999", ",", "\ud800"),
+    "budget": (None, 1, 1e-300, 1e300, -1, "60s", float("nan")),
+    "target": (0.02, 0, 1, -1, 1e-300, "2%"),
+    "seed": (1, -1, 2**63, 2**64, 0.5, "1"),
+    "samples": (1, 0, -1, 2**31, 10**30),
+    "window": (0.001, 0, 1e-9, 1e9, "15ms"),
+    "processes": (2, 0, -1, 2**31, 10**30),
+    "alias": ("here", "../../x", "/etc/passwd", "", "\x1b[2J"),
+}  # fmt: skip
+
+
+def resumable(name: str) -> Records:
+    """A log of a run on this machine that was interrupted."""
+    from numabench.host.machine import read_machine
+    from numabench.measure.visit import Request
+
+    records = [record for record in trimmed(name, 2, 6) if record["record"] != "end"]
+    for record in records:
+        if record["record"] == "header":
+            record["machine"] = json.loads(msgspec.json.encode(read_machine())) | {"line_declared": 64, "line_measured": 64}
+            record["arguments"] = json.loads(msgspec.json.encode(Request(benchmarks=(name,), profile="quick")))
+    return records
+
+
+def change_request(rng, records):
+    for record in records:
+        if record.get("record") == "header":
+            name = rng.choice(list(REQUESTS))
+            record["arguments"][name] = rng.choice(REQUESTS[name]) if rng.random() < 0.7 else hostile(rng)
+
+
+def change_header(rng, records):
+    """Anything in a header but what says which machine it was."""
+    record = rng.choice([r for r in records if r.get("record") == "header"])
+    path = rng.choice([p for p in places(record) if p not in (("record",), ("machine",), ("machine", "id"))])
+    parent(record, path)[path[-1]] = hostile(rng)
+
+
+def resume_mutant(rng: random.Random, seeds: list[Records]) -> tuple[bytes, str]:
+    mutators = (change_request,) * 8 + (change_header,) * 8 + RECORD_MUTATORS
+    return log_mutant(rng, seeds, mutators)
 
 
 # --- matrices -------------------------------------------------------------------------------------------------------
@@ -613,6 +663,8 @@ def log_verbs(path: Path, other: Path, output: Path) -> list[tuple[str, list[str
         ("compare", ["compare", clean, log, "-o", f"{output}.html"]),
         ("compare", ["compare", log, clean, "--format", "json"]),
         ("compare", ["compare", log, log, "--cells"]),
+        ("card", ["card", log]),
+        ("card", ["card", log, "-o", f"{output}.md"]),
         ("export", ["export", log]),
         ("export", ["export", log, "--format", "json"]),
         ("export", ["export", log, "--format", "parquet", "-o", f"{output}.parquet"]),
@@ -630,6 +682,7 @@ class Bench:
     def __init__(self, seed: int, folder: Path):
         self.seed, self.folder = seed, folder
         self.logs = seed_logs()
+        self.interrupted = [resumable(name) for name in ("padded_counters", "memory_latency", "contention")]
         self.trees = tree_seeds(folder)
         self.clean = []
         for number, records in enumerate(self.logs):
@@ -643,7 +696,12 @@ class Bench:
         place.mkdir()
         output, codes = place / "out", OTHER_CODES
         kind = number % 10
-        if kind < 7:
+        if kind == 6:
+            data, done = resume_mutant(rng, self.interrupted)
+            path = place / "mutant.jsonl"
+            path.write_bytes(data)
+            verb, arguments, codes = "resume", ["run", "--resume", str(path), "--plan-only"], ROOT_CODES
+        elif kind < 6:
             data, done = log_mutant(rng, self.logs)
             path = place / "mutant.jsonl"
             path.write_bytes(data)
@@ -662,7 +720,7 @@ class Bench:
             arguments, codes = [verb, "--root", str(place / "root"), "--format", rng.choice(("text", "json"))], ROOT_CODES
         code, out, err = run_verb(arguments)
         written = ""
-        for path in sorted(place.glob("out*")) if kind < 7 else ():
+        for path in sorted(place.glob("out*")) if kind < 6 else ():
             if path.suffix == ".html":
                 written += path.read_text(encoding="utf-8")
         found = faults(verb, code, out, err, written, codes)

@@ -7,7 +7,23 @@ import random
 
 import msgspec
 
-from numabench.model import Answer, Axis, BenchmarkRecord, Case, Contrast, EndRecord, Header, Metric, Sample, TrialRecord, View
+from numabench.model import (
+    Answer,
+    Axis,
+    BenchmarkRecord,
+    Card,
+    Case,
+    Contrast,
+    EndRecord,
+    Header,
+    Metric,
+    Picture,
+    Price,
+    Sample,
+    Tile,
+    TrialRecord,
+    View,
+)
 from numabench.runlog import SCHEMA
 from numabench.runlog.read import RunLog
 
@@ -75,6 +91,31 @@ def counters(run: str) -> BenchmarkRecord:
                 text="Best first: {ranking}.",
             ),
         ),
+        card=Card(
+            tiles=(
+                Tile(
+                    subject="padding",
+                    answer=Answer(
+                        kind="difference",
+                        metric="time_per_operation",
+                        where={"operation": "increment", "stride": 8, "spacing": 200},
+                        against={"stride": 256},
+                        text="for each write where 2 threads share a line",
+                    ),
+                    rank=20,
+                    notes=(
+                        Answer(
+                            kind="threshold",
+                            metric="time_per_operation",
+                            where={"operation": "increment", "spacing": 200},
+                            axis="stride",
+                            text="pad to {value}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        topic="cores",
         method={"clock": "monotonic"},
         expected="A step at the line size.",
     )
@@ -93,6 +134,29 @@ def latency(run: str) -> BenchmarkRecord:
         metrics=(Metric(name="latency", unit="ns", polarity="lower"),),
         views=(View(title="Latency by working set", metric="latency", kind="line", x="size", series="order"),),
         answers=(Answer(kind="cell", metric="latency", where={"size": 2**27, "order": "group"}, text="Memory is {value} away."),),
+        card=Card(
+            prices=tuple(
+                Price(answer=Answer(kind="cell", metric="latency", where={"size": 2**k, "order": "group"}, text=text), rank=k)
+                for k, text in ((11, "L1 hit"), (19, "L2 hit"), (27, "memory"))
+            ),
+            tiles=(
+                Tile(
+                    subject="memory",
+                    answer=Answer(
+                        kind="cell", metric="latency", where={"size": 2**27, "order": "group"}, text="a load from memory"
+                    ),
+                    rank=40,
+                ),
+            ),
+            pictures=(
+                Picture(
+                    view=View(title="Latency by working set", metric="latency", kind="line", x="size", series="order"),
+                    finding=Answer(kind="spread", metric="latency", where={"order": "group"}, text="A load takes {value}"),
+                    rank=30,
+                ),
+            ),
+        ),
+        topic="memory",
         method={"clock": "monotonic"},
     )
 
@@ -109,6 +173,16 @@ def matrix(run: str, nodes: int = 4) -> BenchmarkRecord:
         ),
         metrics=(Metric(name="latency", unit="ns", polarity="lower"),),
         views=(View(title="Latency between nodes", metric="latency", kind="heatmap", x="memory_node", y="cpu_node"),),
+        card=Card(
+            pictures=(
+                Picture(
+                    view=View(title="Latency between nodes", metric="latency", kind="heatmap", x="memory_node", y="cpu_node"),
+                    finding=Answer(kind="spread", metric="latency", where={}, text="Memory by node: {value}"),
+                    rank=10,
+                ),
+            ),
+        ),
+        topic="memory",
         method={"clock": "monotonic"},
     )
 
@@ -123,8 +197,10 @@ def node_bandwidth(run: str) -> BenchmarkRecord:
     cores = Axis(name="cores", summary="cores", values=("one", "all"))
     base = matrix(run)
     metrics = (Metric(name="bandwidth", unit="B/s", polarity="higher"),)
-    views = tuple(msgspec.structs.replace(view, metric="bandwidth") for view in base.views)
-    return msgspec.structs.replace(base, name="node_bandwidth", axes=(*base.axes, kernel, cores), metrics=metrics, views=views)
+    views, card = tuple(msgspec.structs.replace(view, metric="bandwidth") for view in base.views), Card()
+    return msgspec.structs.replace(
+        base, name="node_bandwidth", axes=(*base.axes, kernel, cores), metrics=metrics, views=views, card=card
+    )
 
 
 LOADS = {"0": 0.6e9, "4": 4e9, "8": 8e9, "16": 11e9, "max": 11e9}  # B/s reached at a wanted rate

@@ -115,7 +115,7 @@ def test_pairs_of_different_distances_are_missing():
 @pytest.mark.parametrize("kind", ["cell", "difference", "ratio", "threshold", "ranking"])
 def test_missing_data_is_named(kind):
     (found,) = asked(make_log(processes=2), question(kind, where={"operation": "store"}, against={"stride": 256}, axis="stride"))
-    assert not found.ok and "operation=store" in found.text and "time_per_operation" in found.text and math.isnan(found.value)
+    assert not found.ok and "operation store" in found.text and "time per operation" in found.text and math.isnan(found.value)
 
 
 def test_an_unknown_kind_is_no_crash():
@@ -234,8 +234,8 @@ def test_an_answer_is_settled_where_it_is_the_same_with_the_doubtful_samples(tim
     [
         (26.8, 27.4, "ns", "26.8–27.4 ns"),
         (-0.2, 0.3, "ns", "-0.200 to 0.300 ns"),
-        (71.3e6, 72.5e6, "operation/s", "71.3–72.5 M operation/s"),
-        (0.9e6, 1.1e6, "operation/s", "900 k operation/s–1.10 M operation/s"),
+        (71.3e6, 72.5e6, "operation/s", "71.3–72.5 M op/s"),
+        (0.9e6, 1.1e6, "operation/s", "900 k op/s–1.10 M op/s"),
         (1.021, 1.049, "×", "1.02–1.05×"),
         (27.121, 27.123, "ns", "27.121–27.123 ns"),
         (9.9962, 10.0041, "ns", "9.996–10.00 ns"),

@@ -110,6 +110,27 @@ def test_a_wrong_record_is_named_with_its_line(tmp_path, records, change, said):
     assert f"{path} line " in str(caught.value) and "To mend it: " in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (lambda header: header["arguments"].update(settings="size=1"), 2, "does not say what was asked for"),
+        (lambda header: header["arguments"].update(cpus="0-4294967295"), 2, "CPU"),
+        (lambda header: header["arguments"].update(budget=-1), 2, "a budget of -1 s measures nothing"),
+        (lambda header: header["machine"].update(id="another"), 2, "was recorded on machine"),
+        (lambda header: header.update(started="2026-13-45T99:99:99Z"), 0, ""),  # no moment of any clock: another session
+    ],
+)
+def test_a_resume_asks_for_what_a_log_may_ask_for(tmp_path, change, code, said):
+    records = fuzzing.resumable("memory_latency")
+    change(kind(records, "header"))
+    for record in records:
+        if "started" in record:
+            record["started"] = kind(records, "header")["started"]
+    path = written(tmp_path, records)
+    found, _, err = fuzzing.run_verb(["run", "--resume", str(path), "--plan-only"])
+    assert found == code and said in err and err.count("\n") == (code != 0)
+
+
 def test_what_is_nested_deep_is_no_record(tmp_path, records):
     for depth in (50, 5000):
         path = written(tmp_path, records)

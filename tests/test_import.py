@@ -65,7 +65,7 @@ def test_a_matrix_becomes_a_run_log_that_is_reported(tmp_path):
     run = nb.load(tmp_path / "out" / "toy" / "toy.jsonl")
     estimates = run.estimates()
     assert len(estimates) == 66 and estimates["value"].notna().all()
-    (answer,) = run.answers()
+    (answer,) = run.answers().itertuples()
     assert answer.value == 1 and "2 groups of up to 6 CPUs: 30" in answer.text
     view = run.log.benchmarks[0].views[0]
     assert [owner[cpu] for cpu in view.both] == [owner[view.both[0]]] * 6 + [1 - owner[view.both[0]]] * 6
@@ -106,16 +106,17 @@ def test_directions_that_differ_are_said_and_kept(tmp_path):
 
 def test_two_cpus_have_a_latency_and_no_groups(tmp_path):
     numabench("import", write(tmp_path / "two.csv", [[None, None], [55, None]]), "-o", tmp_path)
-    (answer,) = nb.load(tmp_path / "two").answers()
+    (answer,) = nb.load(tmp_path / "two").answers().itertuples()
     assert answer.kind == "cell" and round(answer.value, 9) == 55 and answer.text.startswith("Between CPUs 1 and 0, the only two")
 
 
 def test_levels_are_counted_and_not_measured(tmp_path):
     rows, _ = two_groups(40)
     numabench("import", write(tmp_path / "toy.csv", rows), "-o", tmp_path)
-    (answer,) = nb.load(tmp_path / "toy").answers()
+    (answer,) = nb.load(tmp_path / "toy").answers().itertuples()
     assert tables.format_answer(answer) == ("1 level", "–")
-    shown = numabench("report", tmp_path / "toy").stdout
+    short, shown = (numabench("report", tmp_path / "toy", *more).stdout for more in ((), ("--all",)))
+    assert "inside 2 groups of up to 20 CPUs" in short and "██│" not in short and len(short.splitlines()) < 24
     assert "CPUs in the order of measured groups" in shown and "██│" in shown and "[██] to" in shown
     page = (tmp_path / "toy" / "report.html").read_text()
     assert "Latencies by relation: measured groups, level 1: 380 measured" in page and "between groups: 400 measured" in page
@@ -134,7 +135,7 @@ def test_a_page_lists_no_more_rows_than_a_browser_shows(tmp_path, monkeypatch):
 def test_the_largest_published_matrix_keeps_its_structure(tmp_path):
     done = CliRunner().invoke(command, [str(MATRICES / "amd-epyc7742-2s-256.csv"), "-o", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    (answer,) = nb.load(tmp_path / "amd-epyc7742-2s-256").answers()
+    (answer,) = nb.load(tmp_path / "amd-epyc7742-2s-256").answers().itertuples()
     assert answer.value == 2 and "32 groups of up to 8 CPUs" in answer.text
     text = CliRunner().invoke(command, [str(MATRICES / "bad-ppc970-text.csv"), "-o", str(tmp_path)])
     assert isinstance(text.exception, LogError)

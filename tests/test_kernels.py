@@ -101,14 +101,6 @@ def loaded() -> dict[str, abi.Kernel]:
     return {name: abi.Kernel(abi.build(name).target) for name in SOURCES}
 
 
-def test_every_benchmark_has_its_kernel_and_speaks_its_metrics(loaded):
-    for benchmark in discover().values():
-        kernel = loaded[benchmark.kernel]
-        assert kernel.metrics and kernel.version >= 1 and kernel.summary
-        used = {view.metric for view in benchmark.views} | {c.metric for c in benchmark.contrasts}
-        assert used <= set(kernel.metrics), benchmark.name
-
-
 @pytest.mark.parametrize(
     ("operation", "stride", "spacing", "threads"),
     [*itertools.product(("store", "increment", "atomic_add"), (0, 8, 64), (0, 20), (2,)), ("increment", 256, 0, 1)],

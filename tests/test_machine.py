@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 import types
+from importlib.machinery import ModuleSpec
 
 import pytest
 from click.testing import CliRunner
@@ -74,6 +76,21 @@ def test_keys_ignore_what_changes_by_itself(tree):
     assert (after.id, after.hardware_key, after.configuration_key) == (before.id, before.hardware_key, before.configuration_key)
 
 
+@pytest.mark.parametrize("offline", [(4,), (2, 3, 6, 7), (1, 2, 3, 4, 5, 6, 7)])
+def test_a_machine_with_cpus_offline_is_the_same(tmp_path, offline):
+    """One thread of a core, a package with its node, all but one CPU."""
+
+    def made(name: str, cores: int = 2, **changes):
+        tree = SyntheticTree(tmp_path / name, packages=2, cores=cores, smt=2, **changes)
+        tree.write("etc/machine-id", "0123456789abcdef")
+        return read(tree)
+
+    whole, less = made("whole"), made("less", offline=offline)
+    assert (whole.hardware["cpus"], less.hardware["cpus"]) == (8, 8 - len(offline))
+    assert less.id == whole.id and less.hardware_key != whole.hardware_key
+    assert made("smaller", cores=1).id != whole.id
+
+
 def test_configuration_changes_one_key_and_hardware_the_others(tree):
     before = read(tree)
     tree.write("proc/sys/kernel/numa_balancing", 1)
@@ -133,7 +150,8 @@ def fake_cpuinfo(monkeypatch, answer):
             raise answer
         return answer
 
-    monkeypatch.setitem(__import__("sys").modules, "cpuinfo", types.SimpleNamespace(get_cpu_info=get_cpu_info))
+    found = types.SimpleNamespace(get_cpu_info=get_cpu_info, __spec__=ModuleSpec("cpuinfo", None))
+    monkeypatch.setitem(sys.modules, "cpuinfo", found)
     return calls
 
 

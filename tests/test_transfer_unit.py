@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from synthetic_sysfs import SyntheticTree
 
 from numabench import kernel as abi
+from numabench.api import judge
 from numabench.cli.check import command
 from numabench.errors import MachineError
 from numabench.host.topology import read_topology
 from numabench.measure import transfer_unit
 from numabench.measure.protocol import Job
-from numabench.measure.runner import Judge
 from numabench.measure.transfer_unit import DISTANCES, ROUNDS, SLOTS, Line, agreed, enter, pairs_of, recorded_line, unit_of
 from numabench.measure.visit import Request, Visit, open_resume
 from numabench.runlog.read import load
@@ -183,9 +183,7 @@ def test_a_visit_builds_for_what_was_measured_and_says_so(tmp_path, monkeypatch,
     path, executor = tmp_path / "log.jsonl", Nothing()
 
     def measure(resume=None):
-        Visit(Request(benchmarks=("padded_counters",), profile="quick")).measure(
-            path, lambda _: Judge(), executor=executor, resume=resume
-        )
+        Visit(Request(benchmarks=("padded_counters",), profile="quick")).measure(path, judge, executor=executor, resume=resume)
 
     measure()
     log = load(path)

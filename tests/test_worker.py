@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from test_measure import workers_of
+from test_measure import execute, job, workers_of
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, find
 from numabench.benchmarks.memory_latency import VISITED_SLOT
 from numabench.measure.crew import Entry
-from numabench.measure.protocol import JobCase, Took, encode
+from numabench.measure.protocol import JobCase, Timing, Took, encode
 from numabench.measure.worker import Worker, memory_reasons, probe_reasons, waited
 from numabench.model import MemoryProof, ThreadProof
 
@@ -139,3 +139,32 @@ def test_a_quantile_beyond_the_end_of_its_histogram_is_left_out_and_said():
     threads[0].histogram[abi.BINS - 1], threads[0].histogram[abi.BINS - 2] = 0, 60
     sample = worker.judge(case, 0, {}, Found(threads), entries, (proof(None), proof(None)), around, around)
     assert "clipped" not in sample.reasons and sample.metrics["latency_p99"] > 40_000
+
+
+GROWING = """
+import sys
+from numabench.measure import worker
+real, seen = worker.Worker.attempt, []
+
+def attempt(self, case):
+    real(self, case)
+    seen.append(sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(("RssAnon", "VmPTE"))))
+
+worker.Worker.attempt = attempt
+worker.main()
+sys.stderr.write(f"{seen[29]} {seen[-1]}")
+sys.exit(1)  # so that this is the failure's last line
+"""
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_memory_of_a_worker_does_not_grow_with_its_cases(failing):
+    """Nothing collects garbage in a worker: a cycle per case would stay, as would a mapping that nobody closes. In kB after 30 and after 130 cases."""
+    work = job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0})
+    case = work.cases[0]
+    cases = [msgspec.structs.replace(case, case=f"c{k}", cpus=(1 << 15,) if failing and k % 2 else case.cpus) for k in range(130)]
+    work = msgspec.structs.replace(work, cases=tuple(cases), timing=Timing(window=0.0002, warmup=0.0, samples=2))
+    outcome = execute(work, 300, [sys.executable, "-c", GROWING])
+    early, late = map(int, outcome.failure.rpartition(": ")[2].split())
+    assert len(outcome.failed_cases) == (65 if failing else 0) and early > 1000
+    assert late - early < 500  # 5 kB a case; threads in Python took 32 to 40

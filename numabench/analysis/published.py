@@ -11,11 +11,14 @@ from ..model import (
     Answer,
     Axis,
     BenchmarkRecord,
+    Card,
     EndRecord,
     Header,
     Metric,
+    Picture,
     Record,
     Sample,
+    Tile,
     TrialRecord,
     View,
     case_hash,
@@ -48,6 +51,20 @@ def matrix_records(
         for a, b in zip(*np.nonzero(np.isfinite(values)), strict=True)
         if a != b
     )
+    view = View(
+        title=f"One way between CPUs by {operation}",
+        metric="latency",
+        kind="heatmap",
+        x="cpu_b",
+        y="cpu_a",
+        where=where,
+        both=order,
+        borders=borders,
+    )
+
+    def spread(text: str) -> Answer:
+        return Answer(kind="spread", metric="latency", where=where, text=text)
+
     return [
         Header(
             schema=SCHEMA,
@@ -71,23 +88,17 @@ def matrix_records(
             ),
             metrics=(Metric(name="latency", unit="ns", summary="one way, half of a round trip", polarity="lower"),),
             method={"one way": "half of a round trip", "source": "published"},
-            views=(
-                View(
-                    title=f"One way between CPUs by {operation}",
-                    metric="latency",
-                    kind="heatmap",
-                    x="cpu_b",
-                    y="cpu_a",
-                    where=where,
-                    both=order,
-                    borders=borders,
-                ),
-            ),
+            views=(view,),
             answers=(
                 Answer(kind="structure", metric="latency", where=where, text="Groups of near CPUs: {value}")
                 if len(matrix) > 2
                 else Answer(kind="cell", metric="latency", where=dict(samples[0].parameters), text=PAIR),
             ),
+            card=Card(
+                tiles=(Tile(subject="core to core", answer=spread("a cache line from core to core"), rank=10),),
+                pictures=(Picture(view=view, finding=spread("Core to core: {value}"), rank=20),),
+            ),
+            topic="cores",
             notes=(
                 "Published figures: one value for each pair, without placement, intervals or proof; the CPUs are in measured groups.",
             ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
@@ -15,12 +14,10 @@ from ..runlog.read import RunLog
 from .estimate import LEAST_PAIRS, precision
 
 if TYPE_CHECKING:
-    from .answers import Answered
+    pass
 
 #: Of the intervals that decide early whether an answer is settled. At 95 % each of several looks would let one false answer in twenty end the measuring; the last word is said at 95 %.
 EARLY = 0.975
-#: Relative half-width from which on a first figure is one.
-FIGURE = 0.05
 
 
 class Stopping:
@@ -40,7 +37,7 @@ class Stopping:
 
     def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
         """How many headline answers of these benchmarks are not settled, or figures less sure than FIGURE, for those that have such."""
-        from .answers import answers
+        from .answers import SETTLED, answers
 
         trials = list(trials)
         taken = Counter(name for name, _ in {(t.benchmark, t.process) for t in trials})
@@ -52,18 +49,13 @@ class Stopping:
         ripe = tuple(b for b in asked if b.answers and b.name not in early)
         log = self._log((t for t in trials if t.benchmark in {b.name for b in ripe}), ripe)
         for answer in answers(log, confidence=EARLY):
-            if not answer.ok or (answer.kind == "cell" and not half_width(answer) <= FIGURE):
+            if answer.grade != SETTLED:
                 found[answer.benchmark] = found.get(answer.benchmark, 0) + 1
         return found
 
     def _log(self, trials: Iterable[TrialRecord], benchmarks: tuple[BenchmarkRecord, ...]) -> RunLog:
         pooled = tuple(msgspec.structs.replace(t, session="") for t in trials)
         return RunLog(paths=(), headers=(), benchmarks=benchmarks, trials=pooled, ends=())
-
-
-def half_width(answer: Answered) -> float:
-    """Relative; NaN without an interval."""
-    return (answer.high - answer.low) / 2 / abs(answer.value) if answer.value else math.inf
 
 
 def headlines(benchmark: BenchmarkRecord) -> tuple[Answer, ...]:

@@ -13,7 +13,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UsageError
-from ..model import PAIRED_KINDS, Answer, Axis, Contrast, Frozen, Value, View
+from ..model import PAIRED_KINDS, Answer, Axis, Card, Contrast, Frozen, Value, View
+from ..text import near, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,16 @@ RELATION_WORDS = {
     "package": "CPUs of one package",
     "cross_package": "CPUs of two packages",
     CROWDED: "fewer CPUs than threads",
+}
+
+#: And the names of prices, where there is less room.
+RELATION_NAMES = {
+    "smt": "same core",
+    "cluster": "same L2",
+    "l3": "same L3",
+    "node": "same node",
+    "package": "same package",
+    "cross_package": "other package",
 }
 
 Parameters = dict[str, Value]
@@ -183,6 +194,16 @@ class Benchmark(ABC):
         """The sentences that the report says, for the points that were planned."""
         return ()
 
+    def card(self, topology: Topology, cases: list[Parameters]) -> Card:
+        """What it adds to the machine's card, for the points that were planned."""
+        return Card()
+
+    def carded(self, topology: Topology, cases: list[Parameters]) -> Card:
+        """What of it speaks of points that were planned."""
+        card = self.card(topology, cases)
+        known = {id(answer) for answer in answerable(card.answers, cases)}
+        return card.only(lambda answer: id(answer) in known)
+
     def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         """Those of the answers whose points were planned."""
         return answerable(self.answers(topology, cases), cases)
@@ -304,20 +325,29 @@ def has_memory(topology: Topology, *nodes: int) -> bool:
 
 def discover() -> dict[str, Benchmark]:
     """All benchmarks by name: those of this package and those that other distributions register (`package.module`)."""
+    return load_all()[0]
+
+
+def broken() -> dict[str, str]:
+    """Modules that should hold a benchmark, and why they do not: no reason to leave the others away."""
+    return load_all()[1]
+
+
+def load_all() -> tuple[dict[str, Benchmark], dict[str, str]]:
     from importlib.metadata import entry_points
 
     modules = [f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     modules += [point.value for point in entry_points(group=ENTRY_POINTS)]
-    found = []
+    found, wrong = [], {}
     for module in modules:
         try:
-            found.append(importlib.import_module(module).BENCHMARK)
-        except (ImportError, AttributeError) as error:
-            raise UsageError(
-                f"the benchmark module {module} cannot be loaded: {error}", "mend or uninstall that plug-in"
-            ) from error
-        found[-1].module = module
-    return {benchmark.name: benchmark for benchmark in sorted(found, key=lambda b: (b.rank, b.name))}
+            benchmark = importlib.import_module(module).BENCHMARK
+            benchmark.module = module
+            found.append((benchmark.rank, benchmark.name, benchmark))
+        except Exception as error:  # whatever a module's code does wrong when it is imported
+            where = f", {error.filename} line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            wrong[module] = printable(f"{type(error).__name__}: {getattr(error, 'msg', None) or error}{where}")
+    return {name: benchmark for _, name, benchmark in sorted(found, key=lambda each: each[:2])}, wrong
 
 
 def choose(names: Sequence[str]) -> list[Benchmark]:
@@ -332,13 +362,13 @@ def choose(names: Sequence[str]) -> list[Benchmark]:
 
 def find(name: str) -> Benchmark:
     """The benchmark called `name`; an unknown one is answered with the nearest names."""
-    from difflib import get_close_matches
-
-    known = discover()
+    known, wrong = load_all()
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, 3, 0.5)
+    for module, why in wrong.items():
+        if module.rpartition(".")[2] == name:
+            raise UsageError(f"the benchmark module {module} cannot be loaded: {why}", "mend or uninstall that module")
     raise UsageError(
-        f"there is no benchmark {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}",
+        f"there is no benchmark {name!r}{near(name, (*known, *TOPICS))}",
         f"numabench list shows them: {', '.join(sorted(known))}; or the topics {', '.join(TOPICS)}",
     )

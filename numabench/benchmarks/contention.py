@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ..host.pages import base_page
 from ..kernel import LONGEST_SLOT, add_histograms, histogram_quantile
-from ..model import Answer, Axis, Contrast, View
+from ..model import Answer, Axis, Card, Contrast, Price, Tile, View
 from . import (
     ALONE,
     CROWDED,
     LINES_SHARED,
+    RELATION_NAMES,
     RELATION_WORDS,
     Benchmark,
     Found,
@@ -312,6 +313,43 @@ class Contention(Benchmark):
             shared = {"kind": "crossover", "metric": "throughput", "axis": "threads", "where": where, "text": text}
             found += [Answer(**shared, against={"primitive": lock}, headline=lock == "mcs") for lock in ("mutex", "mcs")]
         return tuple(found)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        """An atomic add against a mutex with nothing inside: alone, and between two threads by relation."""
+        prices, tiles = [], []
+        plain = [p for p in cases if not p["critical_section"] and not p["think_time"] and not p["read_share"]]
+        for p in (p for p in plain if p["primitive"] == "mutex" and p["threads"] <= 2):
+            alone = p["threads"] == 1
+            near = "" if alone else RELATION_NAMES.get(str(p["placement"]), str(p["placement"]))
+            text = "mutex lock and unlock, alone" if alone else f"mutex, 2 threads fight, {near}"
+            prices.append(Price(answer=self.each(p, "mutex", text), rank=30 if alone else 31 + len(prices)))
+            if not alone:
+                tiles.append(
+                    Tile(
+                        subject="mutex or atomic",
+                        answer=Answer(
+                            kind="ratio",
+                            metric="throughput",
+                            where={**p, "primitive": "atomic_add"},
+                            against={"primitive": "mutex"},
+                            text=f"atomic add over mutex, operations of 2 threads ({near})",
+                        ),
+                        rank=30 + len(tiles),
+                        notes=tuple(
+                            self.each(p, primitive, f"{word} {{value}}")
+                            for primitive, word in (
+                                ("atomic_add_sharded", "sharded"),
+                                ("atomic_add", "atomic"),
+                                ("mutex", "mutex"),
+                            )
+                        ),
+                    )
+                )
+        return Card(prices=tuple(prices), tiles=tuple(tiles))
+
+    def each(self, p: Parameters, primitive: str, text: str) -> Answer:
+        """What one operation takes its thread."""
+        return Answer(kind="cell", metric="time_per_operation", where={**p, "primitive": primitive}, text=text)
 
     def at_section(self, who: str, at: Parameters) -> list[Answer]:
         """One section: a mutex against an atomic add, and all in order."""

@@ -6,9 +6,11 @@ import itertools
 from collections import Counter
 from collections.abc import Hashable
 
+import msgspec
+
 from ..host.pages import base_page
-from ..model import Answer, Axis, Contrast, View
-from . import RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
+from ..model import Answer, Axis, Card, Contrast, Picture, Price, Tile, View
+from . import RELATION_NAMES, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
 
 OPERATIONS = ("cas", "load_store", "two_lines", "atomic_add")
 MEDIAN_SLOT, P99_SLOT, LINES_SLOT = (
@@ -18,6 +20,7 @@ MEDIAN_SLOT, P99_SLOT, LINES_SLOT = (
 )  # of the second thread's `value` (kernels/core_to_core.c); those of the first: the lines
 DIGITS = 2  # of ns: a block of 200 round trips is timed to some 20 ns, which is 0.05 ns one way
 ALONE_PAIRS = 1  # `company` of a pair that is measured alone
+FEW_CPUS = 4  # whose pairs need no map
 DISTURBING = 0.02  # a pair that company changes by more than this is measured with fewer at a time
 
 
@@ -176,6 +179,40 @@ class CoreToCore(Benchmark):
             found.append(Answer(kind="structure", metric="latency", where=where, headline=operation == OPERATIONS[0], text=text))
         return tuple(found)
 
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        """By the first operation: a pair of each relation, nearest first, and the map where there are more CPUs than fit into words."""
+        cases = [p for p in cases if p["operation"] == OPERATIONS[0]]
+        if not cases:
+            return Card()
+        least, chosen = min(p["company"] for p in cases), matrix_company(cases)
+        pairs: dict[str, Answer] = {}
+        for p in (p for p in cases if p["company"] == least):
+            name = pair_name(topology, p["cpu_a"], p["cpu_b"])
+            pairs.setdefault(name, Answer(kind="cell", metric="latency", where=p, text=name))
+        near, *far = pairs.values()
+        where = {"operation": OPERATIONS[0], "company": chosen}
+        spread = Answer(kind="spread", metric="latency", where=where, text="Core to core: {value}")
+        notes = tuple(msgspec.structs.replace(answer, text=f"{answer.text}: {{value}}") for answer in far[-3:])
+        return Card(
+            prices=tuple(
+                Price(answer=msgspec.structs.replace(answer, text=f"line from another core, {name}"), rank=20 + position)
+                for position, (name, answer) in enumerate(pairs.items())
+            ),
+            tiles=(
+                Tile(
+                    subject="core to core",
+                    answer=msgspec.structs.replace(near, text=f"a cache line from core to core, {near.text}"),
+                    rank=10,
+                    notes=notes,
+                ),
+            ),
+            pictures=tuple(
+                Picture(view=view, finding=spread, rank=20)
+                for view in self.figures(topology, cases)[:1]
+                if len(view.both) > FEW_CPUS
+            ),
+        )
+
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"operation": p["operation"]}
 
@@ -195,6 +232,13 @@ class CoreToCore(Benchmark):
             if thread.check != thread.executed:
                 return f"the lines count {thread.check} ways, thread {index} made {thread.executed}"
         return ""
+
+
+def pair_name(topology, a: int, b: int) -> str:
+    """The same in few words: `same L3`, `same L3, kinds 0 and 1`."""
+    kinds = [k for k in dict.fromkeys((topology.kind_of(a), topology.kind_of(b))) if k is not None]
+    of = [f"kind{'s' * (len(kinds) > 1)} {' and '.join(map(str, kinds))}"] if kinds else []
+    return ", ".join([RELATION_NAMES[topology.relation(a, b)], *of])
 
 
 def pair_words(topology, a: int, b: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..kernel import mean_batch
-from ..model import Answer, Axis, Contrast, View
+from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
 NONE = "none"
@@ -89,6 +89,21 @@ class Fences(Benchmark):
             )
             for p in cases
             if p["fence"] != NONE
+        )
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        """The first full fence that the processor has, after a store."""
+        full = sorted((p for p in cases if p["fence"] in FULL and p["before"] == "store"), key=lambda p: FULL.index(p["fence"]))
+        return Card(
+            prices=tuple(
+                Price(
+                    answer=Answer(
+                        kind="difference", metric="time", where=p, against={"fence": NONE}, text="full fence after a store"
+                    ),
+                    rank=28,
+                )
+                for p in full[:1]
+            )
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:

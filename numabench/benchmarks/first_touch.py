@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..host.pages import page_bytes, page_words
-from ..model import Answer, Axis, View
+from ..host.pages import BASE, THP, page_bytes, page_words
+from ..model import Answer, Axis, Card, Price, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory
 from .memory_bandwidth import SIZE_STEP, part_bytes, thread_counts, threads_text
 from .memory_latency import MIB, PAGE_SIZES
@@ -78,6 +78,25 @@ class FirstTouch(Benchmark):
             text = f"The first touch of a page of {page_words(p['page_size'])} {where} takes {{value}}"
             found.append(Answer(kind="cell", metric="time_per_page", where=p, headline=p["threads"] == 1, text=text))
         return tuple(found)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        own = [p for p in cases if p["threads"] == 1 and p["cpu_node"] == p["memory_node"]]
+        first = {p["page_size"]: p for p in reversed(own)}
+        return Card(
+            prices=tuple(
+                Price(
+                    answer=Answer(
+                        kind="cell",
+                        metric="time_per_page",
+                        where=first[kind],
+                        text=f"first touch of a page of {page_words(kind).removesuffix(' (transparent)')}",
+                    ),
+                    rank=rank,
+                )
+                for kind, rank in ((BASE, 40), (THP, 42))
+                if kind in first
+            )
+        )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"page_bytes": page_bytes(p["page_size"])}

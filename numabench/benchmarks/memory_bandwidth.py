@@ -6,7 +6,7 @@ import struct
 from array import array
 
 from ..host.pages import base_page
-from ..model import Answer, Axis, View
+from ..model import Answer, Axis, Card, Tile, View
 from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 from .memory_latency import PAGE_SIZES, effective_cache, memory_size
@@ -307,6 +307,26 @@ class MemoryBandwidth(Streams):
             if p["threads"] == 1 and p["kernel"] == "read" and p["size"] < largest
         ]
         return tuple(found)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        """What all threads read from memory together, and one of them."""
+        largest = max((p["size"] for p in cases), default=0)
+        most = max((p["threads"] for p in cases), default=0)
+        reads = [p for p in cases if p["kernel"] == "read" and p["size"] == largest and p["filling"] == PACKED]
+        if not reads or largest < memory_size(topology):
+            return Card()
+
+        def best(threads: int, text: str) -> Answer:
+            where = {"kernel": "read", "size": largest, "filling": PACKED, "threads": threads}
+            return Answer(kind="best", metric="bandwidth", axis="vector", where=where, text=text)
+
+        many = Tile(
+            subject="bandwidth",
+            answer=best(most, "read from memory by all cores" if most > 1 else "read from memory"),
+            rank=50,
+            notes=(best(1, "one core {value}"),) if most > 1 else (),
+        )
+        return Card(tiles=(many,))
 
 
 def clocks(found: Found) -> list[float]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+import msgspec
+
 from ..crossing import crossing
 from ..host.pages import BASE, HUGETLB, THP
 from ..kernel import mean_batch, octave_shares
-from ..model import Answer, Axis, Contrast, View
+from ..model import Answer, Axis, Card, Contrast, Picture, Price, Tile, View
 from ..units import format_bytes
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
@@ -262,19 +264,7 @@ class MemoryLatency(Chase):
             self.level(f"within {format_bytes(size)} ({name} of {format_bytes(capacity)} by the firmware)", size)
             for name, size, capacity in levels
         ]
-        for (name, size, capacity), following in zip(levels, [*(size for _, size, _ in levels[1:]), *sizes[-1:]], strict=False):
-            if len([s for s in sizes if size <= s <= following]) > 2:
-                found.append(
-                    Answer(
-                        kind="capacity",
-                        metric="latency",
-                        axis="size",
-                        where={"size": size, "order": "group", "page_size": "thp", "laps": 1},
-                        against={"size": following},
-                        headline=False,
-                        text=f"{name}, {format_bytes(capacity)} by the firmware, holds up to {{value}} in effect",
-                    )
-                )
+        found += capacities(levels, sizes)
         memory = memory_size(topology, topology.order_cpus()[:1])
         told = {size for _, size, _ in levels}
         if sizes and sizes[-1] not in told:
@@ -312,12 +302,59 @@ class MemoryLatency(Chase):
         return tuple(found)
 
     def level(self, where: str, size: int, order: str = "group") -> Answer:
-        return Answer(
-            kind="cell",
-            metric="latency",
-            where={"size": size, "order": order, "page_size": "thp", "laps": 1},
-            text=f"A dependent load {where} takes {{value}}",
-        )
+        return self.cell(f"A dependent load {where} takes {{value}}", size, order)
+
+    def cell(self, text: str, size: int, order: str = "group") -> Answer:
+        where = {"size": size, "order": order, "page_size": "thp", "laps": 1}
+        return Answer(kind="cell", metric="latency", where=where, text=text)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        sizes = sorted({p["size"] for p in cases if p["order"] == "group" and p["page_size"] == "thp"})
+        levels = level_sets(sizes, topology)
+        prices = [Price(answer=self.cell(f"{name} hit", size), rank=10) for name, size, _ in levels]
+        tiles = []
+        if sizes and sizes[-1] >= memory_size(topology, topology.order_cpus()[:1]):
+            prices += [Price(answer=memory_price(self.cell("", sizes[-1]).where, topology), rank=12)]
+            prices += [Price(answer=self.cell("memory in random order", sizes[-1], "random"), rank=45)]
+            tiles = [memory_tile(self.cell("", sizes[-1]).where, topology, rank=41)]
+        ends = {capacity.where["size"]: capacity for capacity in capacities(levels, sizes)}
+        marks = [msgspec.structs.replace(ends[size], text=f"{name} {{value}}") for name, size, _ in levels if size in ends]
+        pictures = []
+        if levels and levels[-1][1] in ends:
+            name, size, declared = levels[-1]
+            finding = msgspec.structs.replace(ends[size], text=f"{name} gives {{value}} of its {format_bytes(declared)}")
+            view = msgspec.structs.replace(self.views[0], where=MAIN)
+            pictures = [Picture(view=view, finding=finding, rank=30, marks=tuple(marks))]
+        return Card(prices=tuple(prices), tiles=tuple(tiles), pictures=tuple(pictures))
+
+
+def capacities(levels: list[tuple[str, int, int]], sizes: list[int]) -> list[Answer]:
+    """Of each level whose end lies among the sizes: how much it holds in effect."""
+    found = []
+    for (name, size, capacity), following in zip(levels, [*(size for _, size, _ in levels[1:]), *sizes[-1:]], strict=False):
+        if len([s for s in sizes if size <= s <= following]) > 2:
+            found.append(
+                Answer(
+                    kind="capacity",
+                    metric="latency",
+                    axis="size",
+                    where={"size": size, "order": "group", "page_size": "thp", "laps": 1},
+                    against={"size": following},
+                    headline=False,
+                    text=f"{name}, {format_bytes(capacity)} by the firmware, holds up to {{value}} in effect",
+                )
+            )
+    return found
+
+
+def memory_price(where: Parameters, topology, before: str = "") -> Answer:
+    """A load from the nearest memory, called the same by any benchmark of dependent loads that measures it."""
+    own = ", own node" if len(topology.nodes) > 1 else ""
+    return Answer(kind="cell", metric="latency", where=where, text=f"{before}memory{own}")
+
+
+def memory_tile(where: Parameters, topology, rank: int, notes: tuple[Answer, ...] = ()) -> Tile:
+    return Tile(subject="memory", answer=memory_price(where, topology, "a load from "), rank=rank, notes=notes)
 
 
 def level_sets(sizes: Iterable[int], topology) -> list[tuple[str, int, int]]:

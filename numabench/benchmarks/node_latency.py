@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ..host.pages import BASE, page_words
-from ..model import Answer, Axis, View
+from ..model import Answer, Axis, Card, Picture, Price, View
 from . import Parameters, Placement, Sweep, has_memory, memory_node
-from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_size, same_latency
+from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_price, memory_size, memory_tile, same_latency
 
 
 class NodeLatency(Chase):
@@ -87,6 +89,29 @@ class NodeLatency(Chase):
             text = "What the firmware's distances say of latency, against the measured matrix"
             found.append(Answer(kind="firmware", metric="latency", where={"page_size": pages}, text=text))
         return tuple(found)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        large = [p for p in cases if not small(p)]
+        own = [p for p in large if p["cpu_node"] == p["memory_node"]][:1]
+        others = [p for p in large if own and p["cpu_node"] == own[0]["cpu_node"] and p not in own]
+        far = [(p, Answer(kind="cell", metric="latency", where=p, text=f"node {p['memory_node']}: {{value}}")) for p in others]
+        several = len(large) > 1
+        where = {"page_size": large[0]["page_size"]} if several else {}
+        view = View(
+            title="Latency of memory by node", metric="latency", kind="heatmap", x="memory_node", y="cpu_node", where=where
+        )
+        finding = Answer(kind="spread", metric="latency", where=where, text="Memory by node: {value}")
+        return Card(
+            prices=tuple(
+                [Price(answer=memory_price(p, topology), rank=11) for p in own]
+                + [
+                    Price(answer=msgspec.structs.replace(answer, text=f"memory, node {p['memory_node']}"), rank=14 + position)
+                    for position, (p, answer) in enumerate(far)
+                ]
+            ),
+            tiles=tuple(memory_tile(p, topology, 40, tuple(answer for _, answer in far[:3])) for p in own),
+            pictures=(Picture(view=view, finding=finding, rank=10),) if several else (),
+        )
 
 
 def small(p: Parameters) -> str:

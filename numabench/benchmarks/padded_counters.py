@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ..model import Answer, Axis, Contrast, View
+import msgspec
+
+from ..model import Answer, Axis, Card, Contrast, Tile, View
 from . import (
     ALONE,
     LINES_SHARED,
+    RELATION_NAMES,
     RELATION_WORDS,
     Benchmark,
     Found,
@@ -221,6 +224,24 @@ class PaddedCounters(Benchmark):
                     )
                 )
         return tuple(found)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        """What a shared line costs each writer, by relation, and the padding that avoids it."""
+        spaced = max((p["spacing"] for p in cases), default=0)
+        pairs = {(p["placement"], p["home"]): p for p in cases if p["threads"] == 2 and not p["readers"] and not p["offset"]}
+        tiles = []
+        for position, (placement, home) in enumerate(pairs):
+            pair = {"threads": 2, "placement": placement, "readers": 0, "offset": 0, "home": home, "spacing": spaced}
+            shared = Answer(
+                kind="difference",
+                metric="time_per_operation",
+                against={"stride": PADDED},
+                where={**pair, "operation": "increment", "stride": 8},
+                text=f"for each write where 2 threads share a line ({RELATION_NAMES[str(placement)]})",
+            )
+            pad = msgspec.structs.replace(self.threshold({**pair, "operation": "atomic_add"}, spaced), text="pad to {value}")
+            tiles.append(Tile(subject="padding", answer=shared, rank=20 + position, notes=(pad,)))
+        return Card(tiles=tuple(tiles))
 
     def threshold(self, where: Parameters, spaced: int) -> Answer:
         pace = "spaced" if where["spacing"] else "back to back"

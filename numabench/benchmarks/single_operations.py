@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import Answer, Axis, Contrast, View
+from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import (
     ALONE,
     MOST_LINE,
+    RELATION_NAMES,
     RELATION_WORDS,
     Benchmark,
     Found,
@@ -123,6 +124,14 @@ class SingleOperations(Benchmark):
             )
         found += [self.effect(p, control, words) for p in cases for control, words in effects(p) if {**p, **control} in cases]
         return tuple(found)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        prices = []
+        for p in (p for p in cases if p["operation"] == "add" and p["state"] == "modified"):
+            near = RELATION_NAMES.get(str(p["placement"]))
+            text = f"atomic add, another core's line, {near}" if near else "atomic add, own line"
+            prices.append(Price(answer=Answer(kind="cell", metric="latency", where=p, text=text), rank=25 + len(prices)))
+        return Card(prices=tuple(prices))
 
     def effect(self, p: Parameters, control: Parameters, words: str) -> Answer:
         text = f"The preparation by its effect ({RELATION_WORDS[str(p['placement'])]}): {words}"

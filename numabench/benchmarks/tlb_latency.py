@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..host.pages import BASE, base_page, page_words
-from ..model import Answer, Axis, Contrast, View
+from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import Parameters, Placement, Probes, Sweep, memory_node
 from .memory_latency import PAGE_SIZES, Chase, chain_scratch
 
@@ -95,6 +95,15 @@ class TlbLatency(Chase):
                 ),
             ]
         return tuple(found)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        lines = max((p["lines"] for p in cases if p["page_size"] == BASE), default=None)
+        if lines is None:
+            return Card()
+        where = {"lines": lines, "layout": SPREAD, "page_size": BASE}
+        text = f"TLB miss, {page_words(BASE)} pages (added)"
+        answer = Answer(kind="difference", metric="latency", where=where, against={"layout": PACKED}, text=text)
+        return Card(prices=(Price(answer=answer, rank=15),))
 
 
 def distance(p: Parameters) -> int:

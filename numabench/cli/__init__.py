@@ -8,14 +8,18 @@ import importlib
 import os
 import sys
 from keyword import iskeyword
+from typing import IO
 
 import click
 
 from .. import __version__
 from ..errors import INTERRUPTED, MACHINE, REGRESSION, UNFORESEEN, USAGE, NumabenchError
-from ..text import printable
+from ..extras import REPORT, need_report
+from ..text import near, printable
+from .defaults import project_defaults, take_variables
 
 TRACEBACK = "--traceback"
+COMPLETE = "_NUMABENCH_COMPLETE"  # set by a shell that asks what could be typed
 MOST_SAID = 300  # characters of an unforeseen error
 
 #: verb -> what `--help` says of it; the module of the same name (`import_` for Python's own word) holds `command`.
@@ -25,11 +29,17 @@ VERBS = {
     "machine": "Show this machine: packages, nodes, caches, cores, distances.",
     "check": "Show what will disturb a measurement here, and how to mend it.",
     "selftest": "Measure the same again and again: false alarms, and the smallest effect that is found here.",
+    "card": "Show on one screen what operations cost here; as a picture, too.",
     "report": "Turn run logs into one HTML page and a table of answers.",
     "compare": "Compare two machines, or two states of one, with verdicts.",
     "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
     "import": "Read a published core-to-core matrix into a run log.",
+    "new": "Begin a benchmark: kernel, description, page.",
+    "completion": "Let bash, zsh or fish complete what you type.",
+    "man": "Write the manual page.",
+    "version": "Show the version, and what it runs on.",
+    "help": "Explain numabench, or one of its verbs.",
 }
 
 
@@ -41,34 +51,42 @@ class Verbs(click.Group):
     """A group that imports a verb's module only when the verb is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*VERBS]  # `list` is a verb's module here
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return importlib.import_module(f".{name}{'_' * iskeyword(name)}", __package__).command if name in VERBS else None
+        if name not in VERBS:
+            return None
+        verb: click.Command = importlib.import_module(f".{name}{'_' * iskeyword(name)}", __package__).command
+        if COMPLETE in os.environ:
+            from .completing import attach
+
+            attach(verb)
+        else:
+            take_variables(name, verb)
+        return verb
 
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise PipeClosed from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in REPORT:
+                need_report()  # says what to install
+            raise
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
-        from difflib import get_close_matches
-
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], VERBS, 2, 0.4)
-            raise click.UsageError(
-                f"there is no command {args[0]!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}"
-            )
+            raise click.UsageError(f"there is no command {args[0]!r}{near(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl([*VERBS.items()])
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="numabench")
+@click.version_option(__version__, "-V", "--version", prog_name="numabench", message="%(prog)s %(version)s")
 @click.option(TRACEBACK, is_flag=True, help="Show where an unforeseen error came from; anywhere on the line.")
 def command(traceback: bool) -> None:
     """What a machine's memory system really costs, with proof.
@@ -95,7 +113,10 @@ def main(arguments: list[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        code = command.main(arguments, prog_name="numabench", standalone_mode=False) or 0
+        if COMPLETE in os.environ:
+            importlib.import_module(".completing", __package__)  # bash's words are put together there
+        defaults = {} if COMPLETE in os.environ else project_defaults(VERBS, command)
+        code = command.main(arguments, prog_name="numabench", standalone_mode=False, default_map=defaults) or 0
         sys.stdout.flush()
         sys.exit(code)
     except NumabenchError as error:
@@ -111,10 +132,16 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", INTERRUPTED)
     except (PipeClosed, BrokenPipeError):  # `numabench export | head`: the reader has what it wanted
-        abandon()
+        abandon(sys.stdout)
         sys.exit(0)
     except OSError as error:
         fail(describe(error), MACHINE)
+    except ImportError as error:
+        fail(
+            f"a library cannot be loaded: {' '.join(str(error).split())[-MOST_SAID:]}. To mend it: pip install --force-reinstall numabench, "
+            "or allow more memory (ulimit -v)",
+            MACHINE,
+        )
     except MemoryError:
         fail("there is not enough memory for this. To mend it: give fewer logs at a time, or use a machine with more", MACHINE)
     except Exception as error:
@@ -132,14 +159,14 @@ def flush(code: int) -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        abandon()
+        abandon(sys.stdout)
     sys.exit(code)
 
 
-def abandon() -> None:
+def abandon(stream: IO[str]) -> None:
     """Nothing more is written to a pipe that is closed, not at the interpreter's end either."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):  # no file of the system's: nothing to keep quiet
         return
 
@@ -152,6 +179,12 @@ def describe(error: OSError) -> str:
         fix = "make room on that disk, or set TMPDIR and --output to folders with room (df -h shows them)"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         fix = "check the permissions (ls -ld), or choose another folder with --output or TMPDIR"
+    elif error.errno == errno.EAGAIN and not where:  # fork
+        fix = "raise the limit on processes (ulimit -u; the pids limit of a container or unit)"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        fix = "allow more open files (ulimit -n 1024)"
+    elif error.errno == errno.ENOMEM:
+        fix = "allow more memory (ulimit -v, the limit of a container or unit), or end what uses it"
     elif "temporary directory" in what:
         fix = "set TMPDIR to a folder that exists, is yours and has room"
     else:

@@ -34,10 +34,9 @@ def command(context: click.Context, form: str, root: str) -> None:
         findings = check_all(folder)
     fatal = any(finding.severity == "fatal" for finding in findings)
     if form == "json":
-        import msgspec
+        from .outputs import Checked, write
 
-        document = {"fatal": fatal, "findings": msgspec.to_builtins(findings)}
-        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+        write(Checked(fatal=fatal, findings=tuple(findings)))
     else:
         _print_text(findings)
     if fatal:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .opening import opens_page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -228,6 +229,7 @@ def exit_code(comparison: Any, require_precision: bool) -> int:
 )
 @click.option("--cells", "all_cells", is_flag=True, help="Print every cell, not only what is faster or slower.")
 @click.option("--require-precision", is_flag=True, help="Exit with 5 while any verdict is unresolved.")
+@opens_page
 @click.pass_context
 def command(
     ctx: click.Context, base: str, new: str, form: str, output: Path | None, same: float, all_cells: bool, require_precision: bool
@@ -259,10 +261,7 @@ def command(
 
         matched = aligned(left, right)
         descriptors = {d.name: d for d in merge_descriptors([*matched[0].benchmarks, *matched[1].benchmarks])}
-        try:
-            print_comparison(Terminal(), comparison, descriptors, all_cells)
-        except BrokenPipeError:  # `| head`: the verdict still is the exit code
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print_comparison(Terminal(outlives_reader=True), comparison, descriptors, all_cells)  # the verdict is the exit code
     if output:
         click.echo(f"{'json' if form == 'json' else 'page'}: {printable(str(output))}", err=form != "text")
     elif form != "text":

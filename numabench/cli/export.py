@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from ..runlog.read import RunLog
 
 HWLOC, WEIGHTS = "hwloc-memattrs", "interleave-weights"
 EPILOG = """\b
@@ -23,21 +19,6 @@ Examples:
 Columns: run, machine, benchmark, metric, unit, session, process, sample, value, valid; then one per parameter; then
 case, block, polarity, machine_id, hop_ns, frequency_ghz, reasons. Keep the rows with valid = True, take the median per
 process, and go on with the medians: samples inside one process are not independent."""
-
-
-def check_benchmark(log: RunLog, name: str) -> None:
-    """An unknown benchmark is an error that names the nearest ones."""
-    from difflib import get_close_matches
-
-    from ..errors import UsageError
-
-    known = sorted({b.name for b in log.benchmarks} | {t.benchmark for t in log.trials})
-    if name not in known:
-        near = get_close_matches(name, known, n=3, cutoff=0.4)
-        raise UsageError(
-            f"no benchmark {name!r} in these logs",
-            f"choose {' or '.join(near)}" if near else f"choose one of {', '.join(known) or 'none: the logs hold no benchmark'}",
-        )
 
 
 @click.command("export", epilog=EPILOG, short_help="Samples as csv, json or parquet; node matrices for hwloc.")
@@ -60,6 +41,7 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
     from ..errors import UsageError
     from ..runlog.export import samples, write_table
     from ..runlog.read import load
+    from ..runlog.select import check_benchmark
     from ..text import printable
 
     log = load(*logs)

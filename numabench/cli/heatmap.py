@@ -26,20 +26,28 @@ Span = tuple[int, int]  # first place and the one after the last
 
 
 def draw(
-    matrix: np.ndarray, cpus: tuple[int, ...], width: int, borders: tuple[int, ...] = (), colour: bool = True, order: str = ""
+    matrix: np.ndarray,
+    cpus: tuple[int, ...],
+    width: int,
+    borders: tuple[int, ...] = (),
+    colour: bool = True,
+    order: str = "",
+    height: int | None = None,
 ) -> list[Text]:
-    """Lines for a terminal of `width` characters. `matrix`: shape (n, n), ns, NaN on the diagonal; `cpus`: its rows and columns, in the
+    """Lines for a terminal of `width` characters, those of cells at most `height`. `matrix`: shape (n, n), ns, NaN on the diagonal; `cpus`: its rows and columns, in the
     order that `order` names; `borders`: those that begin a group."""
     from rich.text import Text
 
     paint = Paint(matrix, colour)
     groups = split(cpus, borders)
     figures = len(cpus) <= ANNOTATE and LABEL + FIGURE * len(cpus) + len(groups) - 1 <= width
+    room = width if height is None else min(width, LABEL + height * 2)  # a cell is twice as high as wide
+    figures = figures and (height is None or len(cpus) + len(groups) - 1 <= height)
     wide, whole = FIGURE if figures else 1 if colour else 2, len(groups)
     groups, each = (
         ([[(place, place + 1) for place in range(*group)] for group in groups], 1)
         if figures
-        else fitted(groups, (width - LABEL) // wide, wide)
+        else fitted(groups, (room - LABEL) // wide, wide)
     )
     values = merged(matrix, [span for group in groups for span in group])
     lines, top = [], 0

@@ -9,6 +9,7 @@ import click
 from ..benchmarks.core_to_core import OPERATIONS
 from ..errors import UsageError
 from ..text import in_shell
+from .outputs import Imported, json_option, write
 
 EPILOG = """\b
 Examples:
@@ -32,7 +33,8 @@ The file: a line for each CPU, as many columns; ns one way; full, or one triangl
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for the run log."
 )
-def command(file: Path, alias: str | None, operation: str, output: Path) -> None:
+@json_option
+def command(file: Path, alias: str | None, operation: str, output: Path, form: str) -> None:
     """Read a matrix of core-to-core latencies that another tool published, and write it as a run log: for its figure, its structure, and the
     tables of numabench."""
     import msgspec
@@ -53,9 +55,12 @@ def command(file: Path, alias: str | None, operation: str, output: Path) -> None
         write_whole(path, b"".join(msgspec.json.encode(record) + b"\n" for record in records), exclusive=True)
     except FileExistsError as error:
         raise UsageError(f"{printable(str(path))} is there already", "choose another --alias or --output") from error
+    zeros = sum(bool(sample.extra) for sample in records[2].samples)
+    if form == "json":
+        write(Imported(log=str(path), cpus=cpus, latencies=len(records[2].samples), zeros=zeros))
+        return
     numbered = "" if cpus == tuple(range(len(cpus))) else f" ({format_cpus(cpus)})"
     click.echo(f"{len(records[2].samples)} latencies between {len(cpus)} CPUs{numbered}: {printable(str(path))}")
-    zeros = sum(bool(sample.extra) for sample in records[2].samples)
     if zeros:
         click.echo(
             f"{zeros} of them are 0, below what their tool could resolve: each counts as half of the smallest other figure"

@@ -8,14 +8,19 @@ import click
 
 from ..text import in_shell
 from ..units import format_bytes
+from .outputs import Listed, json_option, write
 
 if TYPE_CHECKING:
     from ..model import Axis, Value
 
 
+LISTED = ("name", "kernel", "topic", "title", "question", "expected", "notes")  # what a benchmark says of itself
+
+
 @click.command("list")
-@click.argument("name", required=False)
-def command(name: str | None) -> None:
+@click.argument("name", required=False, metavar="[BENCHMARK | TOPIC]")
+@json_option
+def command(name: str | None, form: str) -> None:
     """Show the benchmarks, those of a topic (memory, cores), or one with its parameters and notes.
 
     \b
@@ -27,10 +32,15 @@ def command(name: str | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..benchmarks import TOPICS, choose, find
+    from ..benchmarks import TOPICS, broken, choose, find
     from ..measure.plan import named_values
     from .console import Terminal
 
+    if form == "json":
+        write(
+            [Listed(parameters=b.axes, **{field: getattr(b, field) for field in LISTED}) for b in choose([name] if name else [])]
+        )
+        return
     console = Terminal()
     if name is None or name in TOPICS:
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -40,6 +50,8 @@ def command(name: str | None) -> None:
         for benchmark in choose([name] if name else []):
             table.add_row(benchmark.name, benchmark.topic or "–", benchmark.question)
         console.print(table)
+        for module, why in broken().items():
+            console.print(f"left out: {module} cannot be loaded: {why}", style="yellow")
         console.print(
             "\nDetails: numabench list NAME. Measure: numabench run NAME, or all of a topic: numabench run TOPIC",
             style="dim",

@@ -7,6 +7,7 @@ that measures.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..measure.runner import Progress
-from ..units import format_seconds, plural
+from ..units import format_quantity, format_seconds, plural
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ..measure.plan import Block, Plan
     from ..measure.visit import Visit
-    from ..model import EndRecord, TrialRecord
+    from ..model import BenchmarkRecord, EndRecord, TrialRecord
 
 
 def print_plan(console: Console, visit: Visit) -> None:
@@ -70,6 +71,13 @@ class RunDisplay(Progress):
         self.console, self.plan, self.quiet = console, plan, quiet
         self.disturbed = self.samples = self.processes = 0
         self.failed_checks: Counter[str] = Counter()
+        self.records: dict[str, BenchmarkRecord] = {}
+
+    def described(self, records: Sequence[BenchmarkRecord]) -> None:
+        self.records = {record.name: record for record in records}
+
+    def left_out(self, what: str) -> None:
+        self.console.print(f"left out: {what}", style="yellow", soft_wrap=True)
 
     def __enter__(self) -> RunDisplay:
         return self
@@ -80,7 +88,7 @@ class RunDisplay(Progress):
 
     def started(self, block: Block, process: int) -> None:
         if not self.processes:  # until there is an estimate
-            self.show_line(f"{block.benchmark}: first process of {len(block.cases)} cases")
+            self.show_line(f"{self.title(block.benchmark)}: first process of {plural(len(block.cases), 'case')}")
 
     def finished(self, block: Block, trial: TrialRecord, remaining: float) -> None:
         self.processes += 1
@@ -92,30 +100,37 @@ class RunDisplay(Progress):
             self.show_line(f"{block.name}: process {trial.process} failed: {trial.reasons[0]}", keep=True)
         share = self.disturbed / self.samples if self.samples else 0.0
         self.show_line(
-            f"{format_seconds(remaining):>12} left  {trial.benchmark} round {trial.process + 1}  "
-            f"{current_estimate(trial)}  disturbed {share:.0%}"
+            f"{format_seconds(remaining):>12} left  {self.title(trial.benchmark)}: {self.estimate(trial)}, {share:.0%} disturbed".replace(
+                "%", " %"
+            )
         )
+
+    def title(self, benchmark: str) -> str:
+        return self.records[benchmark].title if benchmark in self.records else benchmark
+
+    def estimate(self, trial: TrialRecord) -> str:
+        """The last case measured with its first metric, as it stands in this process."""
+        if not trial.samples:
+            return "no sample"
+        last = trial.samples[-1]
+        name = next(iter(last.metrics))
+        values = sorted(s.metrics[name] for s in trial.samples if s.case == last.case and name in s.metrics)
+        record = self.records.get(trial.benchmark)
+        unit = next((m.unit for m in record.metrics if m.name == name), "") if record else ""
+        return format_quantity(values[len(values) // 2], unit)
 
     def show_line(self, text: str, keep: bool = False) -> None:
         if self.quiet:
             return
-        if self.console.is_terminal:
-            width = self.console.width - 1
-            self.console.file.write(f"\r\x1b[K{text[:width]}" + ("\n" if keep else ""))
-            self.console.file.flush()
-        elif keep or self.processes % 10 == 1:
-            self.console.print(text, markup=False)
-
-
-def current_estimate(trial: TrialRecord) -> str:
-    """The last case measured with its first metric, as it stands in this process."""
-    if not trial.samples:
-        return ""
-    last = trial.samples[-1]
-    values = sorted(next(iter(s.metrics.values())) for s in trial.samples if s.case == last.case)
-    name = next(iter(last.metrics))
-    settings = " ".join(f"{k}={v}" for k, v in last.parameters.items())
-    return f"{name} {values[len(values) // 2]:.3g} at {settings}"
+        try:
+            if self.console.is_terminal:
+                width = self.console.width - 1
+                self.console.file.write(f"\r\x1b[K{text[:width]}" + ("\n" if keep else ""))
+                self.console.file.flush()
+            elif keep or self.processes % 10 == 1:
+                self.console.print(text, markup=False)
+        except OSError:  # a terminal that was closed, a full disk: what is measured does not depend on who is told
+            self.quiet = True
 
 
 def print_summary(console: Console, path: Path, end: EndRecord) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..text import in_shell
+from .opening import opened, opens_page
+from .outputs import json_option, write
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from ..analysis.answers import Answered
     from ..runlog.read import RunLog
 
 EPILOG = """\b
 Examples:
   numabench report                                     all runs of this machine
   numabench report results/sample                      every log in a folder
+  numabench report --all                               every answer here, not only the card
   numabench report a.jsonl b.jsonl -o both.html        these logs, that file
 Several runs of one machine are several sessions: the intervals then also cover how it changes between visits.
 Reading needs neither a compiler nor Linux: a log reads the same on any computer."""
@@ -53,25 +60,23 @@ def write_page(page: str, target: Path) -> None:
         raise UsageError(
             f"cannot write the page {printable(str(target))}: {error.strerror}", "choose another file with --output"
         ) from error
+    opened(target)
 
 
-def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | None = None, said: list | None = None) -> None:
-    """The headline answers (all, where none is one) as a table with values, intervals and their design, sentences in full. `frame`, `said`: samples and answers at hand."""
+def print_answers(log: RunLog, frame: pd.DataFrame, said: Sequence[Answered]) -> None:
+    """The headline answers (all, where none is one) as a table with values, intervals and their design, sentences in full. `frame`: the samples."""
     from rich.table import Table
     from rich.text import Text
 
-    from ..analysis.answers import answers
+    from ..analysis.answers import SETTLED
     from ..report.tables import format_answer
     from .console import Terminal
 
-    every = answers(log, frame) if said is None else said
-    found = [a for a in every if a.headline] or every
+    found = [a for a in said if a.headline] or said
     many = len({a.machine for a in found}) > 1
     titles = {b.name: b.title for b in log.benchmarks}
     console = Terminal()
-    table = Table(
-        title=title, title_justify="left", title_style="bold", pad_edge=False, box=None, padding=(0, 2, 0, 0), header_style="dim"
-    )
+    table = Table(pad_edge=False, box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("answer", ratio=1, overflow="fold")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
@@ -82,7 +87,7 @@ def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | N
             table.add_row(Text(f"\n{heading}", style="bold"))
         last = heading
         value, interval = format_answer(answer)
-        text = Text(answer.text) if answer.ok else Text.assemble(("not fully resolved: ", "yellow"), answer.text)
+        text = Text(answer.text) if answer.grade == SETTLED else Text.assemble((f"{answer.grade}: ", "yellow"), answer.text)
         table.add_row(Text.assemble("• ", text), value, interval)
     if found:
         console.print(table)
@@ -91,7 +96,7 @@ def print_answers(log: RunLog, title: str | None = None, frame: pd.DataFrame | N
         console.print("These logs declare no answers; figures and tables are in the report.")
 
 
-def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame | None = None) -> None:
+def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame) -> None:
     """Latencies between CPUs as heat maps, where three and more were measured."""
     from ..analysis.answers.evidence import matching
     from ..analysis.neighbours import latency_matrix
@@ -133,26 +138,62 @@ def order_text(topology: dict, cpus: tuple) -> str:
     metavar="FILE",
     help="The page to write [default: report.html beside the logs].",
 )
-def command(paths: tuple[str, ...], output: Path | None) -> None:
-    """Answer what was asked, and write one self-contained HTML page.
+@opens_page
+@json_option
+@click.option("--all", "every", is_flag=True, help="Print all answers and maps here as well, not the card alone.")
+def command(paths: tuple[str, ...], output: Path | None, every: bool, form: str) -> None:
+    """Show the machine's card, and write one self-contained HTML page with everything.
 
     Without paths: all runs of this machine in results/<alias>/. The page works offline, in light, dark and print.
     """
     paths = paths or (str(default_folder()),)
-    from ..analysis.answers import answers
+    from ..runlog.read import load
+
+    log = load(*paths)
+    show_results(log, output or default_target(paths), every=every, form=form)
+    for warning in log.warnings:
+        click.echo(f"note: {warning}", err=True)
+
+
+def show_results(
+    log: RunLog, page: Path | None = None, every: bool = False, named: Sequence[str] = (), form: str = "text"
+) -> None:
+    """The card of each machine (the answers of the benchmarks that were `named`, or of `every` one; without a card all of them), and the page, if one is
+    asked for: written before anything is printed. In the form `json` all answers; `none`: the page alone."""
+    from ..analysis.answers import answers, subjects
+    from ..analysis.card import cards
     from ..analysis.structure import with_distance
     from ..report.page import render_report
     from ..runlog.export import samples
-    from ..runlog.read import load
-    from ..text import printable
+    from .card import show
+    from .console import Terminal
 
-    log = load(*paths)
     frame = with_distance(samples(log))
-    said = answers(log, frame)
-    page = render_report(log, frame=frame, said=said)
-    target = output or default_target(paths)
-    write_page(page, target)
-    print_answers(log, frame=frame, said=said)
-    for warning in log.warnings:
-        click.echo(f"note: {warning}", err=True)
-    click.echo(f"report: {printable(str(target))}")
+    about = subjects(log, frame)
+    said = answers(log, about=about)
+    if page:
+        write_page(render_report(log, frame=frame, said=said, about=about), page)
+    if form == "json":
+        write({"report": str(page), "answers": said, "warnings": log.warnings})
+    if form != "text":
+        return
+    console = Terminal(outlives_reader=True)
+    shown = [] if named else [card for card in cards(log, frame, about, said) if not card.empty]
+    for card in shown:
+        show(console, card, every)
+        console.print()
+    if every or not shown:
+        print_answers(log, frame, [a for a in said if not named or a.benchmark in named])
+    if page:
+        console.print(f"Page: {page}", soft_wrap=True)
+    if shown and not every:
+        console.print(f"All answers: {command_line('report', '--all', *log.paths)}", soft_wrap=True, style="dim")
+
+
+def command_line(*words: str) -> str:
+    """A command of numabench that can be pasted; of many files the folder that they are in."""
+    files = list(words[2:])
+    folder = {str(Path(word).parent) for word in files}
+    if len(files) > 2 and len(folder) == 1:
+        files = sorted(folder)
+    return in_shell("numabench", *words[:2], *files)

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from ..errors import IMPRECISE, INTERRUPTED, REGRESSION, UsageError
+from ..extras import INSTALL, lacking
 from ..text import in_shell
 from ..units import plural
+from .opening import opens_page
+from .outputs import Recorded, json_option, write
 
+SOON = 0.02  # s
 MOST_FAILURES = 5  # that are printed; the log has all
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A kill and a terminal that closes end a run as cleanly as Ctrl-C; what was ignored before (nohup) stays so. Python drops an interrupt that
+    comes while it cleans up behind its own modules: it is raised again a moment later."""
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+        else:
+            before(dropped)
+
+    heeded = [each for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in heeded}
+    before, sys.unraisablehook = sys.unraisablehook, again
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = before
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
 
 @click.command("run")
@@ -54,8 +84,11 @@ MOST_FAILURES = 5  # that are printed; the log has all
     "--root", default="/", metavar="DIR", help="With --plan-only: plan for another machine's snapshot (DIR/sys, DIR/proc)."
 )
 @click.option("--require-precision", is_flag=True, help="Exit with 5 unless every cell reached the target.")
+@opens_page
+@json_option
 @click.option("--report/--no-report", "with_report", default=False, help="Render the report beside the log as well.")
 @click.option("-q", "--quiet", is_flag=True, help="No plan and no progress display.")
+@interruptible()
 def command(
     resume: Path | None,
     output: Path,
@@ -64,6 +97,7 @@ def command(
     require_precision: bool,
     with_report: bool,
     quiet: bool,
+    form: str,
     **options,
 ) -> int:
     """Measure this machine and write a run log.
@@ -81,6 +115,7 @@ def command(
       numabench run --resume results/host/20260101T120000Z.jsonl
     """
     from ..api import judge
+    from ..benchmarks import TOPICS
     from ..host.machine import read_machine
     from ..measure.visit import Visit, log_path, open_resume
     from .console import Terminal
@@ -89,7 +124,7 @@ def command(
 
     if root != "/" and not plan_only:
         raise UsageError(f"a snapshot ({root}) can be planned for, not measured", "add --plan-only, or leave --root away")
-    console = Terminal()
+    console = Terminal(stderr=form == "json", outlives_reader=not plan_only)
     request, state = resume_request(*open_resume(resume), **options) if resume else (make_request(**options), None)
     if state and state.complete and not options["budget"]:
         console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run", soft_wrap=True)
@@ -101,13 +136,17 @@ def command(
     if plan_only:
         return 0
     path = resume or log_path(output, read_machine(alias=request.alias).alias)
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends as cleanly as Ctrl-C
-    try:
-        with RunDisplay(console, visit.plan, quiet) as display:
-            end = visit.measure(path, judge, display, resume=state)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with RunDisplay(console, visit.plan, quiet) as display:
+        end = visit.measure(path, judge, display, resume=state)
     print_summary(console, path, end)
+
+    def ended(code: int, page: Path | None = None) -> int:
+        if form == "json":
+            failed = dict(display.failed_checks)
+            facts = {name: getattr(end, name) for name in ("status", "cells", "measured", "elapsed")}
+            write(Recorded(log=str(path), report=str(page) if page else None, exit_code=code, failed_checks=failed, **facts))
+        return code
+
     for what, count in display.failed_checks.most_common(MOST_FAILURES):
         console.print(f"failed its check ({plural(count, 'sample')}): {what}", style="red", markup=False)
     if end.status == "interrupted":
@@ -115,7 +154,7 @@ def command(
             f"Interrupted; what was measured is kept. Go on with: {in_shell('numabench', 'run', '--resume', path)}",
             soft_wrap=True,
         )
-        return INTERRUPTED
+        return ended(INTERRUPTED)
     if end.status == "busy":
         console.print(
             f"Given up: in most samples a thread had to wait for its CPU (load {os.getloadavg()[0]:.1f} on {plural(os.cpu_count() or 1, 'CPU')}), so that little would be settled. "
@@ -125,21 +164,23 @@ def command(
             soft_wrap=True,
             markup=False,
         )
-        return IMPRECISE
-    if with_report:
-        from ..report.page import render_report
+        return ended(IMPRECISE)
+    page = path.with_name("report.html") if with_report else None
+    if lacking():
+        console.print(
+            f"What was measured is kept. To read it: {INSTALL}, then {in_shell('numabench', 'report', path)}", soft_wrap=True
+        )
+        page = None
+    elif with_report or not (quiet or form == "json"):
         from ..runlog.read import load
-        from .report import print_answers, write_page
+        from .report import show_results
 
-        log = load(path)
-        page = path.with_name("report.html")
-        write_page(render_report(log), page)
-        print_answers(log)
-        console.print(f"Report: {page}", soft_wrap=True)
+        named = [b.name for b in visit.benchmarks] if set(request.benchmarks) - {*TOPICS} else ()
+        show_results(load(path), page, named=named, form="none" if form == "json" else "text")
     if display.failed_checks:
-        return REGRESSION
+        return ended(REGRESSION, page)
     precise = end.cells["reached"] == end.cells["total"]
-    return IMPRECISE if require_precision and not precise else 0
+    return ended(IMPRECISE if require_precision and not precise else 0, page)
 
 
 def resume_request(request, state, budget, target, **options):

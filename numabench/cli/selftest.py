@@ -61,7 +61,7 @@ def command(context: click.Context, benchmarks: tuple[str, ...], budget: str, vi
     from .console import Terminal
     from .progress import RunDisplay
 
-    console = Terminal(stderr=form == "json")
+    console = Terminal(outlives_reader=True, stderr=form == "json")
     alias = read_machine().alias
     folder = output / FOLDER / alias / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     each, paths = parse_seconds(budget) / visits, []

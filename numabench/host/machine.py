@@ -64,7 +64,7 @@ _RELEVANT_FLAGS = frozenset(
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """`hardware_key` is equal for hosts of one model, `configuration_key` for hosts set up alike."""
+    """`id` stays while CPUs are offline, `hardware_key` is equal for hosts of one model, `configuration_key` for hosts set up alike."""
 
     id: str
     alias: str
@@ -101,7 +101,7 @@ def read_machine(root: str = "/", alias: str | None = None, facts: bool = True, 
     names = read_names(tree, hostname)
     marks = read_marks(tree, names)
     return Machine(
-        id=digest([*names, hardware_key]),
+        id=digest([*names, _read_lasting(topology, hardware)]),
         alias=sanitised(alias or hostname or os.path.basename(os.path.normpath(tree.root))),
         hostname=hostname,
         brand=brand,
@@ -115,6 +115,12 @@ def read_machine(root: str = "/", alias: str | None = None, facts: bool = True, 
         marks=marks,
         warnings=tuple(tree.warnings),
     )
+
+
+def _read_lasting(topology: Topology, hardware: dict) -> dict:
+    """What stays the same while CPUs go offline and come back, with which their caches, cores, packages and nodes go and come."""
+    names = ("arch", "brand", "family", "model", "stepping", "memory_gib")
+    return {name: hardware[name] for name in names} | {"cpus": len({*topology.cpus, *topology.offline})}
 
 
 def sanitised(name: str) -> str:

@@ -20,7 +20,7 @@ from ..model import Frozen, MemoryProof
 from . import calls
 from .maps import huge_share, mapped_pages
 from .pages import BASE, HUGETLB, THP, base_page, page_bytes, reserve_command, transparent_page
-from .placement import pin_thread
+from .placement import pin_thread, start
 
 ALIGN = 2 << 20  # the huge page of x86-64 and of aarch64 with 4 KiB granules
 FEW_PAGES = 4096  # up to here each is asked for, which takes less time than a walk over all that the process has mapped
@@ -231,7 +231,7 @@ def touch_from(cpu: int, address: int, size: int) -> None:
             failed.append(error)
 
     thread = threading.Thread(target=touch)
-    thread.start()
+    start(thread)
     thread.join()
     if failed:
         raise failed[0]

@@ -7,12 +7,14 @@ import errno
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from ..errors import MachineError
 from . import calls
 
+MORE_PROCESSES = "raise the limit on processes (ulimit -u; the pids limit of a container or unit)"
 _MPOL_PREFERRED = 1
 _PR_SET_PDEATHSIG = 1
 
@@ -79,6 +81,14 @@ def cannot_pin(cpu: int, code: int) -> MachineError:
         f"cannot run on CPU {cpu}: {os.strerror(code)}; it is offline or not allowed here",
         "see allowed_cpus in: numabench machine --format json",
     )
+
+
+def start(thread: threading.Thread) -> None:
+    """MachineError where there may be no more threads."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise MachineError(f"cannot create a thread: {error}", MORE_PROCESSES) from error
 
 
 def pin_thread(cpu: int) -> None:

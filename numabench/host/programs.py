@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ def read_programs(tree: Tree, processor: dict[str, str]) -> dict:
     """
     volatile = ("cpu MHz", "bogomips", "BogoMIPS", "processor")
     compiler = compiler_path()
-    stamp = [compiler, os.stat(compiler).st_mtime_ns if compiler else None]
+    stamp = [compiler, os.stat(compiler).st_mtime_ns if compiler else None, find_spec("cpuinfo") is not None]
     stable = {key: value for key, value in processor.items() if key not in volatile}
     name = f"cpuinfo-{digest([stable, os.uname().machine])}.json"
     try:
@@ -63,7 +64,9 @@ def _read_cache(tree: Tree, path: Path) -> dict:
 
 
 def _ask_cpuinfo(tree: Tree) -> dict:
-    """Brand and flags from py-cpuinfo, which runs CPUID itself; nothing (and a warning) when it fails."""
+    """Brand and flags from py-cpuinfo, which runs CPUID itself; nothing without it, and with a warning when it fails."""
+    if not find_spec("cpuinfo"):
+        return {"brand": None, "flags": []}
     try:
         import cpuinfo
 

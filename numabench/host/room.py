@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import resource
 
+from .pages import base_page
 from .sysfs import Tree, cgroup_directories
 
 #: Cache of files and of the kernel's own objects, given up when memory is wanted. MemAvailable counts the same (si_mem_available of the kernel).
@@ -20,13 +22,20 @@ def read_meminfo(tree: Tree, path: str = "proc/meminfo") -> dict[str, int]:
 
 
 def available_bytes(node: int | None = None, tree: Tree | None = None) -> int | None:
-    """Memory that a buffer may take: the least of what the machine, its cgroups and the node have room for; None where nothing says so."""
+    """Memory that a buffer may take: the least of what the machine, its cgroups, this process's limit and the node have room for; None where nothing says so."""
     tree = tree or Tree()
-    rooms = [memory_room(read_meminfo(tree)), cgroup_room(tree)]
+    rooms = [memory_room(read_meminfo(tree)), cgroup_room(tree), address_room()]
     if node is not None:
         rooms.append(memory_room(read_meminfo(tree, f"sys/devices/system/node/node{node}/meminfo")))
     known = [room for room in rooms if room is not None]
     return min(known) if known else None
+
+
+def address_room() -> int | None:
+    """Bytes that this process may still map (`ulimit -v`); None without a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    used = Tree().read("proc/self/statm")
+    return None if limit == resource.RLIM_INFINITY or not used else max(0, limit - int(used.split()[0]) * base_page())
 
 
 def memory_room(info: dict[str, int]) -> int | None:

@@ -13,7 +13,7 @@ from .. import kernel as abi
 from ..errors import MachineError
 from ..host.memory import ALIGN, Buffer
 from ..host.pages import BASE, THP
-from ..host.placement import cannot_pin
+from ..host.placement import MORE_PROCESSES, cannot_pin
 from ..model import Frozen
 from ..text import in_shell
 
@@ -144,7 +144,7 @@ class Crew:
             self.close()
             raise MachineError(
                 f"cannot create {size} threads, only {running}: {os.strerror(code)}",
-                "raise the limit on processes (ulimit -u; the pids limit of a container or unit)",
+                MORE_PROCESSES,
             )
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 
 import msgspec
@@ -18,6 +17,7 @@ from ..host.memory import FIRST_TOUCH, IN_TURN, Placing
 from ..host.pages import BASE, HUGETLB, THP, base_page, page_bytes, page_words, reserve_command
 from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value, judged_in_pairs
+from ..text import near
 from ..units import format_bytes, format_cpus, format_seconds, parse_bytes, plural
 from .protocol import Companion, JobCase, Timing
 
@@ -204,11 +204,6 @@ def parse_value(axis: Axis, word: str) -> Value:
             f"{axis.name}={word} is not possible", f"choose {rule}" + (f" in steps of {axis.step}" if axis.step > 1 else "")
         )
     return value
-
-
-def near(word: str, names: Iterable[str]) -> str:
-    close = get_close_matches(word, list(names), 3, 0.4)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def expand(benchmark: Benchmark, topology: Topology, profile: str, selection: dict[str, tuple[Value, ...]]) -> list[Parameters]:

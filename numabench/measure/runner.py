@@ -6,8 +6,9 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from statistics import median
+from typing import Protocol
 
 import msgspec
 
@@ -36,20 +37,35 @@ TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
 Refiner = Callable[[Iterable[TrialRecord]], tuple[list[Block], list[BenchmarkRecord]]]
 
 
-class Judge:
-    """What all trials of the session so far say; knows nothing by itself."""
+class Judge(Protocol):
+    """What all trials of the session so far say."""
 
     def widths(self, trials: Iterable[TrialRecord]) -> dict[str, float]:
         """Relative half-widths by case; infinite while a case has too few processes."""
-        return {}
+        ...
 
     def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
         """How many of their first questions are open, for those of these benchmarks that have such."""
+        ...
+
+
+class NoJudge:
+    """Knows nothing: every cell is measured until the budget or the looks are used up."""
+
+    def widths(self, trials: Iterable[TrialRecord]) -> dict[str, float]:
+        return {}
+
+    def open_answers(self, trials: Iterable[TrialRecord], names: Collection[str]) -> dict[str, int]:
         return {}
 
 
 class Progress:
     """What a run tells while it goes on; does nothing by itself."""
+
+    def described(self, records: Sequence[BenchmarkRecord]) -> None:
+        """Before the first process: what will be measured, with the units of its metrics."""
+
+    def left_out(self, what: str) -> None: ...
 
     def started(self, block: Block, process: int) -> None: ...
 
@@ -146,9 +162,12 @@ class Runner:
 
     def process(self, block: Block, process: int) -> None:
         """Execute one block, once more for what a crash left over, and journal the trial."""
+        able = tuple(case for case in block.cases if self.failures[case.case.hash] < GIVE_UP_AFTER)
+        if not able:  # a process of nothing would say that it went well
+            del self.active[block.name]
+            return
         self.progress.started(block, process)
         started, before = utc_now(), self.clock()
-        able = tuple(case for case in block.cases if self.failures[case.case.hash] < GIVE_UP_AFTER)
         cases = job_cases(msgspec.structs.replace(block, cases=able), process, self.plan.seed, self.topology)
         outcomes: list[Outcome] = []
         failures: list[str] = []

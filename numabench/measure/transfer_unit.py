@@ -12,7 +12,7 @@ from ..benchmarks import MOST_LINE
 from ..errors import NumabenchError
 from ..host.findings import Finding
 from ..host.memory import Buffer
-from ..host.placement import pin_thread
+from ..host.placement import pin_thread, start
 from ..host.topology import Topology, read_topology
 from ..model import Frozen
 
@@ -126,9 +126,14 @@ def enter(kernel: abi.Kernel, cpus: tuple[int, int]) -> list[list[int]]:
             errors.append(error)
             ready.abort()
 
-    threads = [threading.Thread(target=follow, args=(index,)) for index in (0, 1)]
-    for thread in threads:
-        thread.start()
+    threads = [threading.Thread(target=follow, args=(index,), daemon=True) for index in (0, 1)]
+    try:
+        for thread in threads:
+            start(thread)
+    except BaseException:
+        if threads[1].ident is None:  # nobody waits for one that is not there; once there are two they end by themselves
+            ready.abort()
+        raise
     for thread in threads:
         thread.join()
     memory.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +14,9 @@ import msgspec
 
 from .. import __version__
 from .. import kernel as abi
-from ..benchmarks import Benchmark, choose
+from ..benchmarks import TOPICS, Benchmark, broken, choose
 from ..errors import LogError, MachineError, UsageError
+from ..host.claim import claimed
 from ..host.machine import read_machine
 from ..host.memory import FIRST_TOUCH, Placing
 from ..host.pages import reserved_bytes
@@ -24,7 +26,7 @@ from ..host.topology import Topology, read_topology
 from ..host.trials import find_placing, unknowns
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
 from ..runlog import SCHEMA, utc_now
-from ..runlog.read import load
+from ..runlog.read import STANDARD_INPUT, load
 from ..runlog.twins import contradict
 from ..runlog.write import Journal
 from ..text import in_shell
@@ -100,8 +102,9 @@ class Visit:
                 f"a window of {request.window:g} s is not possible", f"choose {LEAST_WINDOW * 1e3:g}ms to {MOST_WINDOW:g}s"
             )
         changes = {name: value for name, value in (("samples", request.samples), ("window", request.window)) if value is not None}
+        unloaded = () if self.named else tuple(f"{module} cannot be loaded: {why}" for module, why in broken().items())
         room = available_bytes() if self.root == "/" else installed_bytes(self.topology)
-        return make_plan(
+        plan = make_plan(
             self.benchmarks,
             self.topology,
             profile=request.profile,
@@ -114,6 +117,12 @@ class Visit:
             **self._supplies(),
             **changes,
         )
+        return msgspec.structs.replace(plan, skipped=(*unloaded, *plan.skipped)) if unloaded else plan
+
+    @property
+    def named(self) -> set[str]:
+        """Benchmarks that were asked for by their own names."""
+        return set(self.request.benchmarks) - set(TOPICS)
 
     def _supplies(self) -> dict:
         """What this machine has of memory by kind and by node, and how it gets there; of a snapshot nothing is known."""
@@ -130,50 +139,77 @@ class Visit:
         executor: Executor | None = None,
         resume: Resumed | None = None,
     ) -> EndRecord:
-        """Execute the plan and append everything to `path`. Raises MachineError when not one sample could be taken."""
+        """Execute the plan and append everything to `path`. Raises MachineError when not one sample could be taken, or another run has the CPUs."""
         if self.root != "/":
             raise UsageError(
                 f"a snapshot ({self.root}) can be planned for, not measured", "add --plan-only, or leave --root away"
             )
-        line = resume.line if resume and resume.line else find_line(self.topology)
-        kernels = {b.name: abi.build(b.kernel, folder=b.kernel_folder, line_bytes=line.bytes) for b in self.benchmarks}
-        kernels |= {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
-        run = resume.run if resume else uuid.uuid4().hex[:12]
-        session = resume.session if resume else run
-        records = tuple(
-            self.describe(benchmark, kernels[benchmark.name], run)
-            for benchmark in self.benchmarks
-            if any(block.benchmark == benchmark.name for block in self.plan.blocks)
-        )
-        if resume:
-            self.check_resumed(resume, records, path)
-        with Journal(path) as journal:
-            journal.append(self.header(run, session, line))
-            for record in records:
-                journal.append(record)
-            runner = Runner(
-                self.plan,
-                self.topology,
-                kernels,
-                {b.name: b for b in self.benchmarks},
-                executor or ProcessExecutor(),
-                journal,
-                judge(records),
-                run,
-                session,
-                progress,
-                resume.trials if resume else (),
-                None
-                if self.request.settings or self.plan.profile == "quick"
-                else lambda trials: self.refine(trials, kernels, run),
+        with claimed(self.topology.allowed_cpus):
+            line = resume.line if resume and resume.line else find_line(self.topology)
+            kernels = {name: abi.build(name, line_bytes=line.bytes) for name in TOOLS}
+            kernels |= self.compile(line, progress)
+            run = resume.run if resume else uuid.uuid4().hex[:12]
+            session = resume.session if resume else run
+            records = tuple(
+                self.describe(benchmark, kernels[benchmark.name], run)
+                for benchmark in self.benchmarks
+                if any(block.benchmark == benchmark.name for block in self.plan.blocks)
             )
-            end = runner.run()
+            if resume:
+                self.check_resumed(resume, records, path)
+            if progress:
+                progress.described(records)
+            judging = judge(records)  # before there is a log: what it needs may be missing
+            with Journal(path) as journal:
+                journal.append(self.header(run, session, line))
+                for record in records:
+                    journal.append(record)
+                runner = Runner(
+                    self.plan,
+                    self.topology,
+                    kernels,
+                    {b.name: b for b in self.benchmarks},
+                    executor or ProcessExecutor(),
+                    journal,
+                    judging,
+                    run,
+                    session,
+                    progress,
+                    resume.trials if resume else (),
+                    None
+                    if self.request.settings or self.plan.profile == "quick"
+                    else lambda trials: self.refine(trials, kernels, run),
+                )
+                end = runner.run()
         if end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
             silent = "no process returned a sample" if runner.trials else "no process fits into the budget"
             reason = next((reason for trial in runner.trials for reason in trial.reasons), silent)
             cause, mend = why_nothing(reason)
             raise MachineError(f"nothing could be measured: {cause} (all reasons: {path})", mend)
         return end
+
+    def compile(self, line: Line, progress: Progress | None) -> dict[str, abi.Build]:
+        """The kernels by benchmark. One that cannot be compiled takes none of the others along, unless it was asked for by name or is alone."""
+        built: dict[str, abi.Build] = {}
+        wrong: dict[str, MachineError] = {}
+        for benchmark in self.benchmarks:
+            try:
+                built[benchmark.name] = abi.build(benchmark.kernel, folder=benchmark.kernel_folder, line_bytes=line.bytes)
+            except MachineError as error:
+                wrong[benchmark.name] = error
+        for name, error in wrong.items():
+            if name in self.named or not built:
+                raise error
+            if progress:
+                progress.left_out(f"{name}: {error}")
+        if wrong:
+            self.benchmarks = [b for b in self.benchmarks if b.name in built]
+            self.plan = msgspec.structs.replace(
+                self.plan,
+                blocks=tuple(block for block in self.plan.blocks if block.benchmark in built),
+                skipped=(*self.plan.skipped, *(f"{name}: {error.message}" for name, error in wrong.items())),
+            )
+        return built
 
     def check_resumed(self, resume: Resumed, records: Sequence[BenchmarkRecord], path: Path) -> None:
         """Refuse to mix what another version, kernel or plan measured with what this one would."""
@@ -257,6 +293,8 @@ class Visit:
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),
+            card=benchmark.carded(self.topology, cases),
+            topic=benchmark.topic,
             expected=benchmark.expected,
             notes=benchmark.notes,
             cases=len(cases),
@@ -320,8 +358,19 @@ def log_path(folder: Path, alias: str) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def idle_since(moment: str) -> float:
+    """Seconds; infinite where a log that somebody has changed names no moment."""
+    try:
+        idle = datetime.now(timezone.utc) - datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    except (ValueError, TypeError):  # TypeError: one without a zone
+        return math.inf
+    return idle.total_seconds()
+
+
 def open_resume(path: Path) -> tuple[Request, Resumed]:
-    """What an interrupted log asked for, and what it has. Refuses another machine's log."""
+    """What an interrupted log asked for, and what it has. Refuses another machine's log, and what cannot be appended to."""
+    if path.suffix == ".gz" or str(path) == STANDARD_INPUT:
+        raise LogError(f"{path} cannot be appended to", "unpack it into a file of its own (gunzip), and resume that")
     log = load(path)
     header = log.headers[-1]
     here = read_machine(alias=header.machine.get("alias"))
@@ -331,11 +380,12 @@ def open_resume(path: Path) -> tuple[Request, Resumed]:
             f"{path} was recorded on machine {header.machine.get('alias')} ({header.machine.get('id')}){other}",
             "resume it there, or start a run of its own here: numabench run",
         )
-    request = msgspec.convert(header.arguments, Request, strict=False)
+    try:
+        request = msgspec.convert(header.arguments, Request, strict=False)
+    except msgspec.ValidationError as error:
+        raise LogError(f"{path} does not say what was asked for ({error})", "start a run of its own: numabench run") from error
     last = max((t.started for t in log.trials), default=header.started)
-    idle = datetime.now(timezone.utc) - datetime.fromisoformat(last.replace("Z", "+00:00"))
-    later = idle.total_seconds() > SESSION_GAP
-    session = uuid.uuid4().hex[:12] if later else header.session
+    session = uuid.uuid4().hex[:12] if idle_since(last) > SESSION_GAP else header.session
     return request, Resumed(
         run=header.run,
         session=session,

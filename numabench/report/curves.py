@@ -133,7 +133,8 @@ def draw_path(ax, path: Path, factors: tuple[float, float]) -> None:
     ax.errorbar(
         x[:, 0], y[:, 0], xerr=spans[0], yerr=spans[1], fmt="none", ecolor=style["color"], elinewidth=1.0, alpha=0.6 * alpha
     )
-    ax.plot(x[:, 0], y[:, 0], markersize=4, linewidth=1.6, alpha=alpha, clip_on=False, zorder=3, **style)
+    label = path.label or "_"
+    ax.plot(x[:, 0], y[:, 0], markersize=4, linewidth=1.6, alpha=alpha, clip_on=False, zorder=3, label=label, **style)
     marks = [(path.most, "o", theme.PAPER)] + ([(path.knee, "D", style["color"])] if path.knee is not None else [])
     for index, marker, face in marks:
         ax.plot(

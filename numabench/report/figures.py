@@ -114,16 +114,32 @@ def draw(selection: Selection | None, prefix: str) -> Figure | None:
     overlay = len(selection.sources) > 1
     if overlay and view.series:  # colour is the side's, so every series gets its own panel
         selection = replace(selection, view=msgspec.structs.replace(view, series=None))
-    used = {selection.view.x, selection.view.series}
-    points, common = facet_points(selection, used)
+    framed, common, own = frames(selection)
+    positions = selection.values(view.x)
+    drawn = []
+    for number, (title, frame, curves) in enumerate(framed):
+        alt = f"{selection.view.title}{', ' + title if title else ''}. " + describe(selection, curves, positions)
+        bars = view.kind == "bar"
+        drawn.append(Panel(title, (bar_panel if bars else panels.line_panel)(frame, curves, f"{prefix}-{number}", alt)))
+    shape = "line" if view.kind != "bar" else "dot" if selection.ratio or any(f.log for _, f, _ in framed) else "bar"
+    keys = panels.legend([c for _, _, curves in framed for c in curves], shape, overlay, prefix)
+    said = caption(selection, common) + (" Each panel has its own vertical scale." if own else "")
+    return Figure(
+        view.title, tuple(drawn), keys, said, f"{len(drawn)} panel{'s' if len(drawn) != 1 else ''}", wide=len(drawn) > 1
+    )
+
+
+def frames(selection: Selection) -> tuple[list[tuple[str, panels.Frame, list[panels.Curve]]], dict[str, Value], bool]:
+    """(title, scales, curves) of each panel that has points, what is the same in all of them, and whether each has a vertical scale of its own."""
+    view = selection.view
+    points, common = facet_points(selection, {view.x, view.series})
     axis = selection.axes.get(view.x) or Axis(name=view.x, summary="", values=())
     positions = selection.values(view.x)
-    panels_of = [(point, _curves(selection, point, overlay)) for point in points]
-    panels_of = [(point, curves) for point, curves in panels_of if any(p for c in curves for p in c.points)]
-    scales, own = value_scales([curves for _, curves in panels_of], selection.ratio)
-    drawn = []
-    for number, ((point, curves), (low, high, log)) in enumerate(zip(panels_of, scales, strict=True)):
-        title = DASH.join(selection.name(n, v) for n, v in point.items())
+    curves_of = [(point, _curves(selection, point, len(selection.sources) > 1)) for point in points]
+    curves_of = [(point, curves) for point, curves in curves_of if any(p for c in curves for p in c.points)]
+    scales, own = value_scales([curves for _, curves in curves_of], selection.ratio)
+    found = []
+    for (point, curves), (low, high, log) in zip(curves_of, scales, strict=True):
         frame = panels.Frame(
             axis=axis,
             positions=positions,
@@ -136,15 +152,8 @@ def draw(selection: Selection | None, prefix: str) -> Figure | None:
             ratio=selection.ratio,
             all_values=selection.finite(),
         )
-        alt = f"{selection.view.title}{', ' + title if title else ''}. " + describe(selection, curves, positions)
-        bars = view.kind == "bar"
-        drawn.append(Panel(title, (bar_panel if bars else panels.line_panel)(frame, curves, f"{prefix}-{number}", alt)))
-    shape = "line" if view.kind != "bar" else "dot" if selection.ratio or any(log for _, _, log in scales) else "bar"
-    keys = panels.legend([c for _, curves in panels_of for c in curves], shape, overlay, prefix)
-    said = caption(selection, common) + (" Each panel has its own vertical scale." if own else "")
-    return Figure(
-        view.title, tuple(drawn), keys, said, f"{len(drawn)} panel{'s' if len(drawn) != 1 else ''}", wide=len(drawn) > 1
-    )
+        found.append((DASH.join(selection.name(n, v) for n, v in point.items()), frame, curves))
+    return found, common, own
 
 
 def value_scales(groups: Sequence[Sequence[panels.Curve]], ratio: bool) -> tuple[list[tuple[float, float, bool]], bool]:

@@ -25,6 +25,8 @@ ANNOTATE = 16  # cells per side up to which every cell carries its figure
 CELL = (30, 46)  # CSS pixels of an annotated cell: smallest, largest
 SLANT_FROM = 28  # CSS pixels of a column name from which on names are slanted
 BORDER = 1.2  # CSS pixels between groups
+LEAST_GROUP = 9  # CSS pixels of a group below which the line around it would cover it
+TICK = 26  # CSS pixels from one label to the next, at least
 PLAIN = 420  # CSS pixels of the longer side of a map without figures
 COLOURS, RATIO_COLOURS = "cividis", "PuOr_r"  # both legible to the colour blind (Nuñez et al. 2018; ColorBrewer)
 
@@ -148,32 +150,47 @@ def heatmap_panel(
     size = (max(width * side, 60) + max(margin, slanted) + 110, max(height * side, 150) + 62 + slanted)
     with matplotlib.rc_context(theme.RC):
         figure, ax = blank(*size)
-        colours = matplotlib.colormaps[RATIO_COLOURS if selection.ratio else COLOURS].with_extremes(bad=(0, 0, 0, 0))
-        ax.add_patch(
-            Rectangle(
-                (-0.5, -0.5), width, height, facecolor=theme.PAPER, edgecolor=theme.EDGE, hatch="////", linewidth=0.8, zorder=0
-            )
-        )
-        image = ax.imshow(np.ma.masked_invalid(grid), cmap=colours, norm=scale, aspect="equal", interpolation="none", zorder=1)
-        _ticks(ax.set_xticks, columns, axes.get(view.x), width, rotate=True)
-        _ticks(ax.set_yticks, rows, axes.get(view.y), height, rotate=False)
-        ax.set(
-            xlabel=view.x.replace("_", " "), ylabel=view.y.replace("_", " "), xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5)
-        )
-        for border in (place - 0.5 for place, value in enumerate(rows) if value in view.borders):
-            ax.axhline(border, color=theme.PAPER, linewidth=BORDER, zorder=3)
-            ax.axvline(border, color=theme.PAPER, linewidth=BORDER, zorder=3)
-        ax.tick_params(length=0)
-        for spine in ax.spines.values():
-            spine.set_visible(False)
-        if annotated:
-            _annotate(ax, grid, image, side)
-        _colour_bar(figure, ax, image, label)
+        draw_map(figure, ax, grid, rows, columns, selection, label, scale, side)
         return to_svg(figure, prefix, alt)
 
 
-def _ticks(setter, values: Sequence[Value], axis, count: int, rotate: bool) -> None:
-    every = 1 << math.ceil(math.log2(max(1, count / (16 if rotate else 24))))  # 8, 16, 32: as CPUs are grouped
+def draw_map(
+    figure,
+    ax,
+    grid: np.ndarray,
+    rows: Sequence[Value],
+    columns: Sequence[Value],
+    selection: Selection,
+    label: str,
+    scale: Normalize,
+    side: float,
+) -> None:
+    """Cells of `side` CSS pixels, their names and the colour bar on axes of a figure."""
+    view, axes = selection.view, selection.axes
+    height, width = grid.shape
+    colours = matplotlib.colormaps[RATIO_COLOURS if selection.ratio else COLOURS].with_extremes(bad=(0, 0, 0, 0))
+    ax.add_patch(
+        Rectangle((-0.5, -0.5), width, height, facecolor=theme.PAPER, edgecolor=theme.EDGE, hatch="////", linewidth=0.8, zorder=0)
+    )
+    image = ax.imshow(np.ma.masked_invalid(grid), cmap=colours, norm=scale, aspect="equal", interpolation="none", zorder=1)
+    _ticks(ax.set_xticks, columns, axes.get(view.x), width, side, rotate=True)
+    _ticks(ax.set_yticks, rows, axes.get(view.y), height, side, rotate=False)
+    ax.set(xlabel=view.x.replace("_", " "), ylabel=view.y.replace("_", " "), xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    grouped = view.borders if height * side > LEAST_GROUP * len(view.borders) else ()
+    for border in (place - 0.5 for place, value in enumerate(rows) if value in grouped):
+        ax.axhline(border, color=theme.PAPER, linewidth=BORDER, zorder=3)
+        ax.axvline(border, color=theme.PAPER, linewidth=BORDER, zorder=3)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    if max(grid.shape) <= ANNOTATE:
+        _annotate(ax, grid, image, side)
+    _colour_bar(figure, ax, image, label)
+
+
+def _ticks(setter, values: Sequence[Value], axis, count: int, side: float, rotate: bool) -> None:
+    most = min(16 if rotate else 24, max(2, count * side / TICK))
+    every = 1 << math.ceil(math.log2(max(1, count / most)))  # 8, 16, 32: as CPUs are grouped
     texts = [shorten(format_value(v, axis.unit if axis else "")) for v in values][::every]
     tight = rotate and max(map(text_width, texts), default=0) > SLANT_FROM
     setter(range(0, count, every), texts, **({"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if tight else {}))

@@ -15,13 +15,18 @@ import jinja2
 import msgspec
 from markupsafe import Markup, escape
 
+from ..analysis.answers import MISSING, ROUGH, SETTLED
 from ..model import HIGHER, LOWER, BenchmarkRecord, Header
 from ..runlog.read import RunLog
+from . import card as card_parts
 from . import facts, figures, tables, theme
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..analysis.card import MachineCard
+
+MOST_FIRST = 3  # answers of a benchmark that are read at once
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -37,7 +42,11 @@ def environment() -> jinja2.Environment:
     )
     made.filters["code"] = marked
     made.globals.update(
-        style=page_style, script=Markup((TEMPLATES / "page.js").read_text()), words=facts.words, directions=(LOWER, HIGHER)
+        style=page_style,
+        script=Markup((TEMPLATES / "page.js").read_text()),
+        words=facts.words,
+        directions=(LOWER, HIGHER),
+        style_of=card_parts.topic_style,
     )
     return made
 
@@ -80,21 +89,28 @@ def machine_headers(log: RunLog) -> dict[str, list[Header]]:
 
 
 def render_report(
-    log: RunLog, target: float | None = None, frame: pd.DataFrame | None = None, said: Sequence[Any] | None = None
+    log: RunLog,
+    target: float | None = None,
+    frame: pd.DataFrame | None = None,
+    said: Sequence[Any] | None = None,
+    about: Sequence[Any] | None = None,
 ) -> str:
     """The report of every machine and benchmark in `log` as HTML. `target` is the half-width asked for (default: the plan's);
-    `frame` are its samples and `said` its answers, where they are at hand."""
-    from ..analysis.answers import answers
+    `frame` are its samples, `said` its answers and `about` what these are found in, where they are at hand."""
+    from ..analysis.answers import answers, subjects
+    from ..analysis.card import cards
     from ..analysis.estimate import contrast_cells, estimate_cells
     from ..analysis.structure import with_distance
     from ..runlog.export import samples
 
     frame = with_distance(samples(log) if frame is None else frame)
+    about = subjects(log, frame) if about is None else about
     plans = [h.plan for h in log.headers]
     target = target or next((float(p["target"]) for p in plans if p.get("target")), 0.02)
     estimates = estimate_cells(frame, target)
     contrasts = contrast_cells(frame, log.benchmarks)
-    said = answers(log, frame) if said is None else said
+    said = answers(log, about=about) if said is None else said
+    shown = [card for card in cards(log, frame, about, said) if not card.empty]
     headers = machine_headers(log)
     descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
@@ -104,18 +120,67 @@ def render_report(
         environment()
         .get_template("report.html.j2")
         .render(
-            title="numabench: " + ", ".join(m["alias"] for m in machines),
+            title=page_title(shown) or "numabench: " + ", ".join(m["alias"] for m in machines),
+            summary=page_summary(shown),
+            cards=[CardView(card, number) for number, card in enumerate(shown)],
+            topics=by_topic(sections),
             machines=machines,
             many=many,
-            headlines=[(d, a) for d in descriptors for a in said if a.benchmark == d.name and a.headline],
+            unsettled=[(d, a) for d in descriptors for a in said if a.benchmark == d.name and a.headline and a.grade != SETTLED],
+            asked=sum(a.headline for a in said),
             design=facts.design(log, frame, estimates, target),
             self_tests=facts.self_tests(log),
-            sections=sections,
             warnings=log.warnings,
             footer=facts.footer(log),
             reasons=tables.REASONS,
         )
     )
+
+
+#: Topics as people search for them; a plug-in's own is called as it is.
+TOPIC_TITLES = {
+    "memory": "Memory, caches and NUMA",
+    "cores": "Cores, cache lines and locks",
+    "runtime": "Runtimes",
+    "": "Measured",
+}
+
+
+def by_topic(sections: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(title, sections) of each topic, in the order in which they come first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for section in sections:
+        found.setdefault(section["descriptor"].topic, []).append(section)
+    return [(TOPIC_TITLES.get(topic, topic.replace("_", " ").capitalize()), own) for topic, own in found.items()]
+
+
+class CardView:
+    """A card with what its template draws."""
+
+    def __init__(self, card: MachineCard, number: int):
+        self.card, self.bars, self.picture = card, card_parts.bars(card), card_parts.picture_svg(card, f"c{number}")
+
+
+def cards_html(shown: Sequence[MachineCard]) -> str:
+    """The cards alone as a page of their own, in a frame whose styles stay inside: what notebooks show."""
+    template = environment().get_template("cards.html.j2")
+    page = template.render(title=page_title(shown), cards=[CardView(card, number) for number, card in enumerate(shown)])
+    return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:{720 * len(shown)}px;border:0" title="numabench"></iframe>'
+
+
+def page_title(shown: Sequence[MachineCard]) -> str:
+    """What a tab and a link say: the machine, and two figures where it is one."""
+    if len(shown) != 1:
+        return ", ".join(card.title for card in shown)
+    figures = [
+        f"{tile.words.partition(',')[0].partition(' (')[0]} {tile.value}" for tile in shown[0].tiles if tile.grade != MISSING
+    ]
+    return ": ".join(filter(None, (shown[0].title, ", ".join(figures[:2]))))
+
+
+def page_summary(shown: Sequence[MachineCard]) -> str:
+    """The description that a link shows."""
+    return "; ".join(f"{tile.value} {tile.words}" for card in shown for tile in card.tiles)
 
 
 def drawable(estimates: pd.DataFrame) -> pd.DataFrame:
@@ -169,8 +234,15 @@ def _section(
         "descriptor": descriptor,
         "results": results,
         "many": many,
-        "answers": [a for a in said if a.benchmark == descriptor.name],
+        **ranked_answers([a for a in said if a.benchmark == descriptor.name]),
     }
+
+
+def ranked_answers(own: Sequence[Any]) -> dict[str, Any]:
+    """The answers that come `first`, headlines and settled ones before others, and the `rest` in their order."""
+    order = {SETTLED: 0, ROUGH: 1, MISSING: 2}
+    first = sorted(own, key=lambda a: (not a.headline, order[a.grade]))[:MOST_FIRST]
+    return {"first": first, "rest": [a for a in own if a not in first]}
 
 
 def render_comparison(comparison: Any, base: RunLog | None = None, new: RunLog | None = None) -> str:

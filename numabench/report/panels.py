@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
@@ -58,18 +61,43 @@ class Frame:
     all_values: Sequence[float]
 
 
+#: Where axes go while somebody collects them, whose figures are pyplot's then.
+_collected: ContextVar[list[Axes] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Axes]]:
+    """The axes of all panels that are drawn inside, to be shown and changed further, not only as text of an SVG."""
+    axes: list[Axes] = []
+    token = _collected.set(axes)
+    try:
+        yield axes
+    finally:
+        _collected.reset(token)
+
+
 def to_svg(figure: Figure, prefix: str, alt: str) -> Markup:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return Markup(theme.finish(buffer.getvalue(), prefix, alt))
 
 
-def blank(width: float, height: float) -> tuple[Figure, object]:
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of this size in CSS pixels (72 per inch: one SVG unit is one pixel) with one axes that fills it by layout."""
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+    collected = _collected.get()
+    size = {"figsize": (width / 72, height / 72), "layout": "constrained"}
+    if collected is None:
+        figure = Figure(dpi=72, **size)
+        FigureCanvasSVG(figure)
+    else:
+        from matplotlib import pyplot
+
+        figure = pyplot.figure(**size)
     figure.get_layout_engine().set(w_pad=4 / 72, h_pad=4 / 72)
-    FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
+    axes = figure.add_subplot()
+    if collected is not None:
+        collected.append(axes)
+    return figure, axes
 
 
 def text_width(text: str) -> float:
@@ -170,6 +198,7 @@ def draw_curve(ax, at: np.ndarray, curve: Curve, factor: float, joined: bool) ->
         linewidth=1.1 if curve.lighter else 1.7,
         clip_on=False,
         zorder=3,
+        label=curve_name(curve),
     )
 
 
@@ -179,29 +208,34 @@ def line_panel(frame: Frame, curves: Sequence[Curve], prefix: str, alt: str) -> 
         texts, _, tight = category_labels(frame)
         slanted = SLANT_RISE * max(map(text_width, texts)) if tight and frame.kind == "category" else 0
         figure, ax = blank(WIDTH, HEIGHT + slanted)
-        at = parameter_axis(frame, ax)
-        factor = value_axis(frame, ax.yaxis, ax.set_yscale, ax.set_ylim, ax.set_ylabel)
-        ax.grid(axis="y")
-        if frame.ratio:
-            ax.axhline(1.0, color=theme.INK, linewidth=1.0, zorder=2)
-        words = any(isinstance(v, str) for v in frame.positions)
-        shown = [c for c in curves if any(c.points)]
-        styles = sorted({c.style for c in shown})
-        width = DODGE if frame.kind == "category" and 1 < len(styles) <= 5 else 0.0
-        for curve in shown:
-            draw_curve(ax, at + (styles.index(curve.style) - (len(styles) - 1) / 2) * width, curve, factor, not words)
-        gaps = at[[any(c.missing and c.missing[i] for c in shown) for i in range(len(at))]]
-        ax.plot(
-            gaps,
-            np.full(len(gaps), frame.low / factor),
-            linestyle="none",
-            marker="x",
-            markersize=6,
-            color=theme.MUTED,
-            clip_on=False,
-            zorder=4,
-        )
+        draw_lines(ax, frame, curves)
         return to_svg(figure, prefix, alt)
+
+
+def draw_lines(ax, frame: Frame, curves: Sequence[Curve]) -> None:
+    """Scales, labels and curves of a panel on its axes."""
+    at = parameter_axis(frame, ax)
+    factor = value_axis(frame, ax.yaxis, ax.set_yscale, ax.set_ylim, ax.set_ylabel)
+    ax.grid(axis="y")
+    if frame.ratio:
+        ax.axhline(1.0, color=theme.INK, linewidth=1.0, zorder=2)
+    words = any(isinstance(v, str) for v in frame.positions)
+    shown = [c for c in curves if any(c.points)]
+    styles = sorted({c.style for c in shown})
+    width = DODGE if frame.kind == "category" and 1 < len(styles) <= 5 else 0.0
+    for curve in shown:
+        draw_curve(ax, at + (styles.index(curve.style) - (len(styles) - 1) / 2) * width, curve, factor, not words)
+    gaps = at[[any(c.missing and c.missing[i] for c in shown) for i in range(len(at))]]
+    ax.plot(
+        gaps,
+        np.full(len(gaps), frame.low / factor),
+        linestyle="none",
+        marker="x",
+        markersize=6,
+        color=theme.MUTED,
+        clip_on=False,
+        zorder=4,
+    )
 
 
 def key(colour: str, marker: str, filled: bool, prefix: str, linestyle: object = "none", alpha: float = 1.0) -> Markup:
@@ -243,6 +277,11 @@ def swatch(curve: Curve, shape: str, prefix: str) -> Markup:
         style["linestyle"] if shape == "line" else "none",
         alpha,
     )
+
+
+def curve_name(curve: Curve) -> str:
+    """What a legend of matplotlib calls it; a lone unnamed curve stays out of it."""
+    return ", ".join(filter(None, (curve.side, curve.label, curve.distance and f"at {curve.distance}"))) or "_"
 
 
 def curve_style(curve: Curve) -> dict:

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import re
 from html import escape
+from typing import TYPE_CHECKING
+
+from matplotlib.colors import to_hex, to_rgba, to_rgba_array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Okabe and Ito, "Color Universal Design" (2008), in an order whose first members differ most in lightness too.
 #: Orange and sky blue are darkened on white until they stand out by 3:1 (WCAG 2.1, 1.4.11), blue is lightened on black.
@@ -81,6 +87,23 @@ def style_variables(dark: bool) -> str:
     """The CSS declarations of one theme."""
     values = (DARK if dark else LIGHT) | {f"s{i}": c for i, c in enumerate(SERIES_DARK if dark else SERIES_LIGHT)}
     return " ".join(f"--nb-{name}: {value};" for name, value in values.items())
+
+
+def recolour(figure: Figure) -> None:
+    """Gives a matplotlib figure of sentinel colours its real ones, for pixels: an SVG gets them from `finish`."""
+    real = {sentinel: _FALLBACKS[name] for name, sentinel in _SENTINELS.items()}
+    for artist in figure.findobj():
+        for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+            ask, give = getattr(artist, f"get_{part}", None), getattr(artist, f"set_{part}", None)
+            if ask is None or give is None:
+                continue
+            try:
+                colours = to_rgba_array(ask())
+            except (TypeError, ValueError):  # "auto", "none", a colour map
+                continue
+            if any(to_hex(colour) in real for colour in colours):
+                fixed = [to_rgba(real.get(to_hex(colour), colour), colour[3]) for colour in colours]
+                give(fixed if len(fixed) > 1 else fixed[0])
 
 
 def finish(svg: str, prefix: str, alt: str) -> str:

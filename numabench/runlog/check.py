@@ -22,6 +22,7 @@ DEEPEST = 24  # levels of nesting; the deepest that numabench writes has 7
 LONGEST_TEXT = 20_000  # characters of one text; a kernel's command line has 2,048 at most
 MOST_FACTS = 1_000_000  # values in one record's facts; those of 2,048 CPUs are some 30,000
 MOST = {"axes": 24, "metrics": 64, "contrasts": 256, "views": 256, "answers": 2_048, "notes": 256}
+MOST_ASKED = 512  # answers of one benchmark for the machine's card
 MOST_VALUES = 100_000  # of one axis
 LARGEST, LEAST = 1e60, 1e-60  # of a figure: a ratio of two, squared, still is a number
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?")
@@ -110,6 +111,7 @@ def check(record: Record) -> None:
     elif isinstance(record, BenchmarkRecord):
         check_benchmark(record)
     elif isinstance(record, TrialRecord):
+        check_moment(record.started)
         check_figures(("duration", record.duration), ("startup", record.startup), ("measured", record.measured))
     elif isinstance(record, EndRecord):
         check_facts(record.cells)
@@ -200,6 +202,8 @@ def check_benchmark(record: BenchmarkRecord) -> None:
     for part, most in MOST.items():
         if len(getattr(record, part)) > most:
             raise Wrong(f"{record.name[:60]} has {len(getattr(record, part)):,} {part}, over {most:,}")
+    if len(record.card.answers) > MOST_ASKED:
+        raise Wrong(f"{record.name[:60]} asks {len(record.card.answers):,} things for the machine's card, over {MOST_ASKED:,}")
     check_facts(record.method)
     check_text(
         "a sentence",
@@ -208,7 +212,8 @@ def check_benchmark(record: BenchmarkRecord) -> None:
         record.question,
         record.expected,
         *record.notes,
-        *(a.text for a in record.answers),
+        record.topic,
+        *(a.text for a in (*record.answers, *record.card.answers)),
     )
     axes = {axis.name: axis for axis in record.axes}
     metrics = {metric.name for metric in record.metrics}
@@ -232,9 +237,9 @@ def check_benchmark(record: BenchmarkRecord) -> None:
         check_names(record, "a contrast", axes, [contrast.axis])
         check_names(record, "a contrast", metrics, [contrast.metric])
         check_values(contrast.axis, [contrast.control])
-    for view in record.views:
+    for view in (*record.views, *(picture.view for picture in record.card.pictures)):
         check_view(record, view, set(axes), metrics)
-    for answer in record.answers:
+    for answer in (*record.answers, *record.card.answers):
         known = {"agreement": {*axes, *answer.against}}.get(answer.kind, axes)
         check_names(record, "an answer", known, [*answer.where, *answer.against, *([answer.axis] if answer.axis else [])])
         check_names(record, "an answer", metrics, [answer.metric])
@@ -248,7 +253,7 @@ def check_benchmark(record: BenchmarkRecord) -> None:
 def _missing(answer: Any, axes: Iterable[str]) -> str | None:
     """What an answer of this kind cannot do without."""
     if (
-        answer.kind in ("threshold", "gain", "saturation", "knee", "reach", "ranking", "crossover", "capacity")
+        answer.kind in ("best", "threshold", "gain", "saturation", "knee", "reach", "ranking", "crossover", "capacity")
         and answer.axis is None
     ):
         return "axis"

@@ -9,6 +9,8 @@ import hashlib
 import os
 import re
 import stat
+import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,12 @@ from .twins import told_apart
 KINDS = ("header", "benchmark", "trial", "end")
 LONGEST_LINE = 1 << 29  # bytes; one trial with all pairs of 1,024 CPUs has some 300 MB
 MARK = b"\xef\xbb\xbf"  # some editors begin files of UTF-8 with it
+STANDARD_INPUT = "-"
+ENDINGS = (".jsonl", ".jsonl.gz")
+PACKED = b"\x1f\x8b"  # what gzip's files begin with
+#: Run logs shrink by 7 to 8 times, and what gzip packs by 1,030 at most: what grows more is no log. Small ones may.
+MOST_RATIO, LEAST_UNPACKED = 200, 1 << 26
+MOST_INPUT = 1 << 31  # bytes of standard input
 RECORDED = "give a .jsonl file that numabench run wrote"
 
 _decoder = msgspec.json.Decoder(Record)
@@ -57,15 +65,15 @@ class RunLog(Frozen):
 
 
 def find_logs(paths: Iterable[str | Path]) -> list[Path]:
-    """Files as they are; folders are searched for `*.jsonl`, sorted by path."""
+    """Files as they are, `-` for standard input; folders are searched for `*.jsonl` and `*.jsonl.gz`, sorted by path."""
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*.jsonl") if each.is_file())
+            inside = sorted(each for ending in ENDINGS for each in path.rglob(f"*{ending}") if each.is_file())
             if not inside:
                 raise LogError(f"no run log (*.jsonl) in folder {printable(str(path))}", "record one with: numabench run")
             found += inside
-        elif path.exists():
+        elif str(path) == STANDARD_INPUT or path.exists():
             found.append(path)
         else:
             raise LogError(f"no such run log: {printable(str(path))}", "list what is there with: ls results/*")
@@ -125,6 +133,44 @@ def _decode_line(line: bytes, path: Path, number: int, last: bool = False) -> Re
 
 
 def _bytes_of(path: Path) -> bytes:
+    """What a file or standard input holds, unpacked where it is compressed by gzip."""
+    content = _standard_input() if str(path) == STANDARD_INPUT else _file_bytes(path)
+    return _unpacked(content, path) if content.startswith(PACKED) else content
+
+
+def _standard_input() -> bytes:
+    content = sys.stdin.buffer.read(MOST_INPUT + 1)
+    if len(content) > MOST_INPUT:
+        raise LogError(f"standard input goes on beyond {MOST_INPUT >> 20:,} MiB", "write it into a file, and name that")
+    return content
+
+
+def _unpacked(content: bytes, path: Path) -> bytes:
+    """All members of a gzip file. A few bytes can stand for gigabytes, which no run log's do: no more is unpacked than one could have."""
+    most = max(LEAST_UNPACKED, MOST_RATIO * len(content))
+    parts, size, rest = [], 0, content
+    try:
+        while rest.strip(b"\0"):
+            member = zlib.decompressobj(wbits=31)
+            while not member.eof:
+                part = member.decompress(rest, most + 1 - size)
+                size += len(part)
+                if size > most:
+                    raise LogError(
+                        f"{printable(str(path))} unpacks to over {most >> 20:,} MiB, more than {MOST_RATIO} times its size",
+                        RECORDED,
+                    )
+                parts.append(part)
+                rest = member.unconsumed_tail
+                if not part and not rest and not member.eof:  # cut: what there is, is used, as of any log
+                    return b"".join(parts)
+            rest = member.unused_data
+    except zlib.error as error:
+        raise LogError(f"{printable(str(path))} cannot be unpacked: {error}", RECORDED) from error
+    return b"".join(parts)
+
+
+def _file_bytes(path: Path) -> bytes:
     """A file's content; of what is no regular file (a pipe that nobody writes to, a device without an end) nothing is awaited."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))

@@ -65,6 +65,7 @@ class Journal:
 
     def append(self, record: Record) -> None:
         line = _encoder.encode(pack_trial(record) if isinstance(record, TrialRecord) else record) + b"\n"
+        self._same_size()  # behind what another wrote this would be no line
         try:
             rest = line
             while rest:  # a regular file takes the line whole unless the disk fills up
@@ -85,12 +86,7 @@ class Journal:
 
     def _look(self) -> None:
         """What was written is where people will look for it: others may have deleted, moved, replaced or cut the file, and a descriptor does not notice."""
-        there = os.fstat(self._fd)
-        if there.st_size != self._size:
-            raise MachineError(
-                f"another program changed the run log {self.path} while it was written: it has {there.st_size} bytes and not {self._size}",
-                f"{in_shell('numabench', 'report', self.path)} says what is left of it; then run again with another --output",
-            )
+        there = self._same_size()
         try:
             named: os.stat_result | None = os.stat(self.path)
         except OSError:
@@ -107,6 +103,15 @@ class Journal:
         raise MachineError(
             f"the run log {self.path} was deleted while it was written; what was measured stands in {kept} again", _go_on(kept)
         )
+
+    def _same_size(self) -> os.stat_result:
+        there = os.fstat(self._fd)
+        if there.st_size != self._size:
+            raise MachineError(
+                f"another program changed the run log {self.path} while it was written: it has {there.st_size} bytes and not {self._size}",
+                f"{in_shell('numabench', 'report', self.path)} says what is left of it; then run again with another --output",
+            )
+        return there
 
     def _rescue(self) -> Path:
         """A deleted file's content, as long as it is open, under its former name, or beside what has that name now."""

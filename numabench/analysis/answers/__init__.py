@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from ..estimate import CONFIDENCE, contrasts_of, estimates_of, keeping, process_
 from ..segments import text_of
 from ..structure import parameter_columns, with_distance
 from . import cells, curves, matrices
-from .evidence import Data, Found, design_text, differs, interval_text, said
+from .evidence import Data, Found, design_text, differs, interval_text, point_text, said
 
 FINDERS = {
     "cell": cells.cell,
@@ -26,6 +27,8 @@ FINDERS = {
     "saving": cells.saving,
     "effect": cells.effect,
     "agreement": cells.agreement,
+    "best": cells.best,
+    "spread": cells.spread,
     "ranking": cells.ranking,
     "threshold": curves.threshold,
     "reach": curves.reach,
@@ -42,9 +45,14 @@ FINDERS = {
 __all__ = ["Answered", "answers", "design_text", "interval_text"]
 
 
+#: How far an answer may be relied on: settled; rough, where the value stands and its interval or what disturbed it leaves the question open; or nothing was found.
+SETTLED, ROUGH, MISSING = "settled", "rough", "not measured"
+FIGURE = 0.05  # relative half-width up to which a figure by itself is settled
+
+
 class Answered(Frozen):
     """One answer. `value`, `low`, `high` in `unit` (`×` for ratios); NaN where there is none. `ok` is false when data is
-    missing or nothing is resolved: the text then says which."""
+    missing or nothing is resolved: the text then says which, and `grade` how far it may be relied on."""
 
     machine: str
     benchmark: str
@@ -56,10 +64,32 @@ class Answered(Frozen):
     unit: str
     ok: bool
     headline: bool
+    grade: str
 
 
-def answers(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = CONFIDENCE) -> list[Answered]:
-    """Every declared answer of every benchmark, per machine, in the order of the log. `frame`: its samples, where they are at hand; `confidence` of the intervals that decide."""
+class Subject(NamedTuple):
+    """One benchmark on one machine, with what answers about it are found in: its data, and the same had no softly disturbed sample been set aside."""
+
+    machine_id: str
+    alias: str
+    record: BenchmarkRecord
+    ways: tuple[Data, ...]
+
+    def find(self, answer: Answer) -> Found:
+        """By the first way; open where the second finds another."""
+        finder = FINDERS.get(answer.kind)
+        if finder is None:
+            return Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
+        found = finder(self.ways[0], answer)
+        for other in (finder(way, answer) for way in self.ways[1:] if not found.problem):
+            if differs(found, other):
+                problem = f"unresolved: with the samples that were disturbed it would be {said(other)}"
+                found = msgspec.structs.replace(found, problem=problem)
+        return found
+
+
+def subjects(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = CONFIDENCE) -> list[Subject]:
+    """Every benchmark on every machine, in the order of the log. `frame`: its samples, where they are at hand; `confidence` of the intervals that decide."""
     frame = with_distance(samples(log) if frame is None else frame)
     ways = [_tables(process_medians(frame), log, confidence)]
     if ways[0].medians["soft"].any():
@@ -67,15 +97,25 @@ def answers(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = 
     machines = {h.run: (str(h.machine.get("id", "unknown")), str(h.machine.get("alias", "unknown"))) for h in log.headers}
     topologies = {str(h.machine.get("id", "unknown")): h.machine.get("topology") or {} for h in log.headers}
     records = {(machines.get(b.run, ("unknown", "unknown")), b.name): b for b in log.benchmarks}  # the last visit's words
-    found = []
-    for ((identity, alias), _), record in records.items():
-        datas = [tables.of(record, identity, topologies.get(identity, {})) for tables in ways]
-        found += [
-            _answered(datas, alias, answer)
-            for answer in record.answers
-            if answer.kind != "agreement" or cells.other_cell(datas[0], answer) is not None
-        ]
-    return found
+    return [
+        Subject(identity, alias, record, tuple(tables.of(record, identity, topologies.get(identity, {})) for tables in ways))
+        for ((identity, alias), _), record in records.items()
+    ]
+
+
+def answers(
+    log: RunLog,
+    frame: pd.DataFrame | None = None,
+    confidence: float = CONFIDENCE,
+    about: Sequence[Subject] | None = None,
+) -> list[Answered]:
+    """Every declared answer of every benchmark, per machine, in the order of the log: of `about`, where that is at hand, else as `subjects` finds them."""
+    return [
+        _answered(subject, answer)
+        for subject in (subjects(log, frame, confidence) if about is None else about)
+        for answer in subject.record.answers
+        if answer.kind != "agreement" or cells.other_cell(subject.ways[0], answer) is not None
+    ]
 
 
 class Tables(NamedTuple):
@@ -117,50 +157,69 @@ def _kept(tables: Tables, log: RunLog) -> Tables:
     )
 
 
-def _answered(ways: Sequence[Data], machine: str, answer: Answer) -> Answered:
-    """The answer of the first data; open where that of the second, with the softly disturbed samples, is another one."""
-    data, finder = ways[0], FINDERS.get(answer.kind)
-    if finder is None:
-        found = Found(problem=f"no reader for answers of kind {answer.kind!r}", usable=False)
-    else:
-        found = finder(data, answer)
-        for other in (finder(way, answer) for way in ways[1:] if not found.problem):
-            if differs(found, other):
-                problem = f"unresolved: with the samples that were disturbed it would be {said(other)}"
-                found = msgspec.structs.replace(found, problem=problem)
+def grade(found: Found, kind: str) -> str:
+    if found.problem:
+        return ROUGH if found.usable else MISSING
+    return ROUGH if kind == "cell" and not half_width(found) <= FIGURE else SETTLED
+
+
+def half_width(figure: Found | Answered) -> float:
+    """Of the interval, relative to the value; NaN without an interval."""
+    return (figure.high - figure.low) / 2 / abs(figure.value) if figure.value else math.inf
+
+
+def _answered(subject: Subject, answer: Answer) -> Answered:
+    found = subject.find(answer)
     return Answered(
-        machine=machine,
-        benchmark=data.record.name,
+        machine=subject.alias,
+        benchmark=subject.record.name,
         kind=answer.kind,
-        text=_sentence(data, answer, found),
+        text=_sentence(subject.ways[0], answer, found),
         value=found.value,
         low=found.low,
         high=found.high,
         unit=found.unit,
         ok=not found.problem,
         headline=answer.headline,
+        grade=grade(found, answer.kind),
     )
 
 
-OPEN = "…"  # in the place of a figure that there is none of
+FIGURES = ("{value}", "{other}", "{ranking}", "{interval}")  # of a template, what it says something about
 
 
 def _sentence(data: Data, answer: Answer, found: Found) -> str:
     """The template filled, the interval appended where it has no place for it, and the problem said."""
     words = {
         **{k: text_of(v) for k, v in answer.where.items()},
-        "value": found.value_text if found.usable else OPEN,
+        "value": found.value_text,
         "interval": found.interval_text,
-        "other": found.other_text if found.usable else OPEN,
-        "ranking": found.ranking if found.usable else OPEN,
+        "other": found.other_text,
+        "ranking": found.ranking,
         "distance": found.distance or "no distance",
     }
-    text = fill(answer.text, words).rstrip()
     if not found.usable:
-        return f"{data.record.title}: {text.rstrip('.')}: {found.problem or found.instead}."
+        about = fill(circumstances(answer.text), words) or point_text(answer.where)
+        return f"{data.record.title}{f', {about[0].lower()}{about[1:]}' if about else ''}: {found.problem or found.instead}."
+    text = fill(answer.text, words).rstrip()
     if "{interval}" not in answer.text and found.interval_text:
         text = f"{text.rstrip('.')} ({found.interval_text})" + (
             "." if text.endswith(".") or not text.endswith(("!", "?")) else ""
         )
     more = found.problem or found.remark
     return f"{text} {more[0].upper()}{more[1:]}." if more else text
+
+
+def circumstances(template: str) -> str:
+    """What a sentence says before its figure of where it holds: up to the last comma or colon outside of brackets, else what stands in brackets. A sentence
+    without its figure would have a hole."""
+    before = template[: min((at for at in map(template.find, FIGURES) if at >= 0), default=len(template))]
+    depth, cut, inner = 0, -1, (0, 0)
+    for place, sign in enumerate(before):
+        if sign == "(":
+            depth, opened = depth + 1, place
+        elif sign == ")":
+            depth, inner = depth - 1, (opened + 1, place)
+        elif sign in ",:" and not depth:
+            cut = place
+    return before[:cut].strip() if cut >= 0 else before[slice(*inner)].strip()

@@ -13,7 +13,20 @@ from ...units import format_number, format_quantity, plural
 from ..estimate import FAILED_SHARE, FEW_BLOCKS, paired
 from ..segments import text_of
 from ..structure import parameter_columns
-from .evidence import Data, Found, design_text, doubt, interval_text, matching, no_figure, point_text, quantity, select
+from .evidence import (
+    NAN,
+    Data,
+    Found,
+    along,
+    design_text,
+    doubt,
+    interval_text,
+    main_cells,
+    matching,
+    no_figure,
+    quantity,
+    select,
+)
 
 TRIALS = "trials"
 RULE_OF_THREE = 3.0
@@ -95,8 +108,7 @@ def pairwise(data: Data, answer: Answer) -> Found:
     row = table[table["main"]].iloc[0]
     if not row["blocks"]:
         return Found(
-            problem=f"nothing at {point_text(answer.where)} was measured in one process and at one distance with "
-            f"{point_text(answer.against)}",
+            problem="its two sides were not measured in one process and at one distance",
             usable=False,
         )
     unit = "×" if answer.kind == "ratio" else data.metric(answer.metric).unit
@@ -191,6 +203,30 @@ def agreement(data: Data, answer: Answer) -> Found:
         problem = f"a contradiction: the intervals exclude each other{apart}, so that one of the two is wrong or the machine has changed between them"
     return Found(
         value=mine.value, low=mine.low, high=mine.high, unit=unit, value_text=mine.value_text, interval_text=said, problem=problem
+    )
+
+
+def best(data: Data, answer: Answer) -> Found:
+    """The best cell along the axis; its interval is that cell's own."""
+    rows = along(data, answer)
+    if rows.empty:
+        return no_figure(data, answer.metric, answer.where)
+    order = rows.sort_values("value", ascending=data.metric(answer.metric).polarity != HIGHER)
+    return cell(data, msgspec.structs.replace(answer, where={**answer.where, answer.axis: order.iloc[0][answer.axis]}))
+
+
+def spread(data: Data, answer: Answer) -> Found:
+    """From the least to the greatest of the cells at `where`, each at its main distance."""
+    rows = matching(main_cells(data, answer), answer.where)
+    if rows.empty:
+        return no_figure(data, answer.metric, answer.where)
+    unit = data.metric(answer.metric).unit
+    low, high = float(rows["value"].min()), float(rows["value"].max())
+    return Found(
+        value=high / low if low else NAN,
+        unit="×",
+        value_text=interval_text(low, high, unit),
+        interval_text=plural(len(rows), "cell"),
     )
 
 

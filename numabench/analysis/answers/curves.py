@@ -14,7 +14,7 @@ from ...units import format_bytes, format_number, format_quantity
 from ..estimate import FEW_BLOCKS, paired
 from ..segments import text_of
 from ..structure import parameter_columns
-from .evidence import Data, Found, along, design_text, doubt, interval_text, no_figure, point_text, quantity, select
+from .evidence import Data, Found, along, design_text, doubt, interval_text, no_figure, point_text, quantity, select, words
 
 
 def _free_and_costly(row: pd.Series, polarity: str, tolerance: float) -> tuple[bool, bool]:
@@ -39,12 +39,12 @@ def threshold(data: Data, answer: Answer) -> Found:
     contrast = next((c for c in data.record.contrasts if c.axis == answer.axis and c.metric == answer.metric), None)
     axis = next((a for a in data.record.axes if a.name == answer.axis), None)
     if contrast is None or axis is None:
-        return Found(problem=f"no contrast over {answer.axis} is declared for {answer.metric}", usable=False)
+        return Found(problem=f"no contrast over {words(answer.axis)} is declared for {words(answer.metric)}", usable=False)
     table = data.contrasts
     table = table[(table["axis"] == answer.axis) & (table["metric"] == answer.metric) & (table["control"] == contrast.control)]
     table = select(table, answer.where, data.record, free=answer.axis)
     if table.empty or not table["blocks"].sum():
-        return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
+        return Found(problem=f"no pairs of {words(answer.metric)} over {words(answer.axis)}", usable=False)
     table, distance = one_curve(table)
     table = table[table[answer.axis] > 0].sort_values(answer.axis, ascending=False)
     polarity = data.metric(answer.metric).polarity
@@ -108,7 +108,7 @@ def reach(data: Data, answer: Answer) -> Found:
         table = select(table, answer.where, data.record, free=answer.axis)
         table = table[table["ratio"].notna()].sort_values(answer.axis) if answer.axis in table.columns else table.iloc[:0]
     if contrast is None or table.empty:
-        return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
+        return Found(problem=f"no pairs of {words(answer.metric)} over {words(answer.axis)}", usable=False)
     table, distance = one_curve(table)
     polarity = data.metric(answer.metric).polarity
     judged = [(row, *_free_and_costly(row, polarity, answer.tolerance)) for _, row in table.iterrows()]
@@ -125,7 +125,7 @@ def reach(data: Data, answer: Answer) -> Found:
         doubtful = next((row for row, calm, _ in judged if not calm), None)
         if doubtful is not None:
             return Found(problem=f"unresolved{_why(doubtful)}: {said(doubtful)}", usable=False)
-        beyond_all = f"beyond the range measured: no {answer.axis} costs more than {answer.tolerance:.0%}: {said(last)}"
+        beyond_all = f"beyond the range measured: no {words(answer.axis)} costs more than {answer.tolerance:.0%}: {said(last)}"
         return Found(verdict=("beyond",), instead=beyond_all, usable=False)
     return Found(
         value=float(last[answer.axis]),
@@ -162,7 +162,7 @@ def saturation(data: Data, answer: Answer) -> Found:
 def _saturated(data: Data, answer: Answer, rows: pd.DataFrame) -> Found:
     metric = data.metric(answer.metric)
     if len(rows) < 2:
-        return Found(problem=f"no two valid values of {answer.axis} at {point_text(answer.where)}", usable=False)
+        return Found(problem=f"no two valid values of {words(answer.axis)}", usable=False)
     rows = rows.sort_values(answer.axis)
     higher = metric.polarity == HIGHER
     best = rows.loc[rows["value"].idxmax() if higher else rows["value"].idxmin()]
@@ -183,13 +183,13 @@ def _saturated(data: Data, answer: Answer, rows: pd.DataFrame) -> Found:
 
     if first[answer.axis] == rows.iloc[-1][answer.axis]:
         before = rows.iloc[-2]
-        text = f"not saturated by any {answer.axis} measured: {said(before)}, {said(first)}"
+        text = f"not saturated by any {words(answer.axis)} measured: {said(before)}, {said(first)}"
         sure = doubtful is None or doubtful[answer.axis] != before[answer.axis]
         return Found(
             value_text=f"over {text_of(before[answer.axis])}",
             verdict=("beyond",),
-            instead=f"at {point_text(answer.where)} {text}",
-            problem="" if sure else f"unresolved: at {point_text(answer.where)} {text}, but the intervals do not exclude it",
+            instead=text,
+            problem="" if sure else f"unresolved: {text}, but the intervals do not exclude it",
             usable=False,
         )
     problem = "" if doubtful is None else f"it may be less, which is unresolved: {said(doubtful)}"
@@ -209,7 +209,7 @@ def gain(data: Data, answer: Answer) -> Found:
     others = {name: value for name, value in answer.where.items() if name != answer.axis}
     values = sorted(set(along(data, answer, others).get(answer.axis, ())))
     if len(values) < 2 or answer.where[answer.axis] not in values:
-        return Found(problem=f"no two valid values of {answer.axis} at {point_text(answer.where)}", usable=False)
+        return Found(problem=f"no two valid values of {words(answer.axis)}", usable=False)
     shared = [name for name in parameter_columns(rows) if name != answer.axis]
 
     def times(worse: object, better: object) -> pd.Series:
@@ -220,7 +220,7 @@ def gain(data: Data, answer: Answer) -> Found:
     steps = {value: times(answer.where[answer.axis], value) for value in values if value != answer.where[answer.axis]}
     known = {value: step for value, step in steps.items() if math.isfinite(step["ratio"])}
     if not known:
-        return Found(problem=f"no pairs of {answer.metric} over {answer.axis} at {point_text(answer.where)}", usable=False)
+        return Found(problem=f"no pairs of {words(answer.metric)} over {words(answer.axis)}", usable=False)
     best = max(known, key=lambda value: known[value]["ratio"])
     row, last = known[best], times(*values[-2:])
     going_on = best == values[-1] and last["ratio"] > 1 + answer.tolerance
@@ -232,7 +232,7 @@ def gain(data: Data, answer: Answer) -> Found:
         high=float(row["ratio_high"]),
         unit="×",
         value_text=f"{'at least ' if going_on else ''}{format_number(row['ratio'])}×",
-        interval_text=f"{interval_text(row['ratio_low'], row['ratio_high'], '×')} at {text_of(best)} {answer.axis}, {design}",
+        interval_text=f"{interval_text(row['ratio_low'], row['ratio_high'], '×')} at {text_of(best)} {words(answer.axis)}, {design}",
         problem=problem,
     )
 
@@ -243,7 +243,7 @@ def knee(data: Data, answer: Answer) -> Found:
     rows = along(data, answer)
     axis = next((a for a in data.record.axes if a.name == answer.axis), None)
     if len(rows) < 2 or axis is None:
-        return Found(problem=f"no two valid values of {answer.axis} at {point_text(answer.where)}", usable=False)
+        return Found(problem=f"no two valid values of {words(answer.axis)}", usable=False)
     order = {value: index for index, value in enumerate(axis.values)}
     rows = rows.loc[sorted(rows.index, key=lambda index: order.get(rows.at[index, answer.axis], len(order)))]
     first = rows.iloc[0]
@@ -255,7 +255,7 @@ def knee(data: Data, answer: Answer) -> Found:
 
     beyond = rows[rows["value"] < limit if higher else rows["value"] > limit]
     if beyond.empty:
-        none = f"no knee among the values of {answer.axis} measured: {said(first)}, {said(rows.iloc[-1])}"
+        none = f"no knee among the values of {words(answer.axis)} measured: {said(first)}, {said(rows.iloc[-1])}"
         sure = (rows["low"] >= limit).all() if higher else (rows["high"] <= limit).all()
         return Found(
             verdict=("beyond",),
@@ -292,7 +292,9 @@ def capacity(data: Data, answer: Answer) -> Found:
         rows = rows[(rows[answer.axis] >= first) & (rows[answer.axis] <= last)].sort_values(answer.axis)
     points = list(zip(rows.get(answer.axis, ()), rows["value"], strict=True))
     if len(points) < 3 or points[0][0] != first or points[-1][0] != last:
-        return Found(problem=f"too few valid samples of {answer.metric} between {said(first)} and {said(last)}", usable=False)
+        return Found(
+            problem=f"too few valid samples of {words(answer.metric)} between {said(first)} and {said(last)}", usable=False
+        )
     found = crossing(points)
     if not found:
         return Found(problem=f"the curve has no step between {said(first)} and {said(last)}", usable=False)
@@ -322,15 +324,13 @@ def crossover(data: Data, answer: Answer) -> Found:
     places = [float(value) for value in table[answer.axis]]
     middle, low, high = ([math.log(ratio) for ratio in table[column]] for column in ("ratio", "ratio_low", "ratio_high"))
     if len(places) < 2 or not all(map(math.isfinite, (*low, *high))):
-        return Found(
-            problem=f"too few pairs of {' and '.join(names)} over {answer.axis} at {point_text(answer.where)}", usable=False
-        )
+        return Found(problem=f"too few pairs of {' and '.join(names)} over {words(answer.axis)}", usable=False)
     first, second = names if middle[0] > 0 else names[::-1]
     near, far = (low, high) if middle[0] > 0 else ([-x for x in high], [-x for x in low])  # towards the turn, and away from it
     at, earliest, latest = (_turn(places, curve) for curve in ([x * math.copysign(1, middle[0]) for x in middle], near, far))
     span = f"{_place(places[0], unit)} to {_place(places[-1], unit)}"
     if at is None:
-        said = f"{first} is ahead of {second} at every {answer.axis} from {span}"
+        said = f"{first} is ahead of {second} at every {words(answer.axis)} from {span}"
         return Found(
             value_text=said,
             verdict=(first,),

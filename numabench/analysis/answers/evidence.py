@@ -97,11 +97,16 @@ def no_figure(data: Data, metric: str, where: Mapping[str, object]) -> Found:
         why = f"all {plural(soft + hard, 'sample')} were set aside, {hard} of them for a proof that failed, which the log names"
     elif soft:
         why = f"each of its {plural(soft, 'sample')} was delayed, interrupted or on another clock: the CPUs are not free, or the case disturbs itself every time (numabench check)"
-    return Found(problem=f"no {metric} at {point_text(where)}: {why}", usable=False)
+    return Found(problem=f"no {words(metric)}: {why}", usable=False)
 
 
 def point_text(where: Mapping[str, object]) -> str:
-    return " ".join(f"{k}={text_of(v)}" for k, v in where.items()) or "any point"
+    return ", ".join(f"{words(k)} {text_of(v)}" for k, v in where.items())
+
+
+def words(name: str) -> str:
+    """The name of a parameter or metric in a sentence."""
+    return name.replace("_", " ")
 
 
 def differs(found: Found, kept: Found) -> bool:

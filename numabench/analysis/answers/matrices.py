@@ -7,7 +7,7 @@ from ...units import format_number, format_quantity, plural
 from ..declared import against_declared
 from ..neighbours import latency_matrix, levels
 from ..weights import interleave_weights
-from .evidence import Data, Found, main_cells, matching, point_text
+from .evidence import Data, Found, main_cells, matching
 from .firmware import verdict
 
 
@@ -16,7 +16,7 @@ def firmware(data: Data, answer: Answer) -> Found:
     metric = data.metric(answer.metric)
     rows = matching(main_cells(data, answer), answer.where)
     if len(rows) < 2:
-        return Found(problem=f"fewer than two cells with valid samples at {point_text(answer.where)}", usable=False)
+        return Found(problem="fewer than two cells with valid samples", usable=False)
     rho, said, problem = verdict(data.topology, rows, metric.polarity, metric.unit)
     return Found(value=rho, unit="1", value_text=format_number(rho, 2), interval_text=said, problem=problem)
 
@@ -26,7 +26,7 @@ def weights(data: Data, answer: Answer) -> Found:
     rows = matching(main_cells(data, answer), answer.where)
     cells = {(int(r["cpu_node"]), int(r["memory_node"])): r["value"] for r in rows.to_dict("records")}
     if len({memory for _, memory in cells}) < 2:
-        return Found(problem=f"fewer than two nodes with valid samples at {point_text(answer.where)}", usable=False)
+        return Found(problem="fewer than two nodes with valid samples", usable=False)
     found, off = interleave_weights(cells)
     said = ", ".join(f"node {node}: {weight}" for node, weight in found.items())
     return Found(value_text=said, verdict=(said,), interval_text=f"at most {off:.0%} from the measured proportions")
@@ -38,14 +38,14 @@ def structure(data: Data, answer: Answer) -> Found:
     cpus = tuple(sorted({*map(int, rows["cpu_a"]), *map(int, rows["cpu_b"])})) if "cpu_a" in rows else ()
     if len(cpus) < 3:
         return Found(
-            problem=f"groups need three CPUs, and {len(cpus) or 'none'} have valid samples at {point_text(answer.where)}",
+            problem=f"groups need three CPUs, and {len(cpus) or 'none'} have valid samples",
             usable=False,
         )
     matrix = latency_matrix(rows, cpus)
     try:
         found = levels(matrix, cpus)
     except ValueError:
-        return Found(problem=f"not every two of {len(cpus)} CPUs have valid samples at {point_text(answer.where)}", usable=False)
+        return Found(problem=f"not every two of {len(cpus)} CPUs have valid samples", usable=False)
     unit = data.metric(answer.metric).unit
     said = "; ".join(
         f"{plural(len(level.groups), 'group')} of up to {level.size} CPUs: {format_quantity(level.inside, unit)} inside, "

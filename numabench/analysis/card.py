@@ -1,0 +1,326 @@
+"""The machine's card: what one operation costs here, five figures, one picture and how far to trust them, found in a log's own words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..model import Answer, BenchmarkRecord, Frozen, Header, Picture
+from ..text import fill, in_shell
+from ..units import format_bytes, format_quantity, parse_cpus, plural
+from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
+from .answers.evidence import matching
+from .neighbours import latency_matrix, levels
+from .published import PUBLISHED
+from .structure import with_distance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..runlog.read import RunLog
+
+MOST_PRICES = 14
+MOST_TILES = 5
+CALM = 0.5  # share of undisturbed samples below which a card says that its figures are doubtful
+
+
+class Price(Frozen):
+    """A bar: `value` with its 95 % interval in ns."""
+
+    name: str
+    topic: str
+    value: float
+    low: float
+    high: float
+    grade: str
+    rank: int
+
+    @property
+    def interval(self) -> str:
+        return interval_text(self.low, self.high, "ns")
+
+    @property
+    def text(self) -> str:
+        return format_quantity(self.value, "ns")
+
+    @property
+    def mark(self) -> str:
+        """How far a rough value reaches; nothing beside a settled and narrow one."""
+        half = (self.high - self.low) / 2 / self.value
+        if self.grade == SETTLED and half <= FIGURE:
+            return ""
+        return f"±{half:.0%}".replace("%", " %") if half > FIGURE else ROUGH
+
+
+class Tile(Frozen):
+    """A figure in large type, words below it, and in small type its interval and what belongs to it."""
+
+    value: str
+    words: str
+    topic: str
+    grade: str
+    interval: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def small(self) -> str:
+        return " · ".join(filter(None, (self.interval, ROUGH if self.grade == ROUGH else "", *self.notes)))
+
+
+class Trust(Frozen):
+    """Whether the figures may be used: a word, what speaks for it, and what would settle the rest."""
+
+    word: str  # Usable | Doubtful | Published
+    why: str
+    remedy: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.word != DOUBTFUL
+
+
+USABLE, DOUBTFUL = "Usable", "Doubtful"
+
+
+@dataclass(frozen=True)
+class MachineCard:
+    """What a card says of one machine. `picture`: None where none can be drawn; `record` is the benchmark's that declares it, `estimates` are its
+    cells (see `estimate.estimate_cells`), and `finding` is its title."""
+
+    machine_id: str
+    alias: str
+    title: str
+    facts: str
+    visits: str
+    trust: Trust
+    tiles: tuple[Tile, ...]
+    prices: tuple[Price, ...]
+    missing: tuple[str, ...]  # prices that were asked for and not found
+    picture: Picture | None
+    record: BenchmarkRecord | None
+    estimates: pd.DataFrame | None
+    finding: str
+    marks: tuple[tuple[float, str], ...]
+    groups: tuple[tuple[str, str], ...]  # of a matrix of CPUs: a latency, and inside which groups of near CPUs it is
+    source: str  # version and runs
+    topology: dict[str, Any]
+
+    @property
+    def empty(self) -> bool:
+        return not (self.tiles or self.prices or self.picture)
+
+
+class Shown(Frozen):
+    """A card as data."""
+
+    machine: str
+    title: str
+    facts: str
+    visits: str
+    trust: Trust
+    tiles: tuple[Tile, ...]
+    prices: tuple[Price, ...]
+    missing: tuple[str, ...]
+    finding: str
+
+
+def as_data(card: MachineCard) -> Shown:
+    own = {name: getattr(card, name) for name in Shown.__struct_fields__ if name != "machine"}
+    return Shown(machine=card.alias, **own)
+
+
+def cards(
+    log: RunLog,
+    frame: pd.DataFrame | None = None,
+    about: Sequence[Subject] | None = None,
+    said: Sequence[Answered] | None = None,
+) -> list[MachineCard]:
+    """A card for each machine of a log. `frame`, `about`, `said`: its samples, subjects and answers, where they are at hand."""
+    from ..runlog.export import samples
+
+    frame = with_distance(samples(log) if frame is None else frame)
+    about = subjects(log, frame) if about is None else about
+    said = answers(log, about=about) if said is None else said
+    headers: dict[str, list[Header]] = {}
+    for header in sorted(log.headers, key=lambda h: h.started):
+        headers.setdefault(str(header.machine.get("id", "unknown")), []).append(header)
+    return [
+        _card(own, [s for s in about if s.machine_id == machine], said, frame[frame["machine_id"] == machine])
+        for machine, own in headers.items()
+    ]
+
+
+def _card(headers: list[Header], about: list[Subject], said: Sequence[Answered], frame: pd.DataFrame) -> MachineCard:
+    machine = headers[-1].machine
+    alias = str(machine.get("alias", "unknown"))
+    prices, missing = _prices(about)
+    subject, picture, finding = _picture(about)
+    return MachineCard(
+        machine_id=str(machine.get("id", "unknown")),
+        alias=alias,
+        title=machine_title(machine),
+        facts=machine_line(machine),
+        visits=f"{plural(len(headers), 'visit')}, {headers[-1].started[:10]}",
+        trust=trust(headers, [a for a in said if a.machine == alias and a.headline], frame),
+        tiles=_tiles(about),
+        prices=prices,
+        missing=missing,
+        picture=picture,
+        record=subject.record if subject else None,
+        estimates=subject.ways[0].estimates if subject else None,
+        finding=finding,
+        marks=tuple(_marks(subject, picture)) if picture else (),
+        groups=tuple(_groups(subject, picture)) if picture and picture.view.both else (),
+        source=f"numabench {headers[-1].numabench} · {'runs' if len(headers) > 1 else 'run'} {', '.join(h.run for h in headers[-3:])}",
+        topology=machine.get("topology") or {},
+    )
+
+
+def _prices(about: Iterable[Subject]) -> tuple[tuple[Price, ...], tuple[str, ...]]:
+    """Bars from the cheapest to the dearest, and the names of those that have no figure."""
+    asked = sorted(((price.rank, s, price.answer) for s in about for price in s.record.card.prices), key=lambda each: each[0])
+    found: dict[str, Price] = {}
+    for rank, subject, answer in asked:
+        figure = subject.find(answer) if answer.text not in found else None
+        if figure and figure.usable and figure.value > 0 and figure.unit == "ns":
+            found[answer.text] = Price(
+                name=answer.text,
+                topic=subject.record.topic,
+                value=figure.value,
+                low=figure.low,
+                high=figure.high,
+                grade=grade(figure, answer.kind),
+                rank=rank,
+            )
+    chosen = list(found.values())[:MOST_PRICES]
+    missing = dict.fromkeys(answer.text for _, _, answer in asked if answer.text not in found)
+    return tuple(sorted(chosen, key=lambda price: price.value)), tuple(missing)
+
+
+def _tiles(about: Iterable[Subject]) -> tuple[Tile, ...]:
+    """One for each subject: the first that has a figure, else that there is none."""
+    asked = sorted(((tile.rank, s, tile) for s in about for tile in s.record.card.tiles), key=lambda each: each[0])
+    found: dict[str, Tile] = {}
+    for _, subject, tile in asked:
+        if tile.subject in found and found[tile.subject].grade != MISSING:
+            continue
+        figure = subject.find(tile.answer)
+        shown = {"topic": subject.record.topic, "grade": grade(figure, tile.answer.kind)}
+        if not figure.usable:
+            why = (figure.problem or figure.instead).rpartition(": ")[2]
+            found.setdefault(tile.subject, Tile(value="–", words=tile.answer.text, notes=(f"{MISSING}: {why}",), **shown))
+            continue
+        sign = "+" if tile.answer.kind == "difference" and figure.value > 0 else ""
+        found[tile.subject] = Tile(
+            value=f"{sign}{figure.value_text}",
+            words=tile.answer.text,
+            interval=interval_text(figure.low, figure.high, figure.unit) if math.isfinite(figure.low) else "",
+            notes=tuple(text for text in (_note(subject, note) for note in tile.notes) if text),
+            **shown,
+        )
+    return tuple(found.values())[:MOST_TILES]
+
+
+def _note(subject: Subject, answer: Answer) -> str:
+    found = subject.find(answer)
+    return fill(answer.text, {"value": found.value_text}) if found.usable else ""
+
+
+def _picture(about: Iterable[Subject]) -> tuple[Subject | None, Picture | None, str]:
+    """The first picture whose benchmark has figures, and its finding; without one its own title."""
+    offered = sorted(((p.rank, s, p) for s in about for p in s.record.card.pictures), key=lambda each: each[0])
+    for _, subject, picture in offered:
+        estimates = subject.ways[0].estimates
+        if estimates.loc[estimates["metric"] == picture.view.metric, "value"].notna().any():
+            found = subject.find(picture.finding)
+            return subject, picture, _note(subject, picture.finding) if found.usable else picture.view.title
+    return None, None, ""
+
+
+def _marks(subject: Subject, picture: Picture) -> Iterable[tuple[float, str]]:
+    for answer in picture.marks:
+        found = subject.find(answer)
+        if found.usable and math.isfinite(found.value):
+            yield found.value, fill(answer.text, {"value": found.value_text})
+
+
+def _groups(subject: Subject, picture: Picture) -> Iterable[tuple[str, str]]:
+    rows = subject.ways[0].estimates
+    rows = matching(rows[(rows["metric"] == picture.view.metric) & rows["main"]], picture.view.where)
+    cpus = tuple(map(int, picture.view.both))
+    rows = rows[rows["cpu_a"].isin(cpus) & rows["cpu_b"].isin(cpus)]
+    try:
+        found = levels(latency_matrix(rows, cpus), cpus)
+    except ValueError:  # pairs are missing
+        return
+    for level in found:
+        outside = f"at least {format_quantity(level.fastest_outside, 'ns')} outside"
+        yield (
+            format_quantity(level.inside, "ns"),
+            f"inside {plural(len(level.groups), 'group')} of up to {level.size} CPUs, {outside}",
+        )
+
+
+def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFrame) -> Trust:
+    """By how many samples ran undisturbed and how many of the headline answers are settled."""
+    if all(header.plan.get("profile") == PUBLISHED for header in headers):
+        return Trust(
+            word="Published", why="one figure a pair, without intervals and without proof of where threads and memory were"
+        )
+    taken = frame.drop_duplicates(["run", "session", "benchmark", "block", "process", "case", "sample"])
+    calm = float(taken["valid"].astype(bool).mean()) if len(taken) else 0.0
+    settled = sum(a.grade == SETTLED for a in asked)
+    why = f"{calm:.0%} of {plural(len(taken), 'sample')} ran undisturbed".replace("%", " %", 1)
+    if asked:
+        why += f", {settled} of {plural(len(asked), 'answer')} {'is' if settled == 1 else 'are'} settled"
+    reasons = taken.loc[~taken["valid"].astype(bool), "reasons"].str.split().explode().value_counts()
+    if calm < 1 - CALM / 4 and len(reasons):
+        why += f"; most of the rest: {str(reasons.index[0]).replace('_', ' ')}"
+    unsettled = list(dict.fromkeys(a.benchmark for a in asked if a.grade != SETTLED))
+    remedy = ""
+    if calm < CALM:
+        remedy = "numabench check"
+    elif unsettled:
+        remedy = in_shell("numabench", "run", *(unsettled if len(unsettled) <= MOST_NAMED else ()))
+    return Trust(word=USABLE if calm >= CALM else DOUBTFUL, why=why + ".", remedy=remedy)
+
+
+MOST_NAMED = 4  # benchmarks in a command
+
+
+def machine_title(machine: Mapping[str, Any]) -> str:
+    """`AMD EPYC, 2 CPUs of a virtual machine`."""
+    topology, configuration = machine.get("topology") or {}, machine.get("configuration") or {}
+    count = _count(topology.get("allowed_cpus") or topology.get("cpus"))
+    cpus = plural(count, "CPU") if count else ""
+    if cpus and configuration.get("hypervisor"):
+        cpus += " of a virtual machine"
+    return ", ".join(filter(None, (str(machine.get("brand") or machine.get("alias") or "unknown machine"), cpus)))
+
+
+def _count(cpus: Any) -> int:
+    try:
+        return len(parse_cpus(str(cpus or "")))
+    except UsageError:
+        return 0
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """Caches, nodes, memory and kernel in one line."""
+    topology, configuration = machine.get("topology") or {}, machine.get("configuration") or {}
+    caches: dict[int, int] = {}
+    for cache in topology.get("caches") or ():
+        if cache.get("size_bytes") and cache.get("level") and cache.get("type") != "Instruction":
+            caches[cache["level"]] = max(cache["size_bytes"], caches.get(cache["level"], 0))
+    nodes = topology.get("nodes") or ()
+    memory = (machine.get("hardware") or {}).get("memory_gib")
+    kernel = str(configuration.get("kernel") or "").partition("-")[0]
+    parts = [
+        ", ".join(f"L{level} {format_bytes(size)}" for level, size in sorted(caches.items())),
+        ", ".join(filter(None, (plural(len(nodes), "NUMA node") if nodes else "", f"{memory} GiB" if memory else ""))),
+        f"Linux {kernel}" if kernel else "",
+    ]
+    return " · ".join(filter(None, parts))

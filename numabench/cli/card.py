@@ -1,0 +1,239 @@
+"""`numabench card`: what a machine costs, on one screen, as a picture or as a table to paste."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..text import in_shell, printable
+from .outputs import json_option, write
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from ..analysis.card import MachineCard, Price
+
+EPILOG = """\b
+Examples:
+  numabench card                           all runs of this machine, on this terminal
+  numabench card -o card.png               1,200 by 630 pixels, to show around
+  numabench card results/a results/b       several machines, one card each
+  numabench card run.jsonl -o card.md      a table for an issue or a pull request
+Bars are on a logarithmic scale; whiskers and ranges are 95 % intervals. The page of `numabench report` has all the rest."""
+
+FIGURE = 12  # characters before the words
+BAR = 18  # characters of the longest bar
+PRICES = 10  # that a screen of 24 lines holds beside the rest
+MARK = 8  # characters beside a bar
+MAP_LINES = 12  # of a matrix that stands in the place of the ladder
+MOST_COLUMNS = 8  # of a matrix between nodes that is printed
+
+
+def show(console: Console, card: MachineCard, every: bool = False) -> None:
+    """The card on a terminal: 24 lines at 80 columns unless `every` price is asked for."""
+    from rich.text import Text
+
+    console.print(Text.assemble((card.title, "bold"), (f" ({card.visits})", "dim")))
+    console.print(Text(card.facts, style="dim"))
+    console.print(Text.assemble((f"{card.trust.word}: ", "bold green" if card.trust.good else "bold yellow"), card.trust.why))
+    console.print()
+    for line in ladder(card.prices if every else kept(card.prices), console):
+        console.print(line)
+    if card.prices:
+        console.print()
+    for line in sentences(card, console.width):
+        console.print(line)
+    for line in matrix(card, console):
+        console.print(line, no_wrap=True, crop=True)
+    if card.missing:
+        console.print(Text(f"Not measured: {', '.join(card.missing)}", style="dim"))
+    if card.trust.remedy:
+        console.print(
+            Text.assemble(("To settle the rest: " if card.trust.good else "See: "), (card.trust.remedy, "bold")), soft_wrap=True
+        )
+
+
+def kept(prices: Sequence[Price]) -> list[Price]:
+    """As many as a screen holds: those that declare the lowest ranks."""
+    chosen = sorted(prices, key=lambda price: price.rank)[:PRICES]
+    return [price for price in prices if price in chosen]
+
+
+def ladder(prices: Sequence[Price], console: Console) -> list[Text]:
+    """A line a price: the figure, what it buys, and a bar on a logarithmic scale; `±9 %` where it is rough."""
+    from rich.text import Text
+
+    if not prices:
+        return []
+    least, most = math.log(prices[0].value / 1.5), math.log(prices[-1].value)
+    name = max(len(price.name) for price in prices)
+    room = min(BAR, console.width - FIGURE - name - MARK)
+    sign = "#" if console.options.ascii_only else "█"
+    lines = []
+    for price in prices:
+        length = max(1, round(room * (math.log(price.value) - least) / (most - least))) if room > 0 else 0
+        lines.append(
+            Text.assemble(
+                (f"{price.text:>{FIGURE - 2}}", "bold"),
+                f"  {price.name:<{name}} ",
+                (sign * length, "blue" if price.topic == "memory" else "magenta"),
+                (f" {price.mark}", "yellow") if price.mark else "",
+            )
+        )
+    return lines
+
+
+def sentences(card: MachineCard, width: int) -> list[Text]:
+    """The tiles that the ladder does not say already, and the finding of the picture; notes as far as a line has room."""
+    from rich.text import Text
+
+    from ..analysis.answers import ROUGH
+
+    told = {price.text for price in card.prices}
+    lines = []
+    for tile in card.tiles:
+        if tile.value in told:
+            continue
+        rough = " (rough)" if tile.grade == ROUGH else ""
+        said = tile.words
+        for note in tile.notes:
+            said += f"; {note}" if FIGURE + len(f"{said}; {note}{rough}") < width else ""
+        lines.append(Text.assemble((f"{tile.value:>{FIGURE - 2}}", "bold"), f"  {said}", (rough, "yellow")))
+    if card.finding and not any(tile.value in card.finding for tile in card.tiles):
+        lines.append(Text(f"{'':>{FIGURE}}{card.finding}"))
+    return lines
+
+
+def matrix(card: MachineCard, console: Console) -> list[Text]:
+    """The picture where it is a matrix: between nodes as figures, between CPUs as a map."""
+    from rich.text import Text
+
+    from ..analysis.answers.evidence import matching
+    from ..analysis.neighbours import latency_matrix
+    from ..report.heatmaps import ANNOTATE
+    from .heatmap import draw
+    from .report import order_text
+
+    if card.picture is None or card.picture.view.kind != "heatmap":
+        return []
+    view = card.picture.view
+    rows = card.estimates[(card.estimates["metric"] == view.metric) & card.estimates["main"]]
+    rows = matching(rows, view.where)
+    if view.both:
+        colour = bool(console.color_system) and not console.no_color
+        order = order_text(card.topology, view.both)
+        values = latency_matrix(rows, view.both)
+        lines = [Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {words}") for value, words in card.groups]
+        if colour or len(view.both) <= ANNOTATE:  # in shades of a few cells nothing is told
+            lines += draw(values, view.both, console.width, view.borders, colour, order, MAP_LINES)
+        return lines
+    return node_matrix(rows, view.y, view.x)
+
+
+def node_matrix(rows: Any, down: str, across: str) -> list[Text]:
+    """Figures of every node with CPUs (down) to every node with memory (across), in ns."""
+    from rich.text import Text
+
+    columns, lines = sorted(set(rows[across].astype(int))), sorted(set(rows[down].astype(int)))
+    if max(len(columns), len(lines)) > MOST_COLUMNS:
+        return []
+    values = {(int(r[down]), int(r[across])): r["value"] for r in rows.to_dict("records")}
+    head = Text(f"{'ns':>12}" + "".join(f"{f'node {c}':>9}" for c in columns), style="dim")
+    return [head] + [
+        Text.assemble(
+            (f"{f'node {line}':>12}", "dim"),
+            "".join(f"{values.get((line, c), math.nan):9.4g}".replace("nan", "  –") for c in columns),
+        )
+        for line in lines
+    ]
+
+
+def markdown(card: MachineCard) -> str:
+    """A table of prices and tiles, for an issue or a pull request."""
+    rows = ["| what | here | 95 % interval |", "|---|---:|---|"]
+    rows += [f"| {tile.words} | **{tile.value}** | {tile.small} |" for tile in card.tiles]
+    rows += [
+        f"| {price.name} | {price.text} | {price.interval}{f' (rough, {price.mark})' if price.mark else ''} |"
+        for price in card.prices
+    ]
+    parts = [f"### {card.title}", card.facts, f"**{card.trust.word}.** {card.trust.why} {card.visits}."]
+    if card.finding:
+        parts.append(card.finding + ".")
+    return "\n\n".join([*parts, "\n".join(rows), f"<sub>{card.source}</sub>"]) + "\n"
+
+
+def plain_text(cards: Sequence[MachineCard]) -> str:
+    import io
+
+    from .console import Terminal
+
+    text = io.StringIO()
+    console = Terminal(file=text, width=80, no_color=True, force_terminal=False)
+    for number, card in enumerate(cards):
+        if number:
+            console.print()
+        show(console, card)
+    return text.getvalue()
+
+
+KINDS = ("png", "svg", "md", "txt")
+
+
+@click.command("card", epilog=EPILOG, short_help="One screen: what operations cost here.")
+@click.argument("paths", nargs=-1, metavar="[LOG|FOLDER]...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a picture (.png, .svg), a table (.md) or text (.txt) instead.",
+)
+@json_option
+def command(paths: tuple[str, ...], output: Path | None, form: str) -> None:
+    """What one operation costs on this machine, five figures, and how far to trust them.
+
+    Without paths: all runs of this machine in results/<alias>/.
+    """
+    from ..analysis.card import as_data, cards
+    from ..errors import UsageError
+    from ..runlog.read import load
+    from .console import Terminal
+    from .report import default_folder, write_page
+
+    kind = output.suffix.lstrip(".").lower() if output else ""
+    if output and kind not in KINDS:
+        raise UsageError(
+            f"a card is no {output.suffix or 'file without an ending'}", f"give a name that ends with .{', .'.join(KINDS)}"
+        )
+    paths = paths or (str(default_folder()),)
+    log = load(*paths)
+    found = [card for card in cards(log) if not card.empty]
+    if not found:
+        raise UsageError(
+            "nothing of these logs belongs on a card: an older version wrote them, or none of its benchmarks was measured",
+            f"numabench run --profile quick, or {in_shell('numabench', 'report', *paths)}",
+        )
+    if form == "json":
+        write([as_data(card) for card in found])
+        return
+    if output is None:
+        console = Terminal()
+        for number, card in enumerate(found):
+            if number:
+                console.print()
+            show(console, card)
+        return
+    if kind in ("png", "svg"):
+        from ..report.card import picture
+
+        if len(found) > 1:
+            raise UsageError(f"a picture shows one machine, and these logs are of {len(found)}", "name the logs of one of them")
+        write_page(picture(found[0], kind), output)
+    else:
+        write_page("\n".join(map(markdown, found)) if kind == "md" else plain_text(found), output)
+    click.echo(f"card: {printable(str(output))}")

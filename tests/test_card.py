@@ -1,0 +1,292 @@
+"""The machine's card: what it finds in a log, how it is shown, and what every benchmark offers for it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import xml.etree.ElementTree as ElementTree
+
+import msgspec
+import pytest
+from pages import numabench, write_log
+from synthetic import counters, latency, make_log, matrix
+from synthetic_sysfs import SyntheticTree
+
+from numabench.analysis.answers import MISSING, SETTLED, Answered, circumstances
+from numabench.analysis.card import DOUBTFUL, MOST_PRICES, USABLE, cards, machine_title, trust
+from numabench.benchmarks import discover
+from numabench.cli.card import PRICES, markdown, show
+from numabench.cli.console import Terminal
+from numabench.model import Answer, BenchmarkRecord, Card, Metric, Price, Tile
+from numabench.runlog.check import check_benchmark
+
+
+@pytest.fixture(scope="module")
+def log():
+    return make_log(processes=9, benchmarks=(counters, latency, matrix))
+
+
+@pytest.fixture(scope="module")
+def card(log):
+    (found,) = cards(log)
+    return found
+
+
+def with_card(log, name: str, change):
+    """`log` with the card of one benchmark changed."""
+    records = tuple(msgspec.structs.replace(b, card=change(b.card)) if b.name == name else b for b in log.benchmarks)
+    return msgspec.structs.replace(log, benchmarks=records)
+
+
+def test_prices_ascend_and_have_intervals(card):
+    assert [price.name for price in card.prices] == ["L1 hit", "L2 hit", "memory"]
+    assert [p.value for p in card.prices] == sorted(p.value for p in card.prices)
+    assert all(p.low <= p.value <= p.high and p.topic == "memory" and p.grade == SETTLED and not p.mark for p in card.prices)
+
+
+def test_of_prices_called_alike_the_first_that_has_a_figure_stands(log):
+    def change(card):
+        (first, *rest) = card.prices
+        other = msgspec.structs.replace(
+            first, answer=msgspec.structs.replace(first.answer, where={"size": 1, "order": "group"}), rank=1
+        )
+        lost = Price(answer=msgspec.structs.replace(other.answer, text="TLB miss"), rank=2)
+        return msgspec.structs.replace(card, prices=(other, first, *rest, lost))
+
+    (found,) = cards(with_card(log, "toy_latency", change))
+    assert [p.name for p in found.prices] == ["L1 hit", "L2 hit", "memory"] and found.missing == ("TLB miss",)
+
+
+def test_the_lowest_ranks_stay(log):
+    def change(card):
+        (first, *_) = card.prices
+        many = (Price(answer=msgspec.structs.replace(first.answer, text=f"price {rank}"), rank=rank) for rank in range(30, 0, -1))
+        return msgspec.structs.replace(card, prices=tuple(many))
+
+    (found,) = cards(with_card(log, "toy_latency", change))
+    assert {p.name for p in found.prices} == {f"price {rank}" for rank in range(1, MOST_PRICES + 1)} and not found.missing
+
+
+def test_tiles_say_differences_with_their_sign_and_notes(card):
+    padding, memory = card.tiles
+    assert padding.value.startswith("+") and padding.notes == ("pad to 64 B",) and "–" in padding.interval
+    assert memory.words == "a load from memory" and memory.value.endswith(" ns") and memory.topic == "memory"
+
+
+def test_a_tile_without_a_figure_says_why_unless_another_has_one(log):
+    def lost(card):
+        tile = msgspec.structs.replace(
+            card.tiles[0], answer=msgspec.structs.replace(card.tiles[0].answer, where={"size": 1, "order": "group"}), rank=1
+        )
+        return msgspec.structs.replace(card, tiles=(tile,)), tile
+
+    (found,) = cards(with_card(log, "toy_latency", lambda card: lost(card)[0]))
+    tile = next(t for t in found.tiles if t.words == "a load from memory")
+    assert tile.grade == MISSING and tile.value == "–" and tile.small == "not measured: nothing was measured"
+    (found,) = cards(
+        with_card(log, "toy_latency", lambda card: msgspec.structs.replace(card, tiles=(lost(card)[1], *card.tiles)))
+    )
+    assert [t.grade for t in found.tiles if t.words == "a load from memory"] == [SETTLED]
+
+
+def test_the_picture_of_lowest_rank_that_has_figures(log, card):
+    assert card.picture.view.kind == "heatmap" and card.finding.startswith("Memory by node: ")
+    empty = msgspec.structs.replace(log, trials=tuple(t for t in log.trials if t.benchmark != "toy_nodes"))
+    (found,) = cards(empty)
+    assert found.picture.view.kind == "line" and found.finding.startswith("A load takes ")
+
+
+def answered(benchmark: str, grade: str) -> Answered:
+    return Answered(
+        machine="toy",
+        benchmark=benchmark,
+        kind="cell",
+        text="",
+        value=1.0,
+        low=1.0,
+        high=1.0,
+        unit="ns",
+        ok=grade == SETTLED,
+        headline=True,
+        grade=grade,
+    )
+
+
+def test_trust_counts_calm_samples_and_settled_answers(log):
+    from numabench.analysis.structure import with_distance
+    from numabench.runlog.export import samples
+
+    frame = with_distance(samples(log))
+    asked = [answered("one", SETTLED), answered("two", "rough")]
+    found = trust(log.headers, asked, frame)
+    assert found.word == USABLE and "1 of 2 answers is settled" in found.why and found.remedy == "numabench run two"
+    assert not trust(log.headers, asked[:1], frame).remedy
+    half = make_log(processes=9, benchmarks=(latency,), disturbed=0.8)
+    found = trust(half.headers, asked, with_distance(samples(half)))
+    assert found.word == DOUBTFUL and not found.good and found.remedy == "numabench check"
+
+
+def shown(card, width: int = 80, **options) -> list[str]:
+    text = io.StringIO()
+    show(Terminal(file=text, width=width, force_terminal=False, **options), card)
+    return text.getvalue().splitlines()
+
+
+def many_prices(log):
+    def change(card):
+        (first, *_) = card.prices
+        rows = [msgspec.structs.replace(first.answer, text=f"line from another core, same L3, {n:2}") for n in range(14)]
+        return msgspec.structs.replace(card, prices=tuple(Price(answer=a, rank=n) for n, a in enumerate(rows)))
+
+    (found,) = cards(with_card(log, "toy_latency", change))
+    return found
+
+
+def test_a_terminal_of_24_lines_and_80_columns_is_enough(log):
+    found = many_prices(log)
+    lines = shown(found)
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80, "\n".join(lines)
+    assert sum("line from another core" in line for line in lines) == PRICES
+
+
+def test_a_narrow_terminal_has_no_bars_and_no_overflow(card):
+    assert max(map(len, shown(card, width=44))) <= 44
+
+
+def test_a_table_and_data_to_paste(card):
+    text = markdown(card)
+    assert text.startswith("### ") and text.count("\n| ") == 2 + len(card.prices) + len(card.tiles) - 1
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "md", "txt"])
+def test_the_card_as_a_user_types_it(log, tmp_path, kind):
+    path = write_log(log, tmp_path / "log.jsonl")
+    target = tmp_path / f"card.{kind}"
+    done = numabench("card", path, "-o", target)
+    assert done.returncode == 0 and target.stat().st_size > 500, done.stderr
+    if kind == "png":
+        from PIL import Image
+
+        picture = Image.open(target)
+        assert picture.size == (1200, 630)
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+        assert (0, 1, 1) not in [
+            colour for _, colour in picture.convert("RGB").getcolors(1 << 20)
+        ]  # a colour that `finish` knows
+    if kind == "svg":
+        words = "".join(ElementTree.fromstring(target.read_text()).itertext())
+        assert "L1 hit" in words and "Memory by node" in words
+
+
+def test_the_card_as_data(log, tmp_path):
+    done = numabench("card", write_log(log, tmp_path / "log.jsonl"), "--format", "json")
+    (row,) = json.loads(done.stdout)
+    assert row["machine"] == "toy" and [p["name"] for p in row["prices"]] == ["L1 hit", "L2 hit", "memory"]
+    assert row["trust"]["word"] == USABLE and row["finding"].startswith("Memory by node: ")
+
+
+def test_what_is_no_card_is_said(log, tmp_path):
+    path = write_log(log, tmp_path / "log.jsonl")
+    done = numabench("card", path, "-o", tmp_path / "card.gif")
+    assert done.returncode == 2 and "ends with .png" in done.stderr and not (tmp_path / "card.gif").exists()
+    plain = msgspec.structs.replace(log, benchmarks=tuple(msgspec.structs.replace(b, card=Card()) for b in log.benchmarks))
+    done = numabench("card", write_log(plain, tmp_path / "old.jsonl"))
+    assert done.returncode == 2 and "numabench report" in done.stderr
+
+
+def test_report_shows_the_card_and_all_the_rest_if_asked(log, tmp_path):
+    path = write_log(log, tmp_path / "log.jsonl")
+    short, long = (numabench("report", path, *more, "-o", tmp_path / "page.html").stdout for more in ((), ("--all",)))
+    assert "L1 hit" in short and "Sharing a line costs" not in short and len(short.splitlines()) <= 26
+    assert "L1 hit" in long and "Sharing a line costs" in long
+    page = (tmp_path / "page.html").read_text()
+    assert page.index('class="card"') < page.index('class="topic"') and "og:title" in page
+
+
+@pytest.mark.parametrize(
+    ("template", "found"),
+    [
+        ("A load stays below twice idle (1:0, node 0) up to {value} GB/s", "1:0, node 0"),
+        ("For two threads (a, b), sharing is free from {value} on", "For two threads (a, b)"),
+        ("One thread, nothing inside: a mutex does {value}", "One thread, nothing inside"),
+        ("{value} a load", ""),
+        ("No figure at all", ""),
+    ],
+)
+def test_circumstances_of_a_sentence(template, found):
+    assert circumstances(template) == found
+
+
+def test_a_machine_is_called_by_what_it_is():
+    assert (
+        machine_title({"brand": "AMD EPYC", "topology": {"cpus": "0-1"}, "configuration": {"hypervisor": "kvm"}})
+        == "AMD EPYC, 2 CPUs of a virtual machine"
+    )
+    assert machine_title({"alias": "x", "topology": {"cpus": "?"}}) == "x"
+    assert machine_title({}) == "unknown machine"
+
+
+SHAPES = {
+    "one CPU": {"cores": 1},
+    "two CPUs": {},
+    "siblings": {"cores": 2, "smt": 2},
+    "four nodes": {"packages": 2, "nodes": 2, "l3s": 2, "cores": 2, "smt": 2},
+}
+
+
+@pytest.mark.parametrize("profile", ["quick", "standard", "full"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_benchmarks_offer_can_be_read_and_has_one_unit(tmp_path, shape, profile):
+    """Each is asked of points that are measured, in names that are declared; prices are times."""
+    from numabench.host.topology import read_topology
+
+    SyntheticTree(tmp_path, **SHAPES[shape])
+    topology = read_topology(str(tmp_path))
+    names: dict[str, set] = {}
+    for benchmark in discover().values():
+        points = [
+            dict(zip(sweep, point, strict=True))
+            for sweep in benchmark.sweep(topology, profile)
+            for point in itertools.product(*sweep.values())
+        ]
+        points = [p for p in points if benchmark.keep(p, topology) and benchmark.place(p, topology)]
+        points = [p for p in points if set(p) == {axis.name for axis in benchmark.axes}]
+        if not points:
+            continue
+        offered = benchmark.carded(topology, points)
+        metrics = {a.metric for a in offered.answers}
+        check_benchmark(
+            BenchmarkRecord(
+                run="r",
+                name=benchmark.name,
+                title=benchmark.title,
+                question=benchmark.question,
+                axes=benchmark.axes,
+                metrics=tuple(Metric(name=name, unit="ns", polarity="lower") for name in metrics),
+                method={},
+                contrasts=(),
+                card=offered,
+                topic=benchmark.topic,
+            )
+        )
+        for entry in (*offered.prices, *offered.tiles):
+            assert "{" not in entry.answer.text and len(entry.answer.text) <= 70
+            assert entry.answer.kind in ("cell", "difference", "ratio", "best", "spread")
+        for note in (note for tile in offered.tiles for note in tile.notes):
+            assert "{value}" in note.text
+        for price in offered.prices:
+            names.setdefault(price.answer.text, set()).add(benchmark.topic)
+    assert len(names) >= 8 and all(len(topics) == 1 for topics in names.values())
+    assert ("memory, own node" in names) == (shape == "four nodes")
+
+
+def test_a_card_keeps_what_was_measured():
+    known = Answer(kind="cell", metric="m", where={"a": 1}, text="x")
+    other = Answer(kind="cell", metric="m", where={"a": 2}, text="y")
+    card = Card(
+        prices=(Price(answer=known), Price(answer=other)),
+        tiles=(Tile(subject="s", answer=known, notes=(known, other)), Tile(subject="t", answer=other)),
+    )
+    found = card.only(lambda answer: answer.where == {"a": 1})
+    assert [p.answer for p in found.prices] == [known] and [t.notes for t in found.tiles] == [(known,)]
