@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from .analysis.card import MachineCard
     from .analysis.compare import Comparison
     from .benchmarks import Benchmark
     from .host.findings import Finding
@@ -129,7 +130,7 @@ class Run:
         return path
 
 
-class Cards(list):
+class Cards(list["MachineCard"]):
     """Cards of machines (`analysis.card.MachineCard`), which notebooks and terminals show."""
 
     def _repr_html_(self) -> str:

@@ -14,7 +14,7 @@ import click
 from ..errors import IMPRECISE, INTERRUPTED, REGRESSION, UsageError
 from ..extras import INSTALL, lacking
 from ..text import in_shell
-from ..units import plural
+from ..units import parse_seconds, plural
 from .opening import opens_page
 from .outputs import Recorded, json_option, write
 
@@ -87,6 +87,8 @@ def interruptible() -> Iterator[None]:
 @opens_page
 @json_option
 @click.option("--report/--no-report", "with_report", default=False, help="Render the report beside the log as well.")
+@click.option("--wait", "patience", metavar="TIME", help="Wait so long for busy CPUs to be free, such as 10m.")
+@click.option("--anyway", is_flag=True, help="Measure on busy CPUs, or where a check finds that it makes no sense.")
 @click.option("-q", "--quiet", is_flag=True, help="No plan and no progress display.")
 @interruptible()
 def command(
@@ -98,6 +100,8 @@ def command(
     with_report: bool,
     quiet: bool,
     form: str,
+    patience: str | None,
+    anyway: bool,
     **options,
 ) -> int:
     """Measure this machine and write a run log.
@@ -120,6 +124,7 @@ def command(
     from ..measure.visit import Visit, log_path, open_resume
     from .console import Terminal
     from .progress import RunDisplay, print_plan, print_summary
+    from .readiness import ensure_ready
     from .roots import opened_root
 
     if root != "/" and not plan_only:
@@ -135,6 +140,8 @@ def command(
         print_plan(console, visit)
     if plan_only:
         return 0
+    if not anyway:
+        ensure_ready(console, visit.topology, parse_seconds(patience) if patience else None)
     path = resume or log_path(output, read_machine(alias=request.alias).alias)
     with RunDisplay(console, visit.plan, quiet) as display:
         end = visit.measure(path, judge, display, resume=state)
@@ -204,7 +211,6 @@ def resume_request(request, state, budget, target, **options):
 def make_request(benchmarks, budget, target, window, settings, **plain):
     """Options as text into a Request."""
     from ..measure.visit import Request
-    from ..units import parse_seconds
 
     try:
         share = float(target.rstrip("%")) / (100 if target.endswith("%") else 1)

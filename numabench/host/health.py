@@ -12,7 +12,7 @@ from collections.abc import Callable
 from . import needs, settings, trials
 from .findings import Finding, Host
 from .sysfs import Tree
-from .topology import read_topology
+from .topology import Topology, read_topology
 
 CHECKS = (
     needs.compiler,
@@ -47,9 +47,10 @@ CHECKS = (
 )
 
 
-def check(root: str = "/", wait: Callable[[float], object] = time.sleep) -> list[Finding]:
-    """All findings, the worst first. Errors as `read_topology`; takes `findings.SAMPLE_S` seconds."""
-    host = Host(Tree(root), read_topology(root), wait)
+def check(root: str = "/", wait: Callable[[float], object] = time.sleep, topology: Topology | None = None) -> list[Finding]:
+    """All findings, the worst first. Errors as `read_topology`; takes `findings.SAMPLE_S` seconds. `topology`: with the CPUs that are
+    meant, where these are not all that may be used."""
+    host = Host(Tree(root), topology or read_topology(root), wait)
     findings = [finding for one in CHECKS if (finding := one(host))]
     findings += [Finding("files", "note", text, "what it says could not be checked") for text in host.tree.warnings]
     return worst_first(findings)
