@@ -12,10 +12,10 @@ USEFUL := numactl
 USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report compare test check sanitize fuzz faults docs-site lint bench-self sample testbed certify clean
+.PHONY: help bench report compare test check test-versions sanitize fuzz faults docs-site lint bench-self sample testbed certify clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Once per checkout, and again when the dependencies change.
 $(VENV)/ready: pyproject.toml
@@ -49,6 +49,10 @@ check: $(VENV)/ready-dev ## does a benchmark keep to the contract? make check NA
 	@test -n "$(NAME)" || { echo "usage: make check NAME=BENCHMARK" >&2; exit 2; }
 	CHECKED="$(NAME)" $(PYTHON) -m pytest -x tests/test_contract.py -k "[$(NAME)]"
 	$(PYTHON) tests/sanitize.py "$$($(NUMABENCH) list "$(NAME)" --format json | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin)[0]["kernel"])')"
+
+test-versions: $(VENV)/ready ## the tests that need no special machine, with each Python from 3.10 on and the lowest declared dependencies
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	$(PYTHON) tools/test-versions $(VERSIONS)
 
 sanitize: $(VENV)/ready-dev ## all kernels at the edges of their parameters under three sanitizers; some three minutes on two cores
 	$(PYTHON) tests/sanitize.py

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .errors import MachineError, UsageError
 from .host.objects import DIGITS, content_hash, load_object, read_object
 from .model import HIGHER, LOWER, NEITHER, Metric
+from .text import in_shell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,12 +149,10 @@ class Kernel:
         except AttributeError as error:
             raise MachineError(f"{path} is not a kernel: it has no nb_run", "define nb_run (see kernels/nb.h)") from error
         if descriptor.abi != ABI or tuple(layout) != _LAYOUT:
-            import shlex
-
             raise MachineError(
                 f"kernel {path} has ABI {descriptor.abi} and layout {list(layout)}; this numabench speaks ABI {ABI} "
                 f"and {list(_LAYOUT)}",
-                f"rebuild it: rm {shlex.quote(str(path))} and run again; for a plug-in, use the nb.h of this version",
+                f"rebuild it: {in_shell('rm', path)} and run again; for a plug-in, use the nb.h of this version",
             )
         self.run.argtypes, self.run.restype = [c.POINTER(ThreadBlock)], c.c_int
         self.path = path
@@ -230,6 +229,8 @@ def find_compiler() -> list[str]:
     """$CC, else the first of cc, gcc, clang."""
     import shutil
 
+    from .host.install import install_compiler
+
     wanted = words_of("CC")
     candidates = [wanted] if wanted else [[name] for name in COMPILERS]
     for command in candidates:
@@ -238,7 +239,7 @@ def find_compiler() -> list[str]:
     raise MachineError(
         f"no C compiler ({' '.join(wanted) if wanted else ', '.join(COMPILERS)} not found); "
         "kernels are compiled on the machine that they measure",
-        "sudo apt-get install gcc libc6-dev" if not wanted else "unset CC, or set it to a compiler that exists",
+        "unset CC, or set it to a compiler that exists" if wanted else install_compiler(),
     )
 
 
@@ -251,10 +252,9 @@ def ask_compiler(command: list[str], timeout: float, folder: Path | None = None)
     except OSError as error:
         raise MachineError(f"the compiler {command[0]} cannot be called: {error.strerror}", "set CC to one that works") from error
     if answer.code is None:
-        import shlex
-
-        said = shlex.join(command)
-        raise MachineError(f"the compiler did not end within {timeout:g} s and was stopped: {said}", "set CC to one that works")
+        raise MachineError(
+            f"the compiler did not end within {timeout:g} s and was stopped: {in_shell(*command)}", "set CC to one that works"
+        )
     return answer
 
 
@@ -293,6 +293,11 @@ def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None, li
     """Compile kernel `name` unless the cache has it, whole. Raises MachineError with the compiler's first complaint."""
     from .host.cache import cache_folder
 
+    if c.sizeof(c.c_void_p) != 8:
+        raise MachineError(
+            f"kernels need 64-bit addresses and arithmetic, and this is a 32-bit Python on {os.uname().machine}",
+            "use a 64-bit Python; a 32-bit processor can only read logs",
+        )
     plan, cache = Build(name, extra, folder, line_bytes), cache_folder("kernels")
     try:
         plan.target = known_object(cache, plan.stem) or compile_into(cache, plan)
@@ -340,9 +345,11 @@ def compile_into(cache: Path, plan: Build) -> Path:
 
 def compile_fix(plan: Build, complaint: str) -> str:
     """What mends it: the source where the compiler points into it, and what is installed only where a header or the compiler itself is wrong."""
+    from .host.install import mend_compiler
+
     if complaint.startswith(f"{plan.source.parent}/") and "No such file" not in complaint and "not found" not in complaint:
-        return f"mend that line of the source; numabench's own: git checkout {plan.source.parent.name}, or reinstall numabench"
-    return "sudo apt-get install gcc libc6-dev, and check CC and CFLAGS"
+        return f"mend that line of the source; numabench's own: {in_shell('git', 'checkout', plan.source.parent.name)}, or reinstall numabench"
+    return mend_compiler(plan.command[0])
 
 
 def object_hash(path: Path) -> str:

@@ -19,6 +19,19 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(REPLACEMENT, LINE_ENDS.sub(" ", text))
 
 
+def in_shell(*words: object) -> str:
+    """A command that can be pasted into a shell, on one line, whatever stands in the names of files. All commands that are printed come from here."""
+    import shlex
+
+    return " ".join(shlex.quote(word) if word.isprintable() else _escaped(word) for word in map(str, words))
+
+
+def _escaped(word: str) -> str:
+    """$'...' of bash, ksh and zsh: the bytes that would end the line, or that a terminal would obey, by their numbers."""
+    data = word.encode("utf-8", "surrogateescape")
+    return "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in data) + "'"
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """`; did you mean a or b?` for a name that is none of `known`; nothing where none is near."""
     from difflib import get_close_matches

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -78,7 +79,9 @@ def find_tools() -> Tools:
     if not (folder() / "versions").exists() or not kernels or not qemu.exists() or not busybox.exists():
         raise UnavailableError(f"the simulated machine's QEMU and kernel are not in {folder()}", PREPARE)
     if not {"9p", "overlay"} <= set(modules):
-        raise UnavailableError(f"the kernel in {root} has no 9p or overlay module", f"rm -r {folder()}; {PREPARE}")
+        raise UnavailableError(
+            f"the kernel in {root} has no 9p or overlay module", f"rm -r {shlex.quote(str(folder()))}; {PREPARE}"
+        )
     versions = dict(line.split(maxsplit=1) for line in (folder() / "versions").read_text().splitlines())
     return Tools(root=root, qemu=qemu, kernel=kernels[-1], busybox=busybox, modules=modules, versions=versions)
 

@@ -97,6 +97,7 @@ def test_one_thing_wrong(tree, path, text, name, severity):
 
 def test_a_missing_compiler_is_fatal_and_mended(tree):
     tree.remove("usr/bin/gcc")
+    add_program(tree, "apt-get")
     finding = run(tree)["compiler"]
     assert finding.severity == "fatal" and "apt-get install" in finding.fix
 

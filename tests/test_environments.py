@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -230,3 +231,19 @@ def test_a_cache_without_execution_has_its_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr(abi, "build", lambda name: built)
     finding = ready.kernels()
     assert finding.severity == "fatal" and "XDG_CACHE_HOME" in finding.fix
+
+
+# -- first contact ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkout_that_is_not_installed_measures_with_its_own_worker(tmp_path):
+    """Beside another numabench that may be installed. The copy's worker gives itself away."""
+    root = Path(__file__).parent.parent
+    for part in ("numabench", "kernels"):
+        shutil.copytree(root / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    worker = tmp_path / "numabench" / "measure" / "worker.py"
+    worker.write_text(worker.read_text().replace("def main() -> None:\n", "def main() -> None:\n    sys.exit('own worker')\n"))
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "numabench", "run", "fences", "--processes", "1", "-o", "out", "-q"]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3 and "own worker" in done.stderr

@@ -150,22 +150,33 @@ def test_root_s_group_is_nobodys_own(monkeypatch):
     assert not cache.is_private(0)
 
 
-def test_no_home_and_no_account_says_what_to_set(monkeypatch, tmp_path):
+@pytest.mark.parametrize("home", [None, "/proc/nowhere", "/dev/null/home"], ids=str)
+def test_an_account_without_a_home_has_its_cache_among_temporary_files(monkeypatch, tmp_path, home):
+    """No HOME and no entry of its number; one that is not there; a file instead. The folder is the user's alone all the same."""
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    tmp_path.chmod(0o1777)
 
     def unknown(_):
         raise KeyError("uid not found")
 
     monkeypatch.setattr("pwd.getpwuid", unknown)
-    with pytest.raises(MachineError, match="no home folder.*set XDG_CACHE_HOME"):
-        abi.build("sentinel")
+    if home:
+        monkeypatch.setenv("HOME", home)
+    made = tmp_path / f"numabench-{os.getuid()}"
+    assert abi.build("sentinel").target.parent == made / "kernels" and mode(made) == mode(made / "kernels") == 0o700
     said = []
-    facts = programs.read_programs(SimpleNamespace(warn=said.append), {})
-    assert "compiler" in facts and said == ["cannot keep processor facts: there is no home folder to keep compiled kernels in"]
+    assert "compiler" in programs.read_programs(SimpleNamespace(warn=said.append), {}) and not said
+    made.chmod(0o777)
+    with pytest.raises(MachineError, match="others may write to the cache"):
+        cache.cache_folder("kernels")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     assert cache.cache_folder("kernels") == tmp_path / "here" / "numabench" / "kernels"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")  # what was asked for is not answered with another one
+    with pytest.raises(MachineError, match="cannot use the cache /proc/nowhere.*set XDG_CACHE_HOME"):
+        cache.cache_folder("kernels")
 
 
 # -- the objects ----------------------------------------------------------------------------------------------------
@@ -377,3 +388,10 @@ def test_machines_that_share_a_cache_have_their_own_kernels(monkeypatch):
 
     assert stem("x86_64", "a") == stem("x86_64", "b") != stem("aarch64", "a")
     assert stem("x86_64", "a", "-march=native") != stem("x86_64", "b", "-march=native")
+
+
+def test_32_bits_are_refused_in_words(home, monkeypatch):
+    real = abi.c.sizeof
+    monkeypatch.setattr(abi.c, "sizeof", lambda kind: 4 if kind is abi.c.c_void_p else real(kind))
+    with pytest.raises(MachineError, match="32-bit Python"):
+        abi.build("sentinel")

@@ -431,12 +431,15 @@ def test_a_kernel_that_crashes_takes_only_its_process(tmp_path):
     assert outcome.failure == "crashed: killed by SIGSEGV" and outcome.in_flight == "c1"
 
 
-def children_of(pid: int) -> list[int]:
-    """Processes with `-m numabench.measure.worker` on their command line."""
+def workers_of(run: Path) -> list[int]:
+    """Processes with `numabench.measure.worker` on their command line, started by the run that has this folder in its environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if b"numabench.measure.worker" in (folder / "cmdline").read_bytes():
+            if (
+                b"numabench.measure.worker" in (folder / "cmdline").read_bytes()
+                and bytes(run) in (folder / "environ").read_bytes()
+            ):
                 found.append(int(folder.name))
         except OSError:
             continue
@@ -463,19 +466,22 @@ def test_no_child_outlives_its_parent_and_the_log_is_good(tmp_path, how):
         "-o",
         str(tmp_path),
     ]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=heed_interrupts)
+    variables = os.environ | {"RUN_OF_A_TEST": str(tmp_path)}
+    parent = subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=heed_interrupts
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         logs = list(tmp_path.rglob("*.jsonl"))
-        if logs and b'"record":"trial"' in logs[0].read_bytes() and children_of(parent.pid):
+        if logs and b'"record":"trial"' in logs[0].read_bytes() and workers_of(tmp_path):
             break
         time.sleep(0.05)
     parent.send_signal(how)
     output = parent.communicate(timeout=60)[0].decode()
     deadline = time.monotonic() + 20
-    while children_of(parent.pid) and time.monotonic() < deadline:
+    while workers_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not children_of(parent.pid)
+    assert not workers_of(tmp_path)
     log = nb.load(tmp_path).log
     assert log.trials
     if how != signal.SIGKILL:

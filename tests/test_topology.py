@@ -718,3 +718,30 @@ def test_each_cpu_is_tried_and_the_affinity_is_as_before():
         assert refused_cpus(before) == {} and os.sched_getaffinity(0) == {min(before)}
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "crossed"),
+    [
+        ([range(0, 4), range(4, 8)], []),  # one of each package
+        ([range(0, 2), range(2, 4), range(4, 8)], []),
+        ([range(8)], []),  # nodes interleaved by the firmware: both packages, whole
+        ([range(0, 3), range(3, 8)], [1]),  # the second one has a CPU of the first package, and all of its own
+        ([(0, 1, 4, 5), (2, 3, 6, 7)], [0, 1]),
+        ([range(0, 8), ()], []),
+    ],
+)
+def test_nodes_that_cut_across_packages_are_told_of(tmp_path, nodes, crossed):
+    tree = SyntheticTree(tmp_path, packages=2, cores=4)
+    for node in tree.node_ids[:]:
+        tree.remove(f"{NODE}/node{node}/cpu*")
+    for node, cpus in enumerate(nodes):
+        tree.add_node(node, cpus)
+    for node in tree.node_ids[len(nodes) :]:
+        tree.add_node(node)
+    tree.write_distances(lambda a, b: 10 if a == b else 20)
+    warnings = [each for each in read(tree).warnings if "cuts across" in each]
+    assert len(warnings) == bool(crossed)
+    if crossed:
+        more = f" and {len(crossed) - 1} more" if len(crossed) > 1 else ""
+        assert warnings[0].endswith(f"(node {crossed[0]}{more})")

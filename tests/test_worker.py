@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from test_measure import children_of, execute, job
+from test_measure import execute, job, workers_of
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, find
@@ -101,11 +101,12 @@ def test_a_worker_in_the_middle_of_a_long_window_dies_with_its_parent(tmp_path):
     parent = subprocess.Popen(
         [*command, "--set", "page_size=4k", "--window", "10s", "--processes", "1", "--budget", "10m", "-o", str(tmp_path)],
         stdout=subprocess.DEVNULL,
+        env=os.environ | {"RUN_OF_A_TEST": str(tmp_path)},
     )
     deadline = time.monotonic() + 60
-    while not children_of(parent.pid) and time.monotonic() < deadline:
+    while not workers_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
-    workers = children_of(parent.pid)
+    workers = workers_of(tmp_path)
     assert workers
     time.sleep(0.5)
     os.kill(parent.pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..model import Answer, BenchmarkRecord, Frozen, Header, Picture
-from ..text import fill
+from ..text import fill, in_shell
 from ..units import format_bytes, format_quantity, parse_cpus, plural
 from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
 from .answers.evidence import matching
@@ -284,7 +284,7 @@ def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFr
     if calm < CALM:
         remedy = "numabench check"
     elif unsettled:
-        remedy = f"numabench run {' '.join(unsettled) if len(unsettled) <= MOST_NAMED else ''}".rstrip()
+        remedy = in_shell("numabench", "run", *(unsettled if len(unsettled) <= MOST_NAMED else ()))
     return Trust(word=USABLE if calm >= CALM else DOUBTFUL, why=why + ".", remedy=remedy)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..text import printable
+from ..text import in_shell, printable
 from .outputs import json_option, write
 from .runs import visit_options
 
@@ -222,7 +221,7 @@ def command(paths: tuple[str, ...], output: Path | None, last: bool, without: tu
     if not found:
         raise UsageError(
             "nothing of these logs belongs on a card: an older version wrote them, or none of its benchmarks was measured",
-            f"numabench run --profile quick, or numabench report {shlex.join(paths)}",
+            f"numabench run --profile quick, or {in_shell('numabench', 'report', *paths)}",
         )
     if form == "json":
         write([as_data(card) for card in found])

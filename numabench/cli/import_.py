@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
 from ..benchmarks.core_to_core import OPERATIONS
 from ..errors import UsageError
+from ..text import in_shell
 from .outputs import Imported, json_option, write
 
 EPILOG = """\b
@@ -48,7 +48,7 @@ def command(file: Path, alias: str | None, operation: str, output: Path, form: s
 
     alias = sanitised(alias or file.stem)
     cpus, matrix = read_labelled(file)
-    records = matrix_records(matrix, alias, operation, f"numabench import {shlex.quote(printable(str(file)))}", cpus)
+    records = matrix_records(matrix, alias, operation, in_shell("numabench", "import", file), cpus)
     path = output / alias / f"{sanitised(file.stem)}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,4 +71,4 @@ def command(file: Path, alias: str | None, operation: str, output: Path, form: s
             f"Two directions were given, up to {share:.0%} apart (CPUs {cpus[a]} and {cpus[b]}: {matrix[a][b]:g} and {matrix[b][a]:g} ns): the log keeps both, "
             "groups are found in their mean, and the page shows both"
         )
-    click.echo(f"Its structure and heat map: numabench report {shlex.quote(str(path))}")
+    click.echo(f"Its structure and heat map: {in_shell('numabench', 'report', path)}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..text import in_shell
 from ..units import format_bytes
 from .outputs import Listed, json_option, write
 
@@ -52,7 +53,9 @@ def command(name: str | None, form: str) -> None:
         for module, why in broken().items():
             console.print(f"left out: {module} cannot be loaded: {why}", style="yellow")
         console.print(
-            "\nDetails: numabench list NAME. Measure: numabench run NAME, or all of a topic: numabench run TOPIC", style="dim"
+            "\nDetails: numabench list NAME. Measure: numabench run NAME, or all of a topic: numabench run TOPIC",
+            style="dim",
+            soft_wrap=True,
         )
         return
     benchmark = find(name)
@@ -68,7 +71,11 @@ def command(name: str | None, form: str) -> None:
     console.print(table)
     for note in benchmark.notes:
         console.print(f"\n• {plain(note)}")
-    console.print(f"\nMeasure some of it: numabench run {benchmark.name} --set {benchmark.axes[0].name}=VALUE,VALUE", style="dim")
+    console.print(
+        f"\nMeasure some of it: {in_shell('numabench', 'run', benchmark.name, '--set', f'{benchmark.axes[0].name}=VALUE,VALUE')}",
+        style="dim",
+        soft_wrap=True,
+    )
 
 
 def plain(text: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ..text import in_shell
+
 EPILOG = """\b
 Examples:
   numabench new store_forwarding     kernels/, numabench/benchmarks/ and docs/benchmarks/ get a file each
@@ -48,7 +50,9 @@ def command(name: str) -> None:
         click.echo(f"written: {target.relative_to(root)}")
     if list_in_readme(root / "README.md", name):
         click.echo("listed: README.md")
-    click.echo(f"Try it: numabench run {name} --profile quick. Check it: make check NAME={name}. What to change: CONTRIBUTING.md")
+    click.echo(
+        f"Try it: {in_shell('numabench', 'run', name, '--profile', 'quick')}. Check it: {in_shell('make', 'check', f'NAME={name}')}. What to change: CONTRIBUTING.md"
+    )
 
 
 def list_in_readme(readme: Path, name: str) -> bool:

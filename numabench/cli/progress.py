@@ -58,7 +58,7 @@ def print_plan(console: Console, visit: Visit) -> None:
     for note in visit.unknown:
         console.print(f"measured all the same: {note}", style="yellow")
     for note in plan.skipped[:5]:
-        console.print(f"left out: {note}", style="yellow")
+        console.print(f"left out: {note}", style="yellow", soft_wrap=True)
     if len(plan.skipped) > 5:
         console.print(f"left out: {plural(len(plan.skipped) - 5, 'more reason')}, which the run log names", style="yellow")
     console.print()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..text import in_shell
 from .opening import opened, opens_page
 from .outputs import json_option, write
 from .runs import visit_options
@@ -200,4 +200,4 @@ def command_line(*words: str) -> str:
     folder = {str(Path(word).parent) for word in files}
     if len(files) > 2 and len(folder) == 1:
         files = sorted(folder)
-    return shlex.join(["numabench", *words[:2], *files])
+    return in_shell("numabench", *words[:2], *files)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import lzma
 import os
-import shlex
 import signal
 import tarfile
 import tempfile
@@ -14,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 
 from ..errors import UsageError
+from ..text import in_shell
 
 MOST_MEMBERS, MOST_BYTES = 1_000_000, 1 << 31  # a machine of 2,048 CPUs has some 200,000 files
 _FIX = "give a directory that holds sys/ and proc/ of a machine"
@@ -43,7 +43,9 @@ def opened_root(root: str) -> Iterator[str]:
     if not os.access(root, os.R_OK) or not tarfile.is_tarfile(root):
         raise UsageError(f"{root} is neither a directory nor a readable tar file", _FIX)
     if not hasattr(tarfile, "data_filter"):
-        raise UsageError("this Python cannot extract tar files safely", f"tar -xf {shlex.quote(root)}, then give the directory")
+        raise UsageError(
+            "this Python cannot extract tar files safely", f"{in_shell('tar', '-xf', root)}, then give the directory"
+        )
     with _cleaning_up(), tempfile.TemporaryDirectory(prefix="numabench-") as directory:
         try:
             with tarfile.open(root) as archive:
@@ -51,7 +53,7 @@ def opened_root(root: str) -> Iterator[str]:
                 _read_to_end(archive)
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
             raise UsageError(
-                f"cannot extract {root}: {error}", f"tar -xf {shlex.quote(root)}, then give the directory"
+                f"cannot extract {root}: {error}", f"{in_shell('tar', '-xf', root)}, then give the directory"
             ) from error
         yield _with_sys(directory)
 

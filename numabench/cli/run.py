@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import click
 
 from ..errors import IMPRECISE, INTERRUPTED, REGRESSION, UsageError
 from ..extras import INSTALL, lacking
+from ..text import in_shell
 from ..units import parse_seconds, plural
 from .opening import opens_page
 from .outputs import Recorded, json_option, write
@@ -132,7 +132,7 @@ def command(
     console = Terminal(stderr=form == "json", outlives_reader=not plan_only)
     request, state = resume_request(*open_resume(resume), **options) if resume else (make_request(**options), None)
     if state and state.complete and not options["budget"]:
-        console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run")
+        console.print(f"{resume} is complete: nothing is left to measure. Another visit: numabench run", soft_wrap=True)
         return 0
     with opened_root(root) as folder:
         visit = Visit(request, folder)
@@ -158,13 +158,14 @@ def command(
         console.print(f"failed its check ({plural(count, 'sample')}): {what}", style="red", markup=False)
     if end.status == "interrupted":
         console.print(
-            f"Interrupted; what was measured is kept. Go on with: numabench run --resume {shlex.quote(str(path))}", soft_wrap=True
+            f"Interrupted; what was measured is kept. Go on with: {in_shell('numabench', 'run', '--resume', path)}",
+            soft_wrap=True,
         )
         return ended(INTERRUPTED)
     if end.status == "busy":
         console.print(
             f"Given up: in most samples a thread had to wait for its CPU (load {os.getloadavg()[0]:.1f} on {plural(os.cpu_count() or 1, 'CPU')}), so that little would be settled. "
-            f"End what runs beside this (numabench check), measure on other CPUs (--cpus), go on later: numabench run --resume {shlex.quote(str(path))}, "
+            f"End what runs beside this (numabench check), measure on other CPUs (--cpus), go on later: {in_shell('numabench', 'run', '--resume', path)}, "
             "or insist on a number of processes: --processes 8",
             style="red",
             soft_wrap=True,
@@ -174,7 +175,7 @@ def command(
     page = path.with_name("report.html") if with_report else None
     if lacking():
         console.print(
-            f"What was measured is kept. To read it: {INSTALL}, then numabench report {shlex.quote(str(path))}", soft_wrap=True
+            f"What was measured is kept. To read it: {INSTALL}, then {in_shell('numabench', 'report', path)}", soft_wrap=True
         )
         page = None
     elif with_report or not (quiet or form == "json"):

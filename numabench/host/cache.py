@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import MachineError
+from ..text import in_shell
 
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder of yours"
 COMPILING = ".compiling-"  # what temporary folders begin with
@@ -17,26 +18,31 @@ _MOST_LINKS = 40  # as many as Linux follows in one path
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def cache_path(*names: str) -> Path:
-    """`numabench/` and `names` in $XDG_CACHE_HOME or ~/.cache; nothing is looked at or made."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    if not base:
-        try:
-            base = Path.home() / ".cache"
-        except RuntimeError as error:  # no HOME, and no entry for this user: a container's user that is a mere number
-            raise MachineError("there is no home folder to keep compiled kernels in", _ELSEWHERE) from error
-    return Path(os.getcwd(), base, "numabench", *names)
+def cache_places() -> list[Path]:
+    """Where the cache may be, the first best: in $XDG_CACHE_HOME and nowhere else; else in ~/.cache, and for accounts without a home, or whose
+    home cannot be written to, in a folder for temporary files, under the user's number."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return [Path(os.getcwd(), base, "numabench")]
+    temporary = Path(tempfile.gettempdir(), f"numabench-{os.getuid()}")
+    try:
+        return [Path(os.getcwd(), Path.home(), ".cache", "numabench"), temporary]
+    except RuntimeError:  # no HOME, and no entry for this user: a container's user that is a mere number
+        return [temporary]
 
 
 def cache_folder(*names: str) -> Path:
-    """`cache_path(*names)`, made where it is missing, with mode 0700 whatever the umask; raises MachineError where somebody else could put
-    something there. It stays what it is: whoever could exchange a part of the path would have been able to write to the one before."""
-    path = cache_path(*names)
-    try:
-        os.close(open_trusted(path, own=1 + len(names)))
-    except OSError as error:
-        raise MachineError(f"cannot use the cache {path}: {error.strerror}", _ELSEWHERE) from error
-    return path
+    """The folder `names` in the cache, made where it is missing, with mode 0700 whatever the umask; raises MachineError where somebody else could
+    put something there. It stays what it is: whoever could exchange a part of the path would have been able to write to the one before."""
+    refused = None
+    for place in cache_places():
+        path = place.joinpath(*names)
+        try:
+            os.close(open_trusted(path, own=1 + len(names)))
+        except OSError as error:
+            refused = refused or MachineError(f"cannot use the cache {path}: {error.strerror}", _ELSEWHERE)
+        else:
+            return path
+    raise refused
 
 
 def open_trusted(path: Path, own: int = 0) -> int:
@@ -99,7 +105,7 @@ def check_folder(facts: os.stat_result, path: Path) -> None:
     if others_write(facts) and not facts.st_mode & stat.S_ISVTX:
         raise MachineError(
             f"others may write to {path}, on the way to the cache, and could put code there",
-            f"chmod go-w {shlex.quote(str(path))}, or {_ELSEWHERE}",
+            f"{in_shell('chmod', 'go-w', path)}, or {_ELSEWHERE}",
         )
 
 
@@ -112,7 +118,7 @@ def check_own_folder(place: int, path: Path) -> None:
     if others_write(facts):
         raise MachineError(
             f"others may write to the cache {path}; its code is not to be trusted",
-            f"rm -r {shlex.quote(str(path))} and run again",
+            f"{in_shell('rm', '-r', path)} and run again",
         )
     if stat.S_IMODE(facts.st_mode) != 0o700:
         os.fchmod(place, 0o700)

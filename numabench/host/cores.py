@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ..units import format_cpus
-from .parts import Cache, Cpus, Package, ascending, owners
+from .parts import Cache, Cpus, Node, Package, ascending, owners
 from .sysfs import CpuSet, Tree, parse_size
 
 _UNKNOWN_IDS = (-1, 65535)  # die_id and cluster_id where the firmware is silent; 65535 is -1 in an u16 of Arm PPTT
@@ -98,9 +98,12 @@ def read_caches(tree: Tree, directories: dict[int, str], online: CpuSet, cores) 
     return tuple(caches)
 
 
-def warn_of_odd_sharing(tree: Tree, packages: tuple[Package, ...], cores: tuple[Cpus, ...], caches: tuple[Cache, ...]) -> None:
+def warn_of_odd_sharing(
+    tree: Tree, packages: tuple[Package, ...], cores: tuple[Cpus, ...], caches: tuple[Cache, ...], nodes: tuple[Node, ...]
+) -> None:
     _warn_compute_units(tree, cores, caches)
     _warn_wide_caches(tree, packages, caches)
+    _warn_crossed_nodes(tree, packages, nodes)
 
 
 def _warn_compute_units(tree: Tree, cores: tuple[Cpus, ...], caches: tuple[Cache, ...]) -> None:
@@ -116,3 +119,17 @@ def _warn_wide_caches(tree: Tree, packages: tuple[Package, ...], caches: tuple[C
     package_of = {cpu: package.id for package in packages for cpu in package.cpus}
     if any(len({package_of[cpu] for cpu in cache.cpus if cpu in package_of}) > 1 for cache in caches):
         tree.warn("a cache is shared across packages: these package ids are not sockets")
+
+
+def _warn_crossed_nodes(tree: Tree, packages: tuple[Package, ...], nodes: tuple[Node, ...]) -> None:
+    """Made-up nodes (numa=fake, a hypervisor's table) with a part of one package and CPUs of another: near and far are then no levels of each other."""
+    sets = {package.id: set(package.cpus) for package in packages}
+    for node in nodes:
+        own = set(node.cpus)
+        crossed = [number for number, cpus in sets.items() if own & cpus and own - cpus and cpus - own]
+        if crossed:
+            tree.warn(
+                f"a node cuts across packages {format_cpus(crossed)}: what is called one package or one node here is not nested, "
+                "and nodes are likely made up (numa=fake, a hypervisor)",
+                f"node {node.id}",
+            )

@@ -38,7 +38,7 @@ def discover(root: str) -> dict:
     caches = read_caches(tree, described, online, cores)
     nodes, numa = read_nodes(tree, online)
     packages = read_packages(tree, described, online)
-    warn_of_odd_sharing(tree, packages, cores, caches)
+    warn_of_odd_sharing(tree, packages, cores, caches, nodes)
     present = tree.cpu_list(f"{_CPU}/present")
     cpus, mems = _read_limits(tree, online, granted, frozenset(node.id for node in nodes))
     kinds = read_kinds(tree, described, online, caches)

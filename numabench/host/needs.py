@@ -7,6 +7,7 @@ import re
 from ..units import format_bytes, format_cpus
 from . import configuration
 from .findings import Finding, Host
+from .install import install_compiler
 from .placement import refused_cpus
 from .processor import brand_of
 from .programs import compiler_path
@@ -30,7 +31,7 @@ def compiler(host: Host) -> Finding:
         "fatal",
         "no C compiler ($CC, cc, gcc, clang)",
         "kernels are compiled on this machine",
-        "sudo apt-get install gcc libc6-dev",
+        install_compiler(host.program),
     )
 
 

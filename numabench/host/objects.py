@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import MachineError
+from ..text import in_shell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,9 +69,7 @@ def _opened(path: Path | str) -> tuple[bytes, int]:
 
 
 def _not_loaded(path: Path | str, why: str) -> MachineError:
-    import shlex
-
-    remedy = f"rm {shlex.quote(str(path))} and run again, which compiles it anew"
+    remedy = f"{in_shell('rm', path)} and run again, which compiles it anew"
     if "failed to map segment" in why or "Operation not permitted" in why:
         remedy = "set XDG_CACHE_HOME to a folder whose file system lets programs run (mounted without noexec)"
     return MachineError(f"cannot load the kernel {path}: {why}", remedy)

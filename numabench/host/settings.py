@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ..text import in_shell
 from ..units import format_cpus
 from . import configuration
 from .findings import Finding, Host
@@ -73,7 +74,7 @@ def kinds(host: Host) -> Finding | None:
         "note",
         f"{len(kinds)} kinds of core ({text})",
         "results differ by kind of core: each kind is measured on its own, the biggest alone in profile quick; only core_to_core pairs them",
-        f"numabench run --set core_kind={host.topology.own_kinds()[0].name!r} measures one of them alone",
+        f"{in_shell('numabench', 'run', '--set', 'core_kind=' + host.topology.own_kinds()[0].name)} measures one of them alone",
     )
 
 
@@ -147,14 +148,15 @@ def damon(host: Host) -> Finding | None:
     modules = [f"sys/module/{name}/parameters/enabled" for name in ("damon_reclaim", "damon_lru_sort")]
     kdamonds = f"{_MM}/damon/admin/kdamonds"
     states = [host.tree.read(f"{kdamonds}/{name}/state") for name in host.tree.names(kdamonds) if name.isdigit()]
-    if "on" not in states and not any(host.tree.read(path) == "Y" for path in modules):
+    module = next((path for path in modules if host.tree.read(path) == "Y"), None)
+    if "on" not in states and module is None:
         return None
     return Finding(
         "damon",
         "warn",
         "DAMON watches memory accesses",
         "it clears accessed bits and reclaims pages",
-        "echo off | sudo tee /sys/kernel/mm/damon/admin/kdamonds/*/state",
+        f"echo N | sudo tee /{module}" if module else "sudo sh -c 'echo off | tee /sys/kernel/mm/damon/admin/kdamonds/*/state'",
     )
 
 

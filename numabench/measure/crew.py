@@ -15,6 +15,7 @@ from ..host.memory import ALIGN, Buffer
 from ..host.pages import BASE, THP
 from ..host.placement import MORE_PROCESSES, cannot_pin
 from ..model import Frozen
+from ..text import in_shell
 
 PAGE = 4096
 BLOCKS = 2  # of each member, as in kernels/crew.c
@@ -101,11 +102,13 @@ def load(path: Path | str) -> c.CDLL:
         library = c.CDLL(str(path))
         layout = tuple((c.c_uint32 * len(_LAYOUT)).in_dll(library, "nb_crew_layout"))
     except (OSError, ValueError) as error:
-        raise MachineError(f"cannot load the crew {path}: {error}", f"rm {path} and run again, which compiles it anew") from error
+        raise MachineError(
+            f"cannot load the crew {path}: {error}", f"{in_shell('rm', path)} and run again, which compiles it anew"
+        ) from error
     if layout != _LAYOUT:
         raise MachineError(
             f"the crew {path} has layout {list(layout)}; this numabench speaks {list(_LAYOUT)}",
-            f"rm {path} and run again, which compiles it anew",
+            f"{in_shell('rm', path)} and run again, which compiles it anew",
         )
     library.nb_crew_start.argtypes = [c.c_void_p, c.c_uint32]
     library.nb_crew_stop.argtypes = [c.c_void_p]

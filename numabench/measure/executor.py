@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -17,7 +18,11 @@ from ..host.placement import numactl_command, starting_on
 from ..runlog.rounds import unpack
 from .protocol import Began, CaseFailed, Done, Event, Job, Took, TookRound, decode_event, encode
 
-WORKER = "numabench.measure.worker"
+#: The worker is of the numabench that starts it, wherever that is: a checkout that is not installed is no part of what PYTHONSAFEPATH leaves.
+START = (
+    "import sys; sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); from numabench.measure.worker import main; main()"
+)
+PLACE = str(Path(__file__).resolve().parents[2])
 #: One thread in any library that a plug-in benchmark might load; the same string hashes in every process; byte code is
 #: kept, since compiling these modules in every process would double its start; and a `random.py` in the folder where
 #: numabench is called is not taken for the standard library's (from Python 3.11 on, before it has no effect).
@@ -75,7 +80,7 @@ class ProcessExecutor:
     """
 
     def __init__(self, command: list[str] | None = None):
-        self.command = command or [sys.executable, "-m", WORKER]
+        self.command = command or [sys.executable, "-c", START, PLACE]
 
     def execute(self, job: Job, timeout: float) -> Outcome:
         with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as outbox, tempfile.TemporaryFile() as errors:

@@ -29,6 +29,7 @@ from ..runlog import SCHEMA, utc_now
 from ..runlog.read import STANDARD_INPUT, load
 from ..runlog.twins import contradict
 from ..runlog.write import Journal
+from ..text import in_shell
 from ..units import format_cpus, parse_cpus
 from .executor import Executor, ProcessExecutor
 from .kinds import CORE_KIND, by_kind
@@ -246,7 +247,7 @@ class Visit:
                 "skipped": plan.skipped,
                 "placing": plan.placing.how,
             },
-            arguments=msgspec.to_builtins(self.request) | {"command": " ".join(["numabench", *sys.argv[1:]])},
+            arguments=msgspec.to_builtins(self.request) | {"command": in_shell("numabench", *sys.argv[1:])},
         )
 
     def refine(

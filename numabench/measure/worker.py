@@ -1,4 +1,4 @@
-"""The process that measures: one block of cases, each sample with its proof. Run as `python -m numabench.measure.worker`.
+"""The process that measures: one block of cases, each sample with its proof. Started by executor.py.
 
 Imports the standard library, ctypes and msgspec alone: numpy and its like cost start-up time and bring threads and
 heaps that disturb what is measured. Whatever happens goes out as one JSON line per event.
@@ -460,7 +460,3 @@ def main() -> None:
         prefer_node(job.home)
     gc.disable()  # a collection inside a window would stop a thread for milliseconds
     Worker(job).run()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..analysis.published import PUBLISHED
 from ..analysis.selftest import SelfTest, newest
 from ..errors import UsageError
 from ..runlog.read import RunLog
+from ..text import in_shell
 from ..units import format_bytes, format_seconds, parse_cpus
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def footer(log: RunLog) -> dict[str, Any]:
         "runs": sorted({h.run for h in log.headers}),
         "paths": log.paths,
         "commands": list(dict.fromkeys(run_command(h.arguments, h.plan) for h in log.headers)),
-        "render": "numabench report " + " ".join(map(shlex.quote, log.paths)),
+        "render": in_shell("numabench", "report", *log.paths),
     }
 
 
@@ -245,5 +245,5 @@ def run_command(arguments: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """The recorded command line; without one, what the plan implies."""
     recorded = arguments.get("command") or arguments.get("argv")
     if isinstance(recorded, (list, tuple)):
-        return shlex.join(map(str, recorded))
-    return str(recorded) if recorded else f"numabench run --profile {shlex.quote(str(plan.get('profile', 'standard')))}"
+        return in_shell(*recorded)
+    return str(recorded) if recorded else in_shell("numabench", "run", "--profile", plan.get("profile", "standard"))

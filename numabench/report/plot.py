@@ -11,7 +11,7 @@ from ..model import BenchmarkRecord, View
 from ..runlog.export import samples
 from ..runlog.read import RunLog
 from ..runlog.select import check_benchmark
-from ..text import near
+from ..text import in_shell, near
 from . import theme
 from .figures import figure
 from .page import drawable, machine_headers, merge_descriptors
@@ -51,7 +51,9 @@ def plot(log: RunLog, benchmark: str, view: str | int = 0) -> list[Axes]:
                 ax.legend(frameon=False, labelcolor=theme.LIGHT["ink"])
         found += axes
     if not found:
-        raise UsageError(f"nothing of {benchmark} that belongs to {chosen.title!r} was measured", f"numabench run {benchmark}")
+        raise UsageError(
+            f"nothing of {benchmark} that belongs to {chosen.title!r} was measured", in_shell("numabench", "run", benchmark)
+        )
     return found
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shlex
 from pathlib import Path
 
 import msgspec
 
 from ..errors import MachineError
 from ..model import Record, TrialRecord
+from ..text import in_shell
 from .rounds import pack_trial
 
 _encoder = msgspec.json.Encoder()
@@ -47,7 +47,7 @@ class Journal:
         except BlockingIOError as error:
             raise MachineError(
                 f"another run is writing {self.path}; two at once would disturb each other",
-                f"wait until it ends (fuser {shlex.quote(str(self.path))} shows its process)",
+                f"wait until it ends ({in_shell('fuser', self.path)} shows its process)",
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -109,7 +109,7 @@ class Journal:
         if there.st_size != self._size:
             raise MachineError(
                 f"another program changed the run log {self.path} while it was written: it has {there.st_size} bytes and not {self._size}",
-                f"numabench report {shlex.quote(str(self.path))} says what is left of it; then run again with another --output",
+                f"{in_shell('numabench', 'report', self.path)} says what is left of it; then run again with another --output",
             )
         return there
 
@@ -148,4 +148,4 @@ class Journal:
 
 
 def _go_on(path: str | Path) -> str:
-    return f"numabench run --resume {shlex.quote(str(path))}"
+    return in_shell("numabench", "run", "--resume", path)
