@@ -1,4 +1,4 @@
-"""Notebooks run from top to bottom on the recorded sample."""
+"""The recorded sample is of today's kernels, and notebooks run on it from top to bottom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import numabench as nb
+from numabench import kernel
+
 ROOT = Path(__file__).parent.parent
+
+
+def test_the_sample_is_of_todays_kernels():
+    """The README's card, the notebook and many tests are made of it."""
+    for record in nb.load(ROOT / "results" / "sample").log.benchmarks:
+        now = kernel.Kernel(kernel.build(record.kernel.name).target).version
+        assert record.kernel.version == now, (
+            f"{record.name} is of version {record.kernel.version}, the kernel of {now}: make sample"
+        )
+        assert record.topic, "logs have no card: make sample"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)

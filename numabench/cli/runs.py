@@ -36,14 +36,13 @@ def command(paths: tuple[str, ...], form: str) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("run", "machine", "started (UTC)", "profile", "ended"):
         table.add_column(title, no_wrap=True)
-    for title in ("benchmarks", "samples", "undisturbed"):
+    for title in ("samples", "undisturbed"):
         table.add_column(title, justify="right")
     for visit in found:
         calm = "–" if visit.undisturbed is None else f"{visit.undisturbed * 100:.0f} %"
         style = "yellow" if visit.status in (BUSY, CUT, "interrupted") else ""
         started = visit.started.replace("T", " ")[:16]
-        counts = (str(visit.benchmarks), str(visit.samples), calm)
-        table.add_row(visit.run, visit.machine, started, visit.profile, visit.status, *counts, style=style)
+        table.add_row(visit.run, visit.machine, started, visit.profile, visit.status, str(visit.samples), calm, style=style)
     Terminal().print(table)
 
 

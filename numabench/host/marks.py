@@ -36,7 +36,7 @@ def read_marks(tree: Tree, names: list[str | None]) -> dict[str, str | list[str]
         marks["cards"] = [digest([names[0], each]) for each in real]
     if tree.live and not marks and (names[0] is None or names[1] is None or _UNNAMED.fullmatch(names[1])):
         tree.warn(
-            f"the id of this machine is not unique: its machine-id ({names[0] or 'none'}) and host name ({names[1] or 'none'}) may be those of "
+            f"the id of this machine is not unique: its machine-id{'' if names[0] else ' (there is none)'} and host name ({names[1] or 'none'}) may be those of "
             "an image, and no product_uuid or network card can be read; name machines otherwise (sudo hostnamectl set-hostname NAME)"
         )
     return marks
