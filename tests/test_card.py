@@ -290,3 +290,20 @@ def test_a_card_keeps_what_was_measured():
     )
     found = card.only(lambda answer: answer.where == {"a": 1})
     assert [p.answer for p in found.prices] == [known] and [t.notes for t in found.tiles] == [(known,)]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_a_figure_as_a_user_types_it(log, tmp_path, kind):
+    path = write_log(log, tmp_path / "log.jsonl")
+    done = numabench("figure", "toy_latency", path, "-o", tmp_path / f"latency.{kind}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / f"latency.{kind}").read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+
+
+def test_panels_are_files_of_their_own_and_names_are_checked(log, tmp_path):
+    path = write_log(log, tmp_path / "log.jsonl")
+    done = numabench("figure", "toy_counters", path, "--view", "Ratio", "-o", tmp_path / "x.svg")
+    assert done.returncode == 0 and {p.name for p in tmp_path.glob("x*.svg")} == {"x-1.svg", "x-2.svg"}, done.stderr
+    assert "did you mean toy_latency" in numabench("figure", "toy_latncy", path).stderr
+    assert "no view 'Fair'" in numabench("figure", "toy_latency", path, "--view", "Fair").stderr
+    assert "ends with .png" in numabench("figure", "toy_latency", path, "-o", tmp_path / "x.gif").stderr

@@ -31,6 +31,7 @@ VERBS = {
     "selftest": "Measure the same again and again: false alarms, and the smallest effect that is found here.",
     "card": "Show on one screen what operations cost here; as a picture, too.",
     "report": "Turn run logs into one HTML page and a table of answers.",
+    "figure": "Write one figure of a report as PNG, SVG or PDF.",
     "runs": "List the visits that logs hold: when, how they ended, how undisturbed.",
     "compare": "Compare two machines, or two states of one, with verdicts.",
     "advise": "Say what padding to use, with the evidence for it.",
