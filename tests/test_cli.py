@@ -199,7 +199,7 @@ def test_run_report_export_compare(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.returncode in (0, 1, 4) and "Traceback" not in done.stderr and "compar" in done.stdout
+    assert done.returncode in (0, 1, 4) and "Traceback" not in done.stderr and "exit code " in done.stdout
 
 
 def test_precision_can_be_required(tmp_path):

@@ -92,7 +92,7 @@ def picture_svg(card: MachineCard, prefix: str) -> Markup:
     if card.picture is None:
         return Markup("")
     with matplotlib.rc_context(theme.RC):
-        figure, ax = panels.blank(540, 290)
+        figure, ax = panels.blank(400 if card.picture.view.kind == "heatmap" else 540, 290)
         draw_picture(figure, ax, card)
         return panels.to_svg(figure, prefix, f"{card.finding}. {card.picture.view.title}.")
 
@@ -108,7 +108,7 @@ def picture(card: MachineCard, kind: str) -> bytes | str:
             draw_prices(figure.add_axes(box(MARGIN, 324, PRICES, 264)), card.prices)
         if card.picture:
             left, map_ = 660 if card.prices else MARGIN, card.picture.view.kind == "heatmap"
-            room = 500 if card.prices or not map_ else 380  # beside a map that stands alone: its groups
+            room = 380 if map_ else 500  # a map is square, and beside one that stands alone are its groups
             draw_picture(figure, figure.add_axes(box(left + 46, 326, room - 46, 222 if map_ else 218)), card)
         if kind == "svg":
             return panels.to_svg(figure, "card", f"{card.title}: what one operation costs here") + "\n"
@@ -180,7 +180,7 @@ def panel(figure: Figure, left: float, top: float, width: float, height: float, 
 
 def draw_prices(ax, prices: tuple[Price, ...]) -> None:
     """Bars with names at the left and figures at the right, cheapest first."""
-    scale, names = scale_of(prices), 22 + 6.9 * max(len(price.name) for price in prices)
+    scale, names = scale_of(prices), 34 + 6.9 * max(len(price.name) for price in prices)
     room = PRICES - names - FIGURES
     gap = 7 / room
     for place, price in enumerate(prices):
