@@ -271,7 +271,7 @@ def test_what_benchmarks_offer_can_be_read_and_has_one_unit(tmp_path, shape, pro
             )
         )
         for entry in (*offered.prices, *offered.tiles):
-            assert "{" not in entry.answer.text and len(entry.answer.text) <= 70
+            assert "{" not in entry.answer.text and len(entry.answer.text) <= 75
             assert entry.answer.kind in ("cell", "difference", "ratio", "best", "spread")
         for note in (note for tile in offered.tiles for note in tile.notes):
             assert "{value}" in note.text

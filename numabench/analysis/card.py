@@ -226,7 +226,7 @@ def _tiles(about: Iterable[Subject]) -> tuple[Tile, ...]:
 
 def _note(subject: Subject, answer: Answer) -> str:
     found = subject.find(answer)
-    return fill(answer.text, {"value": found.value_text}) if found.usable else ""
+    return fill(answer.text, {"value": found.value_text, "interval": found.interval_text}) if found.usable else ""
 
 
 def _picture(about: Iterable[Subject]) -> tuple[Subject | None, Picture | None, str]:

@@ -332,13 +332,13 @@ class Contention(Benchmark):
                             metric="throughput",
                             where={**p, "primitive": "atomic_add"},
                             against={"primitive": "mutex"},
-                            text=f"atomic add over mutex, operations of 2 threads ({near})",
+                            text=f"as many operations by atomic add as by mutex, 2 threads ({near})",
                         ),
                         rank=30 + len(tiles),
                         notes=tuple(
                             self.each(p, primitive, f"{word} {{value}}")
                             for primitive, word in (
-                                ("atomic_add_sharded", "sharded"),
+                                ("atomic_add_sharded", "each: sharded"),
                                 ("atomic_add", "atomic"),
                                 ("mutex", "mutex"),
                             )

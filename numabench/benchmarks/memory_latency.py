@@ -206,8 +206,14 @@ class MemoryLatency(Chase):
         octaves = [1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())]
         one = {"chains": (1,), "laps": (1,)}  # memory_parallelism sweeps the chains
         if profile == "quick":
+            beyond = BEYOND_L2 * own_caches(topology).get(2, largest)  # no octave need be in L3 and beyond L2
             return [
-                {**one, "size": octaves[1::2], "order": ("group",), "page_size": ("thp",)},
+                {
+                    **one,
+                    "size": sorted({*octaves[1::2], *([beyond] if beyond < largest else [])}),
+                    "order": ("group",),
+                    "page_size": ("thp",),
+                },
                 {**one, "size": octaves[-1:], "order": ("random",), "page_size": ("thp",)},
             ]
         if profile == "full":
@@ -322,7 +328,9 @@ class MemoryLatency(Chase):
         pictures = []
         if levels and levels[-1][1] in ends:
             name, size, declared = levels[-1]
-            finding = msgspec.structs.replace(ends[size], text=f"{name} gives {{value}} of its {format_bytes(declared)}")
+            finding = msgspec.structs.replace(
+                ends[size], text=f"{name} gives {{value}} of its {format_bytes(declared)} ({{interval}})"
+            )
             view = msgspec.structs.replace(self.views[0], where=MAIN)
             pictures = [Picture(view=view, finding=finding, rank=30, marks=tuple(marks))]
         return Card(prices=tuple(prices), tiles=tuple(tiles), pictures=tuple(pictures))
@@ -358,13 +366,13 @@ def memory_tile(where: Parameters, topology, rank: int, notes: tuple[Answer, ...
 
 
 def level_sets(sizes: Iterable[int], topology) -> list[tuple[str, int, int]]:
-    """(level, the largest of the sizes that is certainly within it, its bytes by the firmware), nearest first."""
+    """(level, the largest of the sizes that is certainly within it and of which the level before serves little, its bytes by the firmware), nearest first."""
     found, caches = [], own_caches(topology)
     for level, capacity in sorted(caches.items()):
-        most = capacity // 2
+        least, most = 0, capacity // 2
         if level == 3:  # neighbours can leave a small part of a shared cache: as little as L2 does not hold
-            most = min(most, BEYOND_L2 * caches[2] if 2 in caches else capacity // 8)
-        share = max((s for s in sizes if s <= most), default=None)
+            least, most = 2 * caches.get(2, 0), min(most, BEYOND_L2 * caches[2] if 2 in caches else capacity // 8)
+        share = max((s for s in sizes if least <= s <= most), default=None)
         if share and level <= 3:
             found.append((f"L{level}", share, capacity))
     return found

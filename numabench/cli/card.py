@@ -215,14 +215,14 @@ def command(paths: tuple[str, ...], output: Path | None, last: bool, without: tu
         )
     paths = paths or (str(default_folder()),)
     log = chosen(load(*paths), last, without)
-    for warning in log.warnings:
-        click.echo(f"note: {warning}", err=True)
     found = [card for card in cards(log) if not card.empty]
     if not found:
         raise UsageError(
             "nothing of these logs belongs on a card: an older version wrote them, or none of its benchmarks was measured",
             f"numabench run --profile quick, or {in_shell('numabench', 'report', *paths)}",
         )
+    for warning in log.warnings:
+        click.echo(f"note: {warning}", err=True)
     if form == "json":
         write([as_data(card) for card in found])
         return

@@ -62,6 +62,13 @@ def scale_of(prices: tuple[Price, ...]) -> Scale:
     return Scale(min(price.value for price in prices) / 1.6, most)
 
 
+def price_key(card: MachineCard) -> str:
+    """What lengths, lines and letters of the bars mean."""
+    topics = dict.fromkeys(price.topic for price in card.prices)
+    pale = ["pale: over ±5 %"] if any(price.mark for price in card.prices) else []
+    return ", ".join(["log scale", *pale, *(f"{letter(topic)} {topic}" for topic in topics if topic)])
+
+
 def bars(card: MachineCard) -> list[dict]:
     """For a page: each price with the lengths of its bar and of its interval in percent."""
     if not card.prices:
@@ -148,7 +155,8 @@ def draw_words(figure: Figure, card: MachineCard) -> None:
         for line, said in enumerate(textwrap.wrap(tile.small, int(room / 6.2))[: 6 - len(words)]):
             text(left + 18, 203 + 17 * len(words) + 14 * line, said, 11.5, color=theme.MUTED)
     if card.prices:
-        text(MARGIN, 314, "What one operation costs here (logarithmic scale, 95 % intervals)", 15, weight="bold")
+        text(MARGIN + 272, 314, fit(price_key(card), 330, 11.5), 11.5, color=theme.MUTED)
+        text(MARGIN, 314, "What one operation costs here", 15, weight="bold")
     if card.picture:
         text(660 if card.prices else MARGIN, 314, fit(card.finding, 500, 15), 15, weight="bold")
     for line, (value, words) in enumerate(() if card.prices else card.groups):

@@ -158,7 +158,8 @@ class CardView:
     """A card with what its template draws."""
 
     def __init__(self, card: MachineCard, number: int):
-        self.card, self.bars, self.picture = card, card_parts.bars(card), card_parts.picture_svg(card, f"c{number}")
+        self.card, self.bars, self.key = card, card_parts.bars(card), card_parts.price_key(card)
+        self.picture = card_parts.picture_svg(card, f"c{number}")
 
 
 def cards_html(shown: Sequence[MachineCard]) -> str:
