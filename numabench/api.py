@@ -87,7 +87,7 @@ class Run:
     def answers(self, benchmark: str | None = None) -> pd.DataFrame:
         """One row per sentence that the report says.
 
-        Columns: machine, benchmark, kind, text, value, low, high (95 %, in `unit`; NaN where there is none), unit, ok (false where data is
+        Columns: machine, machine_id, benchmark, kind, text, value, low, high (95 %, in `unit`; NaN where there is none), unit, ok (false where data is
         missing or nothing is resolved: the text says which), headline (one of the first questions of its benchmark),
         grade (settled, rough or not measured).
         """

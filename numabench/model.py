@@ -158,6 +158,31 @@ class Card(Frozen):
         tiles = (msgspec.structs.replace(moved(tile), notes=()) for tile in self.tiles)
         return Card(prices=tuple(map(moved, self.prices)), tiles=tuple(tiles))
 
+    def of_kind(self, axis: str, kind: Value) -> Card:
+        """At this value of one more axis, which tiles, prices and titles name."""
+
+        def at(answer: Answer, named: bool = True) -> Answer:
+            where, against = {**answer.where, axis: kind}, {**answer.against, axis: kind} if answer.against else {}
+            text = f"{answer.text} ({kind} cores)" if named else answer.text
+            return msgspec.structs.replace(answer, where=where, against=against, text=text)
+
+        return Card(
+            prices=tuple(msgspec.structs.replace(price, answer=at(price.answer)) for price in self.prices),
+            tiles=tuple(
+                msgspec.structs.replace(tile, answer=at(tile.answer), notes=tuple(at(note, False) for note in tile.notes))
+                for tile in self.tiles
+            ),
+            pictures=tuple(
+                msgspec.structs.replace(
+                    picture,
+                    view=msgspec.structs.replace(picture.view, where={**picture.view.where, axis: kind}),
+                    finding=at(picture.finding),
+                    marks=tuple(at(mark, False) for mark in picture.marks),
+                )
+                for picture in self.pictures
+            ),
+        )
+
     @property
     def answers(self) -> tuple[Answer, ...]:
         """All that it asks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -100,6 +101,7 @@ def test_the_picture_of_lowest_rank_that_has_figures(log, card):
 def answered(benchmark: str, grade: str) -> Answered:
     return Answered(
         machine="toy",
+        machine_id="toy",
         benchmark=benchmark,
         kind="cell",
         text="",
@@ -307,3 +309,88 @@ def test_panels_are_files_of_their_own_and_names_are_checked(log, tmp_path):
     assert "did you mean toy_latency" in numabench("figure", "toy_latncy", path).stderr
     assert "no view 'Fair'" in numabench("figure", "toy_latency", path, "--view", "Fair").stderr
     assert "ends with .png" in numabench("figure", "toy_latency", path, "-o", tmp_path / "x.gif").stderr
+
+
+def card_of(name: str, topology, cases: list[dict]) -> Card:
+    return discover()[name].carded(topology, cases)
+
+
+def topology_of(tmp_path, **shape):
+    from numabench.host.topology import read_topology
+
+    SyntheticTree(tmp_path, **shape)
+    return read_topology(str(tmp_path))
+
+
+def measured(benchmark, topology, profile="quick") -> list[dict]:
+    points = [
+        dict(zip(s, point, strict=True)) for s in benchmark.sweep(topology, profile) for point in itertools.product(*s.values())
+    ]
+    return [p for p in points if benchmark.keep(p, topology) and benchmark.place(p, topology)]
+
+
+@pytest.mark.parametrize("name", ["core_to_core", "padded_counters", "contention"])
+def test_siblings_of_a_core_are_no_headline(tmp_path, name):
+    topology = topology_of(tmp_path, cores=4, smt=2)
+    benchmark = discover()[name]
+    card = benchmark.carded(topology, measured(benchmark, topology, "standard"))
+    first = min(card.tiles, key=lambda tile: tile.rank)
+    assert "same L3" in first.answer.text and "sibling" not in first.answer.text
+
+
+def test_memory_of_one_node_is_never_far(tmp_path):
+    topology = topology_of(tmp_path, cores=2)
+    benchmark = discover()["node_latency"]
+    cases = [{**p, "size": size} for p in measured(benchmark, topology, "standard") for size in (p["size"], 2 * p["size"])]
+    card = benchmark.carded(topology, cases)
+    assert [p.answer.text for p in card.prices] == ["memory"] and not card.pictures
+
+
+def test_some_of_the_cores_are_not_all(tmp_path):
+    topology = topology_of(tmp_path, cores=8)
+    benchmark = discover()["memory_bandwidth"]
+    cases = [{**p, "threads": n} for p in measured(benchmark, topology) if p["threads"] == 1 for n in (1, 2)]
+    (tile,) = benchmark.carded(topology, cases).tiles
+    assert tile.answer.text == "read from memory by 2 threads"
+
+
+def test_a_card_shows_one_kind_of_core_and_names_it(tmp_path):
+    card = card_of("memory_latency", topology := topology_of(tmp_path, cores=2), measured(discover()["memory_latency"], topology))
+    found = card.of_kind("core_kind", "atom")
+    assert all(a.where["core_kind"] == "atom" for a in found.answers)
+    assert all(price.answer.text.endswith(" (atom cores)") for price in found.prices)
+    assert found.pictures[0].view.where["core_kind"] == "atom"
+
+
+def test_a_map_of_nothing_is_no_picture(log):
+    """What was measured elsewhere does not make a picture of a point at which nothing is valid."""
+    lost = tuple(
+        msgspec.structs.replace(t, samples=tuple(msgspec.structs.replace(s, valid=False, reasons=("pages",)) for s in t.samples))
+        if t.benchmark == "toy_nodes"
+        else t
+        for t in log.trials
+    )
+    (found,) = cards(msgspec.structs.replace(log, trials=lost))
+    assert found.picture.view.kind == "line"
+    assert shown(found)
+
+
+def test_maps_of_a_card_are_of_cpus_or_nodes():
+    record = matrix("r")
+    picture = record.card.pictures[0]
+    odd = msgspec.structs.replace(picture, view=msgspec.structs.replace(picture.view, x="memory_node", y="memory_node"))
+    with pytest.raises(Exception, match="neither of CPUs nor of nodes"):
+        check_benchmark(msgspec.structs.replace(record, card=Card(pictures=(odd,))))
+
+
+def test_markdown_shows_texts_as_they_are(card):
+    hostile = dataclasses.replace(card, title="EPYC | <img src=x> ![x](http://e.vil) @all `code`")
+    text = markdown(hostile).splitlines()[0]
+    assert r"\|" in text and r"\<img" in text and r"\!\[x\]" in text and r"\@all" in text and r"\`code\`" in text
+
+
+def test_a_wide_interval_does_not_squeeze_the_bars(card):
+    from numabench.report.card import scale_of
+
+    wide = msgspec.structs.replace(card.prices[0], low=1e-4, high=1e8)
+    assert scale_of((wide, *card.prices[1:])).high == scale_of(card.prices).high

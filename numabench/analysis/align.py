@@ -163,6 +163,8 @@ def by_place(log: RunLog, name: str, side: list[Matrix], first: Matrix) -> RunLo
     rank = {cpu: at for at, cpu in enumerate(first.order)}
 
     def parameters(p: dict[str, Value], machine: str) -> dict[str, Value]:
+        if not {"cpu_a", "cpu_b"} <= p.keys():
+            return p
         pair = [names[machine][p[axis]] for axis in ("cpu_a", "cpu_b")]
         if nodes_of_first.get(pair[0]) == nodes_of_first.get(pair[1]):  # one home: measured once, whichever CPU came first
             pair.sort(key=rank.__getitem__)

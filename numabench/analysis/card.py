@@ -156,6 +156,7 @@ def cards(
 def _card(headers: list[Header], about: list[Subject], said: Sequence[Answered], frame: pd.DataFrame) -> MachineCard:
     machine = headers[-1].machine
     alias = str(machine.get("alias", "unknown"))
+    runs = list(dict.fromkeys(header.run for header in headers))  # a resume adds a header of the same run
     prices, missing = _prices(about)
     subject, picture, finding = _picture(about)
     return MachineCard(
@@ -163,8 +164,8 @@ def _card(headers: list[Header], about: list[Subject], said: Sequence[Answered],
         alias=alias,
         title=machine_title(machine),
         facts=machine_line(machine),
-        visits=f"{plural(len(headers), 'visit')}, {headers[-1].started[:10]}",
-        trust=trust(headers, [a for a in said if a.machine == alias and a.headline], frame),
+        visits=f"{plural(len(runs), 'visit')}, {headers[-1].started[:10]}",
+        trust=trust(headers, [a for a in said if a.machine_id == headers[-1].machine.get("id", "unknown") and a.headline], frame),
         tiles=_tiles(about),
         prices=prices,
         missing=missing,
@@ -174,7 +175,7 @@ def _card(headers: list[Header], about: list[Subject], said: Sequence[Answered],
         finding=finding,
         marks=tuple(_marks(subject, picture)) if picture else (),
         groups=tuple(_groups(subject, picture)) if picture and picture.view.both else (),
-        source=f"numabench {headers[-1].numabench} · {'runs' if len(headers) > 1 else 'run'} {', '.join(h.run for h in headers[-3:])}",
+        source=f"numabench {headers[-1].numabench} · {'runs' if len(runs) > 1 else 'run'} {', '.join(runs[-3:])}",
         topology=machine.get("topology") or {},
     )
 
@@ -233,11 +234,17 @@ def _picture(about: Iterable[Subject]) -> tuple[Subject | None, Picture | None, 
     """The first picture whose benchmark has figures, and its finding; without one its own title."""
     offered = sorted(((p.rank, s, p) for s in about for p in s.record.card.pictures), key=lambda each: each[0])
     for _, subject, picture in offered:
-        estimates = subject.ways[0].estimates
-        if estimates.loc[estimates["metric"] == picture.view.metric, "value"].notna().any():
+        if not drawn(subject, picture).empty:
             found = subject.find(picture.finding)
             return subject, picture, _note(subject, picture.finding) if found.usable else picture.view.title
     return None, None, ""
+
+
+def drawn(subject: Subject, picture: Picture) -> pd.DataFrame:
+    """The cells of a picture that have a value, each at its main distance."""
+    rows = subject.ways[0].estimates
+    rows = rows[(rows["metric"] == picture.view.metric) & rows["main"] & rows["value"].notna()]
+    return matching(rows, picture.view.where)
 
 
 def _marks(subject: Subject, picture: Picture) -> Iterable[tuple[float, str]]:
@@ -248,10 +255,7 @@ def _marks(subject: Subject, picture: Picture) -> Iterable[tuple[float, str]]:
 
 
 def _groups(subject: Subject, picture: Picture) -> Iterable[tuple[str, str]]:
-    rows = subject.ways[0].estimates
-    rows = matching(rows[(rows["metric"] == picture.view.metric) & rows["main"]], picture.view.where)
-    cpus = tuple(map(int, picture.view.both))
-    rows = rows[rows["cpu_a"].isin(cpus) & rows["cpu_b"].isin(cpus)]
+    rows, cpus = drawn(subject, picture), tuple(map(int, picture.view.both))
     try:
         found = levels(latency_matrix(rows, cpus), cpus)
     except ValueError:  # pairs are missing
@@ -278,7 +282,7 @@ def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFr
         why += f", {settled} of {plural(len(asked), 'answer')} {'is' if settled == 1 else 'are'} settled"
     reasons = taken.loc[~taken["valid"].astype(bool), "reasons"].str.split().explode().value_counts()
     if calm < 1 - CALM / 4 and len(reasons):
-        why += f"; most of the rest: {str(reasons.index[0]).replace('_', ' ')}"
+        why += f"; most often: {str(reasons.index[0]).replace('_', ' ')}"
     unsettled = list(dict.fromkeys(a.benchmark for a in asked if a.grade != SETTLED))
     remedy = ""
     if calm < CALM:

@@ -46,6 +46,7 @@ def symmetric(matrix: np.ndarray) -> np.ndarray:
 def latency_matrix(rows: pd.DataFrame, cpus: tuple[int, ...]) -> np.ndarray:
     """Symmetric matrix, shape (n, n), of estimates with columns `cpu_a`, `cpu_b` and `value`; NaN where there is none."""
     index = {cpu: place for place, cpu in enumerate(cpus)}
+    rows = rows[rows["cpu_a"].isin(index) & rows["cpu_b"].isin(index)]  # another visit may have had others
     matrix = np.full((len(cpus), len(cpus)), np.nan)
     matrix[rows["cpu_a"].map(index).astype(int), rows["cpu_b"].map(index).astype(int)] = rows["value"].to_numpy(dtype=float)
     return symmetric(matrix)

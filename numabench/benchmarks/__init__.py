@@ -45,13 +45,21 @@ RELATION_WORDS = {
 
 #: And the names of prices, where there is less room.
 RELATION_NAMES = {
-    "smt": "same core",
+    "smt": "sibling thread",
     "cluster": "same L2",
     "l3": "same L3",
     "node": "same node",
     "package": "same package",
     "cross_package": "other package",
+    CROWDED: "fewer CPUs than threads",
 }
+
+
+def nearest_cores_first(relation: str) -> tuple[bool, int]:
+    """For sorting: what lies between cores, nearest first; siblings of one core behind it, of which a card speaks last."""
+    order = list(RELATION_NAMES)
+    return relation not in order or relation in ("smt", CROWDED), order.index(relation) if relation in order else len(order)
+
 
 Parameters = dict[str, Value]
 Sweep = dict[str, Sequence[Value]]

@@ -19,6 +19,7 @@ from . import (
     Sweep,
     jain_index,
     memory_node,
+    nearest_cores_first,
     place_threads,
 )
 
@@ -318,6 +319,7 @@ class Contention(Benchmark):
         """An atomic add against a mutex with nothing inside: alone, and between two threads by relation."""
         prices, tiles = [], []
         plain = [p for p in cases if not p["critical_section"] and not p["think_time"] and not p["read_share"]]
+        plain.sort(key=lambda p: nearest_cores_first(str(p["placement"])))
         for p in (p for p in plain if p["primitive"] == "mutex" and p["threads"] <= 2):
             alone = p["threads"] == 1
             near = "" if alone else RELATION_NAMES.get(str(p["placement"]), str(p["placement"]))

@@ -10,7 +10,19 @@ import msgspec
 
 from ..host.pages import base_page
 from ..model import Answer, Axis, Card, Contrast, Picture, Price, Tile, View
-from . import RELATION_NAMES, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, has_memory, memory_node
+from . import (
+    RELATION_NAMES,
+    RELATION_WORDS,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    has_memory,
+    memory_node,
+    nearest_cores_first,
+)
 
 OPERATIONS = ("cas", "load_store", "two_lines", "atomic_add")
 MEDIAN_SLOT, P99_SLOT, LINES_SLOT = (
@@ -186,7 +198,11 @@ class CoreToCore(Benchmark):
             return Card()
         least, chosen = min(p["company"] for p in cases), matrix_company(cases)
         pairs: dict[str, Answer] = {}
+        first: dict[str, Parameters] = {}
         for p in (p for p in cases if p["company"] == least):
+            first.setdefault(pair_words(topology, p["cpu_a"], p["cpu_b"]), p)
+        by_relation = sorted(first.values(), key=lambda p: nearest_cores_first(topology.relation(p["cpu_a"], p["cpu_b"])))
+        for p in by_relation:
             name = pair_name(topology, p["cpu_a"], p["cpu_b"])
             pairs.setdefault(name, Answer(kind="cell", metric="latency", where=p, text=name))
         near, *far = pairs.values()
@@ -195,13 +211,13 @@ class CoreToCore(Benchmark):
         notes = tuple(msgspec.structs.replace(answer, text=f"{answer.text}: {{value}}") for answer in far[-3:])
         return Card(
             prices=tuple(
-                Price(answer=msgspec.structs.replace(answer, text=f"line from another core, {name}"), rank=20 + position)
+                Price(answer=msgspec.structs.replace(answer, text=f"line from another CPU, {name}"), rank=20 + position)
                 for position, (name, answer) in enumerate(pairs.items())
             ),
             tiles=(
                 Tile(
                     subject="core to core",
-                    answer=msgspec.structs.replace(near, text=f"a cache line from core to core, {near.text}"),
+                    answer=msgspec.structs.replace(near, text=f"a cache line from CPU to CPU, {near.text}"),
                     rank=10,
                     notes=notes,
                 ),

@@ -315,6 +315,7 @@ class MemoryBandwidth(Streams):
         reads = [p for p in cases if p["kernel"] == "read" and p["size"] == largest and p["filling"] == PACKED]
         if not reads or largest < memory_size(topology):
             return Card()
+        everyone = len(topology.order_cpus())
 
         def best(threads: int, text: str) -> Answer:
             where = {"kernel": "read", "size": largest, "filling": PACKED, "threads": threads}
@@ -322,7 +323,7 @@ class MemoryBandwidth(Streams):
 
         many = Tile(
             subject="bandwidth",
-            answer=best(most, "read from memory by all cores" if most > 1 else "read from memory"),
+            answer=best(most, f"read from memory by {'all cores' if most == everyone else threads_text(most)}"),
             rank=50,
             notes=(best(1, "one core {value}"),) if most > 1 else (),
         )

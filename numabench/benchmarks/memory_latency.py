@@ -357,7 +357,8 @@ def capacities(levels: list[tuple[str, int, int]], sizes: list[int]) -> list[Ans
 
 def memory_price(where: Parameters, topology, before: str = "") -> Answer:
     """A load from the nearest memory, called the same by any benchmark of dependent loads that measures it."""
-    own = ", own node" if len(topology.nodes) > 1 else ""
+    home = topology.node_of(topology.order_cpus()[0])
+    own = "" if len(topology.nodes) < 2 else ", own node" if home in topology.memory_nodes() else ", nearest node"
     return Answer(kind="cell", metric="latency", where=where, text=f"{before}memory{own}")
 
 

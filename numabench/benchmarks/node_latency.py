@@ -91,12 +91,14 @@ class NodeLatency(Chase):
         return tuple(found)
 
     def card(self, topology, cases: list[Parameters]) -> Card:
-        large = [p for p in cases if not small(p)]
+        first = next((p for p in cases if not small(p)), None)
+        same = {name: first[name] for name in ("page_size", "size", "order")} if first else {}
+        large = [p for p in cases if first and p == {**p, **same}]
         own = [p for p in large if p["cpu_node"] == p["memory_node"]][:1]
-        others = [p for p in large if own and p["cpu_node"] == own[0]["cpu_node"] and p not in own]
+        others = [p for p in large if own and p["cpu_node"] == own[0]["cpu_node"] and p["memory_node"] != own[0]["memory_node"]]
         far = [(p, Answer(kind="cell", metric="latency", where=p, text=f"node {p['memory_node']}: {{value}}")) for p in others]
-        several = len(large) > 1
-        where = {"page_size": large[0]["page_size"]} if several else {}
+        several = len({(p["cpu_node"], p["memory_node"]) for p in large}) > 1
+        where = same if several else {}
         view = View(
             title="Latency of memory by node", metric="latency", kind="heatmap", x="memory_node", y="cpu_node", where=where
         )

@@ -18,6 +18,7 @@ from . import (
     Sweep,
     has_memory,
     memory_node,
+    nearest_cores_first,
     place_threads,
 )
 
@@ -230,7 +231,7 @@ class PaddedCounters(Benchmark):
         spaced = max((p["spacing"] for p in cases), default=0)
         pairs = {(p["placement"], p["home"]): p for p in cases if p["threads"] == 2 and not p["readers"] and not p["offset"]}
         tiles = []
-        for position, (placement, home) in enumerate(pairs):
+        for position, (placement, home) in enumerate(sorted(pairs, key=lambda pair: nearest_cores_first(str(pair[0])))):
             pair = {"threads": 2, "placement": placement, "readers": 0, "offset": 0, "home": home, "spacing": spaced}
             shared = Answer(
                 kind="difference",

@@ -17,6 +17,7 @@ from . import (
     Probes,
     Sweep,
     memory_node,
+    nearest_cores_first,
     place_threads,
 )
 
@@ -127,9 +128,10 @@ class SingleOperations(Benchmark):
 
     def card(self, topology, cases: list[Parameters]) -> Card:
         prices = []
-        for p in (p for p in cases if p["operation"] == "add" and p["state"] == "modified"):
-            near = RELATION_NAMES.get(str(p["placement"]))
-            text = f"atomic add, another core's line, {near}" if near else "atomic add, own line"
+        found = [p for p in cases if p["operation"] == "add" and p["state"] == "modified"]
+        for p in sorted(found, key=lambda p: nearest_cores_first(str(p["placement"]))):
+            near = RELATION_NAMES.get(str(p["placement"]), str(p["placement"]))
+            text = "atomic add, own line" if p["placement"] == ALONE else f"atomic add, another CPU's line, {near}"
             prices.append(Price(answer=Answer(kind="cell", metric="latency", where=p, text=text), rank=25 + len(prices)))
         return Card(prices=tuple(prices))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,12 @@ def show(console: Console, card: MachineCard, every: bool = False) -> None:
     console.print(Text(card.facts, style="dim"))
     console.print(Text.assemble((f"{card.trust.word}: ", "bold green" if card.trust.good else "bold yellow"), card.trust.why))
     console.print()
-    for line in ladder(card.prices if every else kept(card.prices), console):
+    shown = card.prices if every else kept(card.prices)
+    for line in ladder(shown, console):
         console.print(line)
     if card.prices:
         console.print()
-    for line in sentences(card, console.width):
+    for line in sentences(card, shown, console.width):
         console.print(line)
     for line in matrix(card, console):
         console.print(line, no_wrap=True, crop=True)
@@ -89,13 +91,13 @@ def ladder(prices: Sequence[Price], console: Console) -> list[Text]:
     return lines
 
 
-def sentences(card: MachineCard, width: int) -> list[Text]:
+def sentences(card: MachineCard, shown: Sequence[Price], width: int) -> list[Text]:
     """The tiles that the ladder does not say already, and the finding of the picture; notes as far as a line has room."""
     from rich.text import Text
 
     from ..analysis.answers import ROUGH
 
-    told = {price.text for price in card.prices}
+    told = {price.text for price in shown}
     lines = []
     for tile in card.tiles:
         if tile.value in told:
@@ -156,16 +158,23 @@ def node_matrix(rows: Any, down: str, across: str) -> list[Text]:
 
 def markdown(card: MachineCard) -> str:
     """A table of prices and tiles, for an issue or a pull request."""
+    from ..analysis.answers import ROUGH
+
     rows = ["| what | here | 95 % interval |", "|---|---:|---|"]
-    rows += [f"| {tile.words} | **{tile.value}** | {tile.small} |" for tile in card.tiles]
-    rows += [
-        f"| {price.name} | {price.text} | {price.interval}{f' (rough, {price.mark})' if price.mark else ''} |"
-        for price in card.prices
-    ]
-    parts = [f"### {card.title}", card.facts, f"**{card.trust.word}.** {card.trust.why} {card.visits}."]
+    rows += [f"| {literal(tile.words)} | **{tile.value}** | {literal(tile.small)} |" for tile in card.tiles]
+    for price in card.prices:
+        rough = f" ({', '.join(dict.fromkeys((ROUGH, price.mark)))})" if price.mark else ""
+        rows.append(f"| {literal(price.name)} | {price.text} | {price.interval}{rough} |")
+    trust = f"**{card.trust.word}.** {literal(f'{card.trust.why} {card.visits}')}."
+    parts = [f"### {literal(card.title)}", literal(card.facts), trust]
     if card.finding:
-        parts.append(card.finding + ".")
-    return "\n\n".join([*parts, "\n".join(rows), f"<sub>{card.source}</sub>"]) + "\n"
+        parts.append(literal(card.finding) + ".")
+    return "\n\n".join([*parts, "\n".join(rows), f"<sub>{literal(card.source)}</sub>"]) + "\n"
+
+
+def literal(text: str) -> str:
+    """Text that Markdown shows as it is: no table cell, link, picture, code, mention or HTML."""
+    return re.sub(r"([\\|<>\[\]!`@*_#])", r"\\\1", text)
 
 
 def plain_text(cards: Sequence[MachineCard]) -> str:

@@ -45,7 +45,12 @@ def ensure_ready(
     who = said(sleep)
     if patience is None and console.is_terminal and sys.stdin.isatty():
         console.print(f"{found[0].found}{who}", style="yellow")
-        answer = click.prompt("Wait until one is free, measure anyway, or quit?", type=click.Choice(["w", "m", "q"]), default="w")
+        answer = click.prompt(
+            "Wait until one is free, measure anyway, or quit?",
+            type=click.Choice(["w", "m", "q"]),
+            default="w",
+            err=console.stderr,
+        )
         if answer == "m":
             return
         patience = LONGEST_S if answer == "w" else 0.0

@@ -154,16 +154,23 @@ def command(paths: tuple[str, ...], output: Path | None, every: bool, last: bool
     from ..runlog.visits import chosen
 
     log = chosen(load(*paths), last, without)
-    show_results(log, output or default_target(paths), every=every, form=form)
+    chosen_by = [*(["--last"] if last else []), *(word for run in without for word in ("--without", run))]
+    show_results(log, output or default_target(paths), every=every, form=form, chosen_by=chosen_by)
     for warning in log.warnings:
         click.echo(f"note: {warning}", err=True)
 
 
 def show_results(
-    log: RunLog, page: Path | None = None, every: bool = False, named: Sequence[str] = (), form: str = "text"
+    log: RunLog,
+    page: Path | None = None,
+    every: bool = False,
+    named: Sequence[str] = (),
+    form: str = "text",
+    chosen_by: Sequence[str] = (),
 ) -> None:
     """The card of each machine (the answers of the benchmarks that were `named`, or of `every` one; without a card all of them), and the page, if one is
-    asked for: written before anything is printed. In the form `json` all answers; `none`: the page alone."""
+    asked for: written before anything is printed. In the form `json` all answers; `none`: the page alone.
+    `chosen_by`: the options by which the log's visits were chosen."""
     from ..analysis.answers import answers, subjects
     from ..analysis.card import cards
     from ..analysis.structure import with_distance
@@ -191,13 +198,10 @@ def show_results(
     if page:
         console.print(f"Page: {page}", soft_wrap=True)
     if shown and not every:
-        console.print(f"All answers: {command_line('report', '--all', *log.paths)}", soft_wrap=True, style="dim")
+        console.print(f"All answers: {all_answers(log.paths, chosen_by)}", soft_wrap=True, style="dim")
 
 
-def command_line(*words: str) -> str:
-    """A command of numabench that can be pasted; of many files the folder that they are in."""
-    files = list(words[2:])
-    folder = {str(Path(word).parent) for word in files}
-    if len(files) > 2 and len(folder) == 1:
-        files = sorted(folder)
-    return in_shell("numabench", *words[:2], *files)
+def all_answers(paths: Sequence[str], chosen_by: Sequence[str]) -> str:
+    """The command that prints all answers of these logs, to be pasted; of many files the folder that they are in."""
+    folders = {str(Path(path).parent) for path in paths}
+    return in_shell("numabench", "report", "--all", *chosen_by, *(folders if len(paths) > 2 and len(folders) == 1 else paths))

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..text import printable
+
 LOOK_S = 0.5
 LEAST_SHARE = 0.1  # of one CPU: what takes less is not what keeps it busy
 MOST_NAMED = 3
@@ -33,7 +35,7 @@ def _ticks(proc: Path) -> dict[int, tuple[str, int]]:
         try:
             head, _, tail = (place / "stat").read_text(errors="replace").rpartition(")")
             words = tail.split()
-            found[int(place.name)] = (head.partition("(")[2], int(words[11]) + int(words[12]))
+            found[int(place.name)] = (printable(head.partition("(")[2]), int(words[11]) + int(words[12]))
         except (OSError, IndexError, ValueError):  # it has ended meanwhile
             continue
     return found

@@ -9,7 +9,7 @@ import msgspec
 
 from ..benchmarks import Benchmark, Parameters, Placement, Sweep, answerable
 from ..host.topology import Topology
-from ..model import Answer, Axis, Value, View
+from ..model import Answer, Axis, Card, Value, View
 
 CORE_KIND = "core_kind"  # the parameter that it puts into the key of every case
 
@@ -92,6 +92,13 @@ class ByKind:
             return msgspec.structs.replace(answer, text=f"Cores of kind {kind}: {answer.text}", where=where, against=against)
 
         return self._worded(topology, cases, self.benchmark.answers, of)
+
+    def carded(self, topology: Topology, cases: list[Parameters]) -> Card:
+        """What the first kind with cases adds to the machine's card: a card shows one kind, and says which."""
+        for kind, mine in self._of_each(cases):
+            if mine:
+                return self.benchmark.carded(topology.of_kind(kind), mine).of_kind(CORE_KIND, kind)
+        return Card()
 
     def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         return answerable(self.answers(topology, cases), cases)

@@ -58,7 +58,7 @@ class Scale:
 
 
 def scale_of(prices: tuple[Price, ...]) -> Scale:
-    most = max(max(price.value, price.high if math.isfinite(price.high) else 0.0) for price in prices)
+    most = max(max(price.value, price.high if price.high <= 2 * price.value else 0.0) for price in prices)
     return Scale(min(price.value for price in prices) / 1.6, most)
 
 

@@ -181,7 +181,7 @@ def page_title(shown: Sequence[MachineCard]) -> str:
 
 def page_summary(shown: Sequence[MachineCard]) -> str:
     """The description that a link shows."""
-    return "; ".join(f"{tile.value} {tile.words}" for card in shown for tile in card.tiles)
+    return "; ".join(f"{tile.value} {tile.words}" for card in shown for tile in card.tiles if tile.grade != MISSING)
 
 
 def drawable(estimates: pd.DataFrame) -> pd.DataFrame:

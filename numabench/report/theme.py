@@ -36,6 +36,7 @@ LARGEST = 1.35  # a panel grows up to this multiple of its natural width
 FONT_SIZE = 12.0  # CSS pixels in a panel shown at its natural width
 
 RC = {
+    "text.parse_math": False,  # names and texts come from logs
     "svg.fonttype": "none",  # real text: any font serves, readers can select and search it, and the page stays small
     "svg.hashsalt": "numabench",  # ids repeat from run to run
     "font.size": FONT_SIZE,

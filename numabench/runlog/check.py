@@ -239,6 +239,9 @@ def check_benchmark(record: BenchmarkRecord) -> None:
         check_values(contrast.axis, [contrast.control])
     for view in (*record.views, *(picture.view for picture in record.card.pictures)):
         check_view(record, view, set(axes), metrics)
+    for view in (picture.view for picture in record.card.pictures if picture.view.kind == "heatmap"):
+        if {view.x, view.y} not in ({"cpu_a", "cpu_b"}, {"cpu_node", "memory_node"}):
+            raise Wrong(f"a map on the card of {record.name[:60]} is neither of CPUs nor of nodes")
     for answer in (*record.answers, *record.card.answers):
         known = {"agreement": {*axes, *answer.against}}.get(answer.kind, axes)
         check_names(record, "an answer", known, [*answer.where, *answer.against, *([answer.axis] if answer.axis else [])])

@@ -18,7 +18,8 @@ class Visited(Frozen):
     """One visit. `undisturbed`: share of its samples; `status`: as its end record says, `cut short` without one."""
 
     run: str
-    machine: str
+    machine: str  # its alias, which several may have
+    machine_id: str
     started: str
     profile: str
     status: str
@@ -37,6 +38,7 @@ def visits(log: RunLog) -> list[Visited]:
         found[header.run] = Visited(
             run=header.run,
             machine=str(header.machine.get("alias", "unknown")),
+            machine_id=str(header.machine.get("id", "unknown")),
             started=header.started,
             profile=str(header.plan.get("profile", "–")),
             status=ends.get(header.run, CUT),
@@ -60,11 +62,11 @@ def chosen(log: RunLog, last: bool = False, without: Collection[str] = (), busy:
     left = [v for v in every if v.run not in {run for hits in named.values() for run in hits}]
     if not left:
         raise UsageError("no visit is left", "leave --without away, or numabench runs to see what there is")
-    spoilt = [v for v in left if v.status == BUSY and any(o.machine == v.machine and o.status != BUSY for o in left)]
+    spoilt = [v for v in left if v.status == BUSY and any(o.machine_id == v.machine_id and o.status != BUSY for o in left)]
     if not busy:
         left = [v for v in left if v not in spoilt]
     if last:
-        left = list({v.machine: v for v in left}.values())
+        left = list({v.machine_id: v for v in left}.values())
     keep = {v.run for v in left}
     if len(keep) == len(every):
         return log

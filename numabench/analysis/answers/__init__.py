@@ -55,6 +55,7 @@ class Answered(Frozen):
     missing or nothing is resolved: the text then says which, and `grade` how far it may be relied on."""
 
     machine: str
+    machine_id: str
     benchmark: str
     kind: str
     text: str
@@ -160,7 +161,7 @@ def _kept(tables: Tables, log: RunLog) -> Tables:
 def grade(found: Found, kind: str) -> str:
     if found.problem:
         return ROUGH if found.usable else MISSING
-    return ROUGH if kind == "cell" and not half_width(found) <= FIGURE else SETTLED
+    return ROUGH if kind in ("cell", "best") and not half_width(found) <= FIGURE else SETTLED
 
 
 def half_width(figure: Found | Answered) -> float:
@@ -172,6 +173,7 @@ def _answered(subject: Subject, answer: Answer) -> Answered:
     found = subject.find(answer)
     return Answered(
         machine=subject.alias,
+        machine_id=subject.machine_id,
         benchmark=subject.record.name,
         kind=answer.kind,
         text=_sentence(subject.ways[0], answer, found),
