@@ -1298,7 +1298,7 @@ def test_unknown_arguments_name_what_there_is(loaded):
 def test_no_compiler_is_one_line(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(MachineError, match="no C compiler.*apt-get install gcc"):
+    with pytest.raises(MachineError, match="no C compiler.*install gcc"):
         abi.build("sentinel", extra=("-DNEVER_BUILT",))
 
 

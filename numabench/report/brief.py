@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..analysis.published import PUBLISHED
 from ..analysis.rows import BETTER, ROW_VERDICTS, SAME, UNKNOWN, WORSE
 from ..model import HIGHER, LOWER
+from ..text import in_shell
 from ..units import format_number, plural, prefixed
 from .tables import REASONS, reason_text
 
@@ -248,18 +249,18 @@ def steps(comparison: Any) -> list[Step]:
     profiles = {p for side in (comparison.base_machines, comparison.new_machines) for m in side for p in m["profiles"]}
     if PUBLISHED in profiles:  # nobody measures these again
         return []
-    more = f" --profile {profiles.pop()}" if len(profiles) == 1 and profiles != {"standard"} else ""
+    more = ["--profile", profiles.pop()] if len(profiles) == 1 and profiles != {"standard"} else []
 
-    def command(mine: pd.DataFrame, options: str = "") -> str:
+    def command(mine: pd.DataFrame, *options: str) -> str:
         names = list(dict.fromkeys(mine["benchmark"]))
-        return f"numabench run {' '.join(names) if len(names) <= MOST_NAMED else ''}".rstrip() + more + options
+        return in_shell("numabench", "run", *(names if len(names) <= MOST_NAMED else ()), *more, *options)
 
     lead = rows["reasons"].map(lambda codes: next(iter(codes), ""))
     found = []
     processes = rows[rows["processes"].notna()]
     if len(processes):
         most = int(processes["processes"].max())
-        found.append(Step(len(processes), "both", f"{most} processes on both", command(processes, f" --processes {most}")))
+        found.append(Step(len(processes), "both", f"{most} processes on both", command(processes, "--processes", str(most))))
     visits = rows[rows["visits"].notna()]
     if len(visits):
         most = int(visits["visits"].max())
