@@ -33,7 +33,7 @@ RUN = [
     "--processes",
     "3",
 ]
-FEW = 16
+FEW = 8
 SLOW = ("all_workers_killed", "killed_while_compiling", "worker_hangs")  # ten seconds each
 
 
