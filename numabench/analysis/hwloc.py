@@ -114,7 +114,7 @@ class Tree:
 
     def add_cores(self, parent, cpus: Iterable[int]) -> None:
         left = set(cpus)
-        cores = [set(parse_cpus(core)) & left for core in self.topology["cores"]]
+        cores = [set(parse_cpus(core)) & left for core in self.topology.get("cores") or ()]
         for number, core in enumerate(cores):
             if core:
                 holder = self.add(parent, "Core", core, self.nodes_near(core), os_index=str(number))

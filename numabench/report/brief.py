@@ -219,7 +219,7 @@ def obstacle(comparison: Any) -> str:
     if comparison.rows.empty:
         return "they have no benchmark in common"
     reasons = comparison.cells["reasons"].map(lambda codes: codes[0] if codes else "")
-    return REASONS.get(reasons.mode().iloc[0], "no cell has enough samples")
+    return REASONS.get(next(iter(reasons.mode()), ""), "no cell has enough samples")
 
 
 def differences(comparison: Any) -> list[str]:

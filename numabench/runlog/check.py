@@ -264,6 +264,8 @@ def _missing(answer: Any, axes: Iterable[str]) -> str | None:
         return "nodes of CPUs and of memory"
     if answer.kind == "capacity" and not (_number(answer.where.get(answer.axis)) and _number(answer.against.get(answer.axis))):
         return "ends of the axis"
+    if answer.kind == "gain" and answer.axis not in answer.where:
+        return "beginning of the axis"
     if answer.kind == "crossover" and not (answer.against and set(answer.against) <= set(answer.where)):
         return "two sides"
     if answer.kind == "agreement" and "benchmark" not in answer.against:
