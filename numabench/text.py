@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 LINE_ENDS = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+\s*")
 #: C0 and C1 (what terminals obey), and halves of surrogate pairs (which no encoding has). Bidirectional marks are text: they stay.
@@ -24,6 +24,14 @@ def in_shell(*words: object) -> str:
     import shlex
 
     return " ".join(shlex.quote(word) if word.isprintable() else _escaped(word) for word in map(str, words))
+
+
+MOST_NAMED = 4  # benchmarks in a command; more are all of them
+
+
+def measure_again(benchmarks: Collection[str], *options: object) -> str:
+    """The command that measures these benchmarks, or all where they are many."""
+    return in_shell("numabench", "run", *(benchmarks if len(benchmarks) <= MOST_NAMED else ()), *options)
 
 
 def _escaped(word: str) -> str:

@@ -103,6 +103,14 @@ def parse_cpus(text: str) -> tuple[int, ...]:
     return tuple(sorted(cpus))
 
 
+def count_cpus(text: object) -> int:
+    """How many CPUs a list of facts from elsewhere names; 0 for what is no list."""
+    try:
+        return len(parse_cpus(str(text or "")))
+    except UsageError:
+        return 0
+
+
 def format_cpus(cpus: Iterable[int]) -> str:
     """The kernel's canonical form, ascending: `0-3,8`."""
     runs: list[list[int]] = []

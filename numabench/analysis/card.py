@@ -7,15 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
 from ..model import Answer, BenchmarkRecord, Frozen, Header, Picture
-from ..text import fill, in_shell
-from ..units import format_bytes, format_quantity, parse_cpus, plural
+from ..text import fill, measure_again
+from ..units import count_cpus, format_bytes, format_quantity, plural
 from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
 from .answers.evidence import matching
 from .neighbours import latency_matrix, levels
 from .published import PUBLISHED
-from .structure import with_distance
+from .structure import each_sample, with_distance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +51,7 @@ class Price(Frozen):
         half = (self.high - self.low) / 2 / self.value
         if self.grade == SETTLED and half <= FIGURE:
             return ""
-        return f"±{half:.0%}".replace("%", " %") if half > FIGURE else ROUGH
+        return f"±{half * 100:.0f} %" if half > FIGURE else ROUGH
 
 
 class Tile(Frozen):
@@ -87,8 +86,8 @@ USABLE, DOUBTFUL = "Usable", "Doubtful"
 
 @dataclass(frozen=True)
 class MachineCard:
-    """What a card says of one machine. `picture`: None where none can be drawn; `record` is the benchmark's that declares it, `estimates` are its
-    cells (see `estimate.estimate_cells`), and `finding` is its title."""
+    """What a card says of one machine. `picture`: None where none can be drawn; `record` is the benchmark's that declares it, `cells` are those
+    drawn (rows of `estimate.estimate_cells`), and `finding` is its title."""
 
     machine_id: str
     alias: str
@@ -101,7 +100,7 @@ class MachineCard:
     missing: tuple[str, ...]  # prices that were asked for and not found
     picture: Picture | None
     record: BenchmarkRecord | None
-    estimates: pd.DataFrame | None
+    cells: pd.DataFrame | None
     finding: str
     marks: tuple[tuple[float, str], ...]
     groups: tuple[tuple[str, str], ...]  # of a matrix of CPUs: a latency, and inside which groups of near CPUs it is
@@ -158,7 +157,7 @@ def _card(headers: list[Header], about: list[Subject], said: Sequence[Answered],
     alias = str(machine.get("alias", "unknown"))
     runs = list(dict.fromkeys(header.run for header in headers))  # a resume adds a header of the same run
     prices, missing = _prices(about)
-    subject, picture, finding = _picture(about)
+    subject, picture, cells = _picture(about)
     return MachineCard(
         machine_id=str(machine.get("id", "unknown")),
         alias=alias,
@@ -171,10 +170,10 @@ def _card(headers: list[Header], about: list[Subject], said: Sequence[Answered],
         missing=missing,
         picture=picture,
         record=subject.record if subject else None,
-        estimates=subject.ways[0].estimates if subject else None,
-        finding=finding,
+        cells=cells,
+        finding=(_note(subject, picture.finding) or picture.view.title) if picture else "",
         marks=tuple(_marks(subject, picture)) if picture else (),
-        groups=tuple(_groups(subject, picture)) if picture and picture.view.both else (),
+        groups=tuple(_groups(cells, picture)) if picture and picture.view.both else (),
         source=f"numabench {headers[-1].numabench} · {'runs' if len(runs) > 1 else 'run'} {', '.join(runs[-3:])}",
         topology=machine.get("topology") or {},
     )
@@ -230,21 +229,15 @@ def _note(subject: Subject, answer: Answer) -> str:
     return fill(answer.text, {"value": found.value_text, "interval": found.interval_text}) if found.usable else ""
 
 
-def _picture(about: Iterable[Subject]) -> tuple[Subject | None, Picture | None, str]:
-    """The first picture whose benchmark has figures, and its finding; without one its own title."""
+def _picture(about: Iterable[Subject]) -> tuple[Subject | None, Picture | None, pd.DataFrame | None]:
+    """The first picture of whose cells any has a value, and these, each at its main distance."""
     offered = sorted(((p.rank, s, p) for s in about for p in s.record.card.pictures), key=lambda each: each[0])
     for _, subject, picture in offered:
-        if not drawn(subject, picture).empty:
-            found = subject.find(picture.finding)
-            return subject, picture, _note(subject, picture.finding) if found.usable else picture.view.title
-    return None, None, ""
-
-
-def drawn(subject: Subject, picture: Picture) -> pd.DataFrame:
-    """The cells of a picture that have a value, each at its main distance."""
-    rows = subject.ways[0].estimates
-    rows = rows[(rows["metric"] == picture.view.metric) & rows["main"] & rows["value"].notna()]
-    return matching(rows, picture.view.where)
+        rows = subject.ways[0].estimates
+        cells = matching(rows[(rows["metric"] == picture.view.metric) & rows["main"]], picture.view.where)
+        if cells["value"].notna().any():
+            return subject, picture, cells
+    return None, None, None
 
 
 def _marks(subject: Subject, picture: Picture) -> Iterable[tuple[float, str]]:
@@ -254,10 +247,10 @@ def _marks(subject: Subject, picture: Picture) -> Iterable[tuple[float, str]]:
             yield found.value, fill(answer.text, {"value": found.value_text})
 
 
-def _groups(subject: Subject, picture: Picture) -> Iterable[tuple[str, str]]:
-    rows, cpus = drawn(subject, picture), tuple(map(int, picture.view.both))
+def _groups(cells: pd.DataFrame, picture: Picture) -> Iterable[tuple[str, str]]:
+    cpus = tuple(map(int, picture.view.both))
     try:
-        found = levels(latency_matrix(rows, cpus), cpus)
+        found = levels(latency_matrix(cells, cpus), cpus)
     except ValueError:  # pairs are missing
         return
     for level in found:
@@ -274,10 +267,10 @@ def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFr
         return Trust(
             word="Published", why="one figure a pair, without intervals and without proof of where threads and memory were"
         )
-    taken = frame.drop_duplicates(["run", "session", "benchmark", "block", "process", "case", "sample"])
+    taken = each_sample(frame)
     calm = float(taken["valid"].astype(bool).mean()) if len(taken) else 0.0
     settled = sum(a.grade == SETTLED for a in asked)
-    why = f"{calm:.0%} of {plural(len(taken), 'sample')} ran undisturbed".replace("%", " %", 1)
+    why = f"{calm * 100:.0f} % of {plural(len(taken), 'sample')} ran undisturbed"
     if asked:
         why += f", {settled} of {plural(len(asked), 'answer')} {'is' if settled == 1 else 'are'} settled"
     reasons = taken.loc[~taken["valid"].astype(bool), "reasons"].str.split().explode().value_counts()
@@ -288,28 +281,18 @@ def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFr
     if calm < CALM:
         remedy = "numabench check"
     elif unsettled:
-        remedy = in_shell("numabench", "run", *(unsettled if len(unsettled) <= MOST_NAMED else ()))
+        remedy = measure_again(unsettled)
     return Trust(word=USABLE if calm >= CALM else DOUBTFUL, why=why + ".", remedy=remedy)
-
-
-MOST_NAMED = 4  # benchmarks in a command
 
 
 def machine_title(machine: Mapping[str, Any]) -> str:
     """`AMD EPYC, 2 CPUs of a virtual machine`."""
     topology, configuration = machine.get("topology") or {}, machine.get("configuration") or {}
-    count = _count(topology.get("allowed_cpus") or topology.get("cpus"))
+    count = count_cpus(topology.get("allowed_cpus") or topology.get("cpus"))
     cpus = plural(count, "CPU") if count else ""
     if cpus and configuration.get("hypervisor"):
         cpus += " of a virtual machine"
     return ", ".join(filter(None, (str(machine.get("brand") or machine.get("alias") or "unknown machine"), cpus)))
-
-
-def _count(cpus: Any) -> int:
-    try:
-        return len(parse_cpus(str(cpus or "")))
-    except UsageError:
-        return 0
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:

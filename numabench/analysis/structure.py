@@ -23,6 +23,11 @@ SHARED_CORE = 0.7
 SHARED = " shared core"  # suffix of the class of threads that share one core
 
 
+def each_sample(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each sample of a frame that has one for each sample and metric."""
+    return frame.drop_duplicates(["run", "session", "benchmark", "block", "process", "case", "sample"])
+
+
 def parameter_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of a samples, estimates, contrasts or comparison table that are benchmark parameters."""
     return [name for name in frame.columns if name not in RESERVED]

@@ -116,26 +116,18 @@ def matrix(card: MachineCard, console: Console) -> list[Text]:
     """The picture where it is a matrix: between nodes as figures, between CPUs as a map."""
     from rich.text import Text
 
-    from ..analysis.answers.evidence import matching
-    from ..analysis.neighbours import latency_matrix
     from ..report.heatmaps import ANNOTATE
-    from .heatmap import draw
-    from .report import order_text
+    from .heatmap import draw_view, has_colours
 
     if card.picture is None or card.picture.view.kind != "heatmap":
         return []
     view = card.picture.view
-    rows = card.estimates[(card.estimates["metric"] == view.metric) & card.estimates["main"]]
-    rows = matching(rows, view.where)
-    if view.both:
-        colour = bool(console.color_system) and not console.no_color
-        order = order_text(card.topology, view.both)
-        values = latency_matrix(rows, view.both)
-        lines = [Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {words}") for value, words in card.groups]
-        if colour or len(view.both) <= ANNOTATE:  # in shades of a few cells nothing is told
-            lines += draw(values, view.both, console.width, view.borders, colour, order, MAP_LINES)
-        return lines
-    return node_matrix(rows, view.y, view.x)
+    if not view.both:
+        return node_matrix(card.cells, view.y, view.x)
+    lines = [Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {words}") for value, words in card.groups]
+    if has_colours(console) or len(view.both) <= ANNOTATE:  # in shades of a few cells nothing is told
+        lines += draw_view(console, card.cells, view, card.topology, MAP_LINES)
+    return lines
 
 
 def node_matrix(rows: Any, down: str, across: str) -> list[Text]:

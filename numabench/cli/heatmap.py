@@ -12,7 +12,11 @@ from ..report.heatmaps import ANNOTATE, COLOURS, colour_scale
 from ..units import plural
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
     from rich.text import Text
+
+    from ..model import View
 
 HALF = "▀"  # upper half in the ink, lower half in the paper colour
 SHADES = " ░▒▓█"  # without colours: the darker, the slower
@@ -23,6 +27,29 @@ LABELLED = 8  # cells from one label to the next within a group
 SWATCH = 24  # characters of the colour scale
 
 Span = tuple[int, int]  # first place and the one after the last
+
+
+def draw_view(console: Console, rows: pd.DataFrame, view: View, topology: dict, height: int | None = None) -> list[Text]:
+    """The map of a view between CPUs: `rows` are its cells; lines of cells at most `height`."""
+    from ..analysis.neighbours import latency_matrix
+
+    order = order_text(topology, view.both)
+    matrix = latency_matrix(rows, view.both)
+    return draw(matrix, view.both, console.width, view.borders, has_colours(console), order, height)
+
+
+def has_colours(console: Console) -> bool:
+    return bool(console.color_system) and not console.no_color
+
+
+def order_text(topology: dict, cpus: tuple) -> str:
+    """How the CPUs of a heat map follow each other."""
+    from ..analysis.declared import declared_groups
+
+    if list(cpus) == sorted(cpus):
+        return "CPUs in the order of their numbers"
+    declared = list(declared_groups(topology, cpus))
+    return f"CPUs in the order of {', '.join(reversed(declared)) or 'measured groups, whatever their numbers'}"
 
 
 def draw(

@@ -101,9 +101,8 @@ def print_answers(log: RunLog, frame: pd.DataFrame, said: Sequence[Answered]) ->
 def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame) -> None:
     """Latencies between CPUs as heat maps, where three and more were measured."""
     from ..analysis.answers.evidence import matching
-    from ..analysis.neighbours import latency_matrix
     from ..analysis.nodes import valid_cells
-    from .heatmap import draw
+    from .heatmap import draw_view
 
     views = {(b.run, v.title): (b, v) for b in log.benchmarks for v in b.views if v.kind == "heatmap" and len(v.both) > 2}
     if not views:
@@ -115,20 +114,8 @@ def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame) -> None:
         rows = matching(cells, whose | view.where)
         if not rows.empty:
             console.print(f"\n{view.title} on {machines[benchmark.run].get('alias')}, ns", style="bold")
-            colour = bool(console.color_system) and not console.no_color
-            order = order_text(machines[benchmark.run].get("topology") or {}, view.both)
-            for line in draw(latency_matrix(rows, view.both), view.both, console.width, view.borders, colour, order):
+            for line in draw_view(console, rows, view, machines[benchmark.run].get("topology") or {}):
                 console.print(line, no_wrap=True, crop=True)
-
-
-def order_text(topology: dict, cpus: tuple) -> str:
-    """How the CPUs of a heat map follow each other."""
-    from ..analysis.declared import declared_groups
-
-    if list(cpus) == sorted(cpus):
-        return "CPUs in the order of their numbers"
-    declared = list(declared_groups(topology, cpus))
-    return f"CPUs in the order of {', '.join(reversed(declared)) or 'measured groups, whatever their numbers'}"
 
 
 @click.command("report", epilog=EPILOG, short_help="The answers, and a page with figures and tables.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..analysis.published import PUBLISHED
 from ..analysis.rows import BETTER, ROW_VERDICTS, SAME, UNKNOWN, WORSE
 from ..model import HIGHER, LOWER
-from ..text import in_shell
+from ..text import measure_again
 from ..units import format_number, plural, prefixed
 from .tables import REASONS, reason_text
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 12
 NAMED = 2  # quantities that the sentence names on either side
-MOST_NAMED = 4  # benchmarks in a command; more are all of them
+MOST_NAMED = 4  # benchmarks in a sentence
 MINUS = "−"
 TIMES = ("ns", "us", "µs", "ms", "s")
 BUILDS = ("object_hash", "compiler", "flags")  # reasons that --across-builds puts aside
@@ -99,7 +99,6 @@ def value_texts(row: Any) -> tuple[str, str]:
     base, new = float(row["base"]), float(row["new"])
     factor, unit = prefixed(max(x for x in (base, new, 0.0) if math.isfinite(x)), row["unit"])
     texts = [format_number(x / factor) if math.isfinite(x) else "–" for x in (base, new)]
-    unit = unit.replace("operation/s", "op/s")
     if texts[1] == "–":
         return (f"{texts[0]} {unit}" if texts[0] != "–" else "–"), "–"
     return texts[0], f"{texts[1]} {unit}"
@@ -253,7 +252,7 @@ def steps(comparison: Any) -> list[Step]:
 
     def command(mine: pd.DataFrame, *options: str) -> str:
         names = list(dict.fromkeys(mine["benchmark"]))
-        return in_shell("numabench", "run", *(names if len(names) <= MOST_NAMED else ()), *more, *options)
+        return measure_again(names, *more, *options)
 
     lead = rows["reasons"].map(lambda codes: next(iter(codes), ""))
     found = []

@@ -15,14 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from ..analysis.answers.evidence import matching
 from ..analysis.card import MOST_TILES, MachineCard, Price
 from ..units import format_quantity
 from . import panels, theme
 from .figures import frames
 from .heatmaps import colour_scale, draw_map, matrix
 from .scales import log_ticks
-from .selection import Source, select, value_label, view_rows
+from .selection import Source, select, value_label
 
 SIZE = WIDTH, HEIGHT = 1200, 630
 MARGIN = 40
@@ -56,6 +55,12 @@ class Scale:
             return 0.0
         return min(1.0, max(0.0, math.log(value / self.low) / math.log(self.high / self.low)))
 
+    def extent(self, price: Price) -> tuple[float, float, float]:
+        """How long a price's bar is, and where its interval begins and ends: both at 0 where there is none."""
+        known = math.isfinite(price.low) and math.isfinite(price.high)
+        ends = (self.share(price.low), self.share(price.high)) if known else (0.0, 0.0)
+        return max(LEAST_BAR, self.share(price.value)), *ends
+
 
 def scale_of(prices: tuple[Price, ...]) -> Scale:
     most = max(max(price.value, price.high if price.high <= 2 * price.value else 0.0) for price in prices)
@@ -75,8 +80,7 @@ def bars(card: MachineCard) -> list[dict]:
         return []
     scale, rows = scale_of(card.prices), []
     for price in card.prices:
-        known = math.isfinite(price.low) and math.isfinite(price.high)
-        ends = (scale.share(price.low), scale.share(price.high)) if known else (0.0, 0.0)
+        length, low, high = scale.extent(price)
         rows.append(
             {
                 "name": price.name,
@@ -86,9 +90,9 @@ def bars(card: MachineCard) -> list[dict]:
                 "style": topic_style(price.topic),
                 "letter": letter(price.topic),
                 "topic": price.topic,
-                "length": 100 * max(LEAST_BAR, scale.share(price.value)),
-                "from": 100 * ends[0],
-                "span": 100 * (ends[1] - ends[0]),
+                "length": 100 * length,
+                "from": 100 * low,
+                "span": 100 * (high - low),
             }
         )
     return rows
@@ -192,13 +196,12 @@ def draw_prices(ax, prices: tuple[Price, ...]) -> None:
     room = PRICES - names - FIGURES
     gap = 7 / room
     for place, price in enumerate(prices):
-        length, known = max(LEAST_BAR, scale.share(price.value)), math.isfinite(price.low) and math.isfinite(price.high)
-        ends = [scale.share(price.low), scale.share(price.high)] if known else [0.0, 0.0]
+        length, low, high = scale.extent(price)
         style = theme.series_colour(topic_style(price.topic))
         ax.barh(place, length, height=0.62, color=style, alpha=0.45 if price.mark else 0.9)
-        ax.plot(ends, [place, place], color=theme.INK, linewidth=1.4, solid_capstyle="butt")
+        ax.plot([low, high], [place, place], color=theme.INK, linewidth=1.4, solid_capstyle="butt")
         figure = f"{price.text} {price.mark}".rstrip()
-        ax.text(max(length, ends[1]) + gap, place, figure, va="center", fontsize=13, weight="bold", color=theme.INK)
+        ax.text(max(length, high) + gap, place, figure, va="center", fontsize=13, weight="bold", color=theme.INK)
         name = f"{price.name}  {letter(price.topic)}"
         ax.text(-gap, place, name, va="center", ha="right", fontsize=12.5, color=theme.INK)
     ax.set(xlim=(-names / room, 1 + FIGURES / room), ylim=(max(len(prices), 8) - 0.5, -0.5))
@@ -208,14 +211,13 @@ def draw_prices(ax, prices: tuple[Price, ...]) -> None:
 def draw_picture(figure: Figure, ax, card: MachineCard) -> None:
     """The card's figure on axes: a curve with its marks, or a matrix."""
     view, record = card.picture.view, card.record
-    rows = view_rows(view, record, card.estimates, None)
-    selection = select(view, record, [Source(rows[rows["main"].astype(bool)], topology=card.topology)])
+    selection = select(view, record, [Source(card.cells, topology=card.topology)])
     if selection is None:
         ax.axis("off")
         return
     if view.kind == "heatmap":
         columns, lines = (list(view.both),) * 2 if view.both else (selection.values(view.x), selection.values(view.y))
-        grid = matrix(matching(selection.sources[0].rows, view.where), view.x, view.y, columns, lines)
+        grid = matrix(card.cells, view.x, view.y, columns, lines)
         if view.both:
             grid = np.where(np.isfinite(grid), grid, grid.T)
         scale = colour_scale(grid[np.isfinite(grid)].tolist(), False)

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..analysis.published import PUBLISHED
 from ..analysis.selftest import SelfTest, newest
-from ..errors import UsageError
+from ..analysis.structure import each_sample
 from ..runlog.read import RunLog
 from ..text import in_shell
-from ..units import format_bytes, format_seconds, parse_cpus
+from ..units import count_cpus, format_bytes, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,17 +93,10 @@ def _warning(finding: Any) -> str:
     return ". ".join(str(p) for p in (what, finding.get("why"), finding.get("fix")) if p)
 
 
-def _count(cpus: Any) -> int | None:
-    try:
-        return len(parse_cpus(str(cpus)))
-    except UsageError:
-        return None
-
-
 def topology_rows(topology: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Processors, caches, nodes and memory as (name, text)."""
     rows = []
-    cpus = _count(topology.get("cpus", ""))
+    cpus = count_cpus(topology.get("cpus"))
     counts = [(len(topology.get(k) or ()), one) for k, one in (("packages", "package"), ("cores", "core"))]
     parts = [f"{n} {one}{'s' if n != 1 else ''}" for n, one in counts if n] + (
         [f"{cpus} CPU{'s' if cpus != 1 else ''}"] if cpus else []
@@ -120,7 +113,7 @@ def topology_rows(topology: Mapping[str, Any], hardware: Mapping[str, Any]) -> l
     if allowed and allowed != topology.get("cpus"):
         rows.append(("CPUs allowed", f"{allowed} (of {topology.get('cpus')})"))
     caches = Counter(
-        (c.get("level"), c.get("type"), c.get("size_bytes"), c.get("line_bytes"), _count(c.get("cpus", "")))
+        (c.get("level"), c.get("type"), c.get("size_bytes"), c.get("line_bytes"), count_cpus(c.get("cpus")))
         for c in topology.get("caches") or ()
         if isinstance(c, Mapping)
     )
@@ -142,12 +135,12 @@ def _node(node: Mapping[str, Any]) -> str:
     return f"node {node.get('id')}: {memory}, " + (f"CPUs {node['cpus']}" if node.get("cpus") else "no CPUs")
 
 
-def _cache(level: Any, kind: Any, size: Any, line: Any, shared: int | None, number: int) -> str:
+def _cache(level: Any, kind: Any, size: Any, line: Any, shared: int, number: int) -> str:
     name = f"L{level}{' ' + str(kind).lower() if kind and str(kind).lower() != 'unified' else ''}"
     return (
         f"{number} × {name} {format_bytes(size) if size else 'of unknown size'}"
         + (f", lines of {line} B" if line else "")
-        + (f", shared by {shared} CPUs" if shared and shared > 1 else "")
+        + (f", shared by {shared} CPUs" if shared > 1 else "")
     )
 
 
@@ -168,7 +161,7 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
             if "few_processes" in reasons
             else "the processes differ too much for so few of them"
         ] += 1
-    samples = frame.drop_duplicates(["run", "session", "benchmark", "block", "process", "case", "sample"])
+    samples = each_sample(frame)
     invalid = samples.loc[~samples["valid"].astype(bool), "reasons"]
     failed = [t for t in log.trials if t.status == "failed"]
     ends = {(e.run, e.session): e for e in log.ends}
