@@ -243,6 +243,15 @@ class Header(Frozen, tag="header", tag_field="record"):
     plan: dict[str, Any]
     arguments: dict[str, Any] = {}
 
+    @property
+    def machine_id(self) -> str:
+        return str(self.machine.get("id", "unknown"))
+
+    @property
+    def alias(self) -> str:
+        """The machine's name, which several may have."""
+        return str(self.machine.get("alias", "unknown"))
+
 
 class ThreadProof(Frozen):
     """Where one thread was and what disturbed it. Times in seconds relative to the sample's common start."""

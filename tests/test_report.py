@@ -454,12 +454,12 @@ def test_report_as_a_user_types_it(log, tmp_path):
 
 
 def test_report_without_paths_reads_this_machine(log, tmp_path, monkeypatch):
-    from numabench.cli import report
+    from numabench.cli import logs
     from numabench.cli.report import command
 
     monkeypatch.chdir(tmp_path)
     write_log(log, tmp_path / "results" / "toy" / "one.jsonl")
-    monkeypatch.setattr(report, "default_folder", lambda: report.Path("results/toy"))
+    monkeypatch.setattr(logs, "default_folder", lambda: logs.Path("results/toy"))
     result = CliRunner().invoke(command, [])
     assert result.exit_code == 0 and (tmp_path / "results" / "toy" / "report.html").exists()
     result = CliRunner().invoke(command, ["results/toy", "-o", "elsewhere/page.html"])

@@ -143,28 +143,29 @@ def cards(
     frame = with_distance(samples(log) if frame is None else frame)
     about = subjects(log, frame) if about is None else about
     said = answers(log, about=about) if said is None else said
-    headers: dict[str, list[Header]] = {}
-    for header in sorted(log.headers, key=lambda h: h.started):
-        headers.setdefault(str(header.machine.get("id", "unknown")), []).append(header)
     return [
-        _card(own, [s for s in about if s.machine_id == machine], said, frame[frame["machine_id"] == machine])
-        for machine, own in headers.items()
+        _card(
+            own,
+            [s for s in about if s.machine_id == machine],
+            [a for a in said if a.machine_id == machine and a.headline],
+            frame[frame["machine_id"] == machine],
+        )
+        for machine, own in log.by_machine().items()
     ]
 
 
-def _card(headers: list[Header], about: list[Subject], said: Sequence[Answered], frame: pd.DataFrame) -> MachineCard:
+def _card(headers: list[Header], about: list[Subject], asked: list[Answered], frame: pd.DataFrame) -> MachineCard:
     machine = headers[-1].machine
-    alias = str(machine.get("alias", "unknown"))
     runs = list(dict.fromkeys(header.run for header in headers))  # a resume adds a header of the same run
     prices, missing = _prices(about)
     subject, picture, cells = _picture(about)
     return MachineCard(
-        machine_id=str(machine.get("id", "unknown")),
-        alias=alias,
+        machine_id=headers[-1].machine_id,
+        alias=headers[-1].alias,
         title=machine_title(machine),
         facts=machine_line(machine),
         visits=f"{plural(len(runs), 'visit')}, {headers[-1].started[:10]}",
-        trust=trust(headers, [a for a in said if a.machine_id == headers[-1].machine.get("id", "unknown") and a.headline], frame),
+        trust=trust(headers, asked, frame),
         tiles=_tiles(about),
         prices=prices,
         missing=missing,

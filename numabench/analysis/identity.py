@@ -63,14 +63,14 @@ def flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def machine_ids(log: RunLog) -> frozenset[str]:
-    return frozenset(str(h.machine.get("id", "unknown")) for h in log.headers)
+    return frozenset(h.machine_id for h in log.headers)
 
 
 def machines(log: RunLog) -> list[dict[str, Any]]:
     """One entry per machine of a side: id, alias, brand, sessions, runs, profiles, last (day of the last visit), in order of appearance."""
     found: dict[str, dict[str, Any]] = {}
     for header in log.headers:
-        name = str(header.machine.get("id", "unknown"))
+        name = header.machine_id
         entry = found.setdefault(
             name,
             {
@@ -206,7 +206,7 @@ def _instructions_disagreement(left: list[BenchmarkRecord], right: list[Benchmar
 
 
 def _machine_of(log: RunLog, benchmark: BenchmarkRecord) -> str:
-    return next((str(h.machine.get("id", "unknown")) for h in log.headers if h.run == benchmark.run), "unknown")
+    return next((h.machine_id for h in log.headers if h.run == benchmark.run), "unknown")
 
 
 def _bound_facts(log: RunLog, benchmark: BenchmarkRecord, across_builds: bool) -> dict[str, Any]:

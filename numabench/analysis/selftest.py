@@ -75,7 +75,7 @@ def self_test(logs: Sequence[RunLog]) -> SelfTest:
     said = [answer for log in logs for answer in answers(log) if answer.headline]
     header = logs[0].headers[0]
     return SelfTest(
-        machine=str(header.machine.get("alias", "unknown")),
+        machine=header.alias,
         recorded=header.started,
         visits=len(logs),
         pairs=len(pairs),

@@ -41,11 +41,10 @@ def command(paths: tuple[str, ...], form: str, output: Path | None) -> None:
 
     from ..analysis.advice import padding
     from ..errors import UsageError
-    from ..runlog.read import load
     from .export import write_text
-    from .report import default_folder
+    from .logs import read_logs
 
-    found = padding(load(*(paths or (str(default_folder()),))))
+    found = padding(read_logs(paths))
     if form == "json":
         text = msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n"
     elif form == "c-header":

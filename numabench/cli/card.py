@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..text import in_shell, printable
+from .logs import named_or_own, read_visits, say_notes, visit_options
 from .outputs import json_option, write
-from .runs import visit_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -204,26 +204,23 @@ def command(paths: tuple[str, ...], output: Path | None, last: bool, without: tu
     """
     from ..analysis.card import as_data, cards
     from ..errors import UsageError
-    from ..runlog.read import load
-    from ..runlog.visits import chosen
     from .console import Terminal
-    from .report import default_folder, write_page
+    from .report import write_page
 
     kind = output.suffix.lstrip(".").lower() if output else ""
     if output and kind not in KINDS:
         raise UsageError(
             f"a card is no {output.suffix or 'file without an ending'}", f"give a name that ends with .{', .'.join(KINDS)}"
         )
-    paths = paths or (str(default_folder()),)
-    log = chosen(load(*paths), last, without)
+    paths = named_or_own(paths)
+    log = read_visits(paths, last, without)
     found = [card for card in cards(log) if not card.empty]
     if not found:
         raise UsageError(
             "nothing of these logs belongs on a card: an older version wrote them, or none of its benchmarks was measured",
             f"numabench run --profile quick, or {in_shell('numabench', 'report', *paths)}",
         )
-    for warning in log.warnings:
-        click.echo(f"note: {warning}", err=True)
+    say_notes(log)
     if form == "json":
         write([as_data(card) for card in found])
         return

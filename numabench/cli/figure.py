@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..text import printable
-from .runs import visit_options
+from .logs import read_visits, visit_options
 
 KINDS = ("png", "svg", "pdf")
 SHARPNESS = 160  # pixels an inch of a PNG
@@ -41,9 +41,7 @@ def command(benchmark: str, paths: tuple[str, ...], view: str, output: Path | No
 
     from ..errors import UsageError
     from ..report.plot import plot
-    from ..runlog.read import load
-    from ..runlog.visits import chosen
-    from .report import default_folder, write_page
+    from .report import write_page
 
     output = output or Path(f"{benchmark}.svg")
     kind = output.suffix.lstrip(".").lower()
@@ -52,9 +50,7 @@ def command(benchmark: str, paths: tuple[str, ...], view: str, output: Path | No
             f"a figure is no {output.suffix or 'file without an ending'}", f"give a name that ends with .{', .'.join(KINDS)}"
         )
     matplotlib.use("Agg")  # no window, wherever this runs
-    axes = plot(
-        chosen(load(*(paths or (str(default_folder()),))), last, without), benchmark, int(view) if view.isdecimal() else view
-    )
+    axes = plot(read_visits(paths, last, without), benchmark, int(view) if view.isdecimal() else view)
     for number, ax in enumerate(axes, 1):
         target = output if len(axes) == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
         write_page(drawn(ax.figure, kind), target)

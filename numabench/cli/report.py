@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ..text import in_shell
+from .logs import named_or_own, read_visits, say_notes, visit_options
 from .opening import opened, opens_page
 from .outputs import json_option, write
-from .runs import visit_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,19 +29,6 @@ Examples:
 Several runs of one machine are several sessions: the intervals then also cover how it changes between visits. Those that were given up on
 busy CPUs are left out, unless they are all there is.
 Reading needs neither a compiler nor Linux: a log reads the same on any computer."""
-
-
-def default_folder() -> Path:
-    """Where this machine's runs are: `results/<alias>/`."""
-    from ..errors import UsageError
-    from ..host.machine import read_machine
-
-    folder = Path("results") / read_machine().alias
-    if not folder.is_dir():
-        raise UsageError(
-            f"this machine has no runs yet: there is no folder {folder}", "numabench run --profile quick, or name logs to read"
-        )
-    return folder
 
 
 def default_target(paths: tuple[str, ...]) -> Path:
@@ -136,15 +123,11 @@ def command(paths: tuple[str, ...], output: Path | None, every: bool, last: bool
 
     Without paths: all runs of this machine in results/<alias>/. The page works offline, in light, dark and print.
     """
-    paths = paths or (str(default_folder()),)
-    from ..runlog.read import load
-    from ..runlog.visits import chosen
-
-    log = chosen(load(*paths), last, without)
+    paths = named_or_own(paths)
+    log = read_visits(paths, last, without)
     chosen_by = [*(["--last"] if last else []), *(word for run in without for word in ("--without", run))]
     show_results(log, output or default_target(paths), every=every, form=form, chosen_by=chosen_by)
-    for warning in log.warnings:
-        click.echo(f"note: {warning}", err=True)
+    say_notes(log)
 
 
 def show_results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .logs import read_logs
 from .outputs import json_option, write
 
 
@@ -24,12 +25,10 @@ def command(paths: tuple[str, ...], form: str) -> None:
     """
     from rich.table import Table
 
-    from ..runlog.read import load
     from ..runlog.visits import BUSY, CUT, visits
     from .console import Terminal
-    from .report import default_folder
 
-    found = visits(load(*(paths or (str(default_folder()),))))
+    found = visits(read_logs(paths))
     if form == "json":
         write(found)
         return
@@ -44,11 +43,3 @@ def command(paths: tuple[str, ...], form: str) -> None:
         started = visit.started.replace("T", " ")[:16]
         table.add_row(visit.run, visit.machine, started, visit.profile, visit.status, str(visit.samples), calm, style=style)
     Terminal().print(table)
-
-
-def visit_options(command: click.Command) -> click.Command:
-    """`--last` and `--without` of a verb that reads the visits of a machine together."""
-    command = click.option("--without", multiple=True, metavar="RUN", help="Leave this visit out (numabench runs). Repeatable.")(
-        command
-    )
-    return click.option("--last", is_flag=True, help="Only the last visit of each machine.")(command)

@@ -80,14 +80,6 @@ def _union(first: tuple, second: tuple) -> tuple:
     return tuple(both) if any(isinstance(v, str) for v in both) else tuple(sorted(both))
 
 
-def machine_headers(log: RunLog) -> dict[str, list[Header]]:
-    """Machine id -> its headers by time; the last one describes the machine as it is now."""
-    found: dict[str, list[Header]] = {}
-    for header in sorted(log.headers, key=lambda h: h.started):
-        found.setdefault(str(header.machine.get("id", "unknown")), []).append(header)
-    return found
-
-
 def render_report(
     log: RunLog,
     target: float | None = None,
@@ -111,7 +103,7 @@ def render_report(
     contrasts = contrast_cells(frame, log.benchmarks)
     said = answers(log, about=about) if said is None else said
     shown = [card for card in cards(log, frame, about, said) if not card.empty]
-    headers = machine_headers(log)
+    headers = log.by_machine()
     descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
     many = len(machines) > 1

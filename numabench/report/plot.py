@@ -14,7 +14,7 @@ from ..runlog.select import check_benchmark
 from ..text import in_shell, near
 from . import theme
 from .figures import figure
-from .page import drawable, machine_headers, merge_descriptors
+from .page import drawable, merge_descriptors
 from .panels import collecting
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def plot(log: RunLog, benchmark: str, view: str | int = 0) -> list[Axes]:
     chosen = choose_view(descriptor, view)
     frame = samples(log, benchmark)
     estimates, contrasts = drawable(estimate_cells(frame)), contrast_cells(frame, log.benchmarks)
-    headers = machine_headers(log)
+    headers = log.by_machine()
     found: list[Axes] = []
     for machine, own in headers.items():
         mine, pairs = (table[table["machine_id"] == machine] for table in (estimates, contrasts))

@@ -60,6 +60,13 @@ class RunLog(Frozen):
     ends: tuple[EndRecord, ...]
     warnings: tuple[str, ...] = ()
 
+    def by_machine(self) -> dict[str, list[Header]]:
+        """Machine id -> its headers by time; the last one describes the machine as it is now."""
+        found: dict[str, list[Header]] = {}
+        for header in sorted(self.headers, key=lambda h: h.started):
+            found.setdefault(header.machine_id, []).append(header)
+        return found
+
     def header(self, run: str) -> Header:
         return next(h for h in self.headers if h.run == run)
 

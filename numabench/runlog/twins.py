@@ -26,7 +26,7 @@ def told_apart(sides: Sequence[Sequence[Header]]) -> tuple[list[tuple[Header, ..
     for headers in sides:
         told = []
         for header in headers:
-            name = str(header.machine.get("id", "unknown"))
+            name = header.machine_id
             known = groups.setdefault(name, [])
             number = next(
                 (n for n, group in enumerate(known) if not any(contradict(header.machine, one) for one in group)), len(known)

@@ -37,8 +37,8 @@ def visits(log: RunLog) -> list[Visited]:
         valid = [sample.valid for trial in trials for sample in trial.samples]
         found[header.run] = Visited(
             run=header.run,
-            machine=str(header.machine.get("alias", "unknown")),
-            machine_id=str(header.machine.get("id", "unknown")),
+            machine=header.alias,
+            machine_id=header.machine_id,
             started=header.started,
             profile=str(header.plan.get("profile", "–")),
             status=ends.get(header.run, CUT),

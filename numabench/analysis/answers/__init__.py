@@ -95,8 +95,8 @@ def subjects(log: RunLog, frame: pd.DataFrame | None = None, confidence: float =
     ways = [_tables(process_medians(frame), log, confidence)]
     if ways[0].medians["soft"].any():
         ways.append(_kept(ways[0], log))
-    machines = {h.run: (str(h.machine.get("id", "unknown")), str(h.machine.get("alias", "unknown"))) for h in log.headers}
-    topologies = {str(h.machine.get("id", "unknown")): h.machine.get("topology") or {} for h in log.headers}
+    machines = {h.run: (h.machine_id, h.alias) for h in log.headers}
+    topologies = {h.machine_id: h.machine.get("topology") or {} for h in log.headers}
     records = {(machines.get(b.run, ("unknown", "unknown")), b.name): b for b in log.benchmarks}  # the last visit's words
     return [
         Subject(identity, alias, record, tuple(tables.of(record, identity, topologies.get(identity, {})) for tables in ways))
