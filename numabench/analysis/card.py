@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..model import Answer, BenchmarkRecord, Frozen, Header, Picture
@@ -131,27 +132,46 @@ def as_data(card: MachineCard) -> Shown:
     return Shown(machine=card.alias, **own)
 
 
-def cards(
-    log: RunLog,
-    frame: pd.DataFrame | None = None,
-    about: Sequence[Subject] | None = None,
-    said: Sequence[Answered] | None = None,
-) -> list[MachineCard]:
-    """A card for each machine of a log. `frame`, `about`, `said`: its samples, subjects and answers, where they are at hand."""
-    from ..runlog.export import samples
-
-    frame = with_distance(samples(log) if frame is None else frame)
-    about = subjects(log, frame) if about is None else about
-    said = answers(log, about=about) if said is None else said
+def cards(read: RunLog | Reading) -> list[MachineCard]:
+    """A card for each machine of a log, which may have been read already."""
+    reading = read if isinstance(read, Reading) else Reading(read)
+    frame = reading.frame
     return [
         _card(
             own,
-            [s for s in about if s.machine_id == machine],
-            [a for a in said if a.machine_id == machine and a.headline],
+            [s for s in reading.about if s.machine_id == machine],
+            [a for a in reading.said if a.machine_id == machine and a.headline],
             frame[frame["machine_id"] == machine],
         )
-        for machine, own in log.by_machine().items()
+        for machine, own in reading.log.by_machine().items()
     ]
+
+
+class Reading:
+    """What is found in a log to show it, each when it is first asked for: what is printed and the page need the same."""
+
+    def __init__(self, log: RunLog):
+        self.log = log
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row for each sample and metric, with its distance class."""
+        from ..runlog.export import samples
+
+        return with_distance(samples(self.log))
+
+    @cached_property
+    def about(self) -> list[Subject]:
+        return subjects(self.log, self.frame)
+
+    @cached_property
+    def said(self) -> list[Answered]:
+        return answers(self.log, about=self.about)
+
+    @cached_property
+    def cards(self) -> list[MachineCard]:
+        """Those that have something on them."""
+        return [card for card in cards(self) if not card.empty]
 
 
 def _card(headers: list[Header], about: list[Subject], asked: list[Answered], frame: pd.DataFrame) -> MachineCard:

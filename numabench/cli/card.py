@@ -202,7 +202,7 @@ def command(paths: tuple[str, ...], output: Path | None, last: bool, without: tu
 
     Without paths: all runs of this machine in results/<alias>/.
     """
-    from ..analysis.card import as_data, cards
+    from ..analysis.card import Reading, as_data
     from ..errors import UsageError
     from .console import Terminal
     from .report import write_page
@@ -214,7 +214,7 @@ def command(paths: tuple[str, ...], output: Path | None, last: bool, without: tu
         )
     paths = named_or_own(paths)
     log = read_visits(paths, last, without)
-    found = [card for card in cards(log) if not card.empty]
+    found = Reading(log).cards
     if not found:
         raise UsageError(
             "nothing of these logs belongs on a card: an older version wrote them, or none of its benchmarks was measured",

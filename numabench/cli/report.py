@@ -141,30 +141,25 @@ def show_results(
     """The card of each machine (the answers of the benchmarks that were `named`, or of `every` one; without a card all of them), and the page, if one is
     asked for: written before anything is printed. In the form `json` all answers; `none`: the page alone.
     `chosen_by`: the options by which the log's visits were chosen."""
-    from ..analysis.answers import answers, subjects
-    from ..analysis.card import cards
-    from ..analysis.structure import with_distance
+    from ..analysis.card import Reading
     from ..report.page import render_report
-    from ..runlog.export import samples
     from .card import show
     from .console import Terminal
 
-    frame = with_distance(samples(log))
-    about = subjects(log, frame)
-    said = answers(log, about=about)
+    reading = Reading(log)
     if page:
-        write_page(render_report(log, frame=frame, said=said, about=about), page)
+        write_page(render_report(log, reading=reading), page)
     if form == "json":
-        write({"report": str(page), "answers": said, "warnings": log.warnings})
+        write({"report": str(page), "answers": reading.said, "warnings": log.warnings})
     if form != "text":
         return
     console = Terminal(outlives_reader=True)
-    shown = [] if named else [card for card in cards(log, frame, about, said) if not card.empty]
+    shown = [] if named else reading.cards
     for card in shown:
         show(console, card, every)
         console.print()
     if every or not shown:
-        print_answers(log, frame, [a for a in said if not named or a.benchmark in named])
+        print_answers(log, reading.frame, [a for a in reading.said if not named or a.benchmark in named])
     if page:
         console.print(f"Page: {page}", soft_wrap=True)
     if shown and not every:

@@ -16,6 +16,7 @@ import msgspec
 from markupsafe import Markup, escape
 
 from ..analysis.answers import MISSING, ROUGH, SETTLED
+from ..analysis.card import MachineCard, Reading
 from ..model import HIGHER, LOWER, BenchmarkRecord, Header
 from ..runlog.read import RunLog
 from . import card as card_parts
@@ -24,7 +25,6 @@ from . import facts, figures, tables, theme
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..analysis.card import MachineCard
 
 MOST_FIRST = 3  # answers of a benchmark that are read at once
 TEMPLATES = Path(__file__).parent / "templates"
@@ -80,29 +80,17 @@ def _union(first: tuple, second: tuple) -> tuple:
     return tuple(both) if any(isinstance(v, str) for v in both) else tuple(sorted(both))
 
 
-def render_report(
-    log: RunLog,
-    target: float | None = None,
-    frame: pd.DataFrame | None = None,
-    said: Sequence[Any] | None = None,
-    about: Sequence[Any] | None = None,
-) -> str:
+def render_report(log: RunLog, target: float | None = None, reading: Reading | None = None) -> str:
     """The report of every machine and benchmark in `log` as HTML. `target` is the half-width asked for (default: the plan's);
-    `frame` are its samples, `said` its answers and `about` what these are found in, where they are at hand."""
-    from ..analysis.answers import answers, subjects
-    from ..analysis.card import cards
+    `reading` is of that log, where it is at hand."""
     from ..analysis.estimate import contrast_cells, estimate_cells
-    from ..analysis.structure import with_distance
-    from ..runlog.export import samples
 
-    frame = with_distance(samples(log) if frame is None else frame)
-    about = subjects(log, frame) if about is None else about
+    reading = reading or Reading(log)
+    frame, said, shown = reading.frame, reading.said, reading.cards
     plans = [h.plan for h in log.headers]
     target = target or next((float(p["target"]) for p in plans if p.get("target")), 0.02)
     estimates = estimate_cells(frame, target)
     contrasts = contrast_cells(frame, log.benchmarks)
-    said = answers(log, about=about) if said is None else said
-    shown = [card for card in cards(log, frame, about, said) if not card.empty]
     headers = log.by_machine()
     descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
@@ -240,12 +228,11 @@ def ranked_answers(own: Sequence[Any]) -> dict[str, Any]:
 
 def render_comparison(comparison: Any, base: RunLog | None = None, new: RunLog | None = None) -> str:
     """The comparison as HTML. With both logs also the cards of two machines, and curves and heat maps of both sides on common scales."""
-    from ..analysis.card import cards
     from .versus import comparison_context
 
     sides = comparison.base_machines, comparison.new_machines
     logs = [log for log in (base, new) if log] if [len(side) for side in sides] == [1, 1] else []
-    shown = [card for log in logs for card in cards(log) if not card.empty]
+    shown = [card for log in logs for card in Reading(log).cards]
     context = comparison_context(comparison, base, new)
     views = [CardView(card, number) for number, card in enumerate(shown)]
     return environment().get_template("comparison.html.j2").render(**context, cards=views)
