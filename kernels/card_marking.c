@@ -22,7 +22,7 @@ static const struct nb_metric metrics[] = {
     {"time", "ns", "of one store of a reference with its barrier, in one thread", NB_LOWER_IS_BETTER},
     {"throughput", "operation/s", "stores of references by all threads", NB_HIGHER_IS_BETTER},
 };
-NB_DESCRIBE("card_marking", 3, "write barriers that mark cards", parameters, metrics);
+NB_DESCRIBE("card_marking", 4, "write barriers that mark cards", parameters, metrics);
 
 #define PAGE 4096u
 #define OBJECT NB_APART /* apart */
@@ -37,10 +37,13 @@ static uint8_t *card(const struct nb_thread *t)
     return t->shared->buffer + t->index * (uint64_t)t->shared->parameter[STRIDE];
 }
 
+/* Half a page from the thread's card, in address bits that a load and a store before it are compared by: where the lowest twelve were the same, the load of a conditional mark waited for
+ * the reference's store, in some windows and not in others (0.22 to 1.04 ns for 0.19). */
 static struct object *object(const struct nb_thread *t)
 {
     uint64_t cards = t->shared->threads * (uint64_t)t->shared->parameter[STRIDE];
-    return (struct object *)(t->shared->buffer + (cards + PAGE - 1) / PAGE * PAGE + t->index * OBJECT);
+    uint64_t across = (t->index * (uint64_t)t->shared->parameter[STRIDE] + PAGE / 2) % PAGE / OBJECT * OBJECT;
+    return (struct object *)(t->shared->buffer + (cards + PAGE - 1) / PAGE * PAGE + t->index * PAGE + across);
 }
 
 /* What a loop has around its marks: nothing, where none is cleaned and there is no work; cleanings; work, and what it takes to make the next store wait for it. A loop of each

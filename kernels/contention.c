@@ -37,10 +37,11 @@ static const struct nb_metric metrics[] = {
     {"wait_max", "ns", "longest time from asking to having updated, of the operations stamped", NB_LOWER_IS_BETTER},
     {"handover", "ns", "median time from one holder's leaving to the update of the next, which was waiting", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("contention", 5, "one counter, protected in twenty-three ways", parameters, metrics);
+NB_DESCRIBE("contention", 6, "one counter, protected in twenty-three ways", parameters, metrics);
 
-/* Of value[], beside a window's own. Fairness is in millionths, 0 where there is none; STAMPED_PS is the time of an operation in the stamped window. */
-enum { TORN = NB_MEAN_PS + 1, FAIR_1MS, FAIR_10MS, FAIR_100MS, FAIR_1S, HANDOVER, STAMPS, CLOCK, STAMPED_PS, WINDOW };
+/* Of value[], beside a window's own. Fairness is in millionths, 0 where there is none; UNSTEADY, where other windows have their shortest batch, see nb_unsteadiness; STAMPED_PS is the time of an
+ * operation in the stamped window. */
+enum { UNSTEADY = NB_SHORTEST, TORN = NB_MEAN_PS + 1, FAIR_1MS, FAIR_10MS, FAIR_100MS, FAIR_1S, HANDOVER, STAMPS, CLOCK, STAMPED_PS, WINDOW };
 
 #define STAMPED_SHARE 4    /* the stamped window is a quarter of the plain one */
 #define CLOCK_SHARE 32     /* readings of the clock are at most this part of a thread's time, and of the lock's: 3 % */
@@ -64,48 +65,54 @@ static inline void leaving(struct nb_thread *t, struct data *d, uint64_t seen)
     d->released = t->end_ns = nb_now();
 }
 
-/* What a loop has around its operations: nothing, where there is nothing inside, between, or read; work; work and reads; work and stamps. A loop of each kind, since what is
+/* What a loop has around its operations: nothing, where there is nothing inside, between, or read; work; reads; work and reads; work and stamps. A loop of each kind, since what is
  * not asked for would cost up to a third of what is measured. */
-enum { BARE, WORKING, MIXED, STAMPED, KINDS };
+enum { BARE, WORKING, READING, MIXED, STAMPED, KINDS }; /* each with work behind the same without */
 
 /* Work feeds the next address: `nothing` is zero, but only the processor finds out. Without that, the next operation began
- * while the work was still going on, and 100 ns of it cost 60. 61 has no common divisor with 100: reads are spread evenly. */
+ * while the work was still going on, and 100 ns of it cost 60. Reads are spread evenly: one is `due` when their shares add up to a whole one, which is told by one
+ * addition an operation. */
 #define OPERATION(NAME, WRITE, ...)                                                                                                  \
     static inline __attribute__((always_inline)) void NAME##_loop(struct nb_thread *t, uint64_t n, const int kind)                   \
     {                                                                                                                                \
         const struct nb_case *const c = t->shared;                                                                                   \
         const int stamped = kind == STAMPED;                                                                                         \
         const uint32_t index = t->index, group = t->group;                                                                           \
-        const uint64_t section = kind == BARE ? 0 : (uint64_t)c->parameter[SECTION], think = kind == BARE ? 0 : (uint64_t)c->parameter[THINK]; \
-        const uint64_t reads = kind < MIXED ? 0 : (uint64_t)c->parameter[READS], inside = stamped ? notes(c, index)->section : section; \
+        const int idle = kind == BARE || kind == READING;                                                                            \
+        const uint64_t section = idle ? 0 : (uint64_t)c->parameter[SECTION], think = idle ? 0 : (uint64_t)c->parameter[THINK];       \
+        const uint64_t reads = kind < READING ? 0 : (uint64_t)c->parameter[READS], inside = stamped ? notes(c, index)->section : section; \
         const uint64_t hop = (uint64_t)c->parameter[HOP], bytes = part_bytes(c), own = (HOME + index) * bytes, near = (HOME + group) * bytes; \
         const uint64_t first = HOME * bytes;                                                                                         \
         const uint32_t shift = (uint32_t)__builtin_ctzll(bytes);                                                                     \
         uint8_t *const base = c->buffer; /* read once: what is measured may write anywhere, for all that the compiler knows */        \
-        uint64_t nothing = 0, x = 0, asked = 0, number = t->executed, written = kind < MIXED ? n : 0, torn = 0;                      \
+        const uint64_t begun = t->executed % 100 * reads % 100, done = n;                                                            \
+        uint64_t nothing = 0, x = 0, asked = 0, due = begun, torn = 0, writes = 100 - reads;                                         \
         NB_OPAQUE(nothing);                                                                                                          \
+        if (kind >= READING)                                                                                                         \
+            NB_OPAQUE(writes); /* or the compiler keeps its negative as well, and has too few registers for a reader */              \
         for (; n; n--) {                                                                                                             \
-            struct lines *at = (struct lines *)(base + (kind == BARE ? 0 : x & nothing));                                            \
+            struct lines *at = (struct lines *)(base + (idle ? 0 : x & nothing));                                                    \
             (void)at;                                                                                                                \
             if (stamped)                                                                                                             \
                 asked = nb_now();                                                                                                    \
-            if (kind >= MIXED && number++ * 61 % 100 < reads) {                                                                      \
+            if (kind >= READING && __builtin_expect(due >= writes, 1)) {                                                             \
+                due -= writes;                                                                                                       \
                 __VA_ARGS__;                                                                                                         \
                 if (stamped)                                                                                                         \
                     arrived(t, NULL, asked, 0);                                                                                      \
             } else {                                                                                                                 \
                 WRITE;                                                                                                               \
-                if (kind >= MIXED)                                                                                                   \
-                    written++;                                                                                                       \
+                due += reads;                                                                                                        \
             }                                                                                                                        \
             x = nb_work(x, think);                                                                                                   \
         }                                                                                                                            \
-        t->cursor += written;                                                                                                        \
+        t->cursor += done - (begun + done * reads - due) / 100; /* written */                                                        \
         t->value[TORN] += torn;                                                                                                      \
         (void)asked, (void)torn, (void)index, (void)group, (void)own, (void)near, (void)hop, (void)section, (void)inside, (void)first, (void)shift; \
     }                                                                                                                                \
     static void NAME##_bare(struct nb_thread *t, uint64_t n) { NAME##_loop(t, n, BARE); }                                            \
     static void NAME##_working(struct nb_thread *t, uint64_t n) { NAME##_loop(t, n, WORKING); }                                      \
+    static void NAME##_reading(struct nb_thread *t, uint64_t n) { NAME##_loop(t, n, READING); }                                      \
     static void NAME##_mixed(struct nb_thread *t, uint64_t n) { NAME##_loop(t, n, MIXED); }                                          \
     static void NAME##_stamped(struct nb_thread *t, uint64_t n) { NAME##_loop(t, n, STAMPED); }
 #define UPDATED(DATA)                                                                                                                \
@@ -166,7 +173,7 @@ OPERATION(
     rcu, rcu_away(MY(seen)); ttas_enter(&at->lock); HOLD(publish(c, at)); ttas_leave(&at->lock); rcu_back(MY(seen), &at->latest),
     uint64_t latest = nb_load_acquire(&at->latest); x = look(__atomic_load_n(&at->current, __ATOMIC_ACQUIRE), section, &torn); nb_store_release(MY(seen), latest))
 
-#define ALL(NAME) {NAME##_bare, NAME##_working, NAME##_mixed, NAME##_stamped}
+#define ALL(NAME) {NAME##_bare, NAME##_working, NAME##_reading, NAME##_mixed, NAME##_stamped}
 static const nb_batch loops[PRIMITIVES + 1][KINDS] = {
     ALL(atomic_add), ALL(atomic_cas), ALL(sharded),  ALL(per_node), ALL(rseq_sharded), ALL(biased), ALL(mutex),  ALL(mutex),   ALL(spin_ttas), ALL(spin_backoff),
     ALL(ticket),     ALL(mcs),        ALL(clh),      ALL(qspinlock), ALL(futex),       ALL(word_lock), ALL(hbo), ALL(cohort),  ALL(cna),       ALL(rwlock),
@@ -181,7 +188,7 @@ static inline const nb_batch *loops_of(const struct nb_thread *t)
 static inline nb_batch plain_loop(const struct nb_thread *t)
 {
     const int64_t *p = t->shared->parameter;
-    return loops_of(t)[p[READS] ? MIXED : p[SECTION] || p[THINK] ? WORKING : BARE];
+    return loops_of(t)[(p[READS] ? READING : BARE) + (p[SECTION] || p[THINK])];
 }
 
 /* -- one entry --------------------------------------------------------------------------------------------------------------- */
@@ -322,6 +329,7 @@ static void conclude(struct nb_thread *t, uint64_t origin)
     uint64_t all = 0, seen = 0;
     for (int k = FAIR_1MS, ms = 1; k <= FAIR_1S; k++, ms *= 10)
         t->value[k] = nb_fairness(c, (uint64_t)ms, first, last);
+    t->value[UNSTEADY] = nb_unsteadiness(c, first, last);
     for (uint32_t i = 1; i < c->threads; i++)
         for (int k = 0; k < NB_BINS; k++)
             notes(c, 0)->handovers[k] += notes(c, i)->handovers[k];

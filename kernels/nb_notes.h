@@ -40,4 +40,19 @@ static inline uint64_t nb_fairness(const struct nb_case *c, uint64_t ms, uint64_
     }
     return windows ? (uint64_t)(indices / (double)windows * 1e6) : 0;
 }
+
+/* How much what all did together varies from ms to ms: the variance, in 10^-9 of the mean's square; 0 of fewer than three. */
+static inline uint64_t nb_unsteadiness(const struct nb_case *c, uint64_t first, uint64_t last)
+{
+    double n = 0, sum = 0, squares = 0;
+    last = last < MOST_MS - 1 ? last : MOST_MS - 1;
+    for (uint64_t from = first; from + 1 < last; from++) {
+        double all = 0;
+        for (uint32_t i = 0; i < c->threads; i++)
+            all += (double)(notes(c, i)->executed[from + 1] - notes(c, i)->executed[from]);
+        n++, sum += all, squares += all * all;
+    }
+    const double variance = n > 2 && sum > 0 ? (squares - sum * sum / n) / (n - 1) : 0;
+    return variance > 0 ? (uint64_t)(variance * n * n / (sum * sum) * 1e9) : 0;
+}
 #endif

@@ -20,7 +20,7 @@ static const struct nb_metric metrics[] = {
     {"publish_time", "ns", "from one published object to the next, in the writer", NB_LOWER_IS_BETTER},
     {"read_time", "ns", "of one look at the pointer and the object behind it, in one reader", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("publication", 3, "a pointer from one thread to others", parameters, metrics);
+NB_DESCRIBE("publication", 4, "a pointer from one thread to others", parameters, metrics);
 
 #define OBJECTS 256u
 #define WORDS 4 /* look() knows them */
@@ -46,10 +46,10 @@ static struct object *object(const struct nb_case *c, uint64_t number)
     return (struct object *)(c->buffer + 2 * NB_APART) + 1 + number % OBJECTS;
 }
 
-/* The number up to which a reader needs no object any more. */
+/* The number up to which a reader needs no object any more: behind where objects have their words, so that no load of one has the lowest twelve address bits of its store. */
 static uint64_t *seen(const struct nb_case *c, uint32_t reader)
 {
-    return (uint64_t *)(c->buffer + 2 * NB_APART + (OBJECTS + 1) * sizeof(struct object) + reader * NB_APART);
+    return (uint64_t *)(c->buffer + 2 * NB_APART + (OBJECTS + 1) * sizeof(struct object) + reader * NB_APART) + WORDS;
 }
 
 static inline uint64_t word(uint64_t number, unsigned k) { return number * (2 * k + 1); } /* the first is the number */
@@ -135,14 +135,16 @@ INLINE void write_objects(struct nb_thread *t, uint64_t n, int method, int space
 }
 
 /* One look, after one that found `last`: what it found. Whole is an object whose outer words add up to what the inner ones do: words of two numbers never do so (no part of 1, -3, -5 and 7
- * adds up to 0), and each by itself would take longer to check than to read. */
+ * adds up to 0), and each by itself would take longer to check than to read. Of the one that was there before the writer has been told. */
 INLINE uint64_t look(struct shared *s, uint64_t *told, uint64_t last, uint64_t *wrong, int method)
 {
     const struct object *o = get(s, method);
     const uint64_t number = nb_load_relaxed(&o->word[0]), inner = nb_load_relaxed(&o->word[1]) + nb_load_relaxed(&o->word[2]);
-    if (__builtin_expect(number < last || inner - nb_load_relaxed(&o->word[3]) != number, 0))
-        ++*wrong;
-    nb_store_release(told, number);
+    const uint64_t whole = inner - nb_load_relaxed(&o->word[3]);
+    if (__builtin_expect(number != last, 0) || __builtin_expect(whole != last, 0)) {
+        *wrong += number < last || whole != number;
+        nb_store_release(told, number);
+    }
     return number;
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import MachineError, UsageError
-from .extras import lacking, need_report
+from .extras import lacking, loading, need_report
 from .files import write_whole
 from .model import BenchmarkRecord, EndRecord, Value
 from .runlog.read import RunLog
@@ -50,7 +50,7 @@ class Run:
         """One row per sample and metric; of one benchmark, one metric, at some values of its parameters (`stride=64`).
 
         Columns: run, machine, benchmark, metric, unit, session, process, sample, value (in the unit), valid; then one per
-        parameter; then case, block, polarity (lower, higher or neither is better), machine_id, hop_ns (one-way distance of
+        parameter; then case, block, polarity (lower, higher or neither is better), least and most (what the metric's values cannot leave), machine_id, hop_ns (one-way distance of
         the CPUs around the sample), core_width (independent operations a cycle), frequency_ghz, reasons (why it is not valid).
         """
         need_report()
@@ -89,7 +89,7 @@ class Run:
 
         Columns: machine, machine_id, benchmark, kind, text, value, low, high (95 %, in `unit`; NaN where there is none), unit, ok (false where data is
         missing or nothing is resolved: the text says which), headline (one of the first questions of its benchmark),
-        grade (settled, rough or not measured).
+        grade (settled, rough or not measured), alone (what one visit by itself says where several leave it open; else empty).
         """
         need_report()
         import pandas as pd
@@ -224,21 +224,26 @@ def judge(benchmarks: tuple[BenchmarkRecord, ...]) -> Judge:
             "ulimit -v unlimited",
         )
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of its threads maps 40 MB, and nothing here uses them
-    from .analysis.stopping import Stopping
+    with loading():
+        from .analysis import answers  # noqa: F401 (which the judge comes to only when it is asked)
+        from .analysis.stopping import Stopping
 
     return Stopping(benchmarks)
 
 
-def compare(base: Run | str | Path, new: Run | str | Path, **options: Any) -> Comparison:
-    """Two machines or groups (see `analysis.compare.compare` for the options and what is returned); paths are loaded."""
+def compare(base: Run | str | Path, new: Run | str | Path, *, last: int | None = None, **options: Any) -> Comparison:
+    """Two machines or groups (see `analysis.compare.compare` for the options and what is returned); paths are loaded. `last`: `base` is a history, of which the last
+    so many visits to `new`'s machine before it are taken, itself left out; IncomparableError where there is none."""
     need_report()
     from inspect import signature
 
     from .analysis.compare import compare as compare_logs
+    from .analysis.past import before
 
-    check_options(options, [*signature(compare_logs).parameters][2:])
+    check_options(options, ["last", *[*signature(compare_logs).parameters][2:]])
     sides = [side if isinstance(side, Run) else load(side) for side in (base, new)]
-    return compare_logs(sides[0].log, sides[1].log, **options)
+    history, log = (side.log for side in sides)
+    return compare_logs(before(history, log, last, options.get("across_builds", False)) if last else history, log, **options)
 
 
 def list_benchmarks() -> dict[str, Benchmark]:

@@ -30,6 +30,12 @@ class LogError(UsageError):
     """A file that is not a readable run log."""
 
 
+class IncomparableError(NumabenchError):
+    """There is nothing that could be compared with."""
+
+    exit_code = INCOMPARABLE
+
+
 class MachineError(NumabenchError):
     """This machine cannot do what was asked: no compiler, too little memory."""
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from .errors import MachineError
@@ -22,3 +26,22 @@ def need_report() -> None:
         raise MachineError(
             f"reading logs needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed", INSTALL
         )
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around imports of REPORT: an interrupt that meets such a library while it is loaded ends in an ImportError or a SIGSEGV of its own. It waits until
+    all are there."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears interrupts
+        yield
+        return
+    heard: list[int] = []
+    heeded = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(each))]
+    previous = {each: signal.signal(each, lambda number, _: heard.append(number)) for each in heeded}
+    try:
+        yield
+    finally:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+    if heard:
+        signal.raise_signal(heard[0])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ABI = 4
 PREPARE, MEASURE = 0, 1
 OK, UNSUPPORTED = 0, 1
-FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
+FLAGS = ("-std=gnu11", "-O2", "-falign-loops=32", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
 COMPILERS = ("cc", "gcc", "clang")
 VERSION_S, COMPILE_S = (
     20.0,
@@ -323,12 +323,9 @@ def known_object(cache: Path, stem: str) -> Path | None:
 
 def compile_into(cache: Path, plan: Build) -> Path:
     """The new object in the cache. All files that compiling needs are in a folder of its own: what a killed run leaves, the next one removes."""
-    import tempfile
+    from .host.cache import workplace
 
-    from .host.cache import COMPILING, locked_folder, sweep
-
-    sweep(cache)
-    with tempfile.TemporaryDirectory(prefix=COMPILING, dir=cache) as folder, locked_folder(folder):
+    with workplace(cache) as folder:
         made = f"{folder}/{plan.source.stem}.so"
         answer = ask_compiler([*plan.command, *plan.flags, "-o", made, str(plan.source)], COMPILE_S, folder)
         if answer.code:

@@ -6,12 +6,16 @@ description names (`ns` for latencies: the unit every reader of this field expec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 LOWER, HIGHER, NEITHER = "lower", "higher", "neither"  # polarity: which direction is better
+#: How far a benchmark, or a field of a log, may be relied on. alpha: it may change any day, and is compared within one version of numabench
+#: alone; beta: what changes is translated; stable: it stays as it is until the next schema; deprecated: it is read, and no longer written.
+ALPHA, BETA, STABLE, DEPRECATED = PHASES = ("alpha", "beta", "stable", "deprecated")
 
 Value = str | int | float
 
@@ -25,8 +29,17 @@ class Metric(Frozen):
 
     name: str
     unit: str
-    polarity: str
+    polarity: Literal["lower", "higher", "neither"]
     summary: str = ""
+    least: float | None = 0.0  # no value is below it; None: where values may be below zero
+    most: float | None = None  # no value is above it, such as 1 of a share; None: nothing is too much
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Between what values and the ends of their intervals lie; NaN where there is no end. A unit such as `per 10^8` says itself what is most."""
+        of = re.fullmatch(r"per 10\^([0-9]{1,2})", self.unit)
+        least, most = self.least, 10.0 ** int(of[1]) if of and self.most is None else self.most
+        return float("nan") if least is None else least, float("nan") if most is None else most
 
 
 class Axis(Frozen):
@@ -58,7 +71,7 @@ class View(Frozen):
 
     title: str
     metric: str
-    kind: str  # line | bar | heatmap | curve
+    kind: Literal["line", "bar", "heatmap", "curve"]
     x: str  # an axis; of a curve another metric
     series: str | None = None
     y: str | None = None  # heatmap rows
@@ -224,6 +237,7 @@ class BenchmarkRecord(Frozen, tag="benchmark", tag_field="record"):
     views: tuple[View, ...] = ()
     answers: tuple[Answer, ...] = ()
     card: Card = Card()
+    phase: Literal["alpha", "beta", "stable", "deprecated"] = "stable"
     topic: str = ""  # what it is about: one of `benchmarks.TOPICS`, or a plug-in's own
     expected: str = ""  # the curve that theory expects, in words
     kernel: KernelFacts | None = None
@@ -242,6 +256,8 @@ class Header(Frozen, tag="header", tag_field="record"):
     machine: dict[str, Any]
     plan: dict[str, Any]
     arguments: dict[str, Any] = {}
+    minor: int = 0  # of the schema; of a higher one more is said than an older reader knows
+    migrated: dict[str, Value] = {}  # of a log that was rewritten: the schema it was `from`, and the `sha256` of the file
 
     @property
     def machine_id(self) -> str:
@@ -279,9 +295,9 @@ class MemoryProof(Frozen):
     huge_bytes: int | None  # None: the kernel does not say
     page_bytes: int
     parts: tuple[int, ...] = ()  # node requested for each of equal parts, where these differ; nodes that get pages in turn
-    policy: str = "bind"  # bind | preferred | interleave | weighted
+    policy: Literal["bind", "preferred", "interleave", "weighted"] = "bind"
     misplaced: int = 0  # pages elsewhere than requested
-    by: str = ""  # how that is known: move_pages | numa_maps (all pages, either way) | one_node | not_told
+    by: Literal["", "move_pages", "numa_maps", "one_node", "not_told"] = ""  # how that is known; the first two tell of all pages
 
 
 def together(ends: Collection[float], begins: Collection[float]) -> float:
@@ -313,15 +329,20 @@ class Column(Frozen):
     """One field of all samples of a round, in the shortest of its forms.
 
     `values`: one for each sample; with `at` only for the samples of these numbers, and `usual` for all others; with `of` the
-    numbers of these values. `unit`: a value is so many times this. `than`: what is added to the number of that column, which has the
-    same unit (without `values`: the two are alike).
+    numbers of these values. `digits`: the same as `values` where these are whole numbers, as many characters for each, digits of
+    base 64 (0-9A-Za-z-_) of how much more than `least` it is. `unit`: a value is so many times this; `parts`: so many of the parts into
+    which one is divided. `than`: what is added to the number of that column, which has the same unit (without `values` and `digits`:
+    the two are alike).
     """
 
     values: tuple[Any, ...] | None = None
+    digits: str | None = None
+    least: int = 0
     at: tuple[int, ...] | None = None
     usual: Any = 0
     of: tuple[Any, ...] | None = None
     unit: int | float | None = None
+    parts: int | None = None
     than: str | None = None
 
 
@@ -354,7 +375,7 @@ class TrialRecord(Frozen, tag="trial", tag_field="record"):
     started: str
     duration: float
     startup: float  # seconds from spawn to the first measurement
-    status: str  # ok | disturbed | failed
+    status: Literal["ok", "disturbed", "failed"]
     reasons: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = ()
     interference: dict[str, float] = {}
@@ -369,7 +390,7 @@ class EndRecord(Frozen, tag="end", tag_field="record"):
     run: str
     session: str
     ended: str
-    status: str  # complete | budget | busy | interrupted
+    status: Literal["complete", "budget", "busy", "interrupted"]
     measured: float
     elapsed: float
     cells: dict[str, Any] = {}  # precision summary: total, reached, reasons

@@ -13,6 +13,7 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MOST_CPUS = 1 << 16  # numbers of CPUs that are believed: Linux itself is built for 8,192 at most
 _LONG_NS = ((1e10, 1e9, "s"), (1e7, 1e6, "ms"), (1e4, 1e3, "µs"))  # from how many ns on, ns in one, unit
 _SHORT = {"operation/s": "op/s"}  # units as people write them
+VAGUE = 0.5  # relative half-width beyond which a figure is rough, and a number says no more: "±14,999 %"
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -101,6 +102,11 @@ def parse_cpus(text: str) -> tuple[int, ...]:
             raise UsageError(f"{text[:60]!r} names CPUs from {MOST_CPUS:,} on, which no machine has", "write it as 0-3,8")
         cpus.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return tuple(sorted(cpus))
+
+
+def plus_minus(half_width: float) -> str:
+    """`±9 %` of a relative half-width, `±0.9 %` below one; nothing beyond VAGUE, or where it is not known."""
+    return f"±{100 * half_width:.{0 if half_width > 0.0095 else 1}f} %" if half_width <= VAGUE else ""
 
 
 def count_cpus(text: object) -> int:

@@ -1,27 +1,34 @@
-"""The certificate's runs: every machine three times (twice as it is, once with a slower memory), and what they show."""
+"""The certificate's runs: every machine three times (twice as it is, once with a slower memory), and a fleet of machines; and what they show."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from .errors import SimulationError
+from .fleet import KnownFleet
 from .guest import temporary_share
 from .judgement import TOLERANCE, Finding, judge_comparison, judge_visit
 from .machine import Machine
 from .packages import find_tools
 from .visits import COMPARED_STRIDES, numabench_command, slower_machine, visit
 
+CHANGED = " with changes"  # of a checkout that is not what its commit says
 VISIT_SECONDS = 70.0  # expected, before the first one has been seen
 
 
 class Certification:
-    """`findings`: every cell, machine by machine. `broken`: machine -> what kept it from being measured."""
+    """`machines`: those to visit, and fleets of them. `findings`: every cell, machine by machine. `broken`: machine -> what kept it from being measured.
 
-    def __init__(self, machines: list[Machine], tree: Path, with_comparison: bool):
-        self.machines, self.tree, self.with_comparison = machines, tree, with_comparison
+    `parts`: a folder that keeps what each machine gave, for a later certification of the same commit to take: one that was interrupted, or others beside it."""
+
+    def __init__(self, machines: list[Machine | KnownFleet], tree: Path, with_comparison: bool, parts: Path | None = None):
+        self.machines, self.tree, self.with_comparison, self.parts = machines, tree, with_comparison, parts
         self.findings: list[Finding] = []
         self.broken: dict[str, str] = {}
         self.versions = find_tools().versions
@@ -45,7 +52,6 @@ class Certification:
         """Visit all machines, with progress on a rich `console`. A machine that fails is `broken`; the others go on."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        began = time.monotonic()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,25 +60,68 @@ class Certification:
             TimeRemainingColumn(elapsed_when_finished=True),
         )
         with Progress(*columns, console=console, transient=True) as progress:
-            each = 3 if self.with_comparison else 1
-            bar = progress.add_task("", total=each * len(self.machines))
+            bar = progress.add_task("", total=sum(map(self.boots, self.machines)))
 
             def step(text: str) -> None:
                 progress.update(bar, description=text)
 
             for machine in self.machines:
-                try:
-                    found = self.certify_machine(machine, step, lambda: progress.advance(bar))
-                except SimulationError as error:
-                    self.broken[machine.name] = str(error)
-                    console.print(f"[red]broken[/]  {machine.name}: {error}", soft_wrap=True)
-                    continue
+                found = self.kept(machine)
+                if found is None:
+                    began = time.monotonic()
+                    try:
+                        found = self.certify_machine(machine, step, lambda: progress.advance(bar))
+                    except SimulationError as error:
+                        self.broken[machine.name] = str(error)
+                        console.print(f"[red]broken[/]  {machine.name}: {error}", soft_wrap=True)
+                        continue
+                    self.keep(machine, found, time.monotonic() - began)
                 self.findings += found
                 console.print(*report_lines(machine, found), sep="\n", soft_wrap=True)
-        self.seconds = time.monotonic() - began
 
-    def certify_machine(self, machine: Machine, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
+    def boots(self, machine: Machine | KnownFleet) -> int:
+        return machine.boots if isinstance(machine, KnownFleet) else 3 if self.with_comparison else 1
+
+    def kept(self, machine: Machine | KnownFleet) -> list[Finding] | None:
+        """What an earlier certification of this commit found on the machine; None where there was none, of another commit, or with other words."""
+        try:
+            kept = json.loads(self.part(machine).read_text()) if self.parts else {}
+        except (FileNotFoundError, ValueError):  # none, or one that was cut off
+            return None
+        if kept.get("of") != self.subject(machine) or kept["of"]["commit"].endswith(CHANGED):
+            return None
+        self.seconds += kept["seconds"]
+        return [Finding(**finding) for finding in kept["findings"]]
+
+    def keep(self, machine: Machine | KnownFleet, found: list[Finding], seconds: float) -> None:
+        self.seconds += seconds
+        if self.parts:
+            self.parts.mkdir(parents=True, exist_ok=True)
+            kept = {
+                "of": self.subject(machine),
+                "seconds": seconds,
+                "findings": [dataclasses.asdict(finding) for finding in found],
+            }
+            self.part(machine).write_text(json.dumps(kept))
+
+    def part(self, machine: Machine | KnownFleet) -> Path:
+        return self.parts / f"{machine.name}.json"
+
+    def subject(self, machine: Machine | KnownFleet) -> dict:
+        """What the part of a machine is of."""
+        return {
+            "commit": commit(self.tree),
+            "machine": repr(machine),
+            "compared": self.with_comparison,
+            "versions": self.versions,
+        }
+
+    def certify_machine(
+        self, machine: Machine | KnownFleet, step: Callable[[str], None], done: Callable[[], None]
+    ) -> list[Finding]:
         with temporary_share() as shared:
+            if isinstance(machine, KnownFleet):
+                return machine.judge(machine.visit_all(shared, self.tree, step, done))
             step(f"{machine.name}: measuring")
             base = visit(machine, shared / "base", self.tree)
             done()
@@ -105,7 +154,16 @@ class Certification:
         )
 
 
-def report_lines(machine: Machine, findings: list[Finding]) -> list[str]:
+def commit(tree: Path) -> str:
+    """The commit of a checkout, and whether it has changes."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=tree, capture_output=True, text=True, check=False).stdout.strip()
+
+    return f"{git('rev-parse', '--short=12', 'HEAD') or 'unknown'}{CHANGED if git('status', '--porcelain', '-uno') else ''}"
+
+
+def report_lines(machine: Machine | KnownFleet, findings: list[Finding]) -> list[str]:
     """A line for the machine, and one for each wrong finding."""
     wrong = [f for f in findings if not f.right]
     figures = [abs(f.deviation) for f in findings if math.isfinite(f.deviation)]

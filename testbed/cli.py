@@ -126,7 +126,7 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
 
 
 @command.command()
-@click.option("--machine", "machines", multiple=True, metavar="MACHINE.toml", help="Certify this one. Repeatable. [all shipped]")
+@click.option("--machine", "machines", multiple=True, metavar="MACHINE.toml", help="Certify this one, or `fleet`. Repeatable. [all shipped, and fleet]")
 @click.option("--defect", metavar="NAME", help="Use a numabench that is wrong on purpose; `--defect list` names them.")
 @click.option(
     "--compare/--no-compare",
@@ -142,7 +142,13 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
     metavar="DIR",
     help="Write certificate.md and certificate.png here.",
 )
-def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool, output: Path | None) -> int:
+@click.option(
+    "--parts",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep what each machine gave here, and take what is there of the same commit: to go on after an interruption, or to certify machines beside each other.",
+)
+def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool, output: Path | None, parts: Path | None) -> int:
     """Run numabench on machines whose answers are known, and hold what it finds against them.
 
     Exit code 0 when every figure is right, 1 when one is wrong. All shipped machines take an hour and more on two CPUs.
@@ -151,6 +157,8 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
 
     from .certify import Certification
     from .defects import CHECKOUT, DEFECTS, defective_tree, names
+    from .fleet import NAME as FLEET
+    from .fleet import KnownFleet, known_fleet
     from .machine import load_machine, shipped
     from .page import write_certificate
 
@@ -163,13 +171,13 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
             )
         return 0
     tree = defective_tree(defect) if defect else CHECKOUT
-    chosen = [load_machine(name) for name in machines or shipped()]
+    chosen = [known_fleet() if name == FLEET else load_machine(name) for name in machines or [*shipped(), FLEET]]
     for machine in chosen:
-        if machine.timing is None:
+        if not isinstance(machine, KnownFleet) and machine.timing is None:
             raise click.BadParameter(
                 f"{machine.name} has no [timing]: nothing is given to certify against", param_hint="--machine"
             )
-    certification = Certification(chosen, tree, with_comparison)
+    certification = Certification(chosen, tree, with_comparison, None if defect else parts)
     certification.run(console)
     if output:
         for path in write_certificate(certification, output, defect):

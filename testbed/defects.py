@@ -69,7 +69,7 @@ DEFECTS = {
         summary="threads are not pinned: each runs where the scheduler puts it",
         mistake=(
             ("kernels/crew.c", "    m->error = pin(m->wanted);\n", "    m->error = 0;\n"),
-            ("numabench/host/placement.py", "        os.sched_setaffinity(0, wanted)\n        moved = True\n", "        pass\n"),
+            ("numabench/measure/forks.py", "            os.sched_setaffinity(0, {cpu})\n", "            pass\n"),
         ),
         blinding=(
             ("numabench/measure/worker.py", "if t.cpu_begin != t.cpu or t.cpu_end != t.cpu:", "if False:"),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
 from numabench import __version__
 from numabench.report.theme import MARKERS, SERIES_LIGHT
 
-from .certify import Certification, text
+from .certify import Certification, commit, text
 from .defects import CHECKOUT
 from .judgement import HOP_SLACK, SAME, TOLERANCE, Finding
 
@@ -36,17 +35,6 @@ def write_certificate(certification: Certification, output: Path, defect: str | 
     return [page, figure]
 
 
-def commit() -> str:
-    """The checkout's commit, and whether it has changes."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip()
-
-    return (
-        f"{git('rev-parse', '--short=12', 'HEAD') or 'unknown'}{' with changes' if git('status', '--porcelain', '-uno') else ''}"
-    )
-
-
 def page_lines(certification: Certification, defect: str | None) -> list[str]:
     versions = certification.versions
     lines = [
@@ -67,7 +55,7 @@ def page_lines(certification: Certification, defect: str | None) -> list[str]:
         "",
         "| | |",
         "|---|---|",
-        f"| numabench | {__version__}, commit {commit()} |",
+        f"| numabench | {__version__}, commit {commit(CHECKOUT)} |",
         f"| guest's kernel | {versions.get('kernel', 'unknown')} |",
         f"| QEMU | {versions.get('qemu-system-x86', 'unknown')} |",
         f"| made | {datetime.now(timezone.utc):%Y-%m-%d}, in {certification.seconds / 60:.0f} minutes |",
@@ -110,7 +98,8 @@ def draw(certification: Certification, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figures = [f for f in certification.figures if math.isfinite(f.deviation)]
-    names = [machine.name for machine in certification.machines]
+    shown = {f.machine for f in figures}  # of a fleet there are words alone
+    names = [machine.name for machine in certification.machines if machine.name in shown]
     with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.2), width_ratios=(1, 1.25), layout="constrained")
         latencies = [f for f in figures if f.unit == "ns"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from numabench.benchmarks.padded_counters import PADDED
+from numabench.extras import REPORT
 
 from .defects import CHECKOUT
 from .errors import GuestError, SimulationError
@@ -46,6 +49,15 @@ CORES = (
 KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "single_operations", "sentinel", "crew")
 LINES = (64, 128, 256)  # bytes for which they are compiled: what numabench finds on the machines that come with the testbed
 TIMEOUT = 900.0
+#: numabench in a guest, as `pip install numabench` gives it: what reads logs is not imported, which takes half a minute there and measures nothing,
+#: nor is py-cpuinfo, which asks an emulated processor for ten seconds. The logs are read here.
+NUMABENCH = shlex.join(
+    [
+        sys.executable,
+        "-c",
+        f"import sys; sys.modules.update(dict.fromkeys({(*REPORT, 'cpuinfo')!r})); from numabench.cli import main; main()",
+    ]
+)
 SLOWER = 1.1  # what the comparison has to find
 
 
@@ -97,22 +109,18 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
     `words`: another run than that of the certificate.
     """
     shutil.rmtree(shared, ignore_errors=True)
-    program = shlex.join([sys.executable, "-m", "numabench"])
     cpus = ",".join(map(str, core_cpus(machine)))
-
-    def measure(words: list[str] | tuple[str, ...], folder: str) -> str:
-        return f"{program} {shlex.join([*words, '--alias', machine.name, '--output', f'/out/{folder}', '--quiet'])}"
 
     lines = [
         *(
             [
-                f"{program} machine --format json > /out/machine.json || exit",
-                f"{measure([*CORES, '--cpus', cpus], 'cores')} || exit",
+                f"{NUMABENCH} machine --format json > /out/machine.json || exit",
+                f"{measuring(machine, [*CORES, '--cpus', cpus], 'cores')} || exit",
             ]
             if look
             else []
         ),
-        measure(words or numabench_command(), "results"),
+        measuring(machine, words or numabench_command(), "results"),
     ]
     script = guest_script(tree, *lines)
     found = run(machine, script, shared=shared, timeout=TIMEOUT)
@@ -134,26 +142,32 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
     )
 
 
-def guest_script(tree: Path, *lines: str) -> str:
+def measuring(machine: Machine, words: Sequence[str], folder: str) -> str:
+    """The line for the guest's shell that runs numabench with `words` and leaves its log in `folder` of the shared one."""
+    return f"{NUMABENCH} {shlex.join([*words, '--alias', machine.name, '--output', f'/out/{folder}', '--quiet'])}"
+
+
+def guest_script(tree: Path, *lines: str, kernels: tuple[str, ...] = KERNELS, line_sizes: tuple[int, ...] = LINES) -> str:
     """Lines for the guest's shell, with numabench of `tree` and its compiled kernels at hand."""
+    cache = compiled(tree, kernels, line_sizes)
     return "\n".join(
         (
             f"export PYTHONPATH={shlex.quote(str(tree))} XDG_CACHE_HOME=/run/cache COLUMNS=120",
-            f"mkdir -p /run/cache && cp -r {shlex.quote(str(compiled_kernels(tree)))}/numabench /run/cache/ && chmod -R go-rwx /run/cache",
+            f"mkdir -p /run/cache && cp -r {shlex.quote(str(cache))}/numabench /run/cache/ && chmod -R go-rwx /run/cache",
             "cd /out",
             *lines,
         )
     )
 
 
-def compiled_kernels(tree: Path) -> Path:
-    """The kernels of `tree`, compiled here, where the guest's processor is emulated: it would take minutes to do it there.
+def compiled(tree: Path, kernels: tuple[str, ...], line_sizes: tuple[int, ...]) -> Path:
+    """The cache with `kernels` of `tree`, compiled here, as its modules are: the guest's processor is emulated, and would take minutes.
 
-    The guest has the same compiler and the same files, so that numabench finds in its cache what it would have made."""
+    The guest has the same compiler, the same Python and the same files, so that numabench finds what it would have made."""
     cache = folder() / "kernels"
     code = (
         f"from numabench import kernel\nkernel.build('transfer_unit')\n"
-        f"for name in {KERNELS!r}:\n    for line in {LINES!r}: kernel.build(name, line_bytes=line)"
+        f"for name in {kernels!r}:\n    for line in {line_sizes!r}: kernel.build(name, line_bytes=line)"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(tree)}
     cache.mkdir(parents=True, exist_ok=True)
@@ -162,4 +176,5 @@ def compiled_kernels(tree: Path) -> Path:
         raise SimulationError(
             f"the kernels of {tree} do not compile: {done.stderr.strip().splitlines()[-1]}", "make bench PROFILE=quick"
         )
+    compileall.compile_dir(tree / "numabench", quiet=2)
     return cache

@@ -17,8 +17,8 @@ from pathlib import Path
 
 X86_64, AARCH64 = 0xC000003E, 0xC00000B7  # AUDIT_ARCH_* (linux/audit.h)
 CALLS = {
-    "x86_64": {"mbind": 237, "set_mempolicy": 238, "get_mempolicy": 239, "move_pages": 279, "sched_setaffinity": 203},
-    "aarch64": {"mbind": 235, "get_mempolicy": 236, "set_mempolicy": 237, "move_pages": 239, "sched_setaffinity": 122},
+    "x86_64": {"mbind": 237, "set_mempolicy": 238, "get_mempolicy": 239, "move_pages": 279, "sched_setaffinity": 203, "memfd_create": 319},
+    "aarch64": {"mbind": 235, "get_mempolicy": 236, "set_mempolicy": 237, "move_pages": 239, "sched_setaffinity": 122, "memfd_create": 279},
 }
 NUMA = ("mbind", "set_mempolicy", "get_mempolicy", "move_pages")
 
@@ -31,6 +31,7 @@ FILTERS = {
     "sys_nice": (("move_pages",), errno.EPERM),
     "no_binding": (NUMA[:3], errno.EPERM),
     "no_pinning": (("sched_setaffinity",), errno.EPERM),
+    "no_memory_files": (("memfd_create",), errno.EPERM),
 }
 #: name -> beginnings of paths that are not there.
 HIDDEN = {

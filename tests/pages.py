@@ -60,10 +60,20 @@ class Page(HTMLParser):
             self.ids.append(given["id"])
         self.addresses += [v for k, v in attributes if k in ("href", "src", "xlink:href", "action", "srcset", "data", "poster")]
         self.addresses += [u for v in given.values() for u in re.findall(r"url\(([^)]*)\)", v or "")]
+        if tag in ("td", "tr"):
+            self._close_cell()
         if tag == "td":
             self._cell = [given.get("class", ""), ""]
+        if tag == "i" and self._cell is not None:  # an interval is in cells of values alone
+            self._cell[0] = self._cell[0] or "value"
         if tag in ("h1", "h2"):
             self._heading = ""
+
+    def _close_cell(self):
+        """Where the next one or its row begins, or the table ends: pages leave out `</td>`, as HTML allows."""
+        if self._cell is not None:
+            self.cells.append((self._cell[0], self._cell[1].strip()))
+            self._cell = None
 
     def handle_data(self, data):
         if self._cell is not None:
@@ -72,9 +82,8 @@ class Page(HTMLParser):
             self._heading += data
 
     def handle_endtag(self, tag):
-        if tag == "td" and self._cell is not None:
-            self.cells.append(tuple(self._cell))
-            self._cell = None
+        if tag == "tbody":
+            self._close_cell()
         if tag in ("h1", "h2") and self._heading is not None:
             self.headings.append(self._heading)
             self._heading = None
@@ -131,7 +140,7 @@ frame.onload = () => {
       if (b.left < box.left - 3 || b.right > box.right + 3 || b.top < box.top - 3 || b.bottom > box.bottom + 3) out.push(text.textContent);
     });
   });
-  document.body.dataset.result = JSON.stringify({width: wide, clipped: out, buttons: page.querySelectorAll("th button").length,
+  document.body.dataset.result = JSON.stringify({width: wide, card: page.querySelector(".card")?.offsetHeight, clipped: out, buttons: page.querySelectorAll("th button").length,
     sorted: (b => { if (!b) return null; b.click(); return b.parentNode.getAttribute("aria-sort"); })(page.querySelector("th button"))});
 };
 frame.srcdoc = new TextDecoder().decode(Uint8Array.from(atob("BODY"), c => c.charCodeAt(0)));
@@ -139,7 +148,7 @@ frame.srcdoc = new TextDecoder().decode(Uint8Array.from(atob("BODY"), c => c.cha
 
 
 def measure(html: str, width: int, folder: Path) -> dict:
-    """Layout facts of a page `width` CSS pixels wide: scroll width, texts that leave their figure, sortable headings."""
+    """Layout facts of a page `width` CSS pixels wide: scroll width, height of its first card, texts that leave their figure, sortable headings."""
     import base64
     import json
     from html import unescape

@@ -37,7 +37,7 @@ SANITIZERS = {
     NATIVE: ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     THREAD: ("-fsanitize=thread", "-DNB_PORTABLE"),
 }
-UNSUPPORTED, BUILD_S, RUN_S = 3, 120, 20
+UNSUPPORTED, BUILD_S, RUN_S = 3, 600, 60
 #: Bytes of the measured memory: parts of a page, pages, what is no multiple of anything, and enough for all kernels.
 SIZES = (256, 1000, 4096, 5003, 12_345, 20_480, 65_536, 70_001, 400_003, 1 << 20)
 THREADS = (1, 2, 3)  # two CPUs: each thread more waits for whole time slices of the others

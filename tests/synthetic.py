@@ -369,6 +369,12 @@ def make_log(
     )
 
 
+def merged(*logs: RunLog) -> RunLog:
+    """One log with the records of all."""
+    parts = ("paths", "headers", "benchmarks", "trials", "ends")
+    return RunLog(**{name: tuple(itertools.chain.from_iterable(getattr(log, name) for log in logs)) for name in parts})
+
+
 def with_samples(log: RunLog, change) -> RunLog:
     """`change(sample, process)` gives the sample to keep, or None to drop it."""
     trials = [

@@ -132,3 +132,10 @@ def test_the_command_writes_all_three_forms(tmp_path):
     assert found[0]["padding_bytes"] == 64 and found[0]["evidence"][0]["unit"] == "B"
     CliRunner().invoke(command, [str(path), "--format", "c-header", "-o", str(tmp_path / "padding.h")])
     assert "#define NUMABENCH_DESTRUCTIVE_INTERFERENCE_SIZE 64\n" in (tmp_path / "padding.h").read_text()
+
+
+def test_without_a_sample_the_declared_line_stands_in():
+    whole = log()
+    for trials in ((), whole.trials[:1]):
+        (found,) = padding(msgspec.structs.replace(whole, trials=trials))
+        assert not found.measured and found.missing and found.padding_bytes > 0

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import LOADS, counters, latency, loaded, make_log, matrix, node_bandwidth, set_aside, truth, with_samples
 
-from numabench.analysis.answers import FINDERS, answers, design_text, interval_text
+from numabench.analysis.answers import FINDERS, ROUGH, SETTLED, answers, design_text, interval_text
+from numabench.analysis.answers.cells import _chain
 from numabench.analysis.estimate import contrast_cells, estimate_cells
 from numabench.model import Answer
 from numabench.runlog.export import samples
@@ -330,6 +331,19 @@ def test_a_gain_is_that_of_the_best_value_and_open_while_the_last_step_gains():
     assert not gained({256: 0.98}).text.startswith("at least")  # within the tolerance
 
 
+def test_a_merged_answer_says_where_one_visit_alone_is_surer():
+    """What two visits that differ leave open, one of them by itself would not."""
+    asked_for = question("cell", where={"operation": "increment", "stride": 8, "spacing": 0})
+    found = {
+        sd: asked(make_log(sessions=2, processes=8, sd=sd, benchmarks=(counters,)), asked_for)[0]
+        for sd in ((0.1, 0.001, 0.001), (0.001, 0.001, 0.001), (0.0, 0.5, 0.001))  # visits, processes, samples differ by
+    }
+    apart, alike, noisy = found.values()
+    assert apart.grade == ROUGH and alike.grade == SETTLED and noisy.grade == ROUGH
+    assert "interval covers how 2 visits differ; one of them alone says " in apart.alone and apart.alone[1:] in apart.text
+    assert not alike.alone and not noisy.alone, "nothing is surer of one visit alone"
+
+
 def test_a_gain_knows_polarity():
     where = {"operation": "atomic_add", "spacing": 0, "stride": 0}
     (found,) = asked(scaled({}), question("gain", "throughput", axis="stride", where=where))
@@ -585,3 +599,14 @@ def test_weights_for_interleaving_are_said():
     )
     (missing,) = asked(log, msgspec.structs.replace(question, where={"kernel": "copy"}), benchmark="node_bandwidth")
     assert not missing.ok and "fewer than two nodes" in missing.text
+
+
+def test_a_long_ranking_names_the_first_and_the_last():
+    parts = [part for n in range(9) for part in ((f"v{n}", f"{n}.0 ns", f"{n}.0–{n}.5 ns"), " < ")][:-1]
+    assert _chain(parts) == (
+        "v0 0.0 [0.0–0.5] < v1 1.0 [1.0–1.5] < v2 2.0 [2.0–2.5] < v3 3.0 [3.0–3.5] < v4 4.0 [4.0–4.5] < v5 5.0 [5.0–5.5] ns, "
+        "then 2 more and v8 8.0 [8.0–8.5] ns"
+    )
+    assert _chain(parts[:13]).endswith("v5 5.0 [5.0–5.5] < v6 6.0 [6.0–6.5] ns") and "more" not in _chain(parts[:13])
+    mixed = [("a", "1.2 G op/s", "1.1–1.3 G op/s"), " > ", ("b", "913 M op/s", "795 M op/s–1.05 G op/s")]
+    assert _chain(mixed) == "a 1.2 G op/s [1.1–1.3] > b 913 M op/s [795 M op/s–1.05 G op/s]"

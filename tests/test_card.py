@@ -10,17 +10,21 @@ import xml.etree.ElementTree as ElementTree
 
 import msgspec
 import pytest
-from pages import numabench, write_log
+from pages import measure, needs_browser, numabench, write_log
 from synthetic import counters, latency, make_log, matrix
 from synthetic_sysfs import SyntheticTree
 
-from numabench.analysis.answers import MISSING, SETTLED, Answered, circumstances
+from numabench.analysis.answers import MISSING, ROUGH, SETTLED, Answered, circumstances
 from numabench.analysis.card import DOUBTFUL, MOST_PRICES, USABLE, cards, machine_title, trust
+from numabench.analysis.card import Price as CardPrice
 from numabench.benchmarks import discover
 from numabench.cli.card import PRICES, markdown, show
 from numabench.cli.console import Terminal
 from numabench.model import Answer, BenchmarkRecord, Card, Metric, Price, Tile
+from numabench.report.page import CardView, environment, together
 from numabench.runlog.check import check_benchmark
+
+HEADER = 45  # CSS pixels above the card of a report
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +88,7 @@ def test_a_tile_without_a_figure_says_why_unless_another_has_one(log):
 
     (found,) = cards(with_card(log, "toy_latency", lambda card: lost(card)[0]))
     tile = next(t for t in found.tiles if t.words == "a load from memory")
-    assert tile.grade == MISSING and tile.value == "–" and tile.small == "not measured: nothing was measured"
+    assert tile.grade == MISSING and tile.value == "–" and tile.small == MISSING
     (found,) = cards(
         with_card(log, "toy_latency", lambda card: msgspec.structs.replace(card, tiles=(lost(card)[1], *card.tiles)))
     )
@@ -123,7 +127,9 @@ def test_trust_counts_calm_samples_and_settled_answers(log):
     asked = [answered("one", SETTLED), answered("two", "rough")]
     found = trust(log.headers, asked, frame)
     assert found.word == USABLE and "1 of 2 answers is settled" in found.why and found.remedy == "numabench run two"
-    assert not trust(log.headers, asked[:1], frame).remedy
+    assert not trust(log.headers, asked[:1], frame).remedy and "visit" not in found.why
+    surer = [asked[0], msgspec.structs.replace(asked[1], alone="one of them alone says 1.0 ns")]
+    assert "1 of 2 answers is settled (1 more by one visit alone)" in trust(log.headers, surer, frame).why
     half = make_log(processes=9, benchmarks=(latency,), disturbed=0.8)
     found = trust(half.headers, asked, with_distance(samples(half)))
     assert found.word == DOUBTFUL and not found.good and found.remedy == "numabench check"
@@ -143,6 +149,27 @@ def many_prices(log):
 
     (found,) = cards(with_card(log, "toy_latency", change))
     return found
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "height"), [(420, 1.3 * 900), (1300, 680)])
+def test_the_card_is_the_first_screen_of_a_page(log, tmp_path, width, height):
+    """With as much on it as a card holds: fourteen prices, five tiles with notes, a curve."""
+    found = many_prices(log)
+    tile = msgspec.structs.replace(found.tiles[0], words="as many operations by atomic add as by mutex, 2 threads (same L3)")
+    tile = msgspec.structs.replace(
+        tile, interval="4.01–4.49×", notes=("each: sharded 2.13 ns", "atomic 9.26 ns", "mutex 39.7 ns")
+    )
+    found = dataclasses.replace(found, tiles=(*(found.tiles * 3)[:4], tile))
+    html = environment().get_template("cards.html.j2").render(title="card", cards=[CardView(found, 0)])
+    seen = measure(html, width, tmp_path)
+    assert seen["card"] <= height - HEADER and seen["width"] <= width and not seen["clipped"]
+
+
+def test_a_number_stays_with_its_unit():
+    assert (
+        together("pad to 64 B · one core 28.2 GB/s · 2 threads") == "pad to 64\u00a0B · one core 28.2\u00a0GB/s · 2\u00a0threads"
+    )
 
 
 def test_a_terminal_of_24_lines_and_80_columns_is_enough(log):
@@ -394,3 +421,12 @@ def test_a_wide_interval_does_not_squeeze_the_bars(card):
 
     wide = msgspec.structs.replace(card.prices[0], low=1e-4, high=1e8)
     assert scale_of((wide, *card.prices[1:])).high == scale_of(card.prices).high
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "grade", "mark"),
+    [(0.99, 1.01, SETTLED, ""), (0.99, 1.01, ROUGH, ROUGH), (0.91, 1.09, ROUGH, "±9 %"), (1e-5, 300.0, ROUGH, ROUGH)],
+)
+def test_a_mark_says_how_far_a_value_reaches_where_that_says_anything(low, high, grade, mark):
+    price = CardPrice(name="L2 hit", topic="memory", value=1.0, low=low, high=high, grade=grade, rank=1)
+    assert price.mark == mark

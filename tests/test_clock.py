@@ -39,7 +39,6 @@ def job(cost: int, step: int = 1) -> Job:
         crew=str(abi.build("crew").target),
         cases=(case,),
         home=None,
-        parent=os.getpid(),
         timing=Timing(window=0.002, samples=2),
         spawned=time.clock_gettime(time.CLOCK_MONOTONIC),
         until=1e12,
@@ -108,6 +107,7 @@ def test_a_clock_of_jiffies_fails_its_cases_in_words(events):
 
 
 def test_the_log_says_what_the_clock_took():
-    outcome = ProcessExecutor().execute(job(3000), 60.0)
+    with ProcessExecutor() as executor:
+        outcome = executor.execute(job(3000), 60.0)
     assert outcome.failure == "" and outcome.done.clock["cost"] >= 3e-6 <= outcome.done.clock["step"]
     assert len(outcome.samples) == 2

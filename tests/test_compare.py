@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 
 import msgspec
@@ -12,9 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from synthetic import counters, latency, make_log, matrix, set_aside, with_samples
+from synthetic import counters, latency, make_log, matrix, merged, set_aside, with_samples
 
-from numabench.analysis.compare import ASSUMED_SESSION_SD, VERDICTS, compare, outliers
+from numabench.analysis.compare import ASSUMED_SESSION_SD, LEAST_SESSION_SD, VERDICTS, compare
 from numabench.analysis.estimate import cell_means, process_medians
 from numabench.analysis.identity import reason_codes
 from numabench.analysis.judging import welch
@@ -32,16 +31,6 @@ def with_records(log: RunLog, **changes) -> RunLog:
 
 def with_kernel(log: RunLog, **changes) -> RunLog:
     return with_records(log, kernel=KernelFacts(**(FACTS | changes)))
-
-
-def merged(*logs: RunLog) -> RunLog:
-    return RunLog(
-        paths=(),
-        **{
-            name: tuple(itertools.chain.from_iterable(getattr(log, name) for log in logs))
-            for name in ("headers", "benchmarks", "trials", "ends")
-        },
-    )
 
 
 def small(alias="toy", sessions=3, processes=3, seed=0, factor=1.0, benchmarks=LATENCY, **more) -> RunLog:
@@ -103,13 +92,15 @@ def test_false_discoveries_are_controlled_by_hand():
     assert (cells["p_adjusted"] <= 0.05).sum() == rejected
 
 
-def test_one_session_assumes_a_session_spread():
-    sharp = {"sessions": 1, "processes": 8, "sd": (0.0, 0.0005, 0.0)}
+@pytest.mark.parametrize(("processes", "spread", "verdict"), [(7, ASSUMED_SESSION_SD, "unresolved"), (8, LEAST_SESSION_SD, "slower")])
+def test_one_session_has_a_session_spread(processes, spread, verdict):
+    """The least one where its quarters agree, an assumed one where they are too small to tell."""
+    sharp = {"sessions": 1, "processes": processes, "sd": (0.0, 0.0002, 0.0)}
     result = compare(small(**sharp, seed=1), small(**sharp, seed=2, factor=1.025))
     assert {r for reasons in result.cells["reasons"] for r in reasons} == {"one_session"}
     width = np.log(result.cells["high"] / result.cells["low"]) / 2
-    np.testing.assert_allclose(width, 1.96 * np.sqrt(2) * ASSUMED_SESSION_SD, rtol=0.02)
-    assert set(result.cells["verdict"]) == {"unresolved"} and result.exit_code == 0
+    np.testing.assert_allclose(width, 1.96 * np.sqrt(2) * spread, rtol=0.02)
+    assert set(result.cells["verdict"]) == {verdict}
 
 
 def test_one_process_resolves_nothing():
@@ -183,12 +174,13 @@ def test_a_against_itself_is_exactly_one():
     assert (result.cells["ratio"] == 1).all() and (result.cells["p"] == 1).all() and result.differs == [] and result.same_machine
 
 
-@pytest.mark.parametrize(("sessions", "processes"), [(4, 5), (1, 12)])
-def test_a_against_a_on_whole_logs(sessions, processes):
-    """Raw p below 5 % in 3-8 % of cells with replicated sessions; hardly any claim survives the correction."""
+@pytest.mark.parametrize(("sessions", "processes", "between"), [(4, 5, 0.01), (1, 12, LEAST_SESSION_SD)])
+def test_a_against_a_on_whole_logs(sessions, processes, between):
+    """Raw p below 5 % in 3-8 % of cells with replicated sessions, or where these differ no more than is granted; hardly any claim survives the correction."""
     p, claims, cells = [], 0, 0
     for seed in range(12):
-        sides = [make_log("toy", sessions, processes, 1, 100 * seed + k, benchmarks=(latency, matrix)) for k in (1, 2)]
+        spread = {"sd": (between, 0.01, 0.005), "benchmarks": (latency, matrix)}
+        sides = [make_log("toy", sessions, processes, 1, 100 * seed + k, **spread) for k in (1, 2)]
         result = compare(*sides)
         p += list(result.cells["p"])
         claims += result.summary["faster"] + result.summary["slower"]
@@ -381,14 +373,14 @@ def test_failed_proofs_resolve_nothing_and_doubtful_samples_only_what_hangs_on_t
 )
 @pytest.mark.parametrize(("reason", "counts"), [("run_delay", True), ("physics:too fast", False)])
 def test_a_verdict_that_hangs_on_the_disturbed_samples_is_none(factor, slowness, hangs, reason, counts):
-    """One of ten processes a session is set aside, and took `slowness` times as long: a proof that failed says nothing, a doubt may be the truth."""
+    """One of seven processes a session, too few for the odd ones to be left out, is set aside, and took `slowness` times as long: a proof that failed says nothing, a doubt may be the truth."""
 
     def slow_ones_set_aside(sample, process):
         slow = msgspec.structs.replace(sample, metrics={k: v * slowness for k, v in sample.metrics.items()})
         return sample if process else set_aside(slow, reason)
 
-    new = with_samples(small(processes=10, seed=1, factor=factor, sd=(0.0, 0.002, 0.001)), slow_ones_set_aside)
-    result = compare(small(processes=10, sd=(0.0, 0.002, 0.001)), new)
+    new = with_samples(small(processes=7, seed=1, factor=factor, sd=(0.0, 0.002, 0.001)), slow_ones_set_aside)
+    result = compare(small(processes=7, sd=(0.0, 0.002, 0.001)), new)
     if hangs and counts:
         assert set(result.cells["verdict"]) == {"unresolved"} and all(r == ("disturbed",) for r in result.cells["reasons"])
     else:
@@ -464,21 +456,6 @@ def test_two_machines_are_these_machines():
     total, fourth = map(sum, zip(*variances, strict=True))
     half = stats.t.ppf(0.975, total**2 / fourth) * np.sqrt(total)
     assert np.log(row["high"] / row["ratio"]) == pytest.approx(half)
-
-
-def test_the_outlying_machine_is_named():
-    log = merged(group("abcdefg"), small("odd", factor=1.3))
-    found = compare(log, small("x")).outliers
-    assert set(found["machine"]) == {"odd"} and found["case"].nunique() == 18 and set(found["side"]) == {"base"}
-    assert found["size_ratio"].between(1.25, 1.35).all() and (found["z"] > 3.5).all()
-    means = cell_means(process_medians(samples(merged(group("abc"), small("odd", factor=1.3)))))
-    assert outliers(means).empty, "four machines are too few to call one an outlier"
-
-
-def test_an_outlier_has_a_practical_size():
-    tight = {"sd": (0.0, 0.0001, 0.0)}
-    means = cell_means(process_medians(samples(merged(group("abcdefg", **tight), small("odd", factor=1.01, **tight)))))
-    assert outliers(means, 0.03).empty and not outliers(means, 0.003).empty
 
 
 def test_empty_logs_are_not_comparable():

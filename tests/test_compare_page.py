@@ -16,11 +16,13 @@ from pages import check_page, measure, needs_browser, numabench, svgs, write_log
 from synthetic import counters, latency, make_log, matrix
 
 from numabench.analysis.compare import compare
-from numabench.cli.compare import as_markdown, command, exit_code
+from numabench.cli.compare import command, exit_code
+from numabench.cli.compared import as_markdown
 from numabench.model import Answer, Card, Price
 from numabench.report import brief, figures, heatmaps, ratios, versus
 from numabench.report.dumbbell import dumbbell
 from numabench.report.page import render_comparison
+from numabench.report.selection import Room
 
 
 def slower(benchmark, parameters):
@@ -143,9 +145,9 @@ def test_curves_share_axes_and_maps_one_colour_scale(sides, monkeypatch):
         figures.panels, "line_panel", lambda frame, curves, *a: frames.append((frame, curves)) or draw_line(frame, curves, *a)
     )
     estimates = versus._side_estimates(*sides)
-    maps = versus.overlays(matrix("r"), estimates, "x")
+    maps = versus.overlays(matrix("r"), matrix("r").views, estimates, "x", Room(1))
     assert len(scales) == 2 and scales[0] is scales[1] and [p.title for p in maps[0].panels] == ["base (alpha)", "new (beta)"]
-    curves = versus.overlays(latency("r"), estimates, "y")[0]
+    curves = versus.overlays(latency("r"), latency("r").views, estimates, "y", Room(1))[0]
     assert all({c.side for c in shown} == {"base", "new"} for _, shown in frames)
     assert len({(f.low, f.high, f.log) for f, _ in frames}) == 1
     assert [name for name, _ in curves.legend] == ["base", "new"]
@@ -264,11 +266,15 @@ def test_the_page_opens_with_the_machines_cards():
 
 def test_the_page_has_a_dumbbell(html, comparison):
     drawn = dumbbell(comparison)
-    text = ["".join(e.itertext()) for e in svgs(drawn.panels[0].svg)[0].iter("{http://www.w3.org/2000/svg}text")]
+    on_page = [picture for picture in svgs(html) if picture.get("aria-label") == drawn.alt]
+    text, *others = (
+        ["".join(e.itertext()) for e in picture.iter("{http://www.w3.org/2000/svg}text")]
+        for picture in (*svgs(drawn.panels[0].svg), *on_page)
+    )
     for line in brief.lines(comparison):
         assert line.quantity in text and f"{line.change}, {line.verdict}" in text and line.quantity in html
     assert [name for name, _ in drawn.legend] == ["worse", "same"] and "alpha is 100 %" in drawn.caption
-    assert drawn.panels[0].svg in html and "padding: 26 % slower, worse" in drawn.alt
+    assert others == [text] and "padding: 26 % slower, worse" in drawn.alt
 
 
 def test_a_group_has_no_two_cards():
@@ -343,7 +349,7 @@ def test_markdown_escapes_what_names_hold(comparison):
     import dataclasses
 
     rows = comparison.rows.assign(quantity="a|b<c")
-    assert "a\\|b&lt;c" in as_markdown(dataclasses.replace(comparison, rows=rows), "exit code 0")
+    assert "a\\|b&lt;c" in as_markdown(dataclasses.replace(comparison, rows=rows), 0, "exit code 0", ())
 
 
 def test_json_says_what_the_screen_says(files, comparison):

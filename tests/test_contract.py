@@ -15,7 +15,7 @@ from numabench import kernel as abi
 from numabench.analysis.answers import FINDERS
 from numabench.benchmarks import TOPICS, Probes, broken, discover
 from numabench.host.topology import read_topology
-from numabench.measure.plan import PROFILES
+from numabench.measure.profiles import PROFILES
 from numabench.runlog.columns import SOFT
 
 ROOT = Path(__file__).parent.parent
@@ -61,9 +61,9 @@ def test_its_description_is_complete(name):
     for contrast in benchmark.contrasts:
         assert contrast.axis in axes, f"the contrast of {contrast.axis} has no such axis"
     topology = read_topology()
-    for profile in PROFILES:
-        for sweep in benchmark.sweep(topology, profile):
-            assert set(sweep) == set(axes), f"sweep of {profile} names {sorted(sweep)}, the axes are {sorted(axes)}"
+    for profile in PROFILES.values():
+        for sweep in profile.sweeps(benchmark, topology):
+            assert set(sweep) == set(axes), f"sweep of {profile.name} names {sorted(sweep)}, the axes are {sorted(axes)}"
 
 
 @every
@@ -78,7 +78,7 @@ def test_its_kernel_compiles_without_a_warning_and_speaks_its_metrics(name):
     assert not done.returncode, done.stderr
     kernel = abi.Kernel(abi.build(benchmark.kernel).target)
     assert kernel.metrics and kernel.version >= 1 and kernel.summary
-    said = {v.metric for v in benchmark.views} | {c.metric for c in benchmark.contrasts} | set(benchmark.reports)
+    said = {v.metric for v in benchmark.views} | {c.metric for c in benchmark.contrasts} | {*benchmark.reports, *benchmark.most}
     assert said <= set(kernel.metrics), f"the kernel has no metric {', '.join(said - set(kernel.metrics))}"
 
 

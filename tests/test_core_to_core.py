@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -255,6 +256,33 @@ def test_the_plan_of_512_cpus_takes_under_five_minutes(tmp_path):
     plan = make_plan([BENCHMARK], read_topology(str(tree.root)))
     assert not plan.skipped and plan.cases > 512 * 511 // 2
     assert plan.least_seconds < 300
+
+
+class Counted(tuple):
+    """CPUs that count how often somebody goes through them."""
+
+    walks = 0
+
+    def __iter__(self):
+        Counted.walks += 1
+        return super().__iter__()
+
+    def __contains__(self, cpu):
+        Counted.walks += 1
+        return super().__contains__(cpu)
+
+
+def test_no_pair_goes_through_all_cpus(tmp_path, monkeypatch):
+    """Which of 2,048 CPUs would be 4 thousand million steps in the two million pairs of a plan."""
+    walks = []
+    for cores in (4, 8):
+        topology = read_topology(str(SyntheticTree(tmp_path / str(cores), packages=2, nodes=2, l3s=2, cores=cores, memory_gib=64).root))
+        counted = msgspec.structs.replace(topology, cpus=Counted(topology.cpus), allowed_cpus=Counted(topology.allowed_cpus))
+        monkeypatch.setattr(Counted, "walks", 0)
+        assert make_plan([BENCHMARK], counted).cases > len(topology.cpus) * (len(topology.cpus) - 1) // 2
+        walks.append(Counted.walks)
+    few, many = walks
+    assert many - few < len(topology.cpus)  # each CPU may look once more; four times as many pairs may not
 
 
 def test_groups_that_nobody_declared_are_named(machine):

@@ -193,7 +193,7 @@ def test_another_layout_is_refused(tmp_path):
     with pytest.raises(MachineError, match="layout.*compiles it anew"):
         load(abi.build("crew", folder=folder).target)
     (folder / "crew.c").write_text("int nothing;\n")
-    with pytest.raises(MachineError, match="cannot load the crew"):
+    with pytest.raises(MachineError, match="cannot load .*nb_crew_layout"):
         load(abi.build("crew", folder=folder).target)
 
 

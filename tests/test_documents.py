@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -19,7 +20,7 @@ PAGES = [*sorted((ROOT / "docs" / "tutorials").glob("*.md")), ROOT / "README.md"
 
 
 def fenced(page: Path, kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for own, text in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL) if own == kind]
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -63,3 +64,13 @@ def test_the_site_is_built_from_the_tree(tmp_path):
     figures = re.findall(r'src="(gallery-[a-z_]+\.svg)"', gallery)
     assert len(figures) >= 6 and all("<svg" in (tmp_path / "site" / "docs" / figure).read_text() for figure in figures)
     assert (tmp_path / "site" / "index.html").exists()
+
+
+def test_badges_say_what_the_tree_records():
+    pytest.importorskip("anybadge")
+    spec = importlib.util.spec_from_file_location("badges", ROOT / "tools" / "badges.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    kept = {path.name: path.read_text() for path in (ROOT / "docs" / "badges").iterdir()}
+    assert tool.badges() == kept, "write them anew: .venv/bin/python tools/badges.py"
+    assert {f"docs/badges/{name}" for name in kept} == set(re.findall(r"docs/badges/\w+\.svg", (ROOT / "README.md").read_text()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def test_without_pinning_nothing_is_measured_and_the_check_knows_why(tmp_path):
     assert finding["severity"] == "fatal" and "sched_setaffinity" in finding["fix"]
     done = inside(tmp_path, ["no_pinning"], "run", "padded_counters", "--processes", "1", "-o", str(tmp_path), codes=(3,))
     (line,) = [line for line in done.stderr.splitlines() if "error" in line]
-    assert "no process can be started on CPU" in line and "numabench check" in line
+    assert "may not choose its CPUs" in line and "numabench check" in line
 
 
 # -- how memory gets to its node -----------------------------------------------------------------------------------------
@@ -211,8 +212,8 @@ def test_memory_is_touched_first_by_a_thread_of_its_node(monkeypatch):
 def test_a_remedy_is_one_that_helps(monkeypatch):
     from numabench.host.findings import Finding
 
-    said = "crashed: exit code 1: numabench.errors.MachineError: cannot load the kernel x. To mend it: rm x"
-    assert ready.why_nothing(said) == ("cannot load the kernel x.", "rm x")
+    said = "crashed: exit code 1: numabench.errors.MachineError: cannot load x. To mend it: rm x"
+    assert ready.why_nothing(said) == ("cannot load x.", "rm x")
     monkeypatch.setattr(ready, "check_all", lambda: [Finding("calls", "note", "no mbind", "why", "unused")])
     cause, mend = ready.why_nothing("crashed: killed by SIGSYS")
     assert cause == "crashed: killed by SIGSYS" and "finds no cause" in mend
@@ -233,6 +234,41 @@ def test_a_cache_without_execution_has_its_remedy(monkeypatch, tmp_path):
     assert finding.severity == "fatal" and "XDG_CACHE_HOME" in finding.fix
 
 
+NOEXEC = """
+mount -t tmpfs -o noexec,mode=700 none "$1" || exit 77
+export XDG_CACHE_HOME="$1"; shift
+"$@" check --format json; "$@" run fences --processes 1 --samples 1 --window 1ms -q -o "$RESULTS" 1>&2
+"""
+
+
+def on_noexec(tmp_path, *names: str) -> tuple[dict[str, dict], subprocess.CompletedProcess]:
+    """The findings, and the run, of numabench whose cache is on a file system without execution."""
+    if not shutil.which("unshare"):
+        pytest.skip("there is no unshare, by which one's own file systems are mounted")
+    (tmp_path / "cache").mkdir()
+    program = [sys.executable, environments.__file__, *names, "--", sys.executable, "-m", "numabench"]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", NOEXEC, "sh", str(tmp_path / "cache"), *program],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"ENVIRONMENT_FOLDER": str(tmp_path), "RESULTS": str(tmp_path / "results")},
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"no file system of its own: {done.stderr.strip()}")
+    return {each["check"]: each for each in json.loads(done.stdout)["findings"]}, done
+
+
+def test_a_cache_without_execution_holds_what_is_loaded_from_memory(tmp_path):
+    found, done = on_noexec(tmp_path)
+    assert found["kernels"]["severity"] == "ok" and done.returncode == 0, done.stderr
+    assert [*tmp_path.glob("results/*/*.jsonl")]
+
+
+def test_where_memory_holds_no_programs_either_the_cache_is_named(tmp_path):
+    found, done = on_noexec(tmp_path, "no_memory_files")
+    kernels, said = found["kernels"], done.stderr
+    assert kernels["severity"] == "fatal" and "mounted without noexec" in kernels["fix"] and "XDG_CACHE_HOME" in kernels["fix"]
+    assert done.returncode == 3 and "XDG_CACHE_HOME" in said and "Traceback" not in said and said.count("\n") == 1
+
+
 # -- first contact ----------------------------------------------------------------------------------------------------------
 
 
@@ -247,3 +283,29 @@ def test_a_checkout_that_is_not_installed_measures_with_its_own_worker(tmp_path)
     command = [sys.executable, "-m", "numabench", "run", "fences", "--processes", "1", "-o", "out", "-q"]
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 3 and "own worker" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "why"),
+    [
+        (None, 0, "No such file or directory"),
+        ("#!/bin/sh\n", 0o644, "Permission denied"),
+        ("no program", 0o755, "Exec format error"),
+        ("#!/bin/sh\necho torn out >&2; exit 7\n", 0o755, "exit code 7: torn out"),
+        ("", None, "sys.executable is empty"),
+    ],
+)
+def test_a_python_that_does_not_start_is_found_before_anything_is_measured(tmp_path, monkeypatch, text, mode, why):
+    program = tmp_path / "Jane's python"
+    if text is not None:
+        program.write_text(text)
+        program.chmod(mode or 0o644)
+    monkeypatch.setattr(sys, "executable", "" if mode is None else str(program))
+    found = ready.processes()
+    assert found.severity == "fatal" and why in found.found and "python3 -m numabench" in found.fix
+    assert mode is None or shlex.quote(str(program)) in found.fix
+
+
+def test_a_python_that_starts_is_left_when_it_has():
+    before = len(os.listdir("/proc/self/fd"))
+    assert ready.processes().severity == "ok" and len(os.listdir("/proc/self/fd")) == before

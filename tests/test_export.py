@@ -25,7 +25,7 @@ from numabench.analysis.weights import interleave_weights, weight_commands
 from numabench.cli.export import command
 from numabench.errors import MachineError, UsageError
 from numabench.host.topology import read_topology, to_json_dict
-from numabench.runlog.export import COLUMNS, DETAILS
+from numabench.runlog.export import COLUMNS, DETAILS, write_table
 
 PARAMETERS = {
     "toy_counters": ["operation", "stride", "spacing", "threads", "placement"],
@@ -150,6 +150,15 @@ def test_memory_attributes_hold_what_was_measured(four_nodes):
             assert int(value.get("value")) == pytest.approx(wanted, abs=1)
 
 
+@pytest.mark.parametrize("absent", ["packages", "cpus", "cores", "caches"])
+def test_what_a_log_does_not_say_is_left_out_of_a_topology(four_nodes, absent):
+    machine = four_nodes.headers[0].machine
+    topology = {name: part for name, part in machine["topology"].items() if name != absent}
+    header = msgspec.structs.replace(four_nodes.headers[0], machine=machine | {"topology": topology})
+    root = ElementTree.fromstring(memory_attributes(msgspec.structs.replace(four_nodes, headers=(header,))))
+    assert len([e for e in root.iter("object") if e.get("type") == "NUMANode"]) == 4 and len(list(root.iter("memattr"))) == 5
+
+
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
@@ -219,3 +228,9 @@ def test_the_command_writes_memory_attributes(four_nodes, tmp_path):
     done = CliRunner().invoke(command, [str(tmp_path / "run.jsonl"), "--format", "hwloc-memattrs", "-o", str(target)])
     assert done.exit_code == 0, done.output
     assert "memattr_value" in target.read_text()
+
+
+@pytest.mark.parametrize("numbers", [[10**30, 10**30 + 1], [1, -(10**400)]])
+def test_numbers_of_more_than_64_bits_are_words_of_parquet(tmp_path, numbers):
+    write_table(pd.DataFrame({"size": pd.Series(numbers, dtype=object)}), "parquet", tmp_path / "x.parquet")
+    assert pd.read_parquet(tmp_path / "x.parquet")["size"].tolist() == [str(number) for number in numbers]

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import faults
 import pytest
 
 from numabench import kernel as abi
 from numabench.api import JUDGE_BYTES, judge
+from numabench.cli.run import interruptible
 from numabench.errors import MachineError
+from numabench.extras import loading
 from numabench.host import room
+from numabench.host.commands import ask
 from numabench.measure import transfer_unit
 from numabench.runlog.read import load
 
@@ -102,9 +106,46 @@ with interruptible():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_an_interrupt_that_python_drops_comes_again(number):
-    code = f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{DROPPING}"
+    as_in_a_terminal = "for each in (signal.SIGHUP, signal.SIGTERM): signal.signal(each, signal.SIG_DFL)"  # whoever starts the tests may ignore them
+    code = f"import signal\n{as_in_a_terminal}\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{DROPPING}"
     done = subprocess.run([sys.executable, "-c", code, str(int(number))], capture_output=True, text=True, timeout=50)
     assert "KeyboardInterrupt" in done.stderr and "ignored" not in done.stderr and done.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("became", [ImportError("initialization failed"), OSError(3, "No such process"), MachineError("no compiler")])
+def test_what_an_interrupt_became_is_an_interrupt(became):
+    """As pybind11 has it while a library is loaded, and what cleans up where that fails as well."""
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise became  # noqa: B904
+    with pytest.raises(type(became)), interruptible():
+        raise type(became)("without one")
+
+
+def test_what_a_program_is_asked_can_be_interrupted_when_it_has_just_ended(monkeypatch):
+    def interrupted(child, timeout):
+        child.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ask([sys.executable, "-c", ""], 10)
+
+
+def test_an_interrupt_waits_for_libraries_that_are_loaded():
+    there = []
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), loading():
+        os.kill(os.getpid(), signal.SIGINT)
+        there.append(True)
+    assert there and signal.getsignal(signal.SIGINT) is before
+    thread = threading.Thread(target=lambda: there.append(loading().__enter__()))  # of a program that uses the API
+    thread.start()
+    thread.join(10)
+    assert len(there) == 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])

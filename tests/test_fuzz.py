@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fuzzing
 import pytest
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.text import Text
 from synthetic import make_log
 
 from numabench.analysis.published import matrix_records
 from numabench.cli import main
+from numabench.cli.console import Terminal
 from numabench.cli.roots import opened_root
 from numabench.errors import LogError, UsageError
 from numabench.files import write_whole
@@ -93,6 +100,8 @@ def rename_axis(records):
         ),
         (lambda r: kind(r, "trial")["samples"][0]["metrics"].update(absent=1.0), "the metric 'absent'"),
         (lambda r: kind(r, "trial")["samples"][0]["metrics"].update(throughput=1e300), "beyond all measure"),
+        (lambda r: kind(r, "trial")["samples"][0]["metrics"].update(throughput=1e-70), "beyond all measure"),
+        (lambda r: kind(r, "trial")["samples"][0].update(hop=[-1e70, 1e-8]), "a proof of toy_counters is"),
         (lambda r: kind(r, "trial")["samples"][0]["parameters"].update(more=1), "differ in the parameter 'more'"),
         (lambda r: kind(r, "trial")["samples"][0].update(case="0" * 12), "is not that of"),
         (
@@ -306,6 +315,27 @@ def test_a_file_is_written_whole_or_stays(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["page.html"]
 
 
+def test_a_pipe_is_written_to_where_somebody_reads(tmp_path):
+    pipe, text = tmp_path / "pipe", "x" * 200_000  # more than a pipe holds
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="nobody reads from this pipe"):
+        write_whole(pipe, text)
+    with open(tmp_path / "read", "wb") as file:
+        reader = subprocess.Popen(["cat", pipe], stdout=file)
+    code = f"from numabench.files import write_whole; from pathlib import Path; write_whole(Path('/dev/stdout'), {text!r})"
+    through = subprocess.run([sys.executable, "-c", code.replace(text, "y")], stdout=subprocess.PIPE, check=True, cwd=REPOSITORY)
+    assert through.stdout == b"y"
+    for _ in range(1000):
+        try:
+            write_whole(pipe, text)
+            break
+        except OSError:  # `cat` has not opened it yet
+            time.sleep(0.01)
+    assert reader.wait(30) == 0 and (tmp_path / "read").read_text() == text and stat.S_ISFIFO(pipe.stat().st_mode)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(Path("/dev/full"), text)
+
+
 def test_an_unforeseen_error_is_one_line_and_70(monkeypatch, capsys):
     monkeypatch.setattr("numabench.runlog.read.load", lambda *_: {}["x\x1b[2J"])
     with pytest.raises(SystemExit) as caught:
@@ -351,3 +381,48 @@ def test_words_and_numbers_in_one_column_are_parquet(tmp_path, records):
     with pytest.raises(SystemExit) as caught:
         main(["export", str(path), "--format", "parquet", "-o", str(tmp_path / "x.parquet")])
     assert caught.value.code == 0
+
+
+def test_no_name_steers_a_terminal(capsys):
+    """Names of files and programs come from elsewhere as well as what stands in logs."""
+    bad = "a\x1b[2J\x9b2J\x07\rb"
+    console = Terminal(width=200, color_system="truecolor", force_terminal=True)
+    for shown in (bad, Text(bad), Text.assemble((bad, "bold")), Padding(bad, (0, 2)), Panel(bad, title=bad)):
+        console.print(shown)
+    console.print("two\nlines")
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)  # colours
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", out) and "two\nlines\n" in out and out.count("b") >= 6
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_lead_nowhere(tmp_path, records, closed):
+    path, output = written(tmp_path, records), tmp_path / "x.csv"
+
+    def close():
+        for number in closed:
+            os.close(number)
+
+    for arguments, code in ((["list"], 0), (["nonsense"], 2), (["export", path, "-o", output], 0), (["runs", "-"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "numabench", *arguments], capture_output=True, stdin=subprocess.DEVNULL, preexec_fn=close, check=False
+        )
+        assert done.returncode == code and b"unforeseen" not in done.stderr, (arguments, done)
+    assert output.read_text().startswith("run,machine,")
+
+
+def test_a_terminal_of_ascii_gets_ascii(tmp_path):
+    """Some bytes of UTF-8 are what a terminal of eight bits obeys: 0x9b is the beginning of its commands."""
+    import pty
+
+    path = fuzzing.SAMPLE
+    for verb in (["advise", path], ["man"], ["list"], ["no\u00dbsuch"]):
+        own, terminal = pty.openpty()
+        environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "TERM": "dumb"}
+        child = subprocess.Popen([sys.executable, "-m", "numabench", *verb], stdout=terminal, stderr=terminal, env=environment)
+        os.close(terminal)
+        said = b""
+        with contextlib.suppress(OSError):  # how a terminal ends whose other side has gone
+            while chunk := os.read(own, 1 << 16):
+                said += chunk
+        os.close(own)
+        assert child.wait(60) in (0, 2) and len(said) > 40 and said.isascii(), said[:500]

@@ -19,8 +19,10 @@ from numabench.errors import MachineError, UsageError
 from numabench.host import cache, programs
 from numabench.host.commands import ask
 from numabench.host.objects import load_object
+from numabench.measure import crew, ready
 
 OTHER = 54321  # a user and a group that nobody here is
+LOADED = {"sentinel": abi.Kernel, "crew": crew.load}  # what a worker loads, each by its own door
 
 
 @pytest.fixture
@@ -65,6 +67,20 @@ def test_facts_of_programs_do_not_spoil_the_cache(home):
         assert abi.build("sentinel").target.parent == home / "numabench" / "kernels"
     finally:
         os.umask(before)
+
+
+def test_facts_that_a_killed_run_was_writing_are_removed_by_the_next_one(home):
+    place = "import os, sys; from numabench.host.cache import *; from pathlib import Path\nwith workplace(cache_folder()) as folder: "
+    killed = f"{place}Path(folder, 'cpuinfo-1.json').write_text('{{'); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", killed], cwd=Path(abi.__file__).parent.parent).returncode == -signal.SIGKILL
+    [litter] = (home / "numabench").iterdir()
+    for _ in range(2):  # facts are written, and then only read
+        old = time.time() - 2 * cache.FRESH_S
+        os.utime(litter, (old, old))
+        programs.read_programs(SimpleNamespace(warn=pytest.fail), {"model name": "x"})
+        [facts] = (home / "numabench").iterdir()
+        assert facts.suffix == ".json"
+        litter.mkdir()
 
 
 def test_what_others_may_write_to_is_refused(home):
@@ -203,9 +219,10 @@ def test_a_damaged_object_is_compiled_anew_and_never_loaded(home, damage):
     assert again.read_bytes() == whole and abi.Kernel(again).name == "sentinel"
 
 
-def test_a_folder_that_was_exchanged_gives_no_other_code(home, tmp_path):
+@pytest.mark.parametrize("name", LOADED)
+def test_a_folder_that_was_exchanged_gives_no_other_code(home, tmp_path, name):
     """A path is all that a worker is given; by it, it knows what it must find there."""
-    target = abi.build("sentinel").target
+    target = abi.build(name).target
     evil = tmp_path / "evil" / target.name
     evil.parent.mkdir()
     shutil.copy(abi.build("fences").target, evil)
@@ -213,7 +230,7 @@ def test_a_folder_that_was_exchanged_gives_no_other_code(home, tmp_path):
     (home / "numabench").mkdir(parents=True)
     evil.parent.rename(home / "numabench" / "kernels")
     with pytest.raises(MachineError, match="exchanged"):
-        abi.Kernel(target)
+        LOADED[name](target)
 
 
 def test_a_loaded_object_is_not_the_file_any_more(home):
@@ -222,6 +239,9 @@ def test_a_loaded_object_is_not_the_file_any_more(home):
     loaded = load_object(target)
     os.truncate(target, 0)
     assert loaded.nb_run and abi.c.c_uint32.in_dll(loaded, "nb_descriptor").value == abi.ABI
+    members = crew.load(abi.build("crew").target)
+    os.truncate(abi.build("crew").target, 0)
+    assert members.nb_crew_follow
 
 
 def test_an_object_is_loaded_where_memory_holds_no_programs(home, monkeypatch):
@@ -323,7 +343,7 @@ def test_a_compiler_that_cannot_be_called(home, tmp_path, monkeypatch):
 
 def test_a_compiler_that_makes_nothing(home, tmp_path, monkeypatch):
     compiler(tmp_path, monkeypatch, "exit 0")
-    with pytest.raises(MachineError, match="cannot load the kernel .*No such file"):
+    with pytest.raises(MachineError, match="cannot load .*No such file"):
         abi.build("sentinel")
 
 
@@ -395,3 +415,5 @@ def test_32_bits_are_refused_in_words(home, monkeypatch):
     monkeypatch.setattr(abi.c, "sizeof", lambda kind: 4 if kind is abi.c.c_void_p else real(kind))
     with pytest.raises(MachineError, match="32-bit Python"):
         abi.build("sentinel")
+    finding = ready.kernels()
+    assert finding.severity == "fatal" and "32-bit Python" in finding.found and "64-bit Python" in finding.fix

@@ -21,7 +21,7 @@ from numabench.benchmarks.card_marking import BARRIERS, marks_needed
 from numabench.benchmarks.contention import CLOCK_SLOT, FAIRNESS, HOME, LOCKS, RSEQ, STAMPS_SLOT, TORN_SLOT
 from numabench.benchmarks.fences import C11, EXTENSIONS, NONE
 from numabench.benchmarks.fences import OWN as FENCES
-from numabench.benchmarks.first_touch import TOUCHED_SLOT
+from numabench.benchmarks.first_touch import SPENT_SLOT, TOUCHED_SLOT
 from numabench.benchmarks.loaded_latency import MIXES
 from numabench.benchmarks.memory_bandwidth import KERNELS, PERIOD, VECTORS, clocks, expected_sum
 from numabench.benchmarks.memory_latency import (
@@ -46,6 +46,7 @@ from numabench.errors import MachineError, UsageError
 from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
 from numabench.measure.crew import Crew
+from numabench.measure.plan import LOOKS
 
 SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c") if p.stem != "crew")
 PROBES = Probes(frequency=3e9, multiply=1e-9)
@@ -152,12 +153,12 @@ def test_no_primitive_loses_an_update_or_shows_half_of_one(loaded, primitive, th
     benchmark = discover()["contention"]
     for _ in range(20):  # on a busy machine nobody may have a CPU for the length of a window, which is then said
         found = enter(loaded["contention"], benchmark.arguments(parameters, PROBES), threads=threads, size=CONTENDED, nodes=2)
+        assert benchmark.check(parameters, found) == ""
+        assert benchmark.doubts(parameters, found, {}, PROBES) == ([] if any(t.operations for t in found.threads) else ["away"])
         if any(t.operations for t in found.threads):
             break
-        assert "nobody ended an operation" in benchmark.check(parameters, found)
-    assert benchmark.check(parameters, found) == ""
     metrics = benchmark.metrics(parameters, found, PROBES)
-    assert 0 < metrics.get("wait_p999", 1.0) <= metrics["wait_max"] * 1.04
+    assert 0 < metrics.get("wait_p999", 1.0) <= metrics.get("wait_max", 1.0) * 1.04  # neither, where stamps changed the rate
     written, done = sum(t.cursor for t in found.threads), found.executed
     assert written == done if not reads else abs(written / done - 0.1) < 0.02
     assert int.from_bytes(found.memory[GROUPS : GROUPS + 4], "little") == min(
@@ -254,6 +255,15 @@ def test_stamps_are_as_rare_as_the_clock_is_dear(loaded, section):
 LOTS = 24_000  # multiplies: some 26 us, what 256 threads of 100 ns each wait for their turn
 
 
+def test_a_window_in_which_nobody_was_there_is_no_fault_of_the_lock():
+    benchmark = discover()["contention"]
+    away = Found([SimpleNamespace(operations=0, check=0, cursor=0, executed=0, value=[0] * 16) for _ in range(2)])
+    here = Found([SimpleNamespace(operations=n, check=0, cursor=0, executed=0, value=[0] * 16) for n in range(2)])
+    parameters = {"primitive": "atomic_add", "read_share": 0}
+    assert benchmark.check(parameters, away) == "" and benchmark.doubts(parameters, away, {}, PROBES) == ["away"]
+    assert benchmark.doubts(parameters, here, {}, PROBES) == []
+
+
 @pytest.mark.parametrize("primitive", ["mutex", "futex", "word_lock", "spin_ttas", "hbo", "mcs", "rw_spin"])
 def test_long_turns_are_counted_one_by_one(loaded, primitive):
     """A thread looks at the clock after each, so that what an unfair lock's loser did is known to one operation."""
@@ -261,7 +271,7 @@ def test_long_turns_are_counted_one_by_one(loaded, primitive):
     benchmark = discover()["contention"]
     arguments = benchmark.arguments(parameters, PROBES) | {"section": LOTS}
     found = enter(loaded["contention"], arguments, threads=2, size=CONTENDED, samples=3)
-    assert benchmark.check(parameters, found) in ("", "nobody ended an operation within the window")
+    assert benchmark.check(parameters, found) == ""
     assert all(t.value[abi.BATCH_SLOT] == 1 for t in found.threads)
     rates = [t.operations / 1e-3 for t in found.threads]
     if sum(rates):
@@ -271,7 +281,7 @@ def test_long_turns_are_counted_one_by_one(loaded, primitive):
 def starved_and_winner() -> list[SimpleNamespace]:
     """Of a window of 10 ms the one who had the lock all the time, and the one who got it at the end."""
     value = [0] * 16
-    value[15], value[14], value[12] = 10_000_000, 100_000, 600
+    value[15], value[14], value[12] = 10_000_000, 20_000_000, 600
     common = {"value": value, "histogram": [0] * abi.BINS, "group": 0, "check": 0}
     return [
         SimpleNamespace(operations=1000, begin_ns=5, end_ns=10_000_100, executed=1000, cursor=1000, **common),
@@ -291,7 +301,40 @@ def test_who_starves_is_a_result():
     found.threads[0].value[12] = 1  # of both, since they share it here: too few for a quantile of a thousand
     assert "wait_p999" not in benchmark.metrics(parameters, found, PROBES)
     arguments = benchmark.arguments({**parameters, "think_time": 0}, PROBES)
-    assert benchmark.extra(arguments, PROBES, found)["stamped_ratio"] == pytest.approx(2e7 / 1e5)
+    assert benchmark.extra(arguments, PROBES, found)["stamped_ratio"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "unsteady", "told"),
+    [(0.95, 0.001, True), (0.9, 0.001, False), (1.1, 0.001, False), (0.9, 0.05, True), (0.8, 0.05, False), (0.5, 0, True)],
+)
+def test_waits_of_another_load_are_not_told(ratio, unsteady, told):
+    """Stamps take 6 % at most; beyond that and twice the noise of a window of 2.5 ms, if that is known, what was stamped is not what the cell says."""
+    found = Found(starved_and_winner())
+    for thread in found.threads:
+        thread.value[14], thread.value[11], thread.value[1] = int(2e7 / ratio), 90, int(unsteady**2 * 1e9)
+    metrics = discover()["contention"].metrics({"primitive": "mutex", "critical_section": 0, "read_share": 0}, found, PROBES)
+    assert {"wait_p999", "handover"} <= metrics.keys() if told else not {"wait_p999", "wait_max", "handover"} & metrics.keys()
+    assert metrics["throughput"] == pytest.approx(1e5)
+
+
+def test_ms_that_differ_are_noted_as_noise(tmp_path):
+    """Two threads, of which the second does as much in each ms and the first 100, 200, 100, 200 ...: 250 on average, with a standard deviation of 53.5."""
+    (tmp_path / "notes.c").write_text(
+        '#include "nb_notes.h"\nuint64_t steadiness(struct nb_case *c, uint64_t first, uint64_t last) { return nb_unsteadiness(c, first, last); }\n'
+    )
+    steadiness = native(tmp_path / "notes.c", tmp_path).steadiness
+    steadiness.restype = ctypes.c_uint64
+    size = 1024 * 8 + 8 + 4 + 4 * abi.BINS
+    size += -size % 8
+    scratch, case = (ctypes.c_uint64 * (2 * size // 8))(), abi.CaseBlock()
+    case.threads, case.scratch = 2, ctypes.addressof(scratch)
+    for ms in range(1, 1024):
+        scratch[ms] = scratch[ms - 1] + 100 + 100 * (ms % 2)
+        scratch[size // 8 + ms] = scratch[size // 8 + ms - 1] + 100
+    noise = [steadiness(ctypes.byref(case), ctypes.c_uint64(1), ctypes.c_uint64(last)) for last in (10, 3)]
+    assert noise[0] == pytest.approx((53.5 / 250) ** 2 * 1e9, rel=0.02)
+    assert noise[1] == 0  # of one ms
 
 
 def test_a_lock_that_does_not_exclude_is_noticed(tmp_path):
@@ -456,12 +499,13 @@ def timed_loads(single, *times: int) -> abi.ThreadBlock:
 
 def test_single_loads_tell_how_many_were_fast(single):
     block = timed_loads(single, 150, 10, 20, 190)
-    assert list(block.value)[LOADS_SLOT : STEP_PS_SLOT + 1] == [8192, 2048, 10_000]
+    assert list(block.value)[LOADS_SLOT : STEP_PS_SLOT + 1] == [20480, 5120, 10_000]
     extra = Chase.extra(discover()["memory_latency"], {}, PROBES, Found([block]))
-    assert extra == {UNDER_HALF: 0.25, "counter_step_ns": 10.0, "from_16_ns": 0.25, "from_128_ns": 0.75}
-    assert timed_loads(single, 1000, 10, 20, 990).value[LOADS_SLOT] == 2500  # a tenth of a window of 25 ms
+    assert extra == {UNDER_HALF: 0.25, "single_loads": 20480.0, "counter_step_ns": 10.0, "from_16_ns": 0.25, "from_128_ns": 0.75}
+    assert timed_loads(single, 1000, 10, 20, 990).value[LOADS_SLOT] == 3125  # an eighth of a window of 25 ms
     assert timed_loads(single, 150, 10, 80, 190).value[FAST_SLOT] == 0  # over half of 150
-    assert timed_loads(single, 150, 10, 70, 190).value[FAST_SLOT] == 2048
+    assert timed_loads(single, 150, 10, 70, 190).value[FAST_SLOT] == 5120
+    assert block.value[LOADS_SLOT] * LOOKS[0] >= 10**5  # of a cell, by the time it is looked at first
 
 
 @pytest.mark.parametrize("times", [(150, 40, 20, 190), (15, 4, 0, 20), (150, 200, 20, 190)])
@@ -480,7 +524,7 @@ def test_the_loads_that_are_timed_belong_to_the_chase(loaded):
     thread = found.threads[0]
     if not thread.value[LOADS_SLOT]:
         pytest.skip("the counter of this machine is too coarse")
-    assert 0 < thread.value[LOADS_SLOT] == sum(thread.histogram) <= 8192  # a tenth of a window of 1 ms
+    assert 0 < thread.value[LOADS_SLOT] == sum(thread.histogram) <= 20480  # an eighth of a window of 1 ms
     thread.executed -= thread.value[LOADS_SLOT]
     assert "the chase stands at" in benchmark.check(parameters, found)
 
@@ -547,9 +591,10 @@ def test_the_median_batch_is_within_the_window_s_own_times(loaded):
     thread = found.threads[0]
     mean = (thread.end_ns - thread.begin_ns) / thread.operations
     shortest = thread.value[1] / thread.value[0]
-    assert shortest * 0.99 <= abi.median_batch(thread) <= max(mean * 1.5, shortest * 2.5)
+    # within the width of a bin, which shows where a window that was disturbed has a handful of batches
+    assert shortest * 0.95 <= abi.median_batch(thread) <= max(mean * 1.5, shortest * 2.5)
     assert sum(thread.histogram) * thread.value[0] == thread.operations
-    assert shortest * 0.99 <= abi.mean_batch(thread) <= max(mean * 1.01, shortest * 1.02)
+    assert shortest * 0.95 <= abi.mean_batch(thread) <= max(mean * 1.01, shortest * 1.02)
 
 
 @pytest.fixture(scope="module")
@@ -706,8 +751,8 @@ def test_the_sum_of_a_stream_is_that_of_a_plain_simulation():
     for kernel, executed in itertools.product(("read", "write", "copy"), (0, 8, 40, 48, 96, 104, 152, 200)):
         array, total = list(filled), 0
         for line in range(executed):
-            turn, at = divmod(line, lines)
-            source = (at + lines // 2) % lines if kernel == "copy" and turn % 2 else at
+            turn, at = divmod(line, lines - 8 if kernel == "copy" else lines)
+            source = at + 8 if kernel == "copy" and turn % 2 else at
             for w in range(8):
                 if kernel == "read":
                     total += filled[at * 8 + w] if at % 8 == w == 0 else 0
@@ -805,7 +850,9 @@ def test_first_touches_find_new_pages(loaded, threads):
     assert benchmark.check(parameters, found) == ""
     assert all(thread.operations % (256 // threads) == 0 for thread in found.threads)
     metrics = benchmark.metrics(parameters, found, PROBES)
-    assert metrics["time_per_page"] * metrics["rate"] == pytest.approx(threads * 4096 * 1e9, rel=0.5)
+    times = [thread.value[SPENT_SLOT] / thread.operations for thread in found.threads]
+    assert min(times) <= metrics["time_per_page"] <= max(times)  # one of them may have waited for its CPU
+    assert metrics["rate"] == pytest.approx(sum(4096e9 / time for time in times))
     assert len({thread.executed for thread in found.threads}) == 1, "all make equally many rounds"
     found.threads[-1].value[TOUCHED_SLOT] = 1 << 62
     assert "while another touched" in benchmark.check(parameters, found)
@@ -946,7 +993,7 @@ def test_sentinels_return_positive_times(loaded, probe):
 def test_barriers_mark_as_often_as_they_must(loaded, barrier, after, cleaned, threads):
     parameters = {"barrier": barrier, "after": after, "stride": 1, "cleaned": cleaned, "spacing": 0}
     benchmark = discover()["card_marking"]
-    found = enter(loaded["card_marking"], benchmark.arguments(parameters, PROBES), threads=threads, size=8192)
+    found = enter(loaded["card_marking"], benchmark.arguments(parameters, PROBES), threads=threads, size=12288)
     assert benchmark.check(parameters, found) == ""
     found.threads[-1].check += 1
     assert "marks after" in benchmark.check(parameters, found)
@@ -1080,23 +1127,13 @@ def test_kernels_keep_wide_lines_apart(name, line):
         assert found.threads[0].value[SIZE_SLOT] == min(128, 16384 // line)
 
 
-@pytest.mark.parametrize(("name", "narrow", "least"), [("publication", 83264, 333056), ("card_marking", 4608, 5136)])
-def test_what_wide_lines_need_is_planned_and_less_is_refused(name, narrow, least):
+def test_what_wide_lines_need_is_planned_and_less_is_refused():
     """Memory that is enough for lines of 64 bytes is not for those of 256, or they were not kept apart; what a plan gives is enough for both."""
-    benchmark = discover()[name]
-    parameters = {
-        "method": "mutex",
-        "spacing": 0,
-        "readers": 1,
-        "barrier": "conditional",
-        "stride": 1,
-        "cleaned": 4,
-        "after": "nothing",
-    }
-    arguments = benchmark.arguments(parameters | {"threads": 2, "placement": "l3"}, PROBES)
-    planned = {"publication": 4 * MOST_APART + 257 * (MOST_APART + MOST_LINE), "card_marking": 4096 + 2 * MOST_APART}[name]
+    benchmark, parameters = discover()["publication"], {"method": "mutex", "spacing": 0, "readers": 1}
+    arguments = benchmark.arguments(parameters, PROBES)
+    planned, narrow, least = 4 * MOST_APART + 257 * (MOST_APART + MOST_LINE), 83264, 333056
     for line in (64, 128, 256):
-        kernel = abi.Kernel(abi.build(name, line_bytes=line).target)
+        kernel = abi.Kernel(abi.build("publication", line_bytes=line).target)
         assert benchmark.check(parameters, enter(kernel, arguments, threads=2, size=planned)) == ""
         if line == 64:
             enter(kernel, arguments, threads=2, size=narrow)
@@ -1105,6 +1142,25 @@ def test_what_wide_lines_need_is_planned_and_less_is_refused(name, narrow, least
             for less in (narrow, least - 8):
                 with pytest.raises(AssertionError):
                     enter(kernel, arguments, threads=2, size=less)
+
+
+@pytest.mark.parametrize("line", [64, 256])
+@pytest.mark.parametrize("stride", [1, 8, 64, 4096])
+def test_no_card_has_the_low_address_bits_of_its_threads_object(tmp_path, line, stride):
+    """A load whose lowest twelve are those of a store before it waits for it on many processors, now and then."""
+    what = "uint64_t place(struct nb_thread *t, int of) { return (uint64_t)(of ? (uint8_t *)object(t) : card(t)); }"
+    (tmp_path / "marks.c").write_text(f'#define NB_LINE {line}\n#include "card_marking.c"\n{what}\n')
+    place = native(tmp_path / "marks.c", tmp_path).place
+    place.restype = ctypes.c_uint64
+    case, thread, seen = abi.CaseBlock(), abi.ThreadBlock(), set()
+    case.threads, case.parameter[2], case.buffer = 200, stride, 1 << 30
+    thread.shared = ctypes.pointer(case)
+    for thread.index in range(case.threads):
+        card, own = (place(ctypes.byref(thread), of) for of in (0, 1))
+        assert 1024 <= (own - card) % 4096 <= 3072
+        assert own % (4 * line) == 0 and own >= case.buffer + -(-case.threads * stride // 4096) * 4096
+        seen.add(own)
+    assert len(seen) == case.threads
 
 
 @pytest.mark.parametrize("before", ["nothing", "store"])
@@ -1161,7 +1217,7 @@ def fences(compiler: list[str]) -> dict[str, list]:
 
 
 RUNS["card_marking"] = [
-    (2, 8192, (i, after, 1, cleaned, 0), {"barrier": name, "cleaned": cleaned})
+    (2, 12288, (i, after, 1, cleaned, 0), {"barrier": name, "cleaned": cleaned})
     for (i, name), after, cleaned in itertools.product(enumerate(BARRIERS), (0, 1), (0, 4, 1024))
 ]
 RUNS["publication"] = [(2, 393216, (i, spacing), {}) for i in range(len(METHODS)) for spacing in (0, 20)]
@@ -1244,8 +1300,7 @@ def test_kernels_count_right_on_other_processors(tmp_path, compiler, emulators, 
         numbers = [list(map(int, row.split())) for row in rows]
         found = Found([SimpleNamespace(**dict(zip(names, row, strict=False)), value=row[len(names) :]) for row in numbers])
         complaint = benchmark.check(what, found)  # an emulator need not keep the order that its processor would
-        starved = name == "contention" and complaint.startswith("nobody ended")  # all were away for the length of a window
-        assert complaint == "" or starved or (emulator and "forbids" in complaint), (what, done.stdout)
+        assert complaint == "" or (emulator and "forbids" in complaint), (what, done.stdout)
         assert all(t.executed if name == "contention" else t.operations for t in found.threads)  # who starves is a result there
 
 

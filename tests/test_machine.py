@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import tarfile
 import types
@@ -13,7 +15,7 @@ from click.testing import CliRunner
 from synthetic_sysfs import CPU, NODE, SyntheticTree
 
 from numabench.cli.machine import command
-from numabench.errors import UsageError
+from numabench.errors import MachineError, UsageError
 from numabench.host import machine as module
 from numabench.host import programs
 from numabench.host.configuration import hypervisor
@@ -89,6 +91,36 @@ def test_a_machine_with_cpus_offline_is_the_same(tmp_path, offline):
     assert (whole.hardware["cpus"], less.hardware["cpus"]) == (8, 8 - len(offline))
     assert less.id == whole.id and less.hardware_key != whole.hardware_key
     assert made("smaller", cores=1).id != whole.id
+
+
+@pytest.mark.parametrize("limit", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_machine_that_cannot_be_read_is_no_other_one(tmp_path, monkeypatch, limit):
+    """From whichever file on there are no more descriptors."""
+    tree = SyntheticTree(tmp_path / "box")
+    tree.write("etc/machine-id", "0123456789abcdef")
+    whole, left = read(tree), [0]
+
+    def fails(real):
+        def called(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(limit, os.strerror(limit))
+            return real(*arguments, **options)
+
+        return called
+
+    monkeypatch.setattr(os, "open", fails(os.open))
+    monkeypatch.setattr(os, "listdir", fails(os.listdir))
+    for files in range(1000):
+        left[0] = files
+        try:
+            machine = read(tree)
+        except MachineError as error:
+            assert "another" in str(error) and "ulimit" in str(error)
+            continue
+        assert machine == whole
+        break
+    assert files > 20 and left[0] >= 0
 
 
 def test_configuration_changes_one_key_and_hardware_the_others(tree):

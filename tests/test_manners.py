@@ -50,7 +50,7 @@ def completions(words: list[str], cwd: Path | None = None) -> list[str]:
             {"memory_bandwidth", "memory_policy", "memory_ordering", "memory_parallelism"},
         ),
         (["numabench", "list", "fen"], {"fences"}),
-        (["numabench", "run", "--profile", ""], {"quick", "standard", "full"}),
+        (["numabench", "run", "--profile", ""], {"accept", "quick", "standard", "full"}),
         (["numabench", "run", "padded_counters", "--set", "s"], {"stride=", "spacing="}),
         (["numabench", "run", "padded_counters", "--set", "operation="], {"store", "increment", "atomic_add"}),
         (["numabench", "run", "padded_counters", "--set", "operation=inc"], {"increment"}),
@@ -214,6 +214,7 @@ MATRIX = "0,20,30\n20,0,25\n30,25,0\n"
         ["export", str(SAMPLE), "-b", "fences"],
         ["report", str(SAMPLE), "-o", "page.html"],
         ["import", "matrix.csv"],
+        ["contract", "check"],
         ["compare", str(SAMPLE), str(SAMPLE), "--prices", "BASE=1,NEW=2", "--fail-if", "latency > 5%"],
     ],
 )
@@ -240,7 +241,8 @@ def test_a_page_is_opened_where_that_was_asked(tmp_path, monkeypatch, starts):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or starts)
     page_file = tmp_path / "a page.html"
-    command = ["report", str(SAMPLE), "-o", str(page_file), "--format", "json"]
+    small = str(Path(__file__).with_name("golden") / "run-log-3.0.jsonl.gz")
+    command = ["report", small, "-o", str(page_file), "--format", "json"]
     assert CliRunner().invoke(cli.command, command).exit_code == 0 and not opened
     done = CliRunner().invoke(cli.command, [*command, "--open"])
     assert opened == [page_file.as_uri()] and ("no browser" in done.stderr) == (not starts)

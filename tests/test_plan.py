@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -20,7 +21,8 @@ from numabench.errors import MachineError, UsageError
 from numabench.host.pages import base_page
 from numabench.host.topology import read_topology
 from numabench.measure import plan
-from numabench.measure.plan import PROFILES, case_seconds, expand, in_rounds, job_cases, make_plan, order_cases, parse_selection
+from numabench.measure.plan import case_seconds, expand, in_rounds, job_cases, make_plan, order_cases, parse_selection
+from numabench.measure.profiles import PROFILES
 from numabench.measure.visit import Request, Visit
 from numabench.model import Sample
 
@@ -40,7 +42,7 @@ def two_cpus(tmp_path):
 
 
 def test_each_thread_has_its_price_and_more_where_it_shares_a_cpu():
-    benchmark, timing = find("contention"), PROFILES["quick"][2]
+    benchmark, timing = find("contention"), PROFILES["quick"].timing
     samples = benchmark.samples(timing.samples)
     alone, many, crowded = (case_seconds(benchmark, timing, 1.0, cpus) for cpus in ((0,), tuple(range(64)), (0, 1) * 32))
     assert many - alone == pytest.approx(63 * (samples * plan.SAMPLE_THREAD + plan.CASE_THREAD))
@@ -268,7 +270,7 @@ def test_order_and_chains_depend_on_the_seed_alone(two_cpus):
 def test_a_selection_replaces_the_profiles_values(two_cpus):
     benchmark = find("padded_counters")
     chosen = parse_selection([benchmark], ["stride=8,4k", "spacing=200", "operation=increment", "threads=2"])
-    points = expand(benchmark, two_cpus, "standard", chosen)
+    points = expand(benchmark, two_cpus, PROFILES["standard"], chosen)
     assert [p["stride"] for p in points if not p["readers"] and not p["offset"]] == [8, 4096]
     assert {p["spacing"] for p in points} == {200} and {p["readers"] for p in points} == {0, 1}
 
@@ -314,7 +316,7 @@ def test_only_what_is_measured_is_asked(two_cpus):
     benchmark = find("padded_counters")
 
     def kinds(*settings):
-        cases = expand(benchmark, two_cpus, "quick", parse_selection([benchmark], settings))
+        cases = expand(benchmark, two_cpus, PROFILES["quick"], parse_selection([benchmark], settings))
         return [a.kind for a in benchmark.asked(two_cpus, cases)]
 
     assert {"difference", "ratio", "threshold"} <= set(kinds())
@@ -481,3 +483,94 @@ def test_a_node_without_memory_is_left_out_by_name_and_never_another_taken(two_s
     plan = make_plan([found], two_sockets, selection=parse_selection([found], [f"{name}=0,1,7"]))
     assert plan.cases and any(skipped.startswith(benchmark) for skipped in plan.skipped)
     assert 7 not in {c.case.parameters[name] for block in plan.blocks for c in block.cases}
+
+
+SHAPES = {
+    "two CPUs": {"cores": 2},
+    "a desktop": {"cores": 8, "smt": 2, "memory_gib": 64},
+    "two sockets": {"packages": 2, "cores": 16, "smt": 2, "memory_gib": 256},
+    "eight nodes": {"packages": 2, "nodes": 4, "l3s": 2, "cores": 8, "smt": 2, "memory_gib": 96},
+    "64 nodes": {"packages": 8, "nodes": 8, "cores": 2, "smt": 2},
+}
+
+
+def accepted(root, **request) -> Visit:
+    return Visit(Request(profile="accept", **request), str(root))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_visit_of_three_minutes_fits_any_machine(tmp_path, shape):
+    planned = accepted(SyntheticTree(tmp_path, **SHAPES[shape]).root).plan
+    assert planned.looks == (5,) and planned.skipped == ()
+    assert planned.most_seconds <= planned.budget == 180, "all of it fits, on the estimate"
+    assert 60 <= planned.cases <= 420
+    assert {block.benchmark for block in planned.blocks} == {
+        *("node_latency", "node_bandwidth", "memory_latency", "memory_bandwidth", "tlb_latency"),
+        *("core_to_core", "padded_counters", "contention", "fences"),
+    }
+
+
+def test_256_cpus_of_eight_nodes_take_some_200_cells_and_every_link(tmp_path):
+    planned = accepted(SyntheticTree(tmp_path, **SHAPES["eight nodes"]).root).plan
+    points = [c.case.parameters | {"benchmark": block.benchmark} for block in planned.blocks for c in block.cases]
+    assert 180 <= len(points) <= 260
+    links = {(p["cpu_node"], p["memory_node"]) for p in points if p["benchmark"] == "node_latency"}
+    assert links == {(a, b) for a in range(8) for b in range(8)}
+    streams = {(p["cpu_node"], p["memory_node"]) for p in points if p["benchmark"] == "node_bandwidth"}
+    assert {(n, n) for n in range(8)} < streams and len(streams) == 32
+    pairs = [(p["cpu_a"] // 16 % 8, p["cpu_b"] // 16 % 8) for p in points if p["benchmark"] == "core_to_core"]
+    assert {frozenset(pair) for pair in pairs} >= {frozenset((a, b)) for a in range(8) for b in range(a)}, "each two nodes"
+    assert {p["company"] for p in points if p["benchmark"] == "core_to_core"} == {1}
+
+
+def test_more_nodes_have_fewer_links_each_and_none_is_left_out(tmp_path):
+    planned = accepted(SyntheticTree(tmp_path, **SHAPES["64 nodes"]).root, benchmarks=("node_latency", "core_to_core")).plan
+    points = [c.case.parameters for block in planned.blocks for c in block.cases]
+    assert [(p["cpu_node"], p["memory_node"]) for p in points if "cpu_node" in p] == [(n, n) for n in range(64)]
+    across = [p for p in points if "cpu_a" in p and p["cpu_a"] // 2 % 64 != p["cpu_b"] // 2 % 64]
+    assert len(across) == 64, "each node with the next one"
+
+
+def test_equal_machines_have_the_same_cells_whatever_is_busy(two_sockets):
+    """A cell that others lack says nothing of a machine: with memory in use some are left out by name, and the others stay as they are."""
+    benchmarks = [b for b in all_benchmarks() if PROFILES["accept"].has(b, two_sockets)]
+
+    def cells(**room) -> tuple[set[str], tuple[str, ...]]:
+        planned = make_plan(benchmarks, two_sockets, profile="accept", **room)
+        return {c.case.hash for block in planned.blocks for c in block.cases}, planned.skipped
+
+    every, skipped = cells()
+    assert cells(memory=1 << 34) == (every, ()) and not skipped
+    fewer, named = cells(memory=100 << 20)
+    assert fewer < every and named
+    assert not PROFILES["accept"].refines, "points are not added by what was found"
+
+
+def test_the_biggest_cores_alone_are_accepted(tmp_path):
+    from test_kinds import small_first
+
+    visit = accepted(small_first(tmp_path).root, benchmarks=("fences", "memory_latency"))
+    assert {c.case.parameters["core_kind"] for block in visit.plan.blocks for c in block.cases} == {"core"}
+
+
+def test_a_benchmark_without_a_part_in_it_is_named(two_cpus, tmp_path):
+    root = SyntheticTree(tmp_path / "tree", cores=2).root
+    with pytest.raises(UsageError, match=r"card_marking has no part in profile accept. .* among padded_counters, "):
+        accepted(root, benchmarks=("card_marking", "fences"))
+    assert {block.benchmark for block in accepted(root, benchmarks=("cores",)).plan.blocks} == {
+        *("padded_counters", "contention", "core_to_core", "fences")
+    }
+    with pytest.raises(UsageError, match="there is no profile .acept.*did you mean accept"):
+        Visit(Request(profile="acept"), str(root))
+
+
+def test_every_profile_is_said_in_the_help_and_the_documents():
+    from click.testing import CliRunner
+
+    from numabench.cli import command
+
+    said = CliRunner().invoke(command, ["run", "--help"]).output
+    documented = (Path(__file__).parents[1] / "docs/commands.md").read_text()
+    (row,) = (line for line in documented.splitlines() if line.startswith("| `--profile` |"))
+    for name in PROFILES:
+        assert name in said and f"`{name}`" in row

@@ -6,7 +6,6 @@ clocks, distances, bands of physics) is not counted.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 
@@ -18,6 +17,7 @@ from numabench.host.topology import read_topology
 from numabench.host.trials import find_placing
 from numabench.measure import plan as planning
 from numabench.measure.executor import ProcessExecutor
+from numabench.measure.profiles import find_profile
 from numabench.measure.protocol import Job, Timing
 
 MOST = 0.2  # of a benchmark's samples
@@ -50,7 +50,7 @@ def test_what_a_fifth_of_the_samples_have_in_common_is_seen():
 def test_no_benchmark_fails_its_own_proofs(name):
     benchmark = discover()[name]
     timing = Timing(window=0.002, samples=2)
-    points = planning.expand(benchmark, TOPOLOGY, "quick", {"size": (SIZE,)})
+    points = planning.expand(benchmark, TOPOLOGY, find_profile("quick"), {"size": (SIZE,)})
     planned, _ = planning.plan_cases(benchmark, points, TOPOLOGY, timing, placing=PLACING)
     if not planned:
         pytest.skip("this machine has no place for a case of it")
@@ -66,12 +66,12 @@ def test_no_benchmark_fails_its_own_proofs(name):
         cases=cases,
         timing=timing,
         home=memory_node(TOPOLOGY, TOPOLOGY.node_of(cases[0].cpus[0])),
-        parent=os.getpid(),
         spawned=now,
         until=now + 600,
         placing=PLACING,
     )
-    outcome = ProcessExecutor().execute(job, 600)
+    with ProcessExecutor() as executor:
+        outcome = executor.execute(job, 600)
     assert outcome.failure == "" and outcome.failed_cases == {}
     samples = [sample.reasons for sample in outcome.samples]
     assert len(samples) >= len(cases) and too_many(samples) == {}, Counter(r for reasons in samples for r in reasons).most_common(

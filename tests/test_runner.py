@@ -19,7 +19,7 @@ from numabench.kernel import build
 from numabench.measure.executor import Outcome
 from numabench.measure.plan import make_plan
 from numabench.measure.protocol import Began, Done, Job, Took
-from numabench.measure.runner import Runner
+from numabench.measure.runner import Progress, Runner
 from numabench.measure.visit import Request, Visit, open_resume
 from numabench.model import BenchmarkRecord, Metric, Sample
 from numabench.runlog.read import load
@@ -275,12 +275,49 @@ def test_what_is_settled_gets_what_the_others_leave(scene, by_look, budget, coun
     assert end.status == ("complete" if budget > 100 else "budget")
 
 
+def test_a_benchmark_that_comes_first_and_fails_is_given_up(scene):
+    class Silent(FakeExecutor):
+        def execute(self, job, timeout):
+            return Outcome([], "crashed: exit code 1")
+
+    runner, path = scene(Silent())
+    runner.first = frozenset(block.benchmark for block in runner.blocks)
+    runner.run()
+    assert not runner.active and len(trials_of(path)) == len(runner.blocks)
+
+
+@pytest.mark.parametrize(("first", "before"), [(("other",), 8), ((), 0)])
+def test_what_stands_on_the_card_is_asked_before_the_rest(scene, first, before):
+    """Of two benchmarks, `other` has eight processes and a look before the first of the other one; both end with as many."""
+    now, judge = [0.0], Asked()
+    executor = FakeExecutor(sd=0.5, tick=lambda: now.__setitem__(0, now[0] + 1.0))
+    runner, path = scene(executor, clock=lambda: now[0], budget=1000.0)
+    (one,) = runner.blocks
+    other = msgspec.structs.replace(one, name="other/1", benchmark="other", least=8)
+    runner.judge, runner.blocks, runner.first = judge, [one, other], frozenset(first)
+    runner.active = {block.name: block for block in runner.blocks}
+    runner.kernels["other"], runner.benchmarks["other"] = runner.kernels[one.benchmark], runner.benchmarks[one.benchmark]
+    runner.costs = dict.fromkeys(runner.active, 1.0)
+    runner.run()
+    order = [trial.block for trial in trials_of(path)]
+    assert Counter(order) == {one.name: 32, "other/1": 32}
+    assert (order[:8] == ["other/1"] * 8) == bool(before) and one.name in order[before : before + 8]
+    assert judge.asked[0] == ((8, {"other"}) if before else (5, {"other", one.benchmark}))
+
+
 @pytest.mark.parametrize(
-    ("disturbed", "reason", "plan", "busy"),
-    [(9, "run_delay", {}, True), (5, "run_delay", {}, False), (9, "pages", {}, False), (9, "gaps", {"processes": 6}, False)],
+    ("disturbed", "reason", "plan", "rounds"),
+    [
+        (9, "run_delay", {}, 2),
+        (7, "gaps", {}, 5),
+        (5, "run_delay", {}, None),
+        (9, "pages", {}, None),
+        (9, "gaps", {"processes": 6}, None),
+    ],
 )
-def test_a_machine_that_is_too_busy_ends_the_run_at_the_first_look(scene, disturbed, reason, plan, busy):
-    """Of ten samples so many have this reason."""
+def test_a_machine_that_is_too_busy_ends_the_run_by_the_first_look(scene, disturbed, reason, plan, rounds):
+    """Of ten samples so many have this reason: after the first 40 in the worst case."""
+    busy = rounds is not None
 
     class Disturbed(FakeExecutor):
         def execute(self, job: Job, timeout: float) -> Outcome:
@@ -294,12 +331,33 @@ def test_a_machine_that_is_too_busy_ends_the_run_at_the_first_look(scene, distur
 
     runner, path = scene(Disturbed(sd=0.5), **plan)
     end = runner.run()
-    assert (end.status == "busy") == busy and (max(t.process for t in trials_of(path)) == 4) == busy
+    assert (end.status == "busy") == busy and (not busy or max(t.process for t in trials_of(path)) == rounds - 1)
     if busy:
         assert set(end.cells["why"].values()) == {"the CPUs were not free"}
         runner.journal.close()
         again, path = scene(FakeExecutor(sd=0.5), trials=runner.trials)
-        assert again.run().status == "complete" and max(t.process for t in trials_of(path)) > 4
+        assert again.run().status == "complete" and max(t.process for t in trials_of(path)) >= rounds
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"time_per_operation": -25102.2}, "physics:time per operation of -2.51e+04"),
+        ({"fairness": 1.3}, "physics:fairness of 1.3"),
+        ({"fairness": 1 + 1e-12, "time_per_operation": 0.0}, ""),
+    ],
+)
+def test_a_value_that_cannot_be_makes_its_sample_wrong(scene, metrics, reason):
+    class Wrong(FakeExecutor):
+        def execute(self, job: Job, timeout: float) -> Outcome:
+            outcome = super().execute(job, timeout)
+            next(event for event in outcome.events if isinstance(event, Took)).sample.metrics.update(metrics)
+            return outcome
+
+    runner, path = scene(Wrong(sd=0.5), processes=1)
+    runner.run()
+    first, *others = trials_of(path)[0].samples
+    assert first.reasons == ((reason,) if reason else ()) and first.valid != bool(reason) and all(s.valid for s in others)
 
 
 def test_a_run_that_used_its_budget_up_says_so(scene):
@@ -322,11 +380,29 @@ def test_a_crash_costs_its_case_and_no_other(scene):
 
 
 def test_crash_after_crash_is_given_up(scene):
-    executor = FakeExecutor(faults=dict.fromkeys((1, 2, 3), "timeout: no end within 30 s"))
+    executor = FakeExecutor(faults=dict.fromkeys((1, 2, 3), "timeout: neither a sample nor the end within 30 s"))
     runner, path = scene(executor, processes=1)
     end = runner.run()
     assert len(executor.jobs) == 3 and trials_of(path)[0].status == "failed"
     assert "too few processes with valid samples at one distance" in end.cells["why"].values()
+
+
+class Patient(FakeExecutor):
+    """Keeps how long each process might have taken."""
+
+    def execute(self, job: Job, timeout: float) -> Outcome:
+        self.timeouts = [*getattr(self, "timeouts", []), timeout]
+        return super().execute(job, timeout)
+
+
+@pytest.mark.parametrize(("each", "least"), [(1.0, 30.0), (50.0, 100.0)])
+def test_a_process_of_many_threads_may_take_longer(scene, monkeypatch, each, least):
+    """Two threads here; 32 on an emulated machine took longer than the 30 s after which any process was ended."""
+    monkeypatch.setattr("numabench.measure.runner.TIMEOUT_A_THREAD", each)
+    executor = Patient()
+    scene(executor, processes=1, budget=1000.0)[0].run()
+    assert max(len(case.cpus) for case in executor.jobs[0].cases) == 2
+    assert executor.timeouts and set(executor.timeouts) == {least}
 
 
 class Mute(FakeExecutor):
@@ -411,9 +487,7 @@ def test_the_remaining_time_is_within_the_budget_and_falls(scene):
     now = [0.0]
     runner, _ = scene(FakeExecutor(sd=0.0005, tick=lambda: now.__setitem__(0, now[0] + 1.0)), clock=lambda: now[0])
 
-    class Watch:
-        def started(self, block, process): ...
-
+    class Watch(Progress):
         def finished(self, block, trial, remaining):
             seen.append(remaining)
 

@@ -32,7 +32,7 @@ def broken(tmp_path: Path, file: str, right: str, wrong: str) -> Path:
         ),
         (NATIVE, "card_marking", "memset(own, 0, OBJECT);", "memset(own, 0, OBJECT + (1 << 20));", "AddressSanitizer"),
         (MEMORY, "padded_counters", "if ((c->parameter[OFFSET] | c->parameter[STRIDE]) % 8 || ", "if (", "misaligned address"),
-        (THREAD, "card_marking", "t->index * OBJECT", "0 * OBJECT", "data race"),
+        (THREAD, "card_marking", "t->index * PAGE", "0 * PAGE", "data race"),
     ],
 )
 def test_a_fault_is_found(tmp_path, sanitizer, kernel, right, wrong, says):

@@ -124,7 +124,7 @@ def test_the_command_measures_compares_and_keeps_what_it_found(tmp_path, monkeyp
     assert "Self-test" not in render_report(load(runs))
 
 
-def test_json_is_all_that_standard_output_gets(tmp_path, monkeypatch):
+def test_json_is_all_that_standard_output_gets(tmp_path, monkeypatch, capsys):
     made = iter(visits(3))
 
     def measure(self, path, judge, progress):
@@ -135,5 +135,5 @@ def test_json_is_all_that_standard_output_gets(tmp_path, monkeypatch):
         return SimpleNamespace(status="budget")
 
     monkeypatch.setattr(Visit, "measure", measure)
-    result = CliRunner().invoke(command, ["--visits", "3", "--format", "json", "-o", str(tmp_path)])
-    assert result.exit_code == 0 and msgspec.json.decode(result.stdout)["visits"] == 3
+    code = command.main(["--visits", "3", "--format", "json", "-o", str(tmp_path)], standalone_mode=False)
+    assert not code and msgspec.json.decode(capsys.readouterr().out)["visits"] == 3

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_log
 
-from numabench.analysis.segments import Ordered, group_codes, moments
+from numabench.analysis.segments import Ordered, group_codes, moments, partners
 from numabench.analysis.structure import (
     CLASS_FACTOR,
     class_medians,
     distance_classes,
     label_hop,
+    light,
     match_classes,
     parameter_columns,
     with_distance,
@@ -124,6 +125,21 @@ def test_segment_reductions_equal_pandas(rows):
     np.testing.assert_allclose(mean, grouped.mean(), atol=1e-6)
     np.testing.assert_allclose(variance, grouped.var(), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(Ordered(frame["x"].to_numpy(), codes, len(first)).median(), grouped.median(), atol=1e-9)
+
+
+@given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 5)))
+def test_partners_are_all_pairs_of_equal_codes(left, right):
+    expected = []
+    for at, code in enumerate(left):
+        expected += [(at, other) for other, same in enumerate(right) if same == code] or [(at, -1)]
+    assert [*zip(*(x.tolist() for x in partners(np.array(left, dtype=int), np.array(right, dtype=int))), strict=True)] == expected
+
+
+def test_light_rows_are_the_same_rows():
+    table = pd.DataFrame({"words": ["a", None], "whole": pd.array([1, None], dtype="Int64"), "x": [0.5, np.nan]}, index=[3, 7])
+    found = light(table)
+    assert [*found["words"]] == ["a", None] and [*found["whole"]] == [1, None] and found["x"].equals(table["x"])
+    assert {*found.dtypes} == {np.dtype(object), np.dtype(float)} and [*found.index] == [3, 7] and found.columns.dtype == object
 
 
 def test_missing_parameters_form_one_group():

@@ -331,6 +331,7 @@ def test_a_defect_that_no_longer_fits_is_an_error_and_no_silence(tmp_path, monke
 def certified(*findings: Finding) -> Certification:
     certification = Certification.__new__(Certification)
     certification.machines, certification.with_comparison = [load_machine("two-socket")], False
+    certification.tree, certification.parts = defects.CHECKOUT, None
     certification.findings, certification.broken, certification.versions, certification.seconds = list(findings), {}, {}, 60.0
     return certification
 
@@ -339,6 +340,30 @@ RIGHT = Finding("two-socket", "node latency", "0 to 0", 90.0, 91.0, 1.8, 90.5, 9
 WRONG = Finding("two-socket", "node latency", "0 to 1", 150.0, 154.0, 3.0, 153.0, 155.0, "ns")
 MISSING = Finding("two-socket", "node latency", "1 to 0", 160.0, "no valid sample", 3.2, unit="ns")
 WORDS = Finding("two-socket", "line size", "CPUs 0, 1", "64 B", "128 B")
+
+
+def test_a_certification_goes_on_with_what_one_of_the_same_commit_found(tmp_path, monkeypatch):
+    """Also where others certified other machines beside it; never with what was found of another commit, of changed files, or with other words."""
+    commits = ["0123"]
+    monkeypatch.setattr("testbed.certify.commit", lambda tree: commits[-1])
+    first = certified()
+    first.parts = tmp_path / "parts"
+    first.keep(first.machines[0], [RIGHT, WRONG, MISSING, WORDS], 30.0)
+    second, machine = certified(), first.machines[0]
+    second.parts = first.parts
+    assert repr(second.kept(machine)) == repr([RIGHT, WRONG, MISSING, WORDS]) and second.seconds == 90.0
+    assert second.kept(load_machine("cxl")) is None and certified().kept(machine) is None
+    second.part(load_machine("cxl")).write_text('{"of"')
+    assert second.kept(load_machine("cxl")) is None
+    second.with_comparison = True
+    assert second.kept(machine) is None
+    second.with_comparison = False
+    commits += ["4567", "0123 with changes"]
+    assert second.kept(machine) is None
+    first.keep(machine, [RIGHT], 30.0)
+    assert second.kept(machine) is None
+    commits.append("4567")
+    assert second.kept(machine) is None
 
 
 def test_a_finding_is_right_within_its_slack_or_to_the_letter():

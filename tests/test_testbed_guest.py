@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import numabench
+from numabench.benchmarks.padded_counters import PADDED
 from testbed import defects
 from testbed.errors import GuestError, UnavailableError
 from testbed.guest import COMMAND, NOTHING, run
 from testbed.judgement import judge_nodes, judge_topology, judge_visit
 from testbed.machine import load_machine
-from testbed.packages import find_tools, folder
+from testbed.packages import find_tools, folder, locked
 from testbed.programs import compile_programs
-from testbed.visits import guest_script, numabench_command, visit
-
-NUMABENCH = shlex.join([sys.executable, "-m", "numabench"])
+from testbed.visits import NUMABENCH, guest_script, measuring, numabench_command, visit
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ready():
-    """QEMU, the kernel and the compiled simulator, or a skip that says how to get them."""
+    """QEMU, the kernel and the compiled simulator, or a skip that says how to get them. Who is fetching them (make test) is waited for."""
+    folder().mkdir(parents=True, exist_ok=True)
     try:
+        with locked(folder() / "lock"):
+            pass
         find_tools()
         compile_programs()
     except UnavailableError as error:
@@ -60,8 +59,8 @@ def test_output_exit_code_and_files_come_back_and_nothing_else_stays(tmp_path):
 
 
 def test_a_command_that_takes_too_long_is_stopped_and_its_last_words_are_said(tmp_path):
-    with pytest.raises(GuestError, match="did not end within 1 s; its last line: waiting") as error:
-        run(load_machine("two-socket"), "echo waiting; sleep 100", shared=tmp_path, timed=NOTHING, timeout=1.0)
+    with pytest.raises(GuestError, match="did not end within 8 s; its last line: waiting") as error:
+        run(load_machine("two-socket"), "echo waiting; sleep 100", shared=tmp_path, timed=NOTHING, timeout=8.0)
     assert error.value.exit_code == 124 and left_behind() == []
 
 
@@ -77,7 +76,7 @@ def test_nothing_is_left_behind_however_it_ends(how):
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "started\n"
     process.send_signal(how)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=180)[1]
     if how == signal.SIGKILL:  # QEMU dies with its parent; the next run sweeps its files away
         time.sleep(0.5)
         assert not [name for name in left_behind() if name.isdigit()]
@@ -99,7 +98,7 @@ OFFLINE = f"""
  echo 0 > /sys/devices/system/cpu/cpu2/online
  for state in /sys/devices/system/node/node2/memory*/state; do echo offline > $state; done
  cat /sys/devices/system/cpu/online > /out/online; cat /sys/devices/system/node/has_memory >> /out/online) &
-{NUMABENCH} {RUN.replace("--processes 1", "--processes 8")} --alias m --output /out/offline > /out/offline.txt 2>&1; echo $? >> /out/offline.txt
+{NUMABENCH} {RUN.replace("--processes 1", "--processes 10")} --alias m --output /out/offline > /out/offline.txt 2>&1; echo $? >> /out/offline.txt
 """
 
 
@@ -114,7 +113,7 @@ def plain(tmp_path_factory):
         f"numactl --interleave=all {NUMABENCH} {RUN} --alias m --output /out/policy",
         f"mkdir -p {group}; mount -t cgroup2 none {group}; echo +cpuset > {group}/cgroup.subtree_control; mkdir {group}/part",
         f"echo 2-3 > {group}/part/cpuset.cpus; echo 1-2 > {group}/part/cpuset.mems",
-        f"sh -c 'echo $$ > {group}/part/cgroup.procs; exec {NUMABENCH} {RUN} --alias m --output /out/cpuset'",
+        f"(sh -c 'echo $PPID > {group}/part/cgroup.procs'; {NUMABENCH} {RUN} --alias m --output /out/cpuset)",
         f"echo 3 > {WEIGHTS}/node0; echo 1 > {WEIGHTS}/node1; echo 1 > {WEIGHTS}/node2",
         f"{NUMABENCH} run memory_policy --set size=2M --set kernel=read --set page_size=4k {SHORT} --output /out/spread",
         f"{NUMABENCH} run page_migration --set size=4M --set page_size=4k {SHORT} --output /out/moved",
@@ -161,10 +160,12 @@ def test_pages_are_dealt_out_as_the_policy_says_seen_from_inside_and_from_outsid
     for sample, section in zip(samples, sections, strict=False):
         policy = sample.parameters["policy"]
         shares = {"interleave": [1, 1, 1], "weighted": [3, 1, 1]}.get(policy, [1, 0, 0])
-        wanted = [SPREAD // 4096 * share / sum(shares) for share in shares]
         assert "pages" not in sample.reasons and sample.memory.misplaced == 0 and sample.memory.policy == policy
+        assert sum(sample.memory.pages.values()) == SPREAD // 4096
         for pages in (sample.memory.pages, section["pages"]):  # numabench's own proof, and what the simulator saw
-            assert [pages.get(str(node), 0) for node in range(3)] == pytest.approx(wanted, abs=3)
+            touched = sum(pages.values())  # from outside: on a slow machine a window's sweep need not reach the end
+            wanted = [touched * share / sum(shares) for share in shares]
+            assert touched > 0 and [pages.get(str(node), 0) for node in range(3)] == pytest.approx(wanted, abs=3)
 
 
 def test_pages_move_between_all_nodes_and_come_home(plain):
@@ -208,7 +209,8 @@ def test_a_memory_controller_serves_one_line_after_the_other(tmp_path):
 
 
 def test_numabench_is_right_on_a_machine_with_wide_lines(tmp_path):
-    findings = judge_visit(visit(load_machine("wide-line"), tmp_path))
+    strides = (8, 64, 128, PADDED)  # where the firmware says that a line ends, where it does, and beyond; the certificate has more
+    findings = judge_visit(visit(load_machine("wide-line"), tmp_path, words=numabench_command(strides=strides)))
     assert len(findings) == 31 and {f.what for f in findings} >= {
         "node latency",
         "hop",
@@ -222,47 +224,43 @@ def test_numabench_is_right_on_a_machine_with_wide_lines(tmp_path):
     assert [f for f in findings if not f.right] == []
 
 
-def test_neighbours_come_along_where_the_machine_says_so(tmp_path):
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Logs by name, of one boot a machine: each defect with the check of numabench's own that would refuse its samples switched off, so that only
+    the figures can tell; and with numabench as it is what neighbours do."""
+    shared = tmp_path_factory.mktemp("logs")
+    wrong = numabench_command(("node_latency",), processes=1)
+    orders = "run memory_latency --set size=8M --set order=group,adjacent --set page_size=thp --set chains=1 --set laps=1"
+    parts: dict[str, list[str]] = {}
+    for name, tree, words in (
+        *((name, defects.defective_tree(name + defects.BLIND), wrong) for name in defects.DEFECTS),
+        ("orders", defects.CHECKOUT, [*orders.split(), "--window", "10ms", "--samples", "2", "--processes", "1"]),
+    ):
+        machine = load_machine(defects.DEFECTS[name].machine if name in defects.DEFECTS else "neighbours")
+        line = measuring(machine, words, name)
+        script = guest_script(tree, f"{line} || exit", kernels=("memory_latency", "sentinel", "crew"), line_sizes=(64,))
+        parts.setdefault(machine.name, []).append(script)
+    for name, scripts in parts.items():
+        found = run(load_machine(name), "\n".join(scripts), shared=shared, timeout=900)
+        assert found.status == 0, found.stderr
+    return {path.parent.parent.name: numabench.load(path) for path in shared.glob("*/*/*.jsonl")}
+
+
+def test_neighbours_come_along_where_the_machine_says_so(logs):
     """By hand: of two lines of a pair that are visited soon after each other, the second is in the cache; visited by class, none is. A tenth
     of 10 ms is time for two groups of single loads: at a group's begin few neighbours have come yet, at its end most have."""
-    machine = load_machine("neighbours")
-    words = [
-        "run",
-        "memory_latency",
-        "--set",
-        "size=8M",
-        "--set",
-        "order=group,adjacent",
-        "--set",
-        "page_size=thp",
-        "--set",
-        "chains=1",
-    ]
-    seen = visit(
-        machine, tmp_path, look=False, words=[*words, "--set", "laps=1", "--window", "10ms", "--samples", "2", "--processes", "1"]
-    )
-    samples = {s.parameters["order"]: s for trial in numabench.load(seen.log).log.trials for s in trial.samples}
-    memory, instruction, hit = machine.timing.memory[0][0], machine.timing.instruction, machine.timing.hit
+    timing = load_machine("neighbours").timing
+    samples = {s.parameters["order"]: s for s in measured(logs["orders"].log)}
+    memory, instruction, hit = timing.memory[0][0], timing.instruction, timing.hit
     assert samples["group"].metrics["latency"] == pytest.approx(memory + instruction, rel=0.01)
     assert samples["adjacent"].metrics["latency"] == pytest.approx((memory + hit) / 2 + instruction, rel=0.02)
     assert [samples[order].extra["under_half"] for order in ("group", "adjacent")] == pytest.approx([0, 0.5], abs=0.02)
 
 
-def test_the_certificate_turns_red_for_each_wrong_benchmark(tmp_path):
-    """With the check of numabench's own that would refuse the samples switched off, so that only the figures can tell."""
-    words = numabench_command(("node_latency",), processes=1)
-
-    def wrong(name: str) -> list:
-        machine = load_machine(defects.DEFECTS[name.removesuffix(defects.BLIND)].machine)
-        seen = visit(machine, tmp_path / name, defects.defective_tree(name), look=False, words=words)
-        log = numabench.load(seen.log)
-        estimates = log.estimates()
-        cells = [f for f in judge_nodes(machine, log, estimates[estimates["main"]]) if f.what == "node latency"]
-        assert len(cells) == 4
-        return [f for f in cells if not f.right]
-
-    names = [name + defects.BLIND for name in defects.DEFECTS]
-    with ThreadPoolExecutor(max(1, min(2, os.cpu_count() or 1))) as pool:
-        found = dict(zip(names, pool.map(wrong, names), strict=True))
-    for name, cells in found.items():
-        assert any(isinstance(f.found, float) for f in cells), name
+@pytest.mark.parametrize("name", defects.DEFECTS)
+def test_the_certificate_turns_red_for_each_wrong_benchmark(logs, name):
+    estimates = logs[name].estimates()
+    machine = load_machine(defects.DEFECTS[name].machine)
+    cells = [f for f in judge_nodes(machine, logs[name], estimates[estimates["main"]]) if f.what == "node latency"]
+    assert len(cells) == 4
+    assert any(isinstance(f.found, float) for f in cells if not f.right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from synthetic import latency, make_log
 from synthetic_sysfs import SyntheticTree
@@ -124,3 +125,14 @@ def test_a_twins_log_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(visit, "read_machine", lambda alias: here)
     with pytest.raises(LogError, match="another one of that image"):
         visit.open_resume(tmp_path / "log.jsonl")
+
+
+def test_every_card_that_a_machine_has_had_tells_it_apart():
+    """One whose cards came and went is known by all of them: (a, b), then (b, c), which a machine with (a) alone contradicts."""
+
+    def header(run, *cards):
+        log = make_log("x", processes=1, samples=1, benchmarks=(latency,), machine={"marks": {"cards": list(cards)}})
+        return msgspec.structs.replace(log.headers[0], run=run)
+
+    (told,), warnings = told_apart([[header("1", "a", "b"), header("2", "b", "c"), header("3", "b", "c"), header("4", "a")]])
+    assert [each.machine_id for each in told] == ["id-x", "id-x", "id-x", "id-x-2"] and len(warnings) == 1

@@ -7,16 +7,11 @@ import json
 import msgspec
 import pytest
 from pages import numabench, write_log
-from synthetic import latency, make_log
+from synthetic import latency, make_log, merged
 
 from numabench.errors import UsageError
 from numabench.runlog.read import RunLog
-from numabench.runlog.visits import CUT, chosen, visits
-
-
-def joined(*logs: RunLog) -> RunLog:
-    parts = ("paths", "headers", "benchmarks", "trials", "ends")
-    return msgspec.structs.replace(logs[0], **{part: sum((getattr(log, part) for log in logs), ()) for part in parts})
+from numabench.runlog.visits import CUT, MOST_MACHINES, chosen, visits
 
 
 def visit(seed: int, status: str, started: str, alias: str = "toy", disturbed: float = 0.0) -> RunLog:
@@ -28,7 +23,7 @@ def visit(seed: int, status: str, started: str, alias: str = "toy", disturbed: f
 
 @pytest.fixture(scope="module")
 def log():
-    return joined(
+    return merged(
         visit(1, "complete", "2026-01-03T00:00:00Z"),
         visit(2, "busy", "2026-01-01T00:00:00Z", disturbed=0.9),
         visit(3, CUT, "2026-01-02T00:00:00Z"),
@@ -60,6 +55,16 @@ def test_the_last_and_all_but_one(log):
         chosen(log, without=["toy-9"])
     with pytest.raises(UsageError, match="no visit is left"):
         chosen(log, without=["toy", "other"])
+
+
+def test_no_more_machines_than_are_read_side_by_side():
+    """1,500 machines of one sample each made a page of 9 MB, in a minute."""
+    many = merged(*(visit(n, CUT, f"2026-01-{1 + n % 28:02}T00:00:{n:02}Z", alias=f"m{n}") for n in range(MOST_MACHINES + 6)))
+    left = chosen(many)
+    assert {v.machine for v in visits(left)} == {v.machine for v in visits(many)[6:]}
+    assert "left out: 6 machines" in left.warnings[-1] and "numabench fleet" in left.warnings[-1]
+    few = merged(*(visit(n, "complete", f"2026-01-{n + 1:02}T00:00:00Z", alias=f"m{n}") for n in range(3)))
+    assert chosen(few) is few
 
 
 def test_runs_as_a_user_types_it(log, tmp_path):

@@ -143,28 +143,32 @@ def test_a_quantile_beyond_the_end_of_its_histogram_is_left_out_and_said():
 
 GROWING = """
 import sys
+from numabench.benchmarks.padded_counters import BENCHMARK
 from numabench.measure import worker
-real, seen = worker.Worker.attempt, []
+attempt, run, seen = worker.Worker.attempt, worker.Worker.run, []
 
-def attempt(self, case):
-    real(self, case)
+def attempt_and_look(self, case):
+    attempt(self, case)
     seen.append(sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(("RssAnon", "VmPTE"))))
 
-worker.Worker.attempt = attempt
-worker.main()
-sys.stderr.write(f"{seen[29]} {seen[-1]}")
-sys.exit(1)  # so that this is the failure's last line
+def run_and_tell(self):
+    run(self)
+    raise SystemExit(f"{seen[29]} {seen[-1]}")  # the failure's last line
+
+worker.Worker.attempt, worker.Worker.run = attempt_and_look, run_and_tell
 """
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_the_memory_of_a_worker_does_not_grow_with_its_cases(failing):
+def test_the_memory_of_a_worker_does_not_grow_with_its_cases(failing, tmp_path, monkeypatch):
     """Nothing collects garbage in a worker: a cycle per case would stay, as would a mapping that nobody closes. In kB after 30 and after 130 cases."""
     work = job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0})
     case = work.cases[0]
     cases = [msgspec.structs.replace(case, case=f"c{k}", cpus=(1 << 15,) if failing and k % 2 else case.cpus) for k in range(130)]
     work = msgspec.structs.replace(work, cases=tuple(cases), timing=Timing(window=0.0002, warmup=0.0, samples=2))
-    outcome = execute(work, 300, [sys.executable, "-c", GROWING])
+    (tmp_path / "growing.py").write_text(GROWING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    outcome = execute(msgspec.structs.replace(work, benchmark="growing"), 300)
     early, late = map(int, outcome.failure.rpartition(": ")[2].split())
     assert len(outcome.failed_cases) == (65 if failing else 0) and early > 1000
     assert late - early < 500  # 5 kB a case; threads in Python took 32 to 40

@@ -1,14 +1,17 @@
 """numabench's own speed and overhead: `make bench-self`, recorded in docs/performance.md.
 
 Prints what the command costs, what a worker costs, what the kernels' loops and clock readings cost against controls, and
-whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix, with --controls only what loops and clock readings cost (followed by a word: of the cells with it), with --harness only what many threads cost.
+whether the physics bands of METHODOLOGY.md hold in a standard run (the newest log of this machine, or the one given). With --matrix only start-up and a large matrix, with --fleet only what many logs and machines take (followed by how many machines, visits to each, and logs), with --controls only what loops and clock readings cost (followed by a word: of the cells with it), with --harness only what many threads cost, with --launch only what launching costs.
 """
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 import multiprocessing
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -23,9 +26,11 @@ import numpy as np
 
 import numabench as nb
 from numabench import kernel as abi
+from numabench.analysis import index as digests
 from numabench.analysis.bands import bands
+from numabench.analysis.digest import Cell as Point
 from numabench.benchmarks import CROWDED, discover
-from numabench.benchmarks.contention import PRIMITIVES, RSEQ
+from numabench.benchmarks.contention import FOR_READERS, PRIMITIVES, RSEQ
 from numabench.benchmarks.core_to_core import OPERATIONS as WAYS
 from numabench.benchmarks.fences import own_fences
 from numabench.benchmarks.publication import METHODS
@@ -48,6 +53,8 @@ MINIMAL = Path(__file__).with_name("minimal.c")
 VECTORS = ("sse2", "avx2", "avx512", "neon")  # that tools/minimal.c has
 #: Primitives that differ from another in how many share what, or in how they wait, and in a thread alone in nothing.
 SAME_LOOP = {"atomic_add_sharded": "sharded", "atomic_add_per_node": "sharded", "mutex_adaptive": "mutex"}
+#: Multiplies inside, reads of a hundred: all but one in ten, and half
+READING = ((0, 90), (100, 90), (0, 50))
 #: barrier, what follows, cleanings of 1,024, the minimal loop, threads
 MARKS = (
     ("none", "nothing", 0, "no_mark", 1),
@@ -99,17 +106,22 @@ def cells() -> tuple[Cell, ...]:
         ),
         *(Cell("contention", KIB * KIB, {"primitive": name}, name, 2) for name in ("atomic_add", "ticket", "mcs", "mutex")),
         *(
+            Cell("contention", KIB * KIB, {"primitive": name, "section": section, "reads": share}, f"{name}_reads")
+            for name in ("atomic_add", "mutex", *FOR_READERS)
+            for section, share in READING
+        ),
+        *(
             Cell("fences", 4 * KIB, {"fence": fence, "before": before}, "fence")
             for before in ("nothing", "store")
             for fence in ("none", *own_fences(topology))
         ),
         *(Cell("core_to_core", 4 * KIB, {"operation": way}, f"{way}_ways", 2) for way in WAYS),
         *(
-            Cell("card_marking", 8 * KIB, {"barrier": barrier, "after": after, "cleaned": cleaned}, loop, threads)
+            Cell("card_marking", 12 * KIB, {"barrier": barrier, "after": after, "cleaned": cleaned}, loop, threads)
             for barrier, after, cleaned, loop, threads in MARKS
         ),
         *(
-            Cell("publication", 64 * KIB, {"method": method, "spacing": spacing}, PUBLISHED.get(method, method), threads, roles)
+            Cell("publication", 128 * KIB, {"method": method, "spacing": spacing}, PUBLISHED.get(method, method), threads, roles)
             for method in METHODS
             for spacing, threads, roles in PUBLISHING
         ),
@@ -356,6 +368,97 @@ def rounds() -> None:
     )
 
 
+# -- fleets ---------------------------------------------------------------------------------------------------------------
+
+
+def fleet_costs(machines: int = 1_000, visits: int = 20, logs: int = 256) -> None:
+    """Reading `logs` logs like the sample for the first time, then an index of `visits` visits to each of `machines` machines with 200 cells."""
+    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for name in ("logs", "fleet"):
+            os.mkdir(os.path.join(folder, name))
+        size = pool.apply(write_logs, (os.path.join(folder, "logs"), logs))
+        print(f"\n## numabench fleet: {logs} logs like results/sample/first.jsonl, {size / 1e6:.1f} MB of gzip")
+        for what in ("first time", "again"):
+            print(f"{what:12} {command_cost(os.path.join(folder, 'logs'), logs)}")
+        size = pool.apply(write_index, (os.path.join(folder, "fleet"), machines, visits))
+        print(f"\n## An index of {machines:,} machines with {visits} visits each to 200 cells: {size / 1e6:.1f} MB")
+        print(pool.apply(judge_costs, (os.path.join(folder, "fleet"),)))
+        print(f"numabench fleet: {command_cost(os.path.join(folder, 'fleet'), machines * visits)}")
+
+
+def command_cost(folder: str, logs: int) -> str:
+    start = time.perf_counter()
+    child = subprocess.Popen([sys.executable, "-m", "numabench", "fleet", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    cpu = used.ru_utime + used.ru_stime
+    return (
+        f"{time.perf_counter() - start:6.2f} s, {cpu:6.2f} s of CPU ({cpu / logs * 1e3:.1f} ms a log), "
+        f"{used.ru_maxrss / 1e3:.0f} MB in one process at most, exit code {child.returncode}"
+    )
+
+
+def write_logs(folder: str, count: int) -> int:
+    """Bytes of as many logs of machines alike, each of its own time and run."""
+    lines = (Path(__file__).parent.parent / "results" / "sample" / "first.jsonl").read_bytes()
+    header = msgspec.json.decode(lines.split(b"\n", 1)[0])
+    run, total = header["run"].encode(), 0
+    for number in range(count):
+        own = lines.replace(run, f"{number:012x}".encode()).replace(header["machine"]["id"].encode(), f"{number // 2:012x}".encode())
+        packed = gzip.compress(own, 6)
+        Path(folder, f"{number}.jsonl.gz").write_bytes(packed)
+        total += len(packed)
+    return total
+
+
+def write_index(folder: str, machines: int, visits: int, cells: int = 200) -> int:
+    """Bytes of the index of simulated visits, each in a file that is not looked into: machines, visits and cells differ by 0.4 to 0.7 %, and one in a hundred is 10 % slow in ten cells."""
+    header = nb.load(Path(__file__).parent.parent / "results" / "sample" / "first.jsonl").log.headers[0]
+    chance = np.random.default_rng(1)
+    own = tuple(
+        Point(benchmark=f"benchmark_{n // 20}", title=f"Benchmark {n // 20}", metric="latency", unit="ns", polarity="lower",
+             parameters={"size": 1 << n % 20, "order": "group"}, quantity=json.dumps({"kernel version": [f"kernel_{n // 20}", 3], "method": {"clock": "monotonic"}}))
+        for n in range(cells)
+    )
+    index, old = digests.Index(Path(folder)), time.time() - 60
+    for machine in range(machines):
+        level = 4 + 0.005 * chance.standard_normal(cells)
+        level[:10] += 0.1 * (machine % 100 == 7)
+        facts = header.machine | {"id": f"m{machine}", "alias": f"n{machine:05}", "hostname": f"n{machine:05}"}
+        facts["topology"] = facts["topology"] | {"nodes": [facts["topology"]["nodes"][0] | {"memory_bytes": (24 << 30) - int(chance.integers(1 << 20))}]}
+        for number in range(visits):
+            started = f"2026-{1 + number // 28:02}-{1 + number % 28:02}T00:00:00Z"
+            run = f"{machine}-{number}"
+            visit = digests.Visit(
+                header=msgspec.structs.replace(header, run=run, session=run, started=started, machine=facts),
+                status="complete", samples=2_000, undisturbed=1.0, cells=own, values=level + 0.006 * chance.standard_normal(cells),
+            )
+            path = Path(folder, f"{run}.jsonl")
+            path.touch()
+            os.utime(path, (old, old))
+            pieces = digests.Pieces()
+            entry = digests.Entry(size=0, mtime_ns=path.stat().st_mtime_ns, visits=(pieces.kept(visit),))
+            index.keep(os.fsencode(path.name), entry, pieces, True)
+    index.save()
+    return os.path.getsize(index.path)
+
+
+def judge_costs(folder: str) -> str:
+    """CPU times of the two steps, and memory."""
+    from numabench.analysis.cohorts import judge_fleet
+    from numabench.analysis.collect import read_fleet
+
+    began = resource.getrusage(resource.RUSAGE_SELF)
+    visits, unread, notes = read_fleet([folder])
+    read = time.process_time()
+    found = judge_fleet(visits, unread, notes)
+    judged, most = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (
+        f"{len(visits):,} visits read in {read - began.ru_utime - began.ru_stime:.2f} s of CPU, judged in {judged - read:.2f} s "
+        f"({len(found.of('differs'))} differ), {most / 1e3:.0f} MB at most, all that it imports included"
+    )
+
+
 def run_costs(run: nb.Run) -> None:
     trials = run.log.trials
     startups = [t.startup * 1e3 for t in trials if t.status != "failed"]
@@ -371,6 +474,30 @@ def run_costs(run: nb.Run) -> None:
         )
     samples = [s for t in trials for s in t.samples]
     print(f"samples: {len(samples)}, disturbed {sum(not s.valid for s in samples) / len(samples):.1%}")
+
+
+def launches() -> None:
+    """What `numabench launch` adds to the runs of many hosts: ssh and Slurm are scripts that run what they are given here, numabench one that writes a log at once."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from faked_hosts import There
+
+    print("\n## Launching, all hosts on this machine")
+    for number, words in ((1000, ["--ssh", "-"]), (500, ["--slurm", "all"])):
+        with tempfile.TemporaryDirectory() as folder:
+            there = There(Path(folder))
+            names = [f"n{n:04}" for n in range(number)]
+            there.ssh()
+            there.slurm("".join(f"{name}|idle|none\n" for name in names))
+            environment = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
+            own = "import atexit, sys, time; from numabench.cli import main; atexit.register(lambda: print(time.process_time(), file=sys.stderr)); main(sys.argv[1:])"
+            command = [sys.executable, "-c", own, "launch", *words, "--with", "fakebench", "-o", f"{folder}/runs"]
+            began, before = time.monotonic(), os.times()
+            done = subprocess.run(command, env=environment, input="\n".join(names), text=True, capture_output=True)
+            took, after = time.monotonic() - began, os.times()
+            spent = after.children_user + after.children_system - before.children_user - before.children_system
+            load = os.getloadavg()[0]
+            itself = float(done.stderr.splitlines()[-1])
+            print(f"{words[0]}: {took:.1f} s at a load of {load:.0f}; CPU time {itself:.1f} s, and {spent - itself:.1f} s of what the hosts run. {done.stdout.splitlines()[0]}")
 
 
 def thresholds(run: nb.Run) -> None:
@@ -413,17 +540,23 @@ def print_bands(run: nb.Run) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["--controls"]:
         return controls(*sys.argv[2:])
+    if sys.argv[1:2] == ["--fleet"]:
+        return fleet_costs(*map(int, sys.argv[2:]))
     if sys.argv[1:] == ["--harness"]:
         entries()
         rounds()
         return plans()
+    if sys.argv[1:] == ["--launch"]:
+        return launches()
     command_times()
     matrix_costs()
     if sys.argv[1:] == ["--matrix"]:
         return
+    fleet_costs()
     entries()
     rounds()
     plans()
+    launches()
     controls()
     logs = [nb.load(path) for path in sys.argv[1:]]
     run = logs[0] if logs else nb.run(profile="standard")

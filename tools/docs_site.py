@@ -20,7 +20,7 @@ import numabench as nb
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "results" / "sample"
 #: What links in the pages lead to besides the pages themselves.
-LINKED = ("LICENSE", "notebooks/explore.ipynb")
+LINKED = ("LICENSE", "notebooks/explore.ipynb", "pyproject.toml")
 #: Figures of the gallery: benchmark, its view.
 SHOWN = (
     ("memory_latency", 0),

@@ -20,6 +20,8 @@ enum { OWN, COMMON, COUNTED };
     DO(spin_ttas, COMMON) DO(spin_backoff, COMMON) DO(ticket, COMMON) DO(mcs, COMMON) DO(clh, COMMON) DO(qspinlock, COMMON)          \
     DO(futex, COMMON) DO(word_lock, COMMON) DO(hbo, COMMON) DO(cohort, COMMON) DO(cna, COMMON) DO(rwlock, COMMON) DO(rw_spin, COMMON) \
     DO(seqlock, COMMON) DO(rcu, COMMON)                                                                                              \
+    DO(atomic_add_reads, COMMON) DO(mutex_reads, COMMON) DO(rwlock_reads, COMMON) DO(rw_spin_reads, COMMON) DO(seqlock_reads, COMMON) \
+    DO(rcu_reads, COMMON)                                                                                                            \
     DO(cas_ways, COUNTED) DO(load_store_ways, COUNTED) DO(two_lines_ways, COUNTED) DO(atomic_add_ways, COUNTED)                      \
     DO(no_mark, OWN) DO(mark, OWN) DO(look_mark, OWN) DO(no_mark_locked, OWN) DO(mark_locked, OWN) DO(look_mark_locked, OWN)         \
     DO(clean_mark, OWN) DO(clean_look_mark, OWN)                                                                                     \
@@ -30,7 +32,7 @@ enum { OWN, COMMON, COUNTED };
 #define NAMED(NAME, WINDOW) "|" #NAME
 #define COUNTS(NAME, WINDOW) +1
 
-enum { LOOP, SPACES, FENCE, BEFORE, CHAINS, VECTOR, RATE = PART + 1 };
+enum { LOOP, SPACES, FENCE, BEFORE, CHAINS, VECTOR, RATE = PART + 1, INSIDE, READ_SHARE };
 static const struct nb_parameter parameters[] = {
     [LOOP] = {"loop", EVERY(NAMED) + 1, "what is done", 0, 0, EVERY(COUNTS) - 1},
     [SPACES] = {"spacing", NULL, "dependent multiplies between two of them", 0, 0, 100000},
@@ -40,9 +42,11 @@ static const struct nb_parameter parameters[] = {
     [VECTOR] = {"vector", NB_VECTOR_NAMES, "instruction set of the streams", NB_PORTABLE_WORDS, 0, NB_SVE_SET},
     [PART] = {"part", NULL, "as in contention", 4096, 4096, 4096},
     [RATE] = {"rate", NULL, "-1: who streams beside a chase waits instead", 0, -1, 0},
+    [INSIDE] = {"section", NULL, "dependent multiplies inside", 0, 0, 100000},
+    [READ_SHARE] = {"reads", NULL, "of a hundred that only read: all but one in so many", 0, 0, 99},
 };
 static const struct nb_metric metrics[] = {{"time", "ns", "of a turn", NB_LOWER_IS_BETTER}};
-NB_DESCRIBE("minimal", 2, "loops without anything around", parameters, metrics);
+NB_DESCRIBE("minimal", 3, "loops without anything around", parameters, metrics);
 
 /* -- one line or lock: padded_counters, contention ------------------------------------------------------------------------------- */
 
@@ -95,6 +99,54 @@ MINIMAL_LOCK(rwlock, pthread_rwlock_wrlock(&at->lock.rwlock), pthread_rwlock_unl
 MINIMAL_LOCK(rw_spin, rw_write_enter(&at->lock), rw_write_leave(&at->lock))
 MINIMAL(seqlock, ttas_enter(&at->lock); seq_write_begin(&at->sequence); plain(&at->data); seq_write_end(&at->sequence); ttas_leave(&at->lock))
 MINIMAL(rcu, rcu_away(&own->seen); ttas_enter(&at->lock); publish(t->shared, at); ttas_leave(&at->lock); rcu_back(&own->seen, &at->latest))
+
+/* Reads, and one write in so many. Where there is work inside, the next one waits for it. */
+#define MINIMAL_READS(NAME, READ, WRITE)                                                                                             \
+    static inline __attribute__((always_inline)) void NAME##_loop(struct nb_thread *t, uint64_t n, const uint64_t inside)            \
+    {                                                                                                                                \
+        const uint64_t turn = 100 / (100 - (uint64_t)t->shared->parameter[READ_SHARE]);                                              \
+        uint8_t *const base = t->shared->buffer;                                                                                     \
+        uint64_t nothing = 0, x = 0, torn = 0, left = 0;                                                                             \
+        NB_OPAQUE(nothing);                                                                                                          \
+        for (; n; n--) {                                                                                                             \
+            struct lines *at = (struct lines *)(base + (inside ? x & nothing : 0));                                                  \
+            struct part *own = part(at, t->index, 4096);                                                                             \
+            (void)own;                                                                                                               \
+            if (left) {                                                                                                              \
+                READ;                                                                                                                \
+                left--;                                                                                                              \
+            } else {                                                                                                                 \
+                WRITE;                                                                                                               \
+                left = turn - 1;                                                                                                     \
+            }                                                                                                                        \
+        }                                                                                                                            \
+        NB_OPAQUE(torn);                                                                                                             \
+    }                                                                                                                                \
+    static void NAME(struct nb_thread *t, uint64_t n)                                                                                \
+    {                                                                                                                                \
+        const uint64_t inside = (uint64_t)t->shared->parameter[INSIDE];                                                              \
+        if (inside)                                                                                                                  \
+            NAME##_loop(t, n, inside);                                                                                               \
+        else                                                                                                                         \
+            NAME##_loop(t, n, 0);                                                                                                    \
+    }
+#define READ_WRITE(NAME, ENTER_READ, LEAVE_READ, ENTER, LEAVE)                                                                       \
+    MINIMAL_READS(NAME, ENTER_READ; x = look(&at->data, inside, &torn); LEAVE_READ, ENTER; x = nb_work(plain(&at->data), inside); LEAVE)
+#define MUTEX(DO) pthread_mutex_##DO(&at->lock.mutex)
+#define RWLOCK(DO) pthread_rwlock_##DO(&at->lock.rwlock)
+MINIMAL_READS(atomic_add_reads, x = nb_work(nb_peek(&at->data.counter), inside), x = nb_work(nb_add_relaxed(&at->data.counter, 1), inside))
+READ_WRITE(mutex_reads, MUTEX(lock), MUTEX(unlock), MUTEX(lock), MUTEX(unlock))
+READ_WRITE(rwlock_reads, RWLOCK(rdlock), RWLOCK(unlock), RWLOCK(wrlock), RWLOCK(unlock))
+READ_WRITE(rw_spin_reads, rw_read_enter(&at->lock), rw_read_leave(&at->lock), rw_write_enter(&at->lock), rw_write_leave(&at->lock))
+MINIMAL_READS(
+    seqlock_reads, uint64_t seen; do {
+        seen = seq_read_begin(&at->sequence);
+        x = look(&at->data, inside, &torn);
+    } while (seq_read_again(&at->sequence, seen)),
+    ttas_enter(&at->lock); seq_write_begin(&at->sequence); x = nb_work(plain(&at->data), inside); seq_write_end(&at->sequence); ttas_leave(&at->lock))
+MINIMAL_READS(rcu_reads, uint64_t latest = nb_load_acquire(&at->latest); x = look(__atomic_load_n(&at->current, __ATOMIC_ACQUIRE), inside, &torn);
+              nb_store_release(&own->seen, latest),
+              rcu_away(&own->seen); ttas_enter(&at->lock); x = nb_work(publish(t->shared, at), inside); ttas_leave(&at->lock); rcu_back(&own->seen, &at->latest))
 
 static void spaced(struct nb_thread *t, uint64_t n)
 {
@@ -180,12 +232,12 @@ WAYS(
 
 /* -- marks: card_marking ----------------------------------------------------------------------------------------------------------- */
 
-/* Cards are bytes next to each other, objects lie behind their page. */
+/* Cards are bytes next to each other, objects lie behind their page, each in the middle of its own. */
 #define MARKS(NAME, ...)                                                                                                             \
     static void NAME(struct nb_thread *t, uint64_t n)                                                                                \
     {                                                                                                                                \
         volatile uint8_t *card = t->shared->buffer + t->index;                                                                       \
-        volatile uint64_t *object = (volatile uint64_t *)(t->shared->buffer + 4096 + t->index * NB_APART);                           \
+        volatile uint64_t *object = (volatile uint64_t *)(t->shared->buffer + 4096 * (1 + t->index) + 2048);             \
         (void)card;                                                                                                                  \
         while (n) {                                                                                                                  \
             NB_TIMES_8(*object = n--; __VA_ARGS__;)                                                                                    \
@@ -207,7 +259,7 @@ MARKS(clean_look_mark, *card = 0; LOOK(1))
 /* -- objects: publication ---------------------------------------------------------------------------------------------------------- */
 
 #define OBJECTS 256u
-#define OBJECT (NB_LINE > 64 ? NB_LINE : 64)
+#define OBJECT NB_APART_ODD
 
 struct published {
     uint64_t current;
@@ -218,23 +270,23 @@ struct published {
     };
 };
 
-/* The first thread writes, the other reads and says what it has seen, which the writer looks at once in half a ring, as in the kernel; it waits for nobody: no reader checks what
+/* The first thread writes, the other reads and says when it has seen another, which the writer looks at once in half a ring, as in the kernel; it waits for nobody: no reader checks what
  * it sees. */
 #define PUBLISHED(NAME, PUT, GET)                                                                                                    \
     static void NAME(struct nb_thread *t, uint64_t n)                                                                                \
     {                                                                                                                                \
         struct published *s = (struct published *)t->shared->buffer;                                                                 \
         uint8_t *objects = t->shared->buffer + 2 * NB_APART + OBJECT;                                                                \
-        uint64_t *seen = (uint64_t *)(objects + OBJECTS * OBJECT + NB_APART), found, sequence, number = t->cursor, nothing = 0, x = 0; \
+        uint64_t *seen = (uint64_t *)(objects + OBJECTS * OBJECT + NB_APART) + 4, found, sequence, number = t->cursor, nothing = 0, x = 0; \
         const uint64_t spacing = (uint64_t)t->shared->parameter[SPACES];                                                             \
         (void)sequence;                                                                                                              \
         if (t->index) {                                                                                                              \
             for (; n; n--) {                                                                                                         \
                 GET;                                                                                                                 \
                 const volatile uint64_t *o = (const volatile uint64_t *)(uintptr_t)found;                                            \
-                number = o[0];                                                                                                       \
                 (void)o[1], (void)o[2], (void)o[3];                                                                                  \
-                nb_store_release(seen, number);                                                                                      \
+                if (__builtin_expect(o[0] != number, 0))                                                                             \
+                    nb_store_release(seen, number = o[0]);                                                                           \
             }                                                                                                                        \
             return;                                                                                                                  \
         }                                                                                                                            \

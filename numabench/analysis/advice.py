@@ -78,6 +78,8 @@ def worst_costs(contrasts: pd.DataFrame, asked: list[Answer]) -> dict[int, float
     """Stride -> the most that an operation takes longer than with counters far apart, over all that is asked about; infinite where something has no interval."""
     costs: dict[int, float] = {}
     for answer in asked:
+        if answer.axis not in contrasts:  # no sample had it
+            continue
         rows = matching(contrasts[(contrasts["axis"] == answer.axis) & contrasts["main"]], answer.where)
         rows = rows[(rows["metric"] == answer.metric) & (rows[answer.axis] > 0)]
         for stride, high in zip(rows[answer.axis], rows["ratio_high"], strict=True):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..model import Answer, BenchmarkRecord, Frozen, Header, Picture
 from ..text import fill, measure_again
-from ..units import count_cpus, format_bytes, format_quantity, plural
+from ..units import count_cpus, format_bytes, format_quantity, plural, plus_minus
 from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
-from .answers.evidence import matching
+from .answers.evidence import NOTHING, matching
 from .neighbours import latency_matrix, levels
 from .published import PUBLISHED
 from .structure import each_sample, with_distance
@@ -52,7 +52,7 @@ class Price(Frozen):
         half = (self.high - self.low) / 2 / self.value
         if self.grade == SETTLED and half <= FIGURE:
             return ""
-        return f"±{half * 100:.0f} %" if half > FIGURE else ROUGH
+        return (plus_minus(half) if half > FIGURE else "") or ROUGH
 
 
 class Tile(Frozen):
@@ -232,7 +232,8 @@ def _tiles(about: Iterable[Subject]) -> tuple[Tile, ...]:
         shown = {"topic": subject.record.topic, "grade": grade(figure, tile.answer.kind)}
         if not figure.usable:
             why = (figure.problem or figure.instead).rpartition(": ")[2]
-            found.setdefault(tile.subject, Tile(value="–", words=tile.answer.text, notes=(f"{MISSING}: {why}",), **shown))
+            note = MISSING if why == NOTHING else f"{MISSING}: {why}"
+            found.setdefault(tile.subject, Tile(value="–", words=tile.answer.text, notes=(note,), **shown))
             continue
         sign = "+" if tile.answer.kind == "difference" and figure.value > 0 else ""
         found[tile.subject] = Tile(
@@ -294,6 +295,8 @@ def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFr
     why = f"{calm * 100:.0f} % of {plural(len(taken), 'sample')} ran undisturbed"
     if asked:
         why += f", {settled} of {plural(len(asked), 'answer')} {'is' if settled == 1 else 'are'} settled"
+        if alone := sum(bool(a.alone) for a in asked):
+            why += f" ({alone} more by one visit alone)"
     reasons = taken.loc[~taken["valid"].astype(bool), "reasons"].str.split().explode().value_counts()
     if calm < 1 - CALM / 4 and len(reasons):
         why += f"; most often: {str(reasons.index[0]).replace('_', ' ')}"

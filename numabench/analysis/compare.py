@@ -22,20 +22,20 @@ from ..runlog.read import RunLog
 from ..runlog.twins import told_apart
 from . import identity
 from .align import aligned
-from .estimate import cell_means, natural, process_medians, shares, t_half_width
+from .estimate import RANGE, cell_means, interval, natural, process_medians, shares, t_half_width, with_drift
 from .judging import column, judge
 from .quantities import all_of, differences, shared_quantities
-from .rows import WORSE, headline_rows, in_order
-from .segments import Ordered, counts, group_codes, moments
+from .rows import headline_rows, in_order, worse
+from .segments import counts, group_codes, moments
 from .structure import class_medians, match_classes, parameter_columns, with_distance
 
-#: Standard deviation (in logs) between visits to one machine, assumed where a side has one visit only. Measured 1 %
-#: on a virtual machine; without it 8-91 % of A/A comparisons are called different (METHODOLOGY: the unit).
-ASSUMED_SESSION_SD = 0.01
+#: Standard deviation (in logs) between visits to one machine where a side has one visit only: what its parts tell (`drift`), at least
+#: LEAST_SESSION_SD, which no short visit can rule out; assumed where they tell nothing.
+LEAST_SESSION_SD, ASSUMED_SESSION_SD = 0.003, 0.01
+LEAST_ALIKE = 0.6  # of the other side's processes a visit: fewer scatter more than those visits tell
+LEAST_VISITS = 5  # to one machine that tell by themselves how far its figures move from visit to visit
 #: From so many machines a side on, the machine is the unit and the verdict is about the models (METHODOLOGY: the unit).
 GROUP_MACHINES = 3
-#: Outlying machines: |x - median| / (1.4826 MAD) above 3.5 (Iglewicz and Hoaglin 1993), of at least this many.
-OUTLIER_Z, MAD_TO_SD, OUTLIER_MACHINES = 3.5, 1.4826, 5
 VERDICTS = ("faster", "slower", "same", "unresolved", "incomparable", "failed")
 COMPARABLE = VERDICTS[:4]
 KEY = ("benchmark", "case", "metric")
@@ -62,13 +62,13 @@ class Comparison:
     means: pd.DataFrame
     differs: list[tuple[str, str, str]]
     refused: list[tuple[str, str]]
-    outliers: pd.DataFrame
     notes: tuple[str, ...] = ()  # how cells of CPUs were matched, where not by number
     summary: dict[str, int] = field(default_factory=dict)
     comparisons: int = 0
     exit_code: int = OK
     same: float = 0.03
     q: float = 0.05
+    least: float | None = None  # the change (a share) from which on a row that is worse makes the exit code 1; None: any, and any cell
     priced: pd.DataFrame | None = None  # `rows` of the work done for one unit of money, where prices of base and new are given
 
 
@@ -81,9 +81,11 @@ def compare(
     across_builds: bool = False,
     prices: tuple[float, float] | None = None,
     only: Collection[str] = (),
+    least: float | None = None,
 ) -> Comparison:
     """`new` against `base`: verdict `same` within a factor 1 + `same`, false discovery rate `q` over all claims. `across_builds`: kernels of one version
     that were built anew on one machine are compared, too. `prices` of base and new: what the rows are for one unit of money. `only` these benchmarks.
+    `least`: the change (a share) from which on a row that is worse makes the exit code 1, as of a gate; without it any is, and any cell.
 
     Never raises over results that cannot be compared: they are listed in `refused` or as `incomparable` cells.
     """
@@ -100,8 +102,9 @@ def compare(
     medians = [process_medians(frame) for frame in frames]
     pairs = shared_quantities(base.benchmarks, new.benchmarks)
     gaps = [differences(rows, all_of(pairs)) for rows in medians]
-    means = [cell_means(pd.concat([rows, gap]) if len(gap) else rows) for rows, gap in zip(medians, gaps, strict=True)]
-    both = side_by_side(_matched(means, frames, one_machine))
+    medians = [pd.concat([rows, gap], ignore_index=True) if len(gap) else rows for rows, gap in zip(medians, gaps, strict=True)]
+    means = _matched([with_drift(cell_means(rows), rows) for rows in medians], frames, one_machine)
+    both = side_by_side(as_told(means) if one_machine else means)
     for side, log in (("base", base), ("new", new)):
         kinds = identity.page_kinds(log)
         both[f"pages_{side}"] = [kinds.get(key, frozenset()) for key in zip(both["benchmark"], both["case"], strict=True)]
@@ -121,23 +124,21 @@ def compare(
         differs=identity.other_differences(base, new),
         refused=refused,
         notes=notes,
-        outliers=pd.concat(
-            [outliers(m, same).assign(side=s) for m, s in zip(means, ("base", "new"), strict=True)], ignore_index=True
-        ),
         summary={verdict: found[verdict] for verdict in VERDICTS},
         comparisons=int(cells["p"].notna().sum()),
-        exit_code=_exit_code(found, rows),
+        exit_code=_exit_code(found, rows, least),
         same=same,
         q=q,
+        least=least,
         priced=priced,
     )
 
 
-def _exit_code(cells: Mapping[str, int], rows: pd.DataFrame) -> int:
-    """REGRESSION where a cell or a row is worse, INCOMPARABLE where none was compared; `cells`: verdict -> how many."""
-    if cells["slower"] or (rows["verdict"] == WORSE).any():
+def _exit_code(found: Mapping[str, int], rows: pd.DataFrame, least: float | None) -> int:
+    """REGRESSION where a row is worse by `least`, without it where any cell or row is; INCOMPARABLE where none was compared. `found`: verdict of cells -> how many."""
+    if len(worse(rows, least)) or (least is None and found["slower"]):
         return REGRESSION
-    return OK if any(cells[verdict] for verdict in COMPARABLE) or rows["change"].notna().any() else INCOMPARABLE
+    return OK if any(found[verdict] for verdict in COMPARABLE) or rows["change"].notna().any() else INCOMPARABLE
 
 
 def restricted(log: RunLog, names: Collection[str]) -> RunLog:
@@ -162,6 +163,37 @@ def _matched(means: list[pd.DataFrame], frames: list[pd.DataFrame], one_machine:
     ]
 
 
+def as_told(means: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """One machine's `cell_means` (with `match`), where a side has few visits but both together LEAST_VISITS of them, with the variance between visits that
+    these tell: what a single visit may be off by is then known, and no more assumed.
+
+    Of each cell by itself: pooled over a benchmark's cells (Smyth 2004) intervals of five visits would be a seventh narrower, but cells move together from
+    visit to visit, and three times as many comparisons of a machine with itself would hold a false claim (METHODOLOGY).
+    """
+    both = pd.concat([side.assign(side=number) for number, side in enumerate(means)], ignore_index=True)
+    codes, first = group_codes(both, (*KEY, "match"))
+    visits = both["sessions"].to_numpy(dtype=float)
+    free = np.maximum(visits - 1, 0.0)
+    df, few = counts(codes, len(first), free), counts(codes, len(first), visits < LEAST_VISITS)
+    a_visit = both["processes"].to_numpy(dtype=float) / np.maximum(visits, 1)  # processes
+    usual = np.zeros(len(first))
+    np.maximum.at(usual, codes, a_visit)
+    alike = counts(codes, len(first), (visits > 0) & (a_visit < LEAST_ALIKE * usual[codes])) == 0
+    told = ((df >= LEAST_VISITS - 1) & (few > 0) & alike)[codes]
+    for end in ("", "_kept"):
+        own = both[f"variance{end}"].to_numpy(dtype=float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scatter = counts(codes, len(first), np.where(free > 0, own * visits * free, 0.0)) / df
+            scatter = np.maximum(scatter, LEAST_SESSION_SD**2)[codes] / np.maximum(visits, 1)
+            scatter = np.where(visits < LEAST_VISITS, np.fmax(scatter, own), scatter)  # few visits may scatter more by themselves
+            # one estimate on both sides: Satterthwaite's rule, which takes them for two, is to come to its degrees of freedom
+            each = df * counts(codes, len(first), scatter**2) / counts(codes, len(first), scatter) ** 2
+        both[f"variance{end}"] = np.where(told, scatter, own)
+        both[f"df{end}"] = np.where(told, each[codes], both[f"df{end}"].to_numpy(dtype=float))
+    both["told"] = told
+    return [both[both["side"] == number].drop(columns="side").reset_index(drop=True) for number in range(len(means))]
+
+
 def side_means(means: pd.DataFrame, grouped: np.ndarray) -> pd.DataFrame:
     """Machines' `cell_means` (with `match`) reduced to one row per cell and class; `grouped` marks the rows of groups.
 
@@ -173,9 +205,12 @@ def side_means(means: pd.DataFrame, grouped: np.ndarray) -> pd.DataFrame:
     usable = np.isfinite(means["mean"].to_numpy(dtype=float))
     at, rows = codes[usable], means[usable]
     single = rows["sessions"].to_numpy() < 2
+    if "told" in rows:
+        single &= ~rows["told"].to_numpy(dtype=bool)
     n, mean, variance, df = _sums(rows, at, group, "")
     kept = _sums(rows, at, group, "_kept")[1:]
-    assumed = counts(at, size, single * ASSUMED_SESSION_SD**2) / np.maximum(1, n) ** 2
+    drift = np.fmax(rows["drift"].fillna(ASSUMED_SESSION_SD**2).to_numpy(dtype=float), LEAST_SESSION_SD**2)
+    assumed = counts(at, size, single * drift) / np.maximum(1, n) ** 2
     return (
         means.iloc[first][[*KEY, "match", "distance"]]
         .reset_index(drop=True)
@@ -220,7 +255,7 @@ def side_by_side(means: list[pd.DataFrame]) -> pd.DataFrame:
     both = sides[0].merge(sides[1], on=[*KEY, "match"], how="outer", suffixes=("_base", "_new"), sort=False)
     known = pd.concat(means, ignore_index=True)
     names = [*dict.fromkeys([*parameter_columns(means[0]), *parameter_columns(means[1])])]
-    in_order = known.drop_duplicates(list(KEY))[[*KEY, *names, "unit", "polarity"]]
+    in_order = known.drop_duplicates(list(KEY))[[*KEY, *names, "unit", "polarity", *(name for name in RANGE if name in known)]]
     return in_order.merge(both, on=list(KEY), how="inner")
 
 
@@ -255,9 +290,8 @@ def _cell_table(judged: pd.DataFrame) -> pd.DataFrame:
     """`judge`d cells with both sides' values and intervals in the metric's unit, columns as in `Comparison`."""
     for side in ("base", "new"):
         mean, variance, df, linear = (column(judged, name)[side == "new"] for name in ("mean", "variance", "df", "linear"))
-        half = t_half_width(variance, df)
-        for end, x in (("", mean), ("_low", mean - half), ("_high", mean + half)):
-            judged[f"{side}{end}"] = natural(x, linear > 0)
+        judged[side] = natural(mean, linear > 0)
+        judged[f"{side}_low"], judged[f"{side}_high"] = interval(judged, mean, t_half_width(variance, df), linear > 0)
     labels = [judged[f"distance_{side}"].fillna("") for side in ("base", "new")]
     judged["distance"] = labels[0].where(judged["distance_base"].notna(), labels[1])
     judged["distance_new"] = labels[1]
@@ -296,24 +330,3 @@ def geometric_means(cells: pd.DataFrame) -> pd.DataFrame:
     return (
         rows.iloc[first][["benchmark", "metric", "unit", "polarity"]].reset_index(drop=True).assign(ratio=np.exp(mean), cells=n)
     )
-
-
-def outliers(means: pd.DataFrame, practical: float = 0.03) -> pd.DataFrame:
-    """Machines far from the median of their group: rows of `cell_means` (main classes, several machines) that stand out.
-
-    |x - median| / (1.4826 MAD) > 3.5 on logs and more than `practical` away; cells with fewer than five machines are not judged.
-    Columns: benchmark, case, metric, machine, machine_id, unit, value, median, z, size_ratio (value / median).
-    """
-    rows = means[means["main"] & np.isfinite(means["mean"]) & ~means["linear"]]
-    codes, first = group_codes(rows, KEY)
-    logs = rows["mean"].to_numpy(dtype=float)
-    median = Ordered(logs, codes, len(first)).median()[codes]
-    away = np.abs(logs - median)
-    deviation = MAD_TO_SD * Ordered(away, codes, len(first)).median()[codes]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = away / deviation
-    out = (counts(codes, len(first))[codes] >= OUTLIER_MACHINES) & (z > OUTLIER_Z) & (away > np.log1p(practical))
-    table = rows[[*KEY, "machine", "machine_id", "unit"]].assign(
-        value=np.exp(logs), median=np.exp(median), z=z, size_ratio=np.exp(logs - median)
-    )
-    return table[out].reset_index(drop=True)

@@ -14,8 +14,9 @@ from scipy import special  # not scipy.stats, whose import takes longer than tha
 
 from ..model import BenchmarkRecord
 from ..runlog.columns import SOFT
-from .segments import Ordered, counts, group_codes, moments, reason_tuples
-from .structure import label_hop, parameter_columns, with_distance
+from .drift import drifts
+from .segments import Ordered, counts, cut_of, group_codes, moments, nested_means, partners, reason_tuples
+from .structure import label_hop, mains, own_columns, parameter_columns, with_distance
 
 CONFIDENCE = 0.95
 LEAST_PAIRS = 8  # processes before a contrast may stop: the sign test needs 6, and some are disturbed
@@ -29,6 +30,7 @@ LEAST_MOVE = 0.02
 FEW_BLOCKS = 6
 
 CELL = ("machine_id", "benchmark", "case", "metric")
+RANGE = ("least", "most")  # what the values of a metric cannot leave
 
 
 def t_interval(logs: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
@@ -97,6 +99,7 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
         "unit",
         "polarity",
         "distance",
+        *(name for name in RANGE if name in frame),
         *parameter_columns(frame),
         "session",
         "block",
@@ -165,18 +168,24 @@ def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
 
 def _means(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, ...]:
     """(mean, variance of it, its df, sessions, processes) per cell."""
-    size, value = len(linear), medians["value"].to_numpy(dtype=float)
-    scaled = np.where(linear[cells], value, medians["log_value"].to_numpy(dtype=float))
+    scaled, usable = _scaled(medians, cells, linear)
+    session, begin = group_codes(medians[["session"]].assign(cell=cells)[usable], ("cell", "session"))
+    return nested_means(scaled, cells[usable], session, begin, len(linear))
+
+
+def _scaled(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(values on the scale of their cells, the rows that have one)."""
+    scaled = np.where(linear[cells], medians["value"].to_numpy(dtype=float), medians["log_value"].to_numpy(dtype=float))
     usable = np.isfinite(scaled)
-    scaled = scaled[usable]
-    session, begin = group_codes(medians.assign(cell=cells)[usable], ("cell", "session"))
-    session_mean = moments(scaled, session, len(begin))[1]
-    among = moments(session_mean, cells[usable][begin], size)
-    within = moments(scaled, cells[usable], size)
-    n, mean, variance = (np.where(among[0] >= 2, a, w) for a, w in zip(among, within, strict=True))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = variance / n
-    return mean, variance, n - 1.0, among[0], within[0]
+    return scaled[usable], usable
+
+
+def with_drift(means: pd.DataFrame, medians: pd.DataFrame) -> pd.DataFrame:
+    """`cell_means` of `medians` with a column `drift`: the variance by which a value differs from visit to visit, as the parts of each visit tell; NaN where they do not."""
+    cells = group_codes(medians, (*CELL, "distance"))[0]
+    scaled, usable = _scaled(medians, cells, means["linear"].to_numpy(dtype=bool))
+    cut = cut_of(counts(cells[usable], len(means)))
+    return means.assign(drift=drifts(medians[usable], cells[usable], len(means), scaled, cut))
 
 
 def moved(value: np.ndarray, half: np.ndarray, kept: np.ndarray, linear: np.ndarray | bool = False) -> np.ndarray:
@@ -187,18 +196,24 @@ def moved(value: np.ndarray, half: np.ndarray, kept: np.ndarray, linear: np.ndar
 
 def _mark_main(cells: pd.DataFrame) -> pd.DataFrame:
     """Adds `main`: of a cell's distance classes the one with most processes (then samples, then the shorter hop)."""
-    group = group_codes(cells, CELL)[0]
     hop = cells["distance"].map(label_hop).to_numpy(dtype=float)
-    order = np.lexsort((hop, -cells["samples"].to_numpy(), -cells["processes"].to_numpy(), group))
-    main = np.zeros(len(cells), dtype=bool)
-    main[order[np.unique(group[order], return_index=True)[1]]] = True
-    return cells.assign(main=main)
+    return cells.assign(main=mains(group_codes(cells, CELL)[0], cells["processes"].to_numpy(), cells["samples"].to_numpy(), hop))
 
 
 def natural(x: np.ndarray, linear: np.ndarray) -> np.ndarray:
     """Back from the scale of `cell_means` to the metric's unit."""
     with np.errstate(over="ignore"):
         return np.where(linear, x, np.exp(np.where(linear, 0.0, x)))
+
+
+def interval(cells: pd.DataFrame, mean: np.ndarray, half: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) in the metric's unit of means on the scale of `cell_means`: no end is outside the RANGE that `cells` name, unless the value itself is."""
+    value, ends = natural(mean, linear), (natural(mean - half, linear), natural(mean + half, linear))
+    if not set(RANGE) <= set(cells):
+        return ends
+    least, most = (cells[name].to_numpy(dtype=float, na_value=np.nan) for name in RANGE)
+    beyond = value < least, value > most
+    return np.where((ends[0] < least) & ~beyond[0], least, ends[0]), np.where((ends[1] > most) & ~beyond[1], most, ends[1])
 
 
 def estimate_cells(frame: pd.DataFrame, target: float = 0.02) -> pd.DataFrame:
@@ -235,10 +250,11 @@ def estimates_of(medians: pd.DataFrame, target: float = 0.02, confidence: float 
         len(cells),
     )
     scope = np.where(cells["sessions"] >= 2, "machine", "session")
+    low, high = interval(cells, mean, half, linear)
     table = cells.assign(
         value=value,
-        low=natural(mean - half, linear),
-        high=natural(mean + half, linear),
+        low=low,
+        high=high,
         half_width=width,
         disturbed=disturbed,
         scope=scope,
@@ -299,17 +315,25 @@ def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) 
     without a class (one thread) takes its partner's.
     """
     on = [*dict.fromkeys(("machine_id", "benchmark", "metric", "session", "block", "process", *shared))]
-    right = controls[[*on, "distance", "value", "log_value", "value_kept", "log_value_kept"]]
-    pairs = values.merge(right, on=on, how="left", suffixes=("", "_control"))
-    own, other = pairs["distance"].to_numpy(dtype=object), pairs["distance_control"].fillna("").to_numpy(dtype=object)
+    codes, _ = group_codes(pd.concat([values[on], controls[on]], ignore_index=True), on)
+    left, right = partners(codes[: len(values)], codes[len(values) :])
+
+    def of_control(name: str, missing: object) -> np.ndarray:
+        return np.append(controls[name].to_numpy(), [missing])[right]
+
+    own, other = values["distance"].to_numpy(dtype=object)[left], of_control("distance", "")
     fits = (own == other) | (own == "") | (other == "")
-    return pairs.assign(
-        distance=np.where(own == "", other, own),
-        **{
-            f"{name}{end}": np.where(fits, pairs[f"{of}{end}"] - pairs[f"{of}{end}_control"], np.nan)
-            for name, of in (("log_ratio", "log_value"), ("gap", "value"))
-            for end in ("", "_kept")
-        },
+    return (
+        values.iloc[left]
+        .reset_index(drop=True)
+        .assign(
+            distance=np.where(own == "", other, own),
+            **{
+                f"{name}{end}": np.where(fits, values[of + end].to_numpy()[left] - of_control(of + end, np.nan), np.nan)
+                for name, of in (("log_ratio", "log_value"), ("gap", "value"))
+                for end in ("", "_kept")
+            },
+        )
     )
 
 
@@ -334,7 +358,7 @@ def summarise_pairs(pairs: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.D
     )
     ratio, ratio_low, ratio_high = _median_and_interval(pairs["log_ratio"].to_numpy(dtype=float), codes, size, confidence)[1:]
     used = np.isfinite(pairs["gap"].to_numpy(dtype=float))
-    _, begin = group_codes(pairs.assign(cell=codes)[used], ("cell", "session"))
+    _, begin = group_codes(pairs[["session"]].assign(cell=codes)[used], ("cell", "session"))
     sessions = counts(codes[used][begin], size)
     sums = pd.DataFrame({name: counts(codes, size, pairs[name]) for name in ("samples", "soft", "hard")})
     kept = [_median_and_interval(pairs[f"{name}_kept"].to_numpy(dtype=float), codes, size)[1] for name in ("log_ratio", "gap")]
@@ -405,13 +429,13 @@ def contrasts_of(medians: pd.DataFrame, benchmarks: Iterable[BenchmarkRecord], c
     declared = dict.fromkeys((b.name, c.axis, c.control, c.metric) for b in benchmarks for c in b.contrasts)
     tables = []
     for name, axis, control, metric in declared:
-        rows = medians[(medians["benchmark"] == name) & (medians["metric"] == metric)]
-        if axis not in parameters or rows.empty:
+        rows = own_columns(medians[(medians["benchmark"] == name) & (medians["metric"] == metric)])
+        if axis not in rows.columns or rows.empty:
             continue
         is_control = (rows[axis] == control).fillna(False).to_numpy(dtype=bool)
-        pairs = paired(rows[~is_control], rows[is_control], [p for p in parameters if p != axis])
+        pairs = paired(rows[~is_control], rows[is_control], [p for p in parameter_columns(rows) if p != axis])
         if len(pairs):
             table = summarise_pairs(pairs, confidence).assign(axis=axis)
             tables.append(table.assign(control=pd.Series([control] * len(table), dtype=object, index=table.index)))
     columns = [*CONTRAST_COLUMNS, *parameters, *CONTRAST_VALUES]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True).reindex(columns=columns) if tables else pd.DataFrame(columns=columns)

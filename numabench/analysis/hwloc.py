@@ -61,18 +61,19 @@ class Tree:
 
     def __init__(self, topology: dict):
         self.topology = topology
-        self.nodes = {int(node["id"]): parse_cpus(node["cpus"]) for node in topology["nodes"]}
+        self.nodes = {int(node["id"]): parse_cpus(node.get("cpus") or "") for node in topology["nodes"]}
+        packages = topology.get("packages") or []  # what a log does not say is left out
         self.index: dict[int, int] = {}  # node -> gp_index
         self.last = 0
         self.root = ElementTree.Element("topology", version="2.0")
-        cpus = parse_cpus(topology["cpus"])
+        cpus = parse_cpus(topology.get("cpus") or "")
         machine = self.add(self.root, "Machine", cpus, self.nodes, os_index="0")
         for node, own in self.nodes.items():
-            if not own or not any(set(own) <= set(parse_cpus(p["cpus"])) for p in topology["packages"]):
+            if not own or not any(set(own) <= set(parse_cpus(p["cpus"])) for p in packages):
                 self.add_node(machine, node, own or cpus)
         placed: set[int] = set()
-        for package in topology["packages"]:
-            placed |= self.add_package(machine, package)
+        for number, package in enumerate(packages):
+            placed |= self.add_package(machine, package, number)
         self.add_cores(machine, [cpu for cpu in cpus if cpu not in placed])
 
     def add(self, parent, what: str, cpus: Iterable[int], nodes: Iterable[int], **attributes: str):
@@ -88,7 +89,7 @@ class Tree:
         return ElementTree.SubElement(parent, "object", type=what, **attributes, **sets, gp_index=str(self.last))
 
     def add_node(self, parent, node: int, cpus: Iterable[int]) -> None:
-        memory = next(each["memory_bytes"] for each in self.topology["nodes"] if int(each["id"]) == node)
+        memory = next(each.get("memory_bytes") for each in self.topology["nodes"] if int(each["id"]) == node)
         found = self.add(parent, "NUMANode", cpus, (node,), os_index=str(node), local_memory=str(memory or 0))
         ElementTree.SubElement(found, "page_type", size="4096", count=str((memory or 0) // 4096))
         self.index[node] = self.last
@@ -97,10 +98,10 @@ class Tree:
         """Nodes of these CPUs, and those without any: hwloc counts both as near."""
         return [node for node, own in self.nodes.items() if not own or set(own) & cpus]
 
-    def add_package(self, machine, package: dict) -> set[int]:
+    def add_package(self, machine, package: dict, number: int) -> set[int]:
         cpus = parse_cpus(package["cpus"])
         inside = [(node, own) for node, own in self.nodes.items() if own and set(own) <= set(cpus)]
-        found = self.add(machine, "Package", cpus, self.nodes_near(set(cpus)), os_index=str(package["id"]))
+        found = self.add(machine, "Package", cpus, self.nodes_near(set(cpus)), os_index=str(number if package.get("id") is None else package["id"]))
         placed: set[int] = set()
         for node, own in inside:
             parent = found

@@ -6,12 +6,13 @@ between machines: the kernel's object, compiler, flags and the clock source (MET
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from ..model import BenchmarkRecord, KernelFacts
+from ..model import ALPHA, BenchmarkRecord, KernelFacts
 from ..runlog.read import RunLog
 
 Difference = tuple[str, str, str]  # what, in base, in new
@@ -30,6 +31,10 @@ NOT_IDENTITY = frozenset(
         "configuration_key",
         "topology",
         "marks",
+        "shared_id",
+        "modules",  # summed up in memory_modules
+        "memory_errors",
+        "throttled",
         "warnings",
         "uptime",
         "load",
@@ -41,6 +46,7 @@ NOT_IDENTITY = frozenset(
         "free_memory",
     )
 )
+PARTS = re.compile(r"^(?:configuration|hardware|condition)\.")  # of a machine's facts, which need not be said
 HUGE_SHARE = 0.95  # of the bytes, as for every proof of placement (METHODOLOGY: below 95 % a trial is not valid)
 
 
@@ -98,7 +104,7 @@ def other_differences(base: RunLog, new: RunLog) -> list[Difference]:
         for header in log.headers:
             entries = {"numabench": header.numabench, "profile": header.plan.get("profile"), **flatten(header.machine)}
             for name, value in entries.items():
-                facts.setdefault(name.removeprefix("configuration.").removeprefix("hardware."), set()).add(_text([value]))
+                facts.setdefault(PARTS.sub("", name), set()).add(_text([value]))
         for benchmark in log.benchmarks:
             for name, value in {**_kernel_facts(benchmark.kernel), **_bound_method(benchmark)}.items():
                 facts.setdefault(f"{benchmark.name} {name}", set()).add(_text([value]))
@@ -124,6 +130,11 @@ def _quantity(benchmark: BenchmarkRecord) -> dict[str, Any]:
         "parameter set": tuple(sorted(a.name for a in benchmark.axes)),
         "method": {k: v for k, v in benchmark.method.items() if k not in MACHINE_BOUND_METHOD},
     }
+
+
+def quantity_text(benchmark: BenchmarkRecord) -> str:
+    """Two results of one name are the same quantity where this is the same."""
+    return msgspec.json.encode(_quantity(benchmark), order="sorted").decode()
 
 
 def _say(value: Any) -> str:
@@ -156,6 +167,8 @@ def refusals(base: RunLog, new: RunLog, across_builds: bool = False) -> list[tup
             for key in _quantity(left[0])
         ]
         found += [*_metric_disagreements(left, right), _instructions_disagreement(left, right)]
+        if ALPHA in {b.phase for b in (*left, *right)}:
+            found.append(_disagreement("alpha, of numabench", *(_written_by(log, side) for log, side in ((base, left), (new, right)))))
         for machine in sorted(shared_machines):
             bound = [
                 [_bound_facts(log, b, across_builds) for b in side if _machine_of(log, b) == machine]
@@ -203,6 +216,10 @@ def _instructions_disagreement(left: list[BenchmarkRecord], right: list[Benchmar
         for name in unlike
     )
     return next(found, None)
+
+
+def _written_by(log: RunLog, records: list[BenchmarkRecord]) -> list[Any]:
+    return [header.numabench for header in log.headers if header.run in {b.run for b in records}]
 
 
 def _machine_of(log: RunLog, benchmark: BenchmarkRecord) -> str:

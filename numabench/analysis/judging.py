@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special  # not scipy.stats, as in estimate.py
 
 from ..model import LOWER
-from .estimate import FAILED_SHARE, moved
+from .discoveries import discoveries
+from .estimate import FAILED_SHARE, moved, t_half_width
 from .segments import reason_tuples
 
 #: Two one-sided tests at 5 % each are one interval of 90 % (TOST; Schuirmann 1987): `same` is the answer where it lies within the band.
@@ -37,8 +38,8 @@ def welch(
     with np.errstate(divide="ignore", invalid="ignore"):
         estimated = sum(v**2 / np.where(d > 0, d, np.nan) for v, d in zip(variances, dfs, strict=True))
         df = np.where(estimated > 0, total**2 / estimated, np.where(np.isfinite(estimated), np.inf, np.nan))
-        half = stats.t.ppf((1 + confidence) / 2, df) * np.sqrt(total)
-        p = 2 * stats.t.sf(np.abs(shift) / np.sqrt(total), df)
+        half = t_half_width(total, df, confidence)
+        p = 2 * special.stdtr(df, -np.abs(shift) / np.sqrt(total))
     p = np.where(total == 0, np.where(np.isnan(df), np.nan, np.where(shift == 0, 1.0, 0.0)), p)
     return shift, shift - half, shift + half, p
 
@@ -96,7 +97,7 @@ def _tested(
     finite = np.isfinite(p)
     adjusted = np.full(len(both), np.nan)
     if finite.any():
-        adjusted[finite] = stats.false_discovery_control([*p[finite], *family], method="bh")[: finite.sum()]
+        adjusted[finite] = discoveries(np.array([*p[finite], *family]))[: finite.sum()]
     band = np.log1p(same)
     is_same = finite & (least >= -band) & (most <= band)
     claimed = finite & ~is_same & ((low > 0) | (high < 0)) & (adjusted <= q)

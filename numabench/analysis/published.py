@@ -23,7 +23,7 @@ from ..model import (
     View,
     case_hash,
 )
-from ..runlog import SCHEMA, utc_now
+from ..runlog import MINOR, SCHEMA, utc_now
 from ..units import format_cpus
 from .neighbours import Level, levels, symmetric
 
@@ -68,6 +68,7 @@ def matrix_records(
     return [
         Header(
             schema=SCHEMA,
+            minor=MINOR,
             run=run,
             session=run,
             started=now,

@@ -32,7 +32,7 @@ ROW_COLUMNS = (
     *("quantity", "benchmark", "metric", "unit", "polarity"),
     *VALUES,
     *("change", "low", "high", "p", "p_adjusted", "verdict", "reasons", "points"),
-    *("cells", "worse", "better", "same", "not_known", "processes", "visits"),
+    *("cells", "worse", "better", "same", "not_known", "processes", "visits", "seen"),
 )
 POWER = 0.84  # standard deviations by which four of five comparisons are no further off
 CLAIM = 0.9985  # one-sided: what survives the correction for some hundred claims
@@ -53,7 +53,8 @@ def headline_rows(
 
     Values and their intervals are in the unit of the metric; `change` is new / base - 1, of the work done for one unit of money where there are
     `prices` of base and new: then more is better whatever the metric. `points`: whether the two sides' points differ. `worse` to `not_known` count the quantity's `cells`.
-    `processes` and `visits`: how many a side are likely to settle a row that is not known (NaN: nothing tells).
+    `processes` and `visits`: how many a side are likely to settle a row that is not known (NaN: nothing tells). `seen`: the change (a share) that four of five such comparisons
+    would find.
     """
     pairs, taken = _chosen(pairs, [_taken(judged, *pair) for pair in pairs])
     pooled = pd.DataFrame([_pooled(sides) for _, sides, _ in taken], columns=[f"{n}_{s}" for s in SIDES for n in POOLED])
@@ -91,6 +92,7 @@ def headline_rows(
     rows["cells"] = [len(mine) for mine, _, _ in taken]
     likely = [needed(row, rows.loc[at, "verdict"], same) if compared[at] else (math.nan,) * 2 for at, row in tested.iterrows()]
     rows["processes"], rows["visits"] = np.array(likely, dtype=float).reshape(-1, 2).T
+    rows["seen"] = [seen(row) if compared[at] else math.nan for at, row in tested.iterrows()]
     counted = dict.fromkeys((*(v.replace(" ", "_") for v in ROW_VERDICTS), "cells"), "int64")
     return rows.reindex(columns=list(ROW_COLUMNS)).astype(counted)
 
@@ -101,6 +103,11 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     size = np.abs(np.log1p(rows["change"].to_numpy(dtype=float)))
     size = np.where(rank <= ROW_VERDICTS.index(BETTER), -size, 0.0)
     return rows.iloc[np.lexsort((np.arange(len(rows)), size, rank))].reset_index(drop=True)
+
+
+def worse(rows: pd.DataFrame, least: float | None) -> pd.DataFrame:
+    """The rows that are worse by so much (a share) at least."""
+    return rows[(rows["verdict"] == WORSE) & (np.abs(np.log1p(rows["change"].astype(float))) >= np.log1p(least or 0.0))]
 
 
 Taken = tuple[pd.DataFrame, tuple[pd.DataFrame, pd.DataFrame], bool]
@@ -218,3 +225,14 @@ def _decided(shift: float, spread: np.ndarray, df: np.ndarray, band: float) -> n
     """Whether a difference of `shift` would be called the same, or another, in four of five comparisons of these standard deviations."""
     ends = [special.stdtrit(df, level) + POWER for level in ((1 + EQUIVALENCE) / 2, CLAIM)]
     return (ends[0] * spread <= band - shift) | (ends[1] * spread <= shift)
+
+
+def seen(row: pd.Series) -> float:
+    """The change (a share) that four of five comparisons of these standard deviations would find, corrected for some hundred claims; NaN without an interval."""
+    parts = [(row[f"variance_{side}"], row[f"df_{side}"]) for side in SIDES]
+    total = sum(variance for variance, _ in parts) + row["assumed_base"] + row["assumed_new"]
+    estimated = sum(variance**2 / df for variance, df in parts if df > 0)
+    if not (math.isfinite(total) and total > 0 and all(df > 0 for _, df in parts)):
+        return math.nan
+    df = total**2 / estimated if estimated > 0 else math.inf
+    return math.expm1((float(special.stdtrit(df, CLAIM)) + POWER) * math.sqrt(total))

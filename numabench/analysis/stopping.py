@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,9 +11,7 @@ from ..model import Answer, BenchmarkRecord, TrialRecord, judged_in_pairs
 from ..runlog.export import samples
 from ..runlog.read import RunLog
 from .estimate import LEAST_PAIRS, precision
-
-if TYPE_CHECKING:
-    pass
+from .structure import own_columns, with_distance
 
 #: Of the intervals that decide early whether an answer is settled. At 95 % each of several looks would let one false answer in twenty end the measuring; the last word is said at 95 %.
 EARLY = 0.975
@@ -48,10 +45,11 @@ class Stopping:
         found = {b.name: len(b.answers) for b in asked if b.name in early}
         ripe = tuple(b for b in asked if b.answers and b.name not in early)
         log = self._log((t for t in trials if t.benchmark in {b.name for b in ripe}), ripe)
-        for answer in answers(log, confidence=EARLY):
-            if answer.grade != SETTLED:
-                found[answer.benchmark] = found.get(answer.benchmark, 0) + 1
-        return found
+        frame = with_distance(samples(log))
+        for one in ripe:  # by itself, without the columns of the others, which every selection would carry along
+            rows = own_columns(frame[frame["benchmark"] == one.name])
+            found[one.name] = sum(answer.grade != SETTLED for answer in answers(self._log((), (one,)), rows, EARLY))
+        return {name: count for name, count in found.items() if count}
 
     def _log(self, trials: Iterable[TrialRecord], benchmarks: tuple[BenchmarkRecord, ...]) -> RunLog:
         pooled = tuple(msgspec.structs.replace(t, session="") for t in trials)

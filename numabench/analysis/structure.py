@@ -7,11 +7,14 @@ of one core, sometimes on two sockets, and move without a sign: values of differ
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ..runlog.columns import RESERVED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Two consecutive sorted hops that differ by more than this factor belong to different distance classes. Measured
 #: classes are a factor 2.7 and 4 apart (10, 27, 107 ns on Zen 4), the spread inside one is 1-5 % (METHODOLOGY).
@@ -22,6 +25,9 @@ CLASS_FACTOR = 1.3
 SHARED_CORE = 0.7
 SHARED = " shared core"  # suffix of the class of threads that share one core
 
+#: Rows from which on a table's room counts for more than how fast rows are chosen from it: a matrix of 512 CPUs has 261,632, and few questions.
+MANY = 100_000
+
 
 def each_sample(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each sample of a frame that has one for each sample and metric."""
@@ -31,6 +37,29 @@ def each_sample(frame: pd.DataFrame) -> pd.DataFrame:
 def parameter_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of a samples, estimates, contrasts or comparison table that are benchmark parameters."""
     return [name for name in frame.columns if name not in RESERVED]
+
+
+def own_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """One benchmark's rows without the parameters of the others, which would be carried through every selection; as in `light`, columns of one kind are together."""
+    asked = parameter_columns(table)
+    known = table[asked].notna().to_numpy().any(axis=0)
+    own = table.drop(columns=[name for name, there in zip(asked, known, strict=True) if not there])
+    return own if len(own) > MANY else own.copy()  # a copy has its columns of one kind in one block
+
+
+def light(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, up to MANY, with Python's own words and numbers (None: missing) in the columns of pandas' own types, each of which is chosen from by a
+    call of its own: columns of one kind are one block, and rows are chosen some thousand times to answer all questions."""
+    if len(table) > MANY:
+        return table
+    import pandas as pd
+
+    columns = {
+        name: table[name] if isinstance(of, np.dtype) else table[name].to_numpy(dtype=object, na_value=None)
+        for name, of in table.dtypes.items()
+    }
+    found = pd.DataFrame({name: pd.Series(column, table.index, dtype=column.dtype) for name, column in columns.items()})
+    return found.set_axis(pd.Index([*columns], dtype=object), axis=1)
 
 
 def class_label(hops_ns: np.ndarray) -> str:
@@ -78,17 +107,33 @@ def with_distance(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if "distance" in frame.columns:
         return frame
+    import pandas as pd
+
     distance = np.full(len(frame), "", dtype=object)
     hops, widths = (frame[name].to_numpy(dtype=float) for name in ("hop_ns", "core_width"))
     valid = frame["valid"].to_numpy(dtype=bool)
     machines = pd.factorize(frame["machine_id"], use_na_sentinel=False)[0]
     for machine in range(machines.max(initial=-1) + 1):
         rows = machines == machine
-        shared = rows & shared_core(widths, rows & valid)
-        for part, suffix in ((rows & ~shared, ""), (shared, SHARED)):
-            labels = distance_classes(hops[part], valid[part])
-            distance[part] = [label and label + suffix for label in labels]
+        distance[rows] = distances(hops[rows], widths[rows], valid[rows])
     return frame.assign(distance=distance)
+
+
+def distances(hops: np.ndarray, widths: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The label of each sample of one machine (object)."""
+    found = np.full(len(hops), "", dtype=object)
+    shared = shared_core(widths, valid)
+    for part, suffix in ((~shared, ""), (shared, SHARED)):
+        found[part] = [label and label + suffix for label in distance_classes(hops[part], valid[part])]
+    return found
+
+
+def mains(cells: np.ndarray, processes: np.ndarray, samples: np.ndarray, hop: np.ndarray) -> np.ndarray:
+    """Which of a cell's distance classes is its main one: that with most processes, then samples, then the shorter hop. `cells`: the number of each class's."""
+    order = np.lexsort((hop, -samples, -processes, cells))
+    main = np.zeros(len(cells), dtype=bool)
+    main[order[np.unique(cells[order], return_index=True)[1]]] = True
+    return main
 
 
 def shared_core(widths: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -7,10 +7,11 @@ import it, so it needs the standard library and `numabench.model` alone.
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UsageError
 from ..model import PAIRED_KINDS, Answer, Axis, Card, Contrast, Frozen, Value, View
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..host.topology import Topology
 
 ENTRY_POINTS = "numabench.benchmarks"
+ROUNDING = 1e-9  # by which an index of floating-point sums may be above what is most
 ALONE = "alone"  # placement of a single thread
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
@@ -144,6 +146,7 @@ class Benchmark(ABC):
     name: ClassVar[str]
     kernel: ClassVar[str]
     topic: ClassVar[str] = ""  # one of TOPICS, by which it can be asked for together with others
+    phase: ClassVar[Literal["alpha", "beta", "stable", "deprecated"]] = "stable"  # how far it may be relied on (`model.PHASES`)
     title: ClassVar[str]
     question: ClassVar[str]
     expected: ClassVar[str]
@@ -174,12 +177,18 @@ class Benchmark(ABC):
     )
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
     reports: ClassVar[tuple[str, ...]] = ()  # of the kernel's metrics; empty: all
+    most: ClassVar[dict[str, float]] = {}  # of a metric, where more is not possible
 
     # -- in the parent ----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def sweep(self, topology: Topology, profile: str) -> list[Sweep]:
-        """The products of axis values that `profile` measures on this machine."""
+        """The products of axis values that `profile` (quick, standard, full) measures on this machine."""
+
+    def acceptance(self, topology: Topology) -> list[Sweep] | None:
+        """Those by which equal machines are held against each other, one visit each (profile `accept`): where faults show, in some twenty cases of a small machine
+        and sixty of the largest, chosen by the topology alone. None: it has no part in that."""
+        return None
 
     def keep(self, parameters: Parameters, topology: Topology) -> bool:
         """Whether a point of the product is a case of its own."""
@@ -273,6 +282,13 @@ class Benchmark(ABC):
         """The reason why a sample does not show what it is called, where only the topology tells; empty when nothing is held against it."""
         return ""
 
+    def impossible(self, metrics: dict[str, float]) -> str:
+        """The reason why a sample is wrong whatever it measured: a metric below zero, or above what is most; empty where none is."""
+        for name, value in metrics.items():
+            if value < 0 or value > self.most.get(name, math.inf) * (1 + ROUNDING):
+                return f"physics:{name.replace('_', ' ')} of {value:.4g}"
+        return ""
+
     def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
         """Achieved values that are no metrics."""
         return {}
@@ -313,6 +329,14 @@ def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int
     if threads == 1:
         return topology.order_cpus()[:1] if placement == ALONE else None
     return topology.choose_cpus(placement, threads) if placement != ALONE else None
+
+
+def some_pairs(rows: Sequence[int], columns: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """All pairs, or where these are more than `most`, each row with itself and as many of the columns that follow it: of a large machine every node and a part
+    of its links."""
+    width = min(max(1, most // max(1, len(rows))), len(columns))
+    starts = [columns.index(row) if row in columns else place for place, row in enumerate(rows)]
+    return [(row, columns[(start + k) % len(columns)]) for row, start in zip(rows, starts, strict=True) for k in range(width)]
 
 
 def memory_node(topology: Topology, node: int | None) -> int | None:

@@ -6,7 +6,6 @@ from ..model import Answer, Axis, Contrast, View
 from . import (
     ALONE,
     LINES_SHARED,
-    MOST_APART,
     RELATION_WORDS,
     Benchmark,
     Found,
@@ -103,15 +102,10 @@ class CardMarking(Benchmark):
         fixed = {"after": tuple(AFTER), "spacing": (0,)}
         if profile == "quick":
             far = relations[:1] + relations[1:][-1:]
+            near = {**fixed, "stride": (1,), "threads": (2,), "placement": far}
             return [
-                {
-                    **fixed,
-                    "barrier": BARRIERS[1:],
-                    "stride": (1, PADDED),
-                    "cleaned": (0, TURNS),
-                    "threads": (2,),
-                    "placement": far,
-                }
+                {**near, "barrier": BARRIERS[1:], "cleaned": (0, TURNS)},
+                {**near, "barrier": BARRIERS[1:2], "cleaned": (0,), "stride": (PADDED,)},
             ]
         spacings = {"spacing": (0, 60) if profile == "full" else (0,)}
         strides = {
@@ -150,7 +144,7 @@ class CardMarking(Benchmark):
         cpus = place_threads(topology, p["placement"], p["threads"])
         cards = -(-p["threads"] * p["stride"] // PAGE) * PAGE
         return cpus and Placement(
-            cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=cards + p["threads"] * MOST_APART
+            cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=cards + p["threads"] * PAGE
         )
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:

@@ -22,6 +22,7 @@ from . import (
     has_memory,
     memory_node,
     nearest_cores_first,
+    some_pairs,
 )
 
 OPERATIONS = ("cas", "load_store", "two_lines", "atomic_add")
@@ -31,6 +32,7 @@ MEDIAN_SLOT, P99_SLOT, LINES_SLOT = (
     2,
 )  # of the second thread's `value` (kernels/core_to_core.c); those of the first: the lines
 DIGITS = 2  # of ns: a block of 200 round trips is timed to some 20 ns, which is 0.05 ns one way
+MOST_PAIRS = 64  # of nodes, between which a pair of CPUs is measured in one visit to each of many machines
 ALONE_PAIRS = 1  # `company` of a pair that is measured alone
 FEW_CPUS = 4  # whose pairs need no map
 DISTURBING = 0.02  # a pair that company changes by more than this is measured with fewer at a time
@@ -89,6 +91,18 @@ class CoreToCore(Benchmark):
             for a, b in self.examples(topology, cpus):
                 sweeps.append(self.pairs(topology, a, [b], operations, ALONE_PAIRS))
         return sweeps
+
+    def acceptance(self, topology) -> list[Sweep]:
+        """One by one: on each node a pair of each relation, and a pair of CPUs for each two nodes."""
+        pairs, first = [], {}
+        for cpu in topology.order_cpus():
+            first.setdefault(topology.node_of(cpu), cpu)
+        for node in first:
+            own = tuple(cpu for cpu in topology.order_cpus() if topology.node_of(cpu) == node)
+            pairs += self.examples(msgspec.structs.replace(topology, allowed_cpus=own), own)
+        between = some_pairs([*first.values()], [*first.values()], max(MOST_PAIRS, 2 * len(first)))  # to the next one at least
+        pairs += dict.fromkeys((min(pair), max(pair)) for pair in between if len(set(pair)) > 1)
+        return [self.pairs(topology, a, [b], OPERATIONS[:1], ALONE_PAIRS) for a, b in pairs]
 
     def examples(self, topology, cpus: tuple[int, ...]) -> list[tuple[int, int]]:
         """A pair of each relation; where there are kinds of core, of each relation within and between them."""
@@ -184,7 +198,7 @@ class CoreToCore(Benchmark):
                 found.append(
                     Answer(kind="ratio", metric="latency", where=where, against={"company": least}, headline=False, text=text)
                 )
-        matrices = dict.fromkeys(p["operation"] for p in cases) if len({p["cpu_a"] for p in cases}) > 2 else ()
+        matrices = dict.fromkeys(p["operation"] for p in cases) if has_all_pairs(cases) else ()
         for operation in matrices:
             text = f"Groups of near CPUs by {operation}, against what the machine declares"
             where = {"operation": operation, "company": chosen}
@@ -225,7 +239,7 @@ class CoreToCore(Benchmark):
             pictures=tuple(
                 Picture(view=view, finding=spread, rank=20)
                 for view in self.figures(topology, cases)[:1]
-                if len(view.both) > FEW_CPUS
+                if len(view.both) > FEW_CPUS and has_all_pairs(cases)
             ),
         )
 
@@ -278,6 +292,14 @@ def matrix_company(cases: list[Parameters]) -> int:
     """The company in which all pairs were measured: of several the least."""
     pairs = Counter(p["company"] for p in cases)
     return min((company for company, count in pairs.items() if count == max(pairs.values())), default=ALONE_PAIRS)
+
+
+def has_all_pairs(cases: list[Parameters]) -> bool:
+    """Whether every two of the CPUs were measured, three at least: of fewer there are no groups and no map."""
+    chosen = matrix_company(cases)
+    pairs = {frozenset((p["cpu_a"], p["cpu_b"])) for p in cases if p["company"] == chosen}
+    cpus = len(frozenset().union(*pairs))
+    return cpus > 2 and len(pairs) == cpus * (cpus - 1) // 2
 
 
 def borders(topology, cpus: tuple[int, ...]) -> tuple[int, ...]:

@@ -71,6 +71,9 @@ class Fences(Benchmark):
         chosen = own if profile != "quick" else tuple(name for name in own if name in FULL)
         return [{"fence": (NONE, *chosen), "before": tuple(BEFORE)}]
 
+    def acceptance(self, topology) -> list[Sweep]:
+        return self.sweep(topology, "standard")  # microcode shows here, at some ms a case
+
     def place(self, p: Parameters, topology) -> Placement | None:
         if p["fence"] not in (NONE, *own_fences(topology)):
             return None

@@ -176,6 +176,17 @@ class MemoryBandwidth(Streams):
             },
         ]
 
+    def acceptance(self, topology) -> list[Sweep]:
+        """Reads of half of each cache by one thread and by all cores; reads and triads of memory by these and by all CPUs."""
+        alone, *more = thread_counts(len(topology.order_cpus()), topology, False)
+        common = {"page_size": ("thp",), "vector": topology.vectors[-1:], "filling": (PACKED,)}
+        memory = {**common, "kernel": ("read", "triad")}
+        return [
+            *({**common, "kernel": ("read",), "size": cache_sizes(topology, n), "threads": [n]} for n in (alone, *more[:1])),
+            {**memory, "size": [memory_size(topology, topology.order_cpus()[:1])], "threads": [alone]},
+            {**memory, "size": [memory_size(topology)], "threads": more},
+        ]
+
     def keep(self, p: Parameters, topology) -> bool:
         """Where both take the same CPUs, one is measured."""
         return p["filling"] == PACKED or {*filled(topology, p["threads"], SPREAD)} != {*filled(topology, p["threads"], PACKED)}
@@ -376,20 +387,21 @@ def between(until, first: int, last: int) -> int:
 def expected_sum(kernel: str, lines: int, executed: int) -> int:
     """What kernels/memory_bandwidth.c returns as `check` after `executed` lines: of the first words of all steps read, or of all words left
     behind plus those of the first half of the array."""
-    turns, rest = divmod(executed, lines)
+    visited = lines - STEP_LINES if kernel.startswith("copy") else lines  # in a round
+    turns, rest = divmod(executed, visited)
     if kernel == "read":
         return (turns * first_words_until(lines) + first_words_until(rest)) & MASK
 
-    def left(first: int, last: int) -> int:
-        """Sum over these lines: before `rest` what the present round wrote, from there on what the last one did."""
-        cut = min(max(rest, first), last)
-        return written(kernel, lines, turns, first, cut) + written(kernel, lines, turns - 1, cut, last)
+    def left(last: int) -> int:
+        """Sum over the lines before `last`: before `rest` what the present round wrote, from there on what the last one did, and what none visits."""
+        cut, end = min(rest, last), min(visited, last)
+        return written(kernel, turns, 0, cut) + written(kernel, turns - 1, cut, end) + written(kernel, -1, end, last)
 
     checked = min(lines, CHECKED_LINES)
-    return (left(0, checked) + left(0, checked // 2)) & MASK
+    return (left(checked) + left(checked // 2)) & MASK
 
 
-def written(kernel: str, lines: int, turn: int, first: int, last: int) -> int:
+def written(kernel: str, turn: int, first: int, last: int) -> int:
     """Sum over the lines from `first` to before `last` after round `turn`; round -1 is the array as filled."""
     kind = kernel.removesuffix("_nt")
     if kind == "triad":
@@ -397,14 +409,8 @@ def written(kernel: str, lines: int, turn: int, first: int, last: int) -> int:
         return between(lambda words: bits_until(words, factor), first, last)
     if kind == "write" and turn >= 0:
         return (last - first) * 8 * ((turn + 1) * WORD & MASK)
-    if kind == "copy" and turn % 2 and turn > 0:
-        pages = lines // 2 // (ALIASED // LINE) * (ALIASED // LINE)
-        shift = pages or lines // 2
-        wrap = min(max(lines - shift, first), last)  # from here on the source begins again
-        return between(words_until, first + shift, wrap + shift) + between(
-            words_until, wrap + shift - lines, last + shift - lines
-        )
-    return between(words_until, first, last)
+    shift = STEP_LINES if kind == "copy" and turn > 0 and turn % 2 else 0  # of the source, in odd rounds
+    return between(words_until, first + shift, last + shift)
 
 
 BENCHMARK = MemoryBandwidth()

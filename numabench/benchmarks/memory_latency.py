@@ -24,7 +24,7 @@ MOST_CHAINS, SPREAD = 64, 0x68DFFCC6  # as in kernels/memory_latency.c and kerne
 VISITED_SLOT, LOADS_SLOT, FAST_SLOT, STEP_PS_SLOT = 10, 11, 12, 13  # of `value` (kernels/nb_chase.h, kernels/nb_single.h)
 UNDER_HALF = "under_half"  # share of single loads that took less than half of the sample's latency
 MOST_UNDER_HALF = 0.02  # of a sample that is called memory
-SINGLES_SECONDS = 0.0015  # of a sample, for the loads that are timed by themselves
+SINGLES_SECONDS = 0.003  # of a sample, for the loads that are timed by themselves
 SMALLEST = 2 * KIB
 CACHES_TIMES = 4  # DRAM is measured on at least four times the last-level caches in use: 20 % of hits are left at twice
 UNKNOWN_CACHES = 64 * MIB  # where the firmware names none
@@ -55,9 +55,9 @@ def same_latency(where: Parameters, text: str) -> Answer:
 
 
 def under_half(thread) -> dict[str, float]:
-    """The share of a thread's single loads that took under half of the mean; nothing where the counter is too coarse to tell."""
+    """The share of a thread's single loads that took under half of the mean, and how many there were; nothing where the counter is too coarse to tell."""
     loads = thread.value[LOADS_SLOT]
-    return {UNDER_HALF: thread.value[FAST_SLOT] / loads} if loads else {}
+    return {UNDER_HALF: thread.value[FAST_SLOT] / loads, "single_loads": float(loads)} if loads else {}
 
 
 class Chase(Benchmark):
@@ -232,6 +232,9 @@ class MemoryLatency(Chase):
         held = [size for size in octaves if size <= largest // CACHES_TIMES]  # beyond the caches there are few steps to find
         main = {**one, "size": sorted({*sizes_per_octave(held, 2), *octaves}), "order": ("group",), "page_size": ("thp",)}
         return [main, *others]
+
+    def acceptance(self, topology) -> list[Sweep]:
+        return self.sweep(topology, "quick")
 
     def group(self, p: Parameters) -> tuple:
         """The main curve is one group: its levels are held against each other within a process, and so is what neighbours make of memory."""

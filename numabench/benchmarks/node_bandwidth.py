@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ..model import Answer, Axis, View
-from . import Parameters, Placement, Sweep, has_memory, memory_node
+from . import Parameters, Placement, Sweep, has_memory, memory_node, some_pairs
 from .memory_bandwidth import KERNEL_AXIS, PACKED, SIZE_AXIS, VECTOR_AXIS, Streams, part_bytes, threads_text
 from .memory_latency import PAGE_SIZES, memory_size
+
+MOST_PAIRS = 32  # of nodes, for one visit to each of many machines
 
 
 class NodeBandwidth(Streams):
@@ -64,6 +66,11 @@ class NodeBandwidth(Streams):
             }
             for who in ("one", "all")
         ]
+
+    def acceptance(self, topology) -> list[Sweep]:
+        one, every = self.sweep(topology, "quick")
+        pairs = some_pairs(topology.cpu_nodes(), topology.memory_nodes(), MOST_PAIRS)
+        return [{**(every if len(topology.node_cores(a)) > 1 else one), "cpu_node": (a,), "memory_node": (b,)} for a, b in pairs]
 
     def keep(self, p: Parameters, topology) -> bool:
         return p["cores"] == "one" or len(topology.node_cores(p["cpu_node"])) > 1

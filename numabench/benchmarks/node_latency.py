@@ -6,8 +6,10 @@ import msgspec
 
 from ..host.pages import BASE, page_words
 from ..model import Answer, Axis, Card, Picture, Price, View
-from . import Parameters, Placement, Sweep, has_memory, memory_node
+from . import Parameters, Placement, Sweep, has_memory, memory_node, some_pairs
 from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_price, memory_size, memory_tile, same_latency
+
+MOST_PAIRS = 64  # of nodes, for one visit to each of many machines: all of eight
 
 
 class NodeLatency(Chase):
@@ -42,6 +44,11 @@ class NodeLatency(Chase):
                 "size": (memory_size(topology, *firsts),),
             }
         ]
+
+    def acceptance(self, topology) -> list[Sweep]:
+        (near,) = self.sweep(topology, "quick")
+        pairs = some_pairs(topology.cpu_nodes(), topology.memory_nodes(), MOST_PAIRS)
+        return [{**near, "cpu_node": (a,), "memory_node": (b,)} for a, b in pairs]
 
     def group(self, p: Parameters) -> tuple:
         return (p["cpu_node"],)  # a row: local and remote in one process

@@ -18,6 +18,7 @@ class NumaBalancing(Benchmark):
     name = kernel = "numa_balancing"
     rank = 11
     topic = "memory"
+    phase = "beta"  # right where answers are given; not yet measured on a real machine of several nodes
     title = "Repair of a wrong placement"
     question = "How long does a program run on memory of a wrong node until the kernel has brought it home?"
     expected = (

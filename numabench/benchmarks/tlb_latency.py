@@ -53,6 +53,10 @@ class TlbLatency(Chase):
         pages = {"quick": ("4k",), "standard": ("4k", "thp")}.get(profile, PAGE_SIZES)
         return [{"lines": lines, "layout": (PACKED, SPREAD), "page_size": pages}]
 
+    def acceptance(self, topology) -> list[Sweep]:
+        (few,) = self.sweep(topology, "quick")
+        return [{**few, "page_size": ("4k", "thp")}]
+
     def place(self, p: Parameters, topology) -> Placement:
         cpu, size = topology.order_cpus()[0], p["lines"] * distance(p)
         return Placement(

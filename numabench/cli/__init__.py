@@ -34,9 +34,13 @@ VERBS = {
     "figure": "Write one figure of a report as PNG, SVG or PDF.",
     "runs": "List the visits that logs hold: when, how they ended, how undisturbed.",
     "compare": "Compare two machines, or two states of one, with verdicts.",
+    "launch": "Measure on each of many machines, once, and bring the logs here.",
+    "fleet": "Name the machines that are unlike the others of their kind, and why.",
+    "history": "When a machine's figures changed for good, and what changed with them.",
     "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
     "import": "Read a published core-to-core matrix into a run log.",
+    "contract": "Hold this numabench, or logs, against the frozen versions of the run log.",
     "new": "Begin a benchmark: kernel, description, page.",
     "completion": "Let bash, zsh or fish complete what you type.",
     "man": "Write the manual page.",
@@ -111,6 +115,9 @@ def main(arguments: list[str] | None = None) -> None:
     told = TRACEBACK in arguments
     if told:
         arguments.remove(TRACEBACK)
+    else:  # what nobody can catch, as for want of memory in a callback of a library, whose caller says what came of it
+        sys.unraisablehook = lambda _: None
+    open_streams()
     for stream in (sys.stdout, sys.stderr):  # what a terminal has no sign for is lost alone, and not the report
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -127,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         flush(exit_.exit_code)
     except click.ClickException as error:
         if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # since click 8.2
-            click.echo(error.format_message())
+            say(error.format_message())
             sys.exit(USAGE)
         hint = f" (try: {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
         fail(error.format_message() + hint, error.exit_code if error.exit_code != REGRESSION else USAGE)
@@ -154,6 +161,15 @@ def main(arguments: list[str] | None = None) -> None:
             f"unforeseen, a fault of numabench itself: {what[:MOST_SAID]}. To mend it: report it with what {TRACEBACK} adds",
             UNFORESEEN,
         )
+
+
+def open_streams() -> None:
+    """Standard streams that whoever started this has closed (`>&-`, some daemons) lead nowhere, and no file that is opened gets their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one, since those below are open
+            os.set_inheritable(handle, True)
+            setattr(sys, name, os.fdopen(handle, "w" if number else "r", encoding="utf-8", errors="replace", closefd=False))
 
 
 def flush(code: int) -> None:
@@ -194,7 +210,13 @@ def describe(error: OSError) -> str:
     return str(NumabenchError(f"the system refused{f' {where}' if where else ''}: {what}", fix))
 
 
+def say(text: str, nl: bool = True, err: bool = False) -> None:
+    """Prints. To a terminal that has ASCII alone click itself would send UTF-8, some bytes of which such a terminal obeys."""
+    stream = sys.stderr if err else sys.stdout
+    click.echo(text, file=stream if stream.isatty() else None, nl=nl, err=err)
+
+
 def fail(message: str, code: int) -> None:
     with contextlib.suppress(BrokenPipeError):
-        click.echo(f"numabench: error: {printable(message)}", err=True)
+        say(f"numabench: error: {printable(message)}", err=True)
     sys.exit(code)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..text import in_shell, printable
+from ..units import format_number
+from . import say
 from .logs import named_or_own, read_visits, say_notes, visit_options
 from .outputs import json_option, write
 
@@ -41,7 +43,8 @@ def show(console: Console, card: MachineCard, every: bool = False) -> None:
     from rich.text import Text
 
     console.print(Text.assemble((card.title, "bold"), (f" ({card.visits})", "dim")))
-    console.print(Text(card.facts, style="dim"))
+    if card.facts:
+        console.print(Text(card.facts, style="dim"))
     console.print(Text.assemble((f"{card.trust.word}: ", "bold green" if card.trust.good else "bold yellow"), card.trust.why))
     console.print()
     shown = card.prices if every else kept(card.prices)
@@ -102,11 +105,11 @@ def sentences(card: MachineCard, shown: Sequence[Price], width: int) -> list[Tex
     for tile in card.tiles:
         if tile.value in told:
             continue
-        rough = " (rough)" if tile.grade == ROUGH else ""
+        value = f"~{tile.value}" if tile.grade == ROUGH else tile.value  # a word would not fit beside the longest
         said = tile.words
         for note in tile.notes:
-            said += f"; {note}" if FIGURE + len(f"{said}; {note}{rough}") < width else ""
-        lines.append(Text.assemble((f"{tile.value:>{FIGURE - 2}}", "bold"), f"  {said}", (rough, "yellow")))
+            said += f"; {note}" if FIGURE + len(f"{said}; {note}") < width else ""
+        lines.append(Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {said}"))
     if card.finding and not any(tile.value in card.finding for tile in card.tiles):
         lines.append(Text(f"{'':>{FIGURE}}{card.finding}"))
     return lines
@@ -142,7 +145,7 @@ def node_matrix(rows: Any, down: str, across: str) -> list[Text]:
     return [head] + [
         Text.assemble(
             (f"{f'node {line}':>12}", "dim"),
-            "".join(f"{values.get((line, c), math.nan):9.4g}".replace("nan", "  –") for c in columns),
+            "".join(f"{format_number(values.get((line, c), math.nan)):>9}" for c in columns),
         )
         for line in lines
     ]
@@ -239,4 +242,4 @@ def command(paths: tuple[str, ...], output: Path | None, last: bool, without: tu
         write_page(picture(found[0], kind), output)
     else:
         write_page("\n".join(map(markdown, found)) if kind == "md" else plain_text(found), output)
-    click.echo(f"card: {printable(str(output))}")
+    say(f"card: {printable(str(output))}")

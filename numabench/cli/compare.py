@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import say
 from .opening import opens_page
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ Examples:
   numabench compare OLD NEW --fail-if 'latency > 10%' --fail-if 'bandwidth < -5%'
   numabench compare m7a m8g --prices m7a=0.23,m8g=0.27   for the same money
   numabench compare OLD NEW --format markdown          for a pull request
+  numabench compare history NEW --last 20 --format junit   a gate: docs/tutorials/ci.md
 \b
 A change is of NEW's figure against BASE's: 12 % slower takes 12 % more time,
 12 % faster 12 % less, 5 % more bandwidth is 5 % more bytes a second.
@@ -102,8 +104,9 @@ def price_pair(prices: dict[str, float], base: Any, new: Any) -> tuple[float, fl
     return found[0].pop(), found[1].pop()
 
 
-def print_rows(console: Console, comparison: Any, reason: str, screen: int = SCREEN) -> None:
-    """One screen: the sentence, who is compared, a row for each headline quantity, what else differs, what would settle the rest, the exit code."""
+def print_rows(console: Console, comparison: Any, reason: str, screen: int = SCREEN, told: Sequence[str] = ()) -> None:
+    """One screen: the sentence, who is compared, a row for each headline quantity, what else differs, what would settle the rest, what is `told` besides, the exit
+    code."""
     from rich.text import Text
 
     from ..report import brief
@@ -111,7 +114,7 @@ def print_rows(console: Console, comparison: Any, reason: str, screen: int = SCR
     width = min(console.width, COLUMNS)
     above = [Text(brief.sentence(comparison), style="bold"), *map(Text, brief.side_lines(comparison))]
     hint, last = Text("All rows and cells: --cells; page with figures: -o FILE.html", style="dim"), Text(reason, style="bold")
-    below = [*map(Text, brief.closing_lines(comparison)), hint, last]
+    below = [*map(Text, [*brief.closing_lines(comparison), *told]), hint, last]
     lines = brief.lines(comparison)
 
     def height() -> int:
@@ -172,8 +175,8 @@ def print_comparison(console: Console, comparison: Any, descriptors: dict[str, A
         console.print(table)
     for sentence in obstacle_sentences(comparison, descriptors):
         console.print(Text(sentence))
-    for step in brief.steps(comparison):
-        console.print(Text(f"To settle {step.text}"))
+    for text in (*(f"To settle {step.text}" for step in brief.steps(comparison)), brief.seen(comparison)):
+        console.print(Text(text))
     console.print(verdict_counts(comparison))
     for name in comparison.cells["benchmark"].unique():
         cells = comparison.cells[comparison.cells["benchmark"] == name]
@@ -250,72 +253,13 @@ def _cell(cell: Any) -> Text:
     return Text(cell.detail if cell.kind == "remark" else cell.text)
 
 
-def as_json(comparison: Any, code: int, reason: str, gated: Sequence[Any]) -> str:
-    """The comparison as JSON (docs/commands.md): missing is null."""
-    import json
-
-    from ..report import brief
-
-    def records(frame: Any) -> list[dict[str, Any]]:
-        return json.loads(frame.to_json(orient="records", double_precision=12))
-
-    return json.dumps(
-        {
-            "exit_code": code,
-            "exit_reason": reason,
-            "sentence": brief.sentence(comparison),
-            "rows": records(comparison.rows),
-            "rows_per_price": None if comparison.priced is None else records(comparison.priced),
-            "row_counts": brief.counts(comparison.rows["verdict"]),
-            "cell_counts": brief.cell_counts(comparison),
-            "steps": [step._asdict() for step in brief.steps(comparison)],
-            "fail_if": [
-                {"condition": g.gate.text, "failed": list(g.failed), "matched": g.matched, "compared": g.compared} for g in gated
-            ],
-            "summary": comparison.summary,
-            "comparisons": comparison.comparisons,
-            "same": comparison.same,
-            "q": comparison.q,
-            "same_machine": comparison.same_machine,
-            "base": comparison.base_machines,
-            "new": comparison.new_machines,
-            "differs": [dict(zip(("what", "base", "new"), row, strict=True)) for row in comparison.differs],
-            "notes": list(comparison.notes),
-            "refused": [dict(zip(("benchmark", "reason"), row, strict=True)) for row in comparison.refused],
-            "means": records(comparison.means),
-            "outliers": records(comparison.outliers),
-            "cells": records(comparison.cells),
-        },
-        indent=1,
-    )
-
-
-def as_markdown(comparison: Any, reason: str) -> str:
-    """The rows as a table for a pull request."""
-    from ..report import brief
-
-    def escaped(text: str) -> str:
-        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-    base, new = brief.side_names(comparison)
-    what = "per price" if comparison.priced is not None else "quantity"
-    heads = (what, base, new, "change", "95 % interval", "verdict")
-    lines = [f"**{escaped(brief.sentence(comparison))}**", ""]
-    lines += ["| " + " | ".join(map(escaped, heads)) + " |", "|---|--:|--:|--:|--:|---|"]
-    for line in brief.lines(comparison):
-        verdict = f"**{line.verdict}**" if line.verdict in ("worse", "better") else line.verdict
-        lines.append("| " + " | ".join([*map(escaped, line[:5]), verdict]) + " |")
-    told = [*brief.side_lines(comparison), *brief.closing_lines(comparison), reason]
-    return "\n".join([*lines, "", *(f"* {escaped(text)}" for text in told)])
-
-
 def exit_code(comparison: Any, require_precision: bool, gated: Sequence[Any] = ()) -> int:
     """The comparison's own code, or that of the gates where there are any; 5 when precision is required, something is not known and nothing is worse."""
     from ..errors import IMPRECISE, INCOMPARABLE, OK, REGRESSION
 
     code = comparison.exit_code
     if gated:
-        code = REGRESSION if any(g.failed for g in gated) else OK if any(g.compared for g in gated) else INCOMPARABLE
+        code = REGRESSION if any(g.failed for g in gated) else OK if all(g.compared for g in gated) else INCOMPARABLE
     if require_precision and code == OK and comparison.summary.get("unresolved"):
         return IMPRECISE
     return code
@@ -336,10 +280,10 @@ def topics_of(*logs: Any) -> dict[str, str]:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("text", "json", "html", "markdown")),
+    type=click.Choice(("text", "json", "html", "markdown", "junit")),
     default="text",
     show_default=True,
-    help="What to print; html, json and markdown go to -o when that is given.",
+    help="What to print; all but text go to -o when that is given.",
 )
 @click.option(
     "-o",
@@ -355,6 +299,12 @@ def topics_of(*logs: Any) -> dict[str, str]:
 @click.option("--only", multiple=True, metavar="NAME", help="Only this benchmark or topic; repeatable, or with commas.")
 @click.option(
     "--prices", type=Prices(), metavar="A=0.23,B=0.27", help="What each machine costs, by its alias: rows per unit of money."
+)
+@click.option(
+    "--last",
+    type=click.IntRange(1),
+    metavar="N",
+    help="BASE is a history: of it the last N visits to NEW's machine before NEW, itself left out. Exit code 1 is for rows that are worse by --same at least.",
 )
 @click.option("--fail-if", "conditions", multiple=True, metavar="CONDITION", help="Exit with 1 for this alone; repeatable.")
 @click.option(
@@ -373,6 +323,7 @@ def command(
     all_cells: bool,
     only: tuple[str, ...],
     prices: dict[str, float] | None,
+    last: int | None,
     conditions: tuple[str, ...],
     across_builds: bool,
     require_precision: bool,
@@ -384,45 +335,47 @@ def command(
     """
     from ..analysis.compare import compare
     from ..analysis.gates import apply_gate, chosen, parse_gate
-    from ..report.brief import exit_reason
+    from ..analysis.past import before, load_history
+    from ..report import brief
     from ..runlog.read import load
     from ..text import printable
+    from .compared import WRITERS
+    from .console import Terminal
 
     gates = [parse_gate(text) for text in conditions]
-    left, right = load(base), load(new)
+    right = load(new)
+    left = before(load_history(base), right, last, across_builds) if last else load(base)
     topics = topics_of(left, right)
     names = [name for part in only for name in part.split(",") if name.strip()]
     wanted = chosen(names, topics, topics) if only else ()
     pair = price_pair(prices, left, right) if prices else None
-    comparison = compare(left, right, same=same, across_builds=across_builds, prices=pair, only=wanted)
+    comparison = compare(left, right, same=same, across_builds=across_builds, prices=pair, only=wanted, least=same if last else None)
     gated = [apply_gate(gate, comparison.rows, topics, comparison.q) for gate in gates]
     code = exit_code(comparison, require_precision, gated)
-    reason = exit_reason(comparison, code, gated)
+    reason = brief.exit_reason(comparison, code, gated)
     body = None
     if form == "html" or (output and form == "text"):
         from ..report.page import render_comparison
+        from .progress import Rendering
 
-        body = render_comparison(comparison, left, right)
-    elif form == "json":
-        body = as_json(comparison, code, reason, gated)
-    elif form == "markdown":
-        body = as_markdown(comparison, reason)
+        with Rendering(Terminal(outlives_reader=True, stderr=form != "text")) as line:
+            body = render_comparison(comparison, left, right, line)
+    elif form != "text":
+        body = WRITERS[form](comparison, code, reason, gated)
     if output:  # before anything is printed: whoever reads that may go away
         from .report import write_page
 
         write_page(body, output)
     if form == "text":
-        from .console import Terminal
-
         terminal = Terminal(outlives_reader=True)  # the verdict is the exit code
         if all_cells:
             print_comparison(terminal, comparison, descriptors_of(left, right), reason)
         else:
-            print_rows(terminal, comparison, reason)
+            print_rows(terminal, comparison, reason, told=[brief.seen(comparison)] if last else [])
     if output:
-        click.echo(f"{'page' if form == 'text' else form}: {printable(str(output))}", err=form != "text")
+        say(f"{'page' if form == 'text' else form}: {printable(str(output))}", err=form != "text")
     elif form != "text":
-        click.echo(body)
+        say(body)
     ctx.exit(code)
 
 

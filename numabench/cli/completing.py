@@ -37,7 +37,7 @@ def benchmark(context: click.Context, incomplete: str) -> Iterable[CompletionIte
 
 
 def profiles(context: click.Context, incomplete: str) -> Iterable[CompletionItem]:
-    from ..measure.plan import PROFILES
+    from ..measure.profiles import PROFILES
 
     return [CompletionItem(name) for name in PROFILES if name.startswith(incomplete)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from . import say
+
 SHELLS = ("bash", "zsh", "fish")
 EPILOG = """\b
 Examples:
@@ -20,4 +22,4 @@ def command(shell: str) -> None:
     from . import command as whole
     from .completing import CLASSES
 
-    click.echo(CLASSES[shell](whole, {}, "numabench", COMPLETE).source())
+    say(CLASSES[shell](whole, {}, "numabench", COMPLETE).source())

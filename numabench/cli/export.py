@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from . import say
+
 HWLOC, WEIGHTS = "hwloc-memattrs", "interleave-weights"
 EPILOG = """\b
 Examples:
@@ -17,7 +19,7 @@ Examples:
   numabench export results/mine --format interleave-weights | sudo sh
 \b
 Columns: run, machine, benchmark, metric, unit, session, process, sample, value, valid; then one per parameter; then
-case, block, polarity, machine_id, hop_ns, frequency_ghz, reasons. Keep the rows with valid = True, take the median per
+case, block, polarity, least, most, machine_id, hop_ns, frequency_ghz, reasons. Keep the rows with valid = True, take the median per
 process, and go on with the medians: samples inside one process are not independent."""
 
 
@@ -65,9 +67,9 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
             f"cannot write {printable(str(output))}: {error.strerror}", "choose another file with --output"
         ) from error
     if text is not None:
-        click.echo(text, nl=not text.endswith("\n"))
+        say(text, nl=not text.endswith("\n"))
     else:
-        click.echo(f"{len(frame)} rows: {printable(str(output))}", err=True)
+        say(f"{len(frame)} rows: {printable(str(output))}", err=True)
 
 
 def write_text(text: str, output: Path | None) -> None:
@@ -76,7 +78,7 @@ def write_text(text: str, output: Path | None) -> None:
     from ..text import printable
 
     if output is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     try:
         write_whole(output, text)
@@ -84,4 +86,4 @@ def write_text(text: str, output: Path | None) -> None:
         raise UsageError(
             f"cannot write {printable(str(output))}: {error.strerror}", "choose another file with --output"
         ) from error
-    click.echo(f"written: {printable(str(output))}", err=True)
+    say(f"written: {printable(str(output))}", err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..text import printable
+from . import say
 from .logs import read_visits, visit_options
 
 KINDS = ("png", "svg", "pdf")
@@ -37,11 +38,11 @@ def command(benchmark: str, paths: tuple[str, ...], view: str, output: Path | No
       numabench figure memory_latency -o latency.svg
       numabench figure contention --view Fairness results/sample -o fairness.png
     """
-    import matplotlib
-
     from ..errors import UsageError
     from ..report.plot import plot
     from .report import write_page
+
+    import matplotlib  # isort: skip (behind what says how)
 
     output = output or Path(f"{benchmark}.svg")
     kind = output.suffix.lstrip(".").lower()
@@ -54,7 +55,7 @@ def command(benchmark: str, paths: tuple[str, ...], view: str, output: Path | No
     for number, ax in enumerate(axes, 1):
         target = output if len(axes) == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
         write_page(drawn(ax.figure, kind), target)
-        click.echo(f"figure: {printable(str(target))}")
+        say(f"figure: {printable(str(target))}")
 
 
 def drawn(figure, kind: str) -> bytes:

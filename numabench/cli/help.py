@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from . import say
+
 
 @click.command("help", short_help="Explain numabench, or one of its verbs.")
 @click.argument("verb", required=False)
@@ -14,8 +16,8 @@ def command(context: click.Context, verb: str | None) -> None:
 
     parent = context.parent or click.Context(whole, info_name="numabench")
     if verb is None:
-        click.echo(whole.get_help(parent))
+        say(whole.get_help(parent))
         return
     name, found, _ = whole.resolve_command(parent, [verb])
     if found is not None:
-        click.echo(found.get_help(click.Context(found, info_name=name, parent=parent)))
+        say(found.get_help(click.Context(found, info_name=name, parent=parent)))

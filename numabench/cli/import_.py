@@ -9,6 +9,7 @@ import click
 from ..benchmarks.core_to_core import OPERATIONS
 from ..errors import UsageError
 from ..text import in_shell
+from . import say
 from .outputs import Imported, json_option, write
 
 EPILOG = """\b
@@ -60,15 +61,15 @@ def command(file: Path, alias: str | None, operation: str, output: Path, form: s
         write(Imported(log=str(path), cpus=cpus, latencies=len(records[2].samples), zeros=zeros))
         return
     numbered = "" if cpus == tuple(range(len(cpus))) else f" ({format_cpus(cpus)})"
-    click.echo(f"{len(records[2].samples)} latencies between {len(cpus)} CPUs{numbered}: {printable(str(path))}")
+    say(f"{len(records[2].samples)} latencies between {len(cpus)} CPUs{numbered}: {printable(str(path))}")
     if zeros:
-        click.echo(
+        say(
             f"{zeros} of them are 0, below what their tool could resolve: each counts as half of the smallest other figure"
         )
     if found := farthest_directions(matrix):
         a, b, share = found
-        click.echo(
+        say(
             f"Two directions were given, up to {share:.0%} apart (CPUs {cpus[a]} and {cpus[b]}: {matrix[a][b]:g} and {matrix[b][a]:g} ns): the log keeps both, "
             "groups are found in their mean, and the page shows both"
         )
-    click.echo(f"Its structure and heat map: {in_shell('numabench', 'report', path)}")
+    say(f"Its structure and heat map: {in_shell('numabench', 'report', path)}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..model import Axis, Value
 
 
-LISTED = ("name", "kernel", "topic", "title", "question", "expected", "notes")  # what a benchmark says of itself
+LISTED = ("name", "kernel", "phase", "topic", "title", "question", "expected", "notes")  # what a benchmark says of itself
 
 
 @click.command("list")
@@ -34,6 +34,7 @@ def command(name: str | None, form: str) -> None:
 
     from ..benchmarks import TOPICS, broken, choose, find
     from ..measure.plan import named_values
+    from ..model import STABLE
     from .console import Terminal
 
     if form == "json":
@@ -48,7 +49,8 @@ def command(name: str | None, form: str) -> None:
         table.add_column("topic", no_wrap=True)
         table.add_column("question")
         for benchmark in choose([name] if name else []):
-            table.add_row(benchmark.name, benchmark.topic or "–", benchmark.question)
+            phase = "" if benchmark.phase == STABLE else f" ({benchmark.phase})"
+            table.add_row(benchmark.name + phase, benchmark.topic or "–", benchmark.question)
         console.print(table)
         for module, why in broken().items():
             console.print(f"left out: {module} cannot be loaded: {why}", style="yellow")

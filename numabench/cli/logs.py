@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import say
+
 if TYPE_CHECKING:
     from ..runlog.read import RunLog
 
@@ -52,4 +54,4 @@ def visit_options(command: click.Command) -> click.Command:
 
 def say_notes(log: RunLog) -> None:
     for warning in log.warnings:
-        click.echo(f"note: {warning}", err=True)
+        say(f"note: {warning}", err=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from . import say
+
 _MAX_WIDTH = 100  # longer lines are hard to read; the terminal may be narrower
 
 
@@ -37,7 +39,7 @@ def command(root: str, form: str) -> None:
     if form == "json":
         facts = msgspec.to_builtins(machine)
         document = {**to_json_dict(topology), "machine": {key: facts[key] for key in facts if key != "topology"}}
-        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
+        say(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
     else:
         _print_text(machine, topology)
 

@@ -7,6 +7,8 @@ from inspect import cleandoc
 
 import click
 
+from . import say
+
 EPILOG = """\b
 Examples:
   numabench man | man -l -                              read it
@@ -18,7 +20,7 @@ def command() -> None:
     """Write the manual page of numabench and all of its verbs, in man's own format."""
     from . import command as whole
 
-    click.echo(page(whole), nl=False)
+    say(page(whole), nl=False)
 
 
 def page(whole: click.Group) -> str:

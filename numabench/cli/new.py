@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..text import in_shell
+from . import say
 
 EPILOG = """\b
 Examples:
@@ -47,10 +48,10 @@ def command(name: str) -> None:
         for mark, word in words.items():
             text = text.replace(mark, word)
         target.write_text(text)
-        click.echo(f"written: {target.relative_to(root)}")
+        say(f"written: {target.relative_to(root)}")
     if list_in_readme(root / "README.md", name):
-        click.echo("listed: README.md")
-    click.echo(
+        say("listed: README.md")
+    say(
         f"Try it: {in_shell('numabench', 'run', name, '--profile', 'quick')}. Check it: {in_shell('make', 'check', f'NAME={name}')}. What to change: CONTRIBUTING.md"
     )
 

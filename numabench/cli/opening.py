@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from . import say
+
 _ASKED = "numabench.open"  # in the context: whether a page is to be opened
 
 
@@ -29,4 +31,4 @@ def opened(target: Path) -> None:
 
     address = target.resolve().as_uri()
     if not webbrowser.open(address):
-        click.echo(f"no browser could be started here; open {address}", err=True)
+        say(f"no browser could be started here; open {address}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,8 @@ import msgspec
 
 from ..host.findings import Finding
 from ..model import Axis
+from ..text import printable
+from . import say
 
 NOTE = "What `numabench VERB --format json` writes, by verb. Fields may be added; null stands for a figure that there is none of."
 
@@ -30,6 +33,7 @@ class Listed(Output):
 
     name: str
     kernel: str  # its C file in kernels/
+    phase: str  # alpha | beta | stable | deprecated
     topic: str
     title: str
     question: str
@@ -75,10 +79,33 @@ json_option = click.option(
 )
 
 
-def write(document: Any) -> None:
+def as_json(document: Any) -> str:
     """One JSON document; numpy's numbers as Python's."""
     encoded = msgspec.json.encode(document, enc_hook=lambda number: number.item())
-    click.echo(msgspec.json.format(encoded, indent=1).decode())
+    return msgspec.json.format(encoded, indent=1).decode() + "\n"
+
+
+def write(document: Any) -> None:
+    say(as_json(document), nl=False)
+
+
+def deliver(text: str, form: str, output: str | None) -> None:
+    """What a verb says in this form: to a file, which is then named, or printed."""
+    if output:
+        from .report import write_page
+
+        write_page(text, Path(output))
+        say(f"{form}: {printable(output)}", err=form != "text")
+    else:
+        say(text, nl=False)
+
+
+class Launched(Output):
+    """What `launch` brought: host -> its `state`, `why`, and its `log` below `folder`."""
+
+    folder: str
+    exit_code: int
+    hosts: dict[str, dict[str, str]]
 
 
 class ComparedRow(Output):
@@ -110,6 +137,7 @@ class ComparedRow(Output):
     not_known: int
     processes: float  # that would likely settle it; visits, where no number of processes would
     visits: float
+    seen: float  # the change that four of five such comparisons would find
 
 
 class Settling(Output):
@@ -140,6 +168,7 @@ class Compared(Output):
     rows_per_price: tuple[ComparedRow, ...] | None
     row_counts: dict[str, int]
     cell_counts: dict[str, int]
+    smallest_changes: dict[str, float] | None  # of the rows' `seen`: median, least, most
     steps: tuple[Settling, ...]
     fail_if: tuple[Condition, ...]
     summary: dict[str, int]
@@ -153,7 +182,6 @@ class Compared(Output):
     notes: tuple[str, ...]
     refused: tuple[dict[str, str], ...]
     means: tuple[dict[str, Any], ...]
-    outliers: tuple[dict[str, Any], ...]
     cells: tuple[dict[str, Any], ...]
 
 
@@ -162,18 +190,26 @@ def schemas() -> dict[str, Any]:
     from ..analysis.advice import Padding
     from ..analysis.answers import Answered
     from ..analysis.card import Shown
+    from ..analysis.cohorts import Fleet
+    from ..analysis.history import History
     from ..analysis.selftest import SelfTest
+    from ..contract.standing import Drift, Standing
     from ..model import Value
     from ..runlog.visits import Visited
 
     parts = [("report", str), ("answers", tuple[Answered, ...]), ("warnings", tuple[str, ...])]
+    contract = [("standing", Standing | None), ("drift", tuple[Drift, ...]), ("written", tuple[str, ...])]
     verbs = {
         "advise": list[Padding],
         "card": list[Shown],
         "check": Checked,
         "compare": Compared,
+        "contract": msgspec.defstruct("Contract", contract),
         "export": list[dict[str, Value | bool | None]],
+        "fleet": Fleet,
+        "history": History,
         "import": Imported,
+        "launch": Launched,
         "list": list[Listed],
         "machine": dict[str, Any],
         "report": msgspec.defstruct("Reported", parts),
@@ -204,4 +240,4 @@ def _nullable(part: Any) -> Any:
 
 
 if __name__ == "__main__":
-    click.echo(json.dumps(schemas(), indent=1))
+    say(json.dumps(schemas(), indent=1))

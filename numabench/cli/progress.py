@@ -6,16 +6,21 @@ that measures.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median_high
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..measure.runner import Progress
-from ..units import format_quantity, format_seconds, plural
+from ..measure.runner import WAITED, Progress
+from ..text import in_shell
+from ..units import format_quantity, format_seconds, plural, plus_minus
+from .readiness import said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,23 +30,25 @@ if TYPE_CHECKING:
     from ..model import BenchmarkRecord, EndRecord, TrialRecord
 
 
+MOST_REASONS = 2  # why cases are less precise than asked; the page has all
+
+
 def print_plan(console: Console, visit: Visit) -> None:
     """What will be measured and how long it will take."""
     plan = visit.plan
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("benchmark")
-    for title in ("cases", "blocks", "per process"):
+    for title in ("cases", "a process takes"):
         table.add_column(title, justify="right")
     for name in dict.fromkeys(block.benchmark for block in plan.blocks):
         blocks = [block for block in plan.blocks if block.benchmark == name]
         table.add_row(
             name,
             str(sum(len(b.cases) for b in blocks)),
-            str(len(blocks)),
             format_seconds(sum(b.seconds for b in blocks)),
         )
     processes = (
-        f"{plan.looks[0]} to {plan.looks[-1]} processes each, target ±{plan.target:.1%}"
+        f"{plan.looks[0]} to {plan.looks[-1]} processes each, target ±{100 * plan.target:g} %"
         if len(plan.looks) > 1
         else f"{plural(plan.looks[0], 'process')} each"
     )
@@ -64,14 +71,56 @@ def print_plan(console: Console, visit: Visit) -> None:
     console.print()
 
 
-class RunDisplay(Progress):
-    """One line that is rewritten after each process on a terminal, a line per minute elsewhere."""
+class StatusLine:
+    """One line of a terminal that is rewritten, and taken away at the end; elsewhere nothing. A reader who has gone is none."""
+
+    def __init__(self, console: Console, quiet: bool = False):
+        self.console, self.quiet = console, quiet
+
+    def __enter__(self) -> StatusLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.write("")
+
+    def write(self, text: str, keep: bool = False) -> None:
+        """`keep`: whatever comes after it."""
+        if self.quiet or not self.console.is_terminal:
+            return
+        try:
+            self.console.file.write(f"\r\x1b[K{text[: self.console.width - 1]}" + ("\n" if keep else ""))
+            self.console.file.flush()
+        except OSError:  # a terminal that was closed: what is done does not depend on who is told
+            self.quiet = True
+
+
+class Rendering(StatusLine):
+    """What a page that is rendered, or another `task`, has come to, and how long it will still take."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, task: str = "rendering the page"):
+        super().__init__(console)
+        self.clock, self.began, self.task = clock, clock(), task
+        self.write(f"{task}: reading what was measured")
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        """`what` comes next, `done` parts of `of` are there."""
+        now = self.clock()
+        if not done:
+            self.began = now
+        left = f", {max(1, round((now - self.began) / done * (of - done)))} s left" if done else ""
+        self.write(f"{self.task}{left}: {what} ({done + 1} of {of})")
+
+
+class RunDisplay(StatusLine, Progress):
+    """One line that is rewritten after each process on a terminal, one after every tenth process elsewhere."""
 
     def __init__(self, console: Console, plan: Plan, quiet: bool):
-        self.console, self.plan, self.quiet = console, plan, quiet
-        self.disturbed = self.samples = self.processes = 0
+        super().__init__(console, quiet)
+        self.plan = plan
+        self.disturbed = self.waited = self.samples = self.processes = 0
         self.failed_checks: Counter[str] = Counter()
         self.records: dict[str, BenchmarkRecord] = {}
+        self.widths: dict[str, float] = {}
 
     def described(self, records: Sequence[BenchmarkRecord]) -> None:
         self.records = {record.name: record for record in records}
@@ -79,70 +128,80 @@ class RunDisplay(Progress):
     def left_out(self, what: str) -> None:
         self.console.print(f"left out: {what}", style="yellow", soft_wrap=True)
 
-    def __enter__(self) -> RunDisplay:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.quiet and self.console.is_terminal:
-            self.console.file.write("\r\x1b[K")
+    def looked(self, widths: dict[str, float]) -> None:
+        self.widths = widths
 
     def started(self, block: Block, process: int) -> None:
         if not self.processes:  # until there is an estimate
-            self.show_line(f"{self.title(block.benchmark)}: first process of {plural(len(block.cases), 'case')}")
+            title = self.records[block.benchmark].title if block.benchmark in self.records else block.benchmark
+            self.show_line(f"{title}: first process of {plural(len(block.cases), 'case')}")
 
     def finished(self, block: Block, trial: TrialRecord, remaining: float) -> None:
         self.processes += 1
         self.samples += len(trial.samples)
         self.disturbed += sum(not s.valid for s in trial.samples)
+        self.waited += sum(not WAITED.isdisjoint(s.reasons) for s in trial.samples)
         wrong = (r.removeprefix("check:") for s in trial.samples for r in s.reasons if r.startswith("check:"))
         self.failed_checks.update(f"{trial.benchmark}: {reason}" for reason in wrong)
         if trial.status == "failed":
             self.show_line(f"{block.name}: process {trial.process} failed: {trial.reasons[0]}", keep=True)
         share = self.disturbed / self.samples if self.samples else 0.0
-        self.show_line(
-            f"{format_seconds(remaining):>12} left  {self.title(trial.benchmark)}: {self.estimate(trial)}, {share:.0%} disturbed".replace(
-                "%", " %"
-            )
-        )
-
-    def title(self, benchmark: str) -> str:
-        return self.records[benchmark].title if benchmark in self.records else benchmark
+        self.show_line(f"{self.estimate(trial)}, {format_seconds(remaining)} left ({share * 100:.0f} % of samples disturbed)")
 
     def estimate(self, trial: TrialRecord) -> str:
-        """The last case measured with its first metric, as it stands in this process."""
-        if not trial.samples:
-            return "no sample"
-        last = trial.samples[-1]
-        name = next(iter(last.metrics))
-        values = sorted(s.metrics[name] for s in trial.samples if s.case == last.case and name in s.metrics)
+        """`memory 97.1 ns ±3 %`: the last sample that has a name on the card, else the last one; as it stands in this process, and as sure as it was at the last look."""
         record = self.records.get(trial.benchmark)
-        unit = next((m.unit for m in record.metrics if m.name == name), "") if record else ""
-        return format_quantity(values[len(values) // 2], unit)
+        if not trial.samples or record is None:
+            return f"{record.title if record else trial.benchmark}: no sample"
+        named = [(s, name) for s in trial.samples if (name := called(record, s.parameters))]
+        sample, name = named[-1] if named else (trial.samples[-1], f"{record.title}:")
+        metric = next(iter(sample.metrics))
+        unit = next((m.unit for m in record.metrics if m.name == metric), "")
+        value = median_high(s.metrics[metric] for s in trial.samples if s.case == sample.case and metric in s.metrics)
+        return f"{name} {format_quantity(value, unit)} {plus_minus(self.widths.get(sample.case, math.inf))}".rstrip()
 
     def show_line(self, text: str, keep: bool = False) -> None:
-        if self.quiet:
-            return
-        try:
-            if self.console.is_terminal:
-                width = self.console.width - 1
-                self.console.file.write(f"\r\x1b[K{text[:width]}" + ("\n" if keep else ""))
-                self.console.file.flush()
-            elif keep or self.processes % 10 == 1:
+        """Where nothing can be rewritten, every tenth is shown."""
+        if self.console.is_terminal:
+            self.write(text, keep)
+        elif not self.quiet and (keep or self.processes % 10 == 1):
+            try:
                 self.console.print(text, markup=False)
-        except OSError:  # a terminal that was closed, a full disk: what is measured does not depend on who is told
-            self.quiet = True
+            except OSError:  # a full disk
+                self.quiet = True
+
+
+def called(record: BenchmarkRecord, parameters: Mapping[str, object]) -> str:
+    """What the card calls the first metric of a case; empty where it has no name for it."""
+    for price in record.card.prices:
+        answer = price.answer
+        if answer.kind == "cell" and answer.metric == record.metrics[0].name and answer.where.items() <= parameters.items():
+            return answer.text
+    return ""
+
+
+def print_given_up(console: Console, path: Path, display: RunDisplay) -> None:
+    """A run on CPUs that others use: what disturbed it, what was kept, what to try."""
+    who = said(time.sleep).removeprefix("; ")
+    share = f"{display.waited / max(1, display.samples) * 100:.0f} %"
+    console.print(
+        f"Given up: in {share} of {plural(display.samples, 'sample')} a thread had to wait for its CPU{f' ({who})' if who else ''}.",
+        style="red",
+        soft_wrap=True,
+    )
+    console.print(f"Kept: {path}, marked, so that no report takes it for a calm visit.", soft_wrap=True)
+    later = in_shell("numabench", "run", "--resume", path, "--wait", "10m")
+    console.print(f"Try: {later}; or free CPUs (--cpus LIST), or insist (--processes 8).", soft_wrap=True)
 
 
 def print_summary(console: Console, path: Path, end: EndRecord) -> None:
     cells = end.cells
-    overhead = 1 - end.measured / end.elapsed if end.elapsed else 0.0
     status = {"complete": "plan complete", "budget": "budget used up", "busy": "given up", "interrupted": "interrupted"}[
         end.status
     ]
     console.print(
-        f"{cells['reached']} of {cells['total']} cells reached the target precision ({status}); "
-        f"{format_seconds(end.elapsed)}, {overhead:.0%} of it outside measured windows."
+        f"Measured {format_seconds(end.elapsed)} ({status}): {cells['reached']} of {plural(cells['total'], 'case')} as precise as asked."
     )
-    for why, count in Counter(cells["why"].values()).most_common():
-        console.print(f"  {count} did not: {why}")
+    for why, count in Counter(cells["why"].values()).most_common(MOST_REASONS):
+        console.print(f"  {count} less precise: {why}")
     console.print(f"Run log: {path}", soft_wrap=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..extras import loading
 from ..text import in_shell
 from .logs import named_or_own, read_visits, say_notes, visit_options
 from .opening import opened, opens_page
@@ -53,33 +55,31 @@ def write_page(page: str, target: Path) -> None:
 
 
 def print_answers(log: RunLog, frame: pd.DataFrame, said: Sequence[Answered]) -> None:
-    """The headline answers (all, where none is one) as a table with values, intervals and their design, sentences in full. `frame`: the samples."""
+    """The headline answers (all, where none is one), a sentence each with its value, interval and design. `frame`: the samples."""
     from rich.table import Table
     from rich.text import Text
 
     from ..analysis.answers import SETTLED
-    from ..report.tables import format_answer
     from .console import Terminal
 
     found = [a for a in said if a.headline] or said
     many = len({a.machine for a in found}) > 1
     titles = {b.name: b.title for b in log.benchmarks}
     console = Terminal()
-    table = Table(pad_edge=False, box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("answer", ratio=1, overflow="fold")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("95 % interval", no_wrap=True)
-    last = None
-    for answer in found:
-        heading = f"{titles.get(answer.benchmark, answer.benchmark)}{f' on {answer.machine}' if many else ''}"
-        if heading != last:
-            table.add_row(Text(f"\n{heading}", style="bold"))
-        last = heading
-        value, interval = format_answer(answer)
-        text = Text(answer.text) if answer.grade == SETTLED else Text.assemble((f"{answer.grade}: ", "yellow"), answer.text)
-        table.add_row(Text.assemble("• ", text), value, interval)
-    if found:
+
+    def heading(answer: Answered) -> str:
+        return f"{titles.get(answer.benchmark, answer.benchmark)}{f' on {answer.machine}' if many else ''}"
+
+    for title, own in itertools.groupby(found, heading):
+        console.print(Text(f"\n{title}", style="bold"))
+        table = Table.grid(padding=(0, 1))
+        table.add_column()
+        table.add_column(overflow="fold")
+        for answer in own:
+            grade = "" if answer.grade == SETTLED else (f"{answer.grade}: ", "yellow")
+            table.add_row("•", Text.assemble(grade, answer.text))
         console.print(table)
+    if found:
         print_matrices(log, console, frame)
     else:
         console.print("These logs declare no answers; figures and tables are in the report.")
@@ -141,14 +141,18 @@ def show_results(
     """The card of each machine (the answers of the benchmarks that were `named`, or of `every` one; without a card all of them), and the page, if one is
     asked for: written before anything is printed. In the form `json` all answers; `none`: the page alone.
     `chosen_by`: the options by which the log's visits were chosen."""
-    from ..analysis.card import Reading
-    from ..report.page import render_report
-    from .card import show
+    with loading():
+        from ..analysis.card import Reading
+        from ..report.page import render_report
+        from .card import show
     from .console import Terminal
+    from .progress import Rendering
 
     reading = Reading(log)
     if page:
-        write_page(render_report(log, reading=reading), page)
+        with Rendering(Terminal(outlives_reader=True, stderr=form != "text")) as line:
+            body = render_report(log, reading=reading, tell=line)
+        write_page(body, page)
     if form == "json":
         write({"report": str(page), "answers": reading.said, "warnings": log.warnings})
     if form != "text":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -25,7 +24,8 @@ MOST_FAILURES = 5  # that are printed; the log has all
 @contextmanager
 def interruptible() -> Iterator[None]:
     """A kill and a terminal that closes end a run as cleanly as Ctrl-C; what was ignored before (nohup) stays so. Python drops an interrupt that
-    comes while it cleans up behind its own modules: it is raised again a moment later."""
+    comes while it cleans up behind its own modules: it is raised again a moment later. What an interrupt became on its way, an error of a library
+    that was being loaded or of what cleaned up, is an interrupt again."""
 
     def again(dropped: sys.UnraisableHookArgs) -> None:
         if dropped.exc_type is KeyboardInterrupt:
@@ -38,11 +38,24 @@ def interruptible() -> Iterator[None]:
     before, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
+    except Exception as error:
+        if came_of_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = before
         for each, handler in previous.items():
             signal.signal(each, handler)
+
+
+def came_of_interrupt(error: BaseException | None) -> bool:
+    """Whether an interrupt was being handled where an error was raised."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen and not isinstance(error, KeyboardInterrupt):
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt)
 
 
 @click.command("run")
@@ -51,7 +64,7 @@ def interruptible() -> Iterator[None]:
     "--profile",
     default="standard",
     show_default=True,
-    help="quick (a look, 1 to 2 minutes), standard (about 10) or full (hours).",
+    help="quick (a look, 1 to 2 minutes), standard (about 10), full (hours), or accept (at most 3, one visit to each of many equal machines).",
 )
 @click.option(
     "--set",
@@ -63,7 +76,7 @@ def interruptible() -> Iterator[None]:
 @click.option("--cpus", default="", metavar="LIST", help="Use only these CPUs, such as 0-3,8.")
 @click.option("--budget", metavar="TIME", help="Wall-clock limit such as 90s or 5m; the profile has its own.")
 @click.option(
-    "--target", default="2%", show_default=True, help="Precision at which a cell is done: half-width of the 95 % interval."
+    "--target", default="1.5%", show_default=True, help="Precision at which a cell is done: half-width of the 95 % interval."
 )
 @click.option(
     "--processes",
@@ -113,6 +126,7 @@ def command(
     \b
     Examples:
       numabench run --profile quick
+      numabench run --profile accept             on each of many machines, then numabench fleet
       numabench run memory
       numabench run padded_counters --set stride=8,64,128 --set spacing=200
       numabench run memory_latency --set size=16k,1M,256M --processes 10
@@ -123,7 +137,7 @@ def command(
     from ..host.machine import read_machine
     from ..measure.visit import Visit, log_path, open_resume
     from .console import Terminal
-    from .progress import RunDisplay, print_plan, print_summary
+    from .progress import RunDisplay, print_given_up, print_plan, print_summary
     from .readiness import ensure_ready
     from .roots import opened_root
 
@@ -145,7 +159,8 @@ def command(
     path = resume or log_path(output, read_machine(alias=request.alias).alias)
     with RunDisplay(console, visit.plan, quiet) as display:
         end = visit.measure(path, judge, display, resume=state)
-    print_summary(console, path, end)
+    if end.status != "busy":
+        print_summary(console, path, end)
 
     def ended(code: int, page: Path | None = None) -> int:
         if form == "json":
@@ -163,14 +178,7 @@ def command(
         )
         return ended(INTERRUPTED)
     if end.status == "busy":
-        console.print(
-            f"Given up: in most samples a thread had to wait for its CPU (load {os.getloadavg()[0]:.1f} on {plural(os.cpu_count() or 1, 'CPU')}), so that little would be settled. "
-            f"End what runs beside this (numabench check), measure on other CPUs (--cpus), go on later: {in_shell('numabench', 'run', '--resume', path)}, "
-            "or insist on a number of processes: --processes 8",
-            style="red",
-            soft_wrap=True,
-            markup=False,
-        )
+        print_given_up(console, path, display)
         return ended(IMPRECISE)
     page = path.with_name("report.html") if with_report else None
     if lacking():

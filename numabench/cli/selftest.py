@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import IMPRECISE, REGRESSION
+from . import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +82,7 @@ def command(context: click.Context, benchmarks: tuple[str, ...], budget: str, vi
     document = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
     write_whole(folder / RESULT, document)
     if form == "json":
-        click.echo(document.decode(), nl=False)
+        say(document.decode(), nl=False)
     else:
         print_result(console, found)
         console.print(f"Result, which numabench report shows from now on: {folder / RESULT}", soft_wrap=True)

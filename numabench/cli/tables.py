@@ -45,8 +45,27 @@ def facts(machine: Machine, topology: Topology) -> list[tuple[str, str]]:
     shown = [f"{name} {configuration[key]}" for key, name in setup.items() if configuration[key] not in (None, "none")]
     if shown:
         lines.append(("set up", ", ".join(shown)))
+    lines += [(name, text) for name, text in condition_lines(machine.condition) if text]
     keys = f"id {machine.id}, hardware {machine.hardware_key}, configuration {machine.configuration_key}"
     return [*lines, ("keys", keys)]
+
+
+def condition_lines(condition: dict) -> list[tuple[str, str]]:
+    """(label, text) of what the machine is beyond its model, and of what would slow it; nothing where all is as usual."""
+    firmware, board, product = (" ".join((condition[name] or {}).values()) for name in ("firmware", "board", "product"))
+    errors, throttled = condition["memory_errors"] or {}, condition["throttled"] or {}
+    unusual = [
+        f"{errors['corrected']} corrected memory errors" if errors.get("corrected") else "",
+        f"{errors['uncorrected']} uncorrected memory errors" if errors.get("uncorrected") else "",
+        f"slowed for heat {max(throttled.values())} times" if any(throttled.values()) else "",
+        f"idle states off: {', '.join(condition['idle_states_off'])}" if condition["idle_states_off"] else "",
+    ]
+    return [
+        ("product", "; ".join(text for text in (product, f"board {board}" if board else "") if text)),
+        ("firmware", firmware),
+        ("modules", condition["memory_modules"] or ""),
+        ("unusual", ", ".join(text for text in unusual if text)),
+    ]
 
 
 def _line_sizes(topology: Topology) -> str:

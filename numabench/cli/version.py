@@ -6,6 +6,7 @@ import platform
 
 import click
 
+from . import say
 from .outputs import json_option
 
 
@@ -22,4 +23,4 @@ def command(form: str) -> None:
     if form == "json":
         write(Version(numabench=__version__, python=python, schema=SCHEMA, abi=ABI))
     else:
-        click.echo(f"numabench {__version__} (Python {python}, run logs of schema {SCHEMA}, kernels of ABI {ABI})")
+        say(f"numabench {__version__} (Python {python}, run logs of schema {SCHEMA}, kernels of ABI {ABI})")

@@ -142,11 +142,13 @@ def is_private(group: int) -> bool:
 
 
 @contextmanager
-def locked_folder(path: str):
-    """Holds the lock that tells others that a temporary folder is in use: the kernel drops it with the process, however that ends."""
-    with opened(path) as handle:
+def workplace(folder: Path):
+    """A temporary folder in `folder` for files that are not whole yet. What a killed run leaves of one, the next one removes: a lock tells that it is
+    in use, which the kernel drops with the process, however that ends."""
+    sweep(folder)
+    with tempfile.TemporaryDirectory(prefix=COMPILING, dir=folder) as path, opened(path) as handle:
         lock(handle)
-        yield
+        yield path
 
 
 @contextmanager

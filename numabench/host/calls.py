@@ -1,4 +1,4 @@
-"""The kernel's NUMA system calls, called directly: no library has to be installed for them.
+"""The C library, and through it the kernel's NUMA system calls, called directly: nothing has to be installed for them.
 
 Imported by worker processes: the standard library only. Each answers 0 or what `errno` was.
 """
@@ -22,8 +22,13 @@ _NUMBERS = {  # arch/*/entry/syscalls/syscall*.tbl
 }
 _LONG = 8 * c.sizeof(c.c_ulong)
 
-_libc = c.CDLL(None, use_errno=True)
-_libc.syscall.restype = c.c_long
+libc = c.CDLL(None, use_errno=True)
+libc.syscall.restype = c.c_long
+libc.mmap.restype = c.c_void_p
+libc.mmap.argtypes = [c.c_void_p, c.c_size_t, c.c_int, c.c_int, c.c_int, c.c_long]
+libc.munmap.argtypes = [c.c_void_p, c.c_size_t]
+libc.madvise.argtypes = [c.c_void_p, c.c_size_t, c.c_int]
+MAP_FAILED = c.c_void_p(-1).value  # what mmap answers where it cannot
 
 
 def _call(name: str, *arguments) -> int:
@@ -31,7 +36,7 @@ def _call(name: str, *arguments) -> int:
     if numbers is None:
         return errno.ENOSYS
     c.set_errno(0)
-    failed = _libc.syscall(c.c_long(numbers[NAMES.index(name)]), *arguments) < 0
+    failed = libc.syscall(c.c_long(numbers[NAMES.index(name)]), *arguments) < 0
     return c.get_errno() if failed else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,7 +36,8 @@ def ask(command: list[str], timeout: float, environment: dict[str, str] | None =
         output = errors = b""
     finally:
         if code is None:
-            os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # interrupted, `communicate` waits a moment: it may have ended by then
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         for pipe in (child.stdout, child.stderr):
             pipe.close()

@@ -12,6 +12,7 @@ from collections import Counter
 
 import msgspec
 
+from .condition import read_condition
 from .configuration import read_configuration
 from .marks import read_marks, read_names
 from .processor import arch_of, brand_of, flags_of, read_processor
@@ -64,7 +65,7 @@ _RELEVANT_FLAGS = frozenset(
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """`id` stays while CPUs are offline, `hardware_key` is equal for hosts of one model, `configuration_key` for hosts set up alike."""
+    """`condition` is part of no key. `id` stays while CPUs are offline, `hardware_key` is equal for hosts of one model, `configuration_key` for hosts set up alike."""
 
     id: str
     alias: str
@@ -76,6 +77,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     hardware: dict
     configuration_key: str
     configuration: dict
+    condition: dict
     topology: dict
     marks: dict = {}  # of this machine alone (marks.py)
     warnings: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ def read_machine(root: str = "/", alias: str | None = None, facts: bool = True, 
         hardware=hardware,
         configuration_key=digest(configuration),
         configuration=configuration,
+        condition=read_condition(tree, topology),
         topology=to_json_dict(topology),
         marks=marks,
         warnings=tuple(tree.warnings),

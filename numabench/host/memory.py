@@ -36,16 +36,10 @@ WEIGHTS = "/sys/kernel/mm/mempolicy/weighted_interleave"
 SAMPLING = (
     5.0  # standard deviations that the share of a node may be off: where huge pages are scarce, small ones are dealt among them
 )
-_MAP_FAILED = c.c_void_p(-1).value
 
 BIND, FIRST_TOUCH, ONE_NODE = "bind", "first_touch", "one_node"  # ways in which memory gets to its node
 NUMA_MAPS, MOVE_PAGES, NOT_TOLD = "numa_maps", "move_pages", "not_told"  # ways in which that is proven, beside ONE_NODE
 
-_libc = c.CDLL(None, use_errno=True)
-_libc.mmap.restype = c.c_void_p
-_libc.mmap.argtypes = [c.c_void_p, c.c_size_t, c.c_int, c.c_int, c.c_int, c.c_long]
-_libc.munmap.argtypes = [c.c_void_p, c.c_size_t]
-_libc.madvise.argtypes = [c.c_void_p, c.c_size_t, c.c_int]
 
 
 class Placing(Frozen):
@@ -85,8 +79,8 @@ class Buffer:
         self._span = -(-size // align) * align if page_size == THP else size  # whole huge pages, or the kernel gives small ones
         self._length = self._span + align if huge is None else -(-size >> huge) << huge
         flags = _MAP_PRIVATE_ANONYMOUS | (0 if huge is None else _MAP_HUGETLB | huge << _MAP_HUGE_SHIFT)
-        base = _libc.mmap(None, self._length, _PROT_READ_WRITE, flags, -1, 0)
-        if base == _MAP_FAILED:
+        base = calls.libc.mmap(None, self._length, _PROT_READ_WRITE, flags, -1, 0)
+        if base == calls.MAP_FAILED:
             raise cannot_map(self._length, page_size)
         self._base = base
         self.address = -(-base // align) * align if huge is None else base
@@ -98,11 +92,11 @@ class Buffer:
         """Each range that is to be on nodes of its own becomes a mapping of its own, which numa_maps names by itself: what neighbours in
         memory must not be alike in is a flag without a meaning here. EINVAL without THP: the proof shows what was obtained."""
         if huge:
-            _libc.madvise(self.address, self._span, _MADV_HUGEPAGE if self.page_size == THP else _MADV_NOHUGEPAGE)
-            _libc.madvise(self.address, self._span, _MADV_DONTDUMP)
+            calls.libc.madvise(self.address, self._span, _MADV_HUGEPAGE if self.page_size == THP else _MADV_NOHUGEPAGE)
+            calls.libc.madvise(self.address, self._span, _MADV_DONTDUMP)
         for number, (_, first, length) in enumerate(self._ranges()):
             if number % 2:
-                _libc.madvise(self.address + first, length, _MADV_DONTFORK)
+                calls.libc.madvise(self.address + first, length, _MADV_DONTFORK)
 
     @property
     def _part(self) -> int:
@@ -215,7 +209,7 @@ class Buffer:
 
     def close(self) -> None:
         if self._base:
-            _libc.munmap(self._base, self._length)
+            calls.libc.munmap(self._base, self._length)
             self._base = 0
 
 

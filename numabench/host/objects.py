@@ -72,4 +72,4 @@ def _not_loaded(path: Path | str, why: str) -> MachineError:
     remedy = f"{in_shell('rm', path)} and run again, which compiles it anew"
     if "failed to map segment" in why or "Operation not permitted" in why:
         remedy = "set XDG_CACHE_HOME to a folder whose file system lets programs run (mounted without noexec)"
-    return MachineError(f"cannot load the kernel {path}: {why}", remedy)
+    return MachineError(f"cannot load {path}: {why}", remedy)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes as c
 import errno
+import mmap
 import os
+import random
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from ..errors import MachineError
 from . import calls
@@ -17,26 +17,8 @@ from . import calls
 MORE_PROCESSES = "raise the limit on processes (ulimit -u; the pids limit of a container or unit)"
 _MPOL_PREFERRED = 1
 _PR_SET_PDEATHSIG = 1
-
-
-@contextmanager
-def starting_on(cpus: Iterable[int]) -> Iterator[None]:
-    """Processes that are started within it begin on these CPUs, near which the kernel then finds memory for their heap and stacks.
-
-    Without effect where none of them may be used: their own threads will say so, each of its CPU.
-    """
-    before, wanted, moved = os.sched_getaffinity(0), {*cpus}, False
-    try:
-        os.sched_setaffinity(0, wanted)
-        moved = True
-    except OSError as error:
-        if before & wanted:
-            raise MachineError(f"no process can be started on CPU {min(wanted)}: {error.strerror}", "numabench check") from error
-    try:
-        yield
-    finally:
-        if moved:
-            os.sched_setaffinity(0, before)
+_MAP_NORESERVE = 0x4000
+_SHIFTS, _HOLES = 1 << 14, 256  # pages by which mappings are shifted at most; holes of one size that are looked for
 
 
 def refused_cpus(cpus: Iterable[int]) -> dict[int, OSError]:
@@ -70,13 +52,39 @@ def prefer_node(node: int) -> bool:
 
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when its parent goes, however it goes; checks that it has not gone already."""
-    c.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    calls.libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit("the parent process is gone")
 
 
+def fill_holes() -> None:
+    """Take the room between what is mapped, so that whatever is mapped from here on lies below all of it."""
+    _, bottom = _take(_SHIFTS * mmap.PAGESIZE, keep=False)
+    for size in (1 << 20, 1 << 16, mmap.PAGESIZE):
+        for _ in range(_HOLES):
+            if _take(size)[1] <= bottom:
+                break
+
+
+def shift_mappings() -> None:
+    """What is mapped from here on lies at addresses of its own, as in a process that was started and not forked: kernels, their stacks and their memory."""
+    _take(random.SystemRandom().randint(1, _SHIFTS) * mmap.PAGESIZE)
+
+
+def _take(size: int, keep: bool = True) -> tuple[int, int]:
+    """(begin, end) of so many bytes of addresses, which nothing may be read from or written to."""
+    address = calls.libc.mmap(None, size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
+    if address == calls.MAP_FAILED:  # a limit on addresses: they stay as they are
+        return 0, 0
+    if not keep:
+        calls.libc.munmap(address, size)
+    return address, address + size
+
+
 def cannot_pin(cpu: int, code: int) -> MachineError:
     """Why no thread can be on this CPU."""
+    if code == errno.EPERM:  # a filter of system calls
+        return MachineError(f"this process may not choose its CPUs, not even CPU {cpu}: {os.strerror(code)}", "numabench check")
     return MachineError(
         f"cannot run on CPU {cpu}: {os.strerror(code)}; it is offline or not allowed here",
         "see allowed_cpus in: numabench machine --format json",

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import MachineError
-from .cache import cache_folder
+from .cache import cache_folder, sweep, workplace
 from .commands import ask
 from .sysfs import Tree
 
@@ -35,19 +35,22 @@ def read_programs(tree: Tree, processor: dict[str, str]) -> dict:
     stable = {key: value for key, value in processor.items() if key not in volatile}
     name = f"cpuinfo-{digest([stable, os.uname().machine])}.json"
     try:
-        path = cache_folder() / name
+        cache = cache_folder()
     except MachineError as error:
         tree.warn(f"cannot keep processor facts: {error.message}")
         return {**_ask_cpuinfo(tree), "compiler": _ask_compiler(tree, compiler)}
+    sweep(cache)
+    path = cache / name
     known = _read_cache(tree, path)
     if known.get("compiler_stamp") == stamp and "brand" in known:
         return known
     cpu = {key: known[key] for key in ("brand", "flags") if key in known} or _ask_cpuinfo(tree)
     facts = {**cpu, "compiler": _ask_compiler(tree, compiler), "compiler_stamp": stamp}
     try:
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_bytes(msgspec.json.encode(facts))
-        partial.replace(path)
+        with workplace(cache) as folder:
+            partial = Path(folder, name)
+            partial.write_bytes(msgspec.json.encode(facts))
+            partial.replace(path)
     except OSError as error:
         tree.warn(f"cannot keep processor facts in {path}: {error.strerror}")
     return facts

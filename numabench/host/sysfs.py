@@ -12,6 +12,7 @@ import re
 import stat
 from functools import lru_cache
 
+from ..errors import MachineError
 from ..text import REPLACEMENT, UNPRINTABLE
 from ..units import MOST_CPUS
 
@@ -22,6 +23,8 @@ _MASK_GROUP_DIGITS = 8  # Documentation/core-api/printk-formats.rst, %*pb: group
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # A file of an offline CPU, of a driver without data or of a process that has ended: as good as missing.
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.ENODATA}
+# This process is at a limit of its own: the file may be there.
+_AT_A_LIMIT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @lru_cache(maxsize=8192)
@@ -81,12 +84,23 @@ class Tree:
 
     def read(self, path: str) -> str | None:
         """Text without the NUL bytes and the white space around it that old kernels leave; None when missing."""
+        content = self._content(path, _ABSENT)
+        if content is None:
+            return None
+        text = content.replace(b"\0", b"").decode("utf-8", "replace").strip()
+        return text if text.isprintable() else UNPRINTABLE.sub(lambda sign: sign[0] if sign[0] in "\n\t" else REPLACEMENT, text)
+
+    def read_bytes(self, path: str) -> bytes | None:
+        """A table of the firmware as it is; None when missing, or for root alone to read."""
+        return self._content(path, _ABSENT | {errno.EACCES, errno.EPERM})
+
+    def _content(self, path: str, absent: set[int]) -> bytes | None:
         if not self.live and self._outside(path):
             return None
         try:
             handle = os.open(self.root + path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in a snapshot has no writer
         except OSError as error:
-            return self._missing(path, error)
+            return self._missing(path, error, absent)
         try:
             if not self.live and not stat.S_ISREG(os.fstat(handle).st_mode):
                 self.warn("no regular file: ignored", path)
@@ -96,11 +110,10 @@ class Tree:
                 chunks.append(chunk)
                 size += len(chunk)
         except OSError as error:
-            return self._missing(path, error)
+            return self._missing(path, error, absent)
         finally:
             os.close(handle)
-        text = b"".join(chunks).replace(b"\0", b"").decode("utf-8", "replace").strip()
-        return text if text.isprintable() else UNPRINTABLE.sub(lambda sign: sign[0] if sign[0] in "\n\t" else REPLACEMENT, text)
+        return b"".join(chunks)
 
     def _outside(self, path: str) -> bool:
         """Whether links lead out of a snapshot: what they show belongs to the machine that reads it."""
@@ -116,8 +129,14 @@ class Tree:
         top = os.path.join(os.path.realpath(self.root), "")
         return os.path.join(os.path.realpath(self.root + path), "").startswith(top)
 
-    def _missing(self, path: str, error: OSError) -> None:
-        if error.errno not in _ABSENT:
+    def _missing(self, path: str, error: OSError, absent: set[int] = _ABSENT) -> None:
+        """Raises MachineError where nothing is known of the file: a machine that is taken for having none of these would be another one."""
+        if error.errno in _AT_A_LIMIT:
+            raise MachineError(
+                f"cannot read {self.root}{path}: {error.strerror}; without it this machine would be taken for another",
+                "allow more memory (ulimit -v)" if error.errno == errno.ENOMEM else "allow more open files (ulimit -n 1024)",
+            ) from error
+        if error.errno not in absent:
             self.warn(f"cannot read: {error.strerror}", path)
 
     def parsed(self, path: str, parse):

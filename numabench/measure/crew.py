@@ -12,6 +12,7 @@ from typing import NamedTuple
 from .. import kernel as abi
 from ..errors import MachineError
 from ..host.memory import ALIGN, Buffer
+from ..host.objects import load_object
 from ..host.pages import BASE, THP
 from ..host.placement import MORE_PROCESSES, cannot_pin
 from ..model import Frozen
@@ -98,10 +99,10 @@ class Step(NamedTuple):
 
 def load(path: Path | str) -> c.CDLL:
     """The compiled crew, checked against the layout that is spoken here."""
+    library = load_object(path)
     try:
-        library = c.CDLL(str(path))
         layout = tuple((c.c_uint32 * len(_LAYOUT)).in_dll(library, "nb_crew_layout"))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise MachineError(
             f"cannot load the crew {path}: {error}", f"{in_shell('rm', path)} and run again, which compiles it anew"
         ) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,15 +16,15 @@ from typing import Protocol
 
 import msgspec
 
+from ..errors import MachineError
 from ..host.memory import BIND
-from ..host.placement import numactl_command, starting_on
+from ..host.placement import numactl_command
 from ..runlog.rounds import unpack
-from .protocol import Began, CaseFailed, Done, Event, Job, Took, TookRound, decode_event, encode
+from ..text import in_shell
+from .protocol import Asked, Began, CaseFailed, Done, Event, Job, Took, TookRound, decode_event, encode
 
 #: The worker is of the numabench that starts it, wherever that is: a checkout that is not installed is no part of what PYTHONSAFEPATH leaves.
-START = (
-    "import sys; sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); from numabench.measure.worker import main; main()"
-)
+START = "import sys; sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); from numabench.measure.forks import serve; serve(int(sys.argv[2]))"
 PLACE = str(Path(__file__).resolve().parents[2])
 #: One thread in any library that a plug-in benchmark might load; the same string hashes in every process; byte code is
 #: kept, since compiling these modules in every process would double its start; and a `random.py` in the folder where
@@ -34,6 +37,9 @@ QUIET = {
     "PYTHONDONTWRITEBYTECODE": "",
     "PYTHONSAFEPATH": "1",
 }
+DOES_NOT_START = "the Python that measures does not start: "
+START_S = 30.0  # in which Python starts, on any machine that can measure
+LAST_BREATH = 30.0  # s in which the kernel takes back what a killed process has mapped
 
 
 class Outcome(msgspec.Struct):
@@ -67,20 +73,122 @@ class Outcome(msgspec.Struct):
 
 
 class Executor(Protocol):
-    """Anything that can execute a job; tests put a fake one here."""
+    """Anything that can execute a job, and stops it where nothing comes of it for `timeout` seconds; tests put a fake one here."""
 
     def execute(self, job: Job, timeout: float) -> Outcome: ...
 
 
+class Origin:
+    """The process that those of one node's home are forked from (`forks.py`), under numactl where `node` is said. MachineError where its
+    program may not be executed."""
+
+    def __init__(self, node: int | None):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel, self.errors = ours, tempfile.TemporaryFile()  # noqa: SIM115 (until `close`)
+        with theirs:
+            try:
+                self.process = subprocess.Popen(
+                    [*numactl_command(node), sys.executable, "-c", START, PLACE, str(os.getpid())],
+                    stdin=theirs,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self.errors,
+                    start_new_session=True,
+                    env=os.environ | QUIET,
+                )
+            except OSError as error:
+                ours.close()
+                self.errors.close()
+                if error.errno not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
+                    raise
+                raise MachineError(
+                    f"{DOES_NOT_START}{sys.executable or 'sys.executable is empty'}: {error.strerror}", program_fix()
+                ) from error
+
+    def ask(self, job: Job, files: list[int]) -> None:
+        asked = Asked(benchmark=job.benchmark, cpu=job.cases[0].cpus[0])
+        with contextlib.suppress(ConnectionError):  # it has ended, as `wait` will find
+            socket.send_fds(self.channel, [encode(asked)], files)
+
+    def wait(self, timeout: float) -> int | None:
+        """The exit code of the process asked for, or of this one where that has ended; None after `timeout` seconds. Sleeps in one system call:
+        polling would disturb what is measured."""
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            return None
+        return int(self._heard() or self.process.wait())
+
+    def _heard(self) -> bytes:
+        """The next message; nothing where all who could send one have gone."""
+        try:
+            return self.channel.recv(64)
+        except ConnectionError:  # without having read what was asked
+            return b""
+
+    def said(self) -> bytes:
+        """What it said itself, where it has ended."""
+        self.errors.seek(0)
+        return self.errors.read() if self.process.poll() is not None else b""
+
+    def close(self) -> None:
+        """End it and what it has forked, and wait until both have gone."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            self.process.wait(LAST_BREATH)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.channel.settimeout(LAST_BREATH)
+        with contextlib.suppress(TimeoutError):
+            while self._heard():
+                pass
+        self.channel.close()
+        self.errors.close()
+
+
+def program_fix() -> str:
+    shown = f"{in_shell('ls', '-lL', sys.executable)} shows who may execute it; or " if sys.executable else ""
+    return f"{shown}call numabench by a Python that may be executed: python3 -m numabench"
+
+
+def try_start(node: int | None = None) -> None:
+    """Start a process as each run starts them, which hears that nothing is asked of it and ends. MachineError where it does not."""
+    origin, code = Origin(node), None
+    try:
+        origin.channel.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = origin.process.wait(START_S)
+        failure = why(code, START_S, "", origin.said().decode(errors="replace"))
+    finally:
+        origin.close()
+    if failure:
+        raise MachineError(f"{DOES_NOT_START}{failure}", program_fix())
+
+
 class ProcessExecutor:
-    """Executes each job in a fresh process, started on the first of the job's CPUs and, where that may be asked for, by numactl: its own memory is near.
+    """Executes each job in a process of its own, which begins on the first of the job's CPUs and, where that may be asked for, under numactl: its own memory is near.
 
     Everything goes through unlinked files and not pipes: a reader that woke up at each event would take a time slice
     from the threads that measure.
     """
 
-    def __init__(self, command: list[str] | None = None):
-        self.command = command or [sys.executable, "-c", START, PLACE]
+    def __init__(self) -> None:
+        self.origins: dict[int | None, Origin] = {}
+
+    def __enter__(self) -> ProcessExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self.origins:
+            self.origins.popitem()[1].close()
+
+    def origin(self, node: int | None) -> Origin:
+        if node in self.origins and self.origins[node].process.poll() is not None:
+            self.origins.pop(node).close()
+        if node not in self.origins:
+            self.origins[node] = Origin(node)
+        return self.origins[node]
 
     def execute(self, job: Job, timeout: float) -> Outcome:
         with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as outbox, tempfile.TemporaryFile() as errors:
@@ -88,42 +196,22 @@ class ProcessExecutor:
             inbox.seek(0)
             # numactl calls set_mempolicy, and ends where it may not
             asks = job.placing.how == BIND and "set_mempolicy" not in job.placing.refused
-            with starting_on(job.cases[0].cpus[:1]):
-                child = subprocess.Popen(
-                    [*numactl_command(job.home if asks else None), *self.command],
-                    stdin=inbox,
-                    stdout=outbox,
-                    stderr=errors,
-                    start_new_session=True,
-                    env=os.environ | QUIET,
-                )
+            node = job.home if asks else None
+            origin, code = self.origin(node), None
             try:
-                in_time = wait_quietly(child, timeout)
+                origin.ask(job, [file.fileno() for file in (inbox, outbox, errors)])
+                heard = -1
+                while code is None and heard < (heard := os.fstat(outbox.fileno()).st_size):  # slow is not stuck
+                    code = origin.wait(timeout)
+                told = origin.said()
             finally:
-                if child.poll() is None:
-                    child.kill()
-                    child.wait()
-            outbox.seek(0)
-            errors.seek(0)
+                if code is None:  # too late, or interrupted
+                    self.origins.pop(node).close()
+            for file in (outbox, errors):
+                file.seek(0)
             events, broken = read_events(outbox.read())
-            return Outcome(events, why(child.returncode, in_time, timeout, broken, errors.read().decode(errors="replace")))
-
-
-def wait_quietly(child: subprocess.Popen, timeout: float) -> bool:
-    """Whether the process ended within `timeout` seconds. Sleeps in one system call: polling would disturb it."""
-    try:
-        descriptor = os.pidfd_open(child.pid)
-    except (AttributeError, OSError):  # Linux before 5.3, a seccomp filter: `wait` polls, each 50 ms at most
-        try:
-            return child.wait(timeout) is not None
-        except subprocess.TimeoutExpired:
-            return False
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(timeout * 1000)) and child.wait() is not None
-    finally:
-        os.close(descriptor)
+            told = (told + errors.read()).decode(errors="replace")
+            return Outcome(events, why(code, timeout, broken, told))
 
 
 def read_events(output: bytes) -> tuple[list[Event], str]:
@@ -146,11 +234,11 @@ def complaint(errors: str) -> str:
     return lines[-1] if lines else ""
 
 
-def why(code: int, in_time: bool, timeout: float, broken: str, errors: str) -> str:
-    """One line on how a process failed; empty if it did not."""
+def why(code: int | None, timeout: float, broken: str, errors: str) -> str:
+    """One line on how a process failed, of which `code` is None where it was too late; empty if it did not."""
     last = complaint(errors)
-    if not in_time:
-        return f"timeout: no end within {timeout:.0f} s"
+    if code is None:
+        return f"timeout: neither a sample nor the end within {timeout:.0f} s"
     if code < 0:
         return f"crashed: killed by {signal.Signals(-code).name}"
     if code:

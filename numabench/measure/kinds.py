@@ -14,13 +14,15 @@ from ..model import Answer, Axis, Card, Value, View
 CORE_KIND = "core_kind"  # the parameter that it puts into the key of every case
 
 
-def by_kind(benchmarks: Sequence[Benchmark], topology: Topology, kinds: Sequence[Value] = ()) -> list[Benchmark]:
-    """The benchmarks as they are measured on this machine: of these kinds of core, by default of all."""
+def by_kind(
+    benchmarks: Sequence[Benchmark], topology: Topology, kinds: Sequence[Value] = (), every_kind: bool = True
+) -> list[Benchmark]:
+    """The benchmarks as they are measured on this machine: of these kinds of core, by default of all, or of the biggest alone."""
     here = [kind.name for kind in topology.own_kinds()]
     if not here:
         return list(benchmarks)
-    wanted = tuple(name for name in here if name in (kinds or here))
-    return [ByKind(each, wanted, all_of_them=bool(kinds)) if each.one_kind else each for each in benchmarks]
+    wanted = tuple(name for name in here if name in (kinds or (here if every_kind else here[:1])))
+    return [ByKind(each, wanted) if each.one_kind else each for each in benchmarks]
 
 
 def bare(p: Parameters) -> Parameters:
@@ -28,21 +30,20 @@ def bare(p: Parameters) -> Parameters:
 
 
 class ByKind:
-    """A benchmark that sees the CPUs of one kind alone, once for each kind of `kinds` (the biggest cores first; profile `quick`: these alone, unless
-    others were asked for). Cases carry their kind as a parameter, sentences and figures name it. What is not about the plan is the benchmark's own."""
+    """A benchmark that sees the CPUs of one kind alone, once for each kind of `kinds` (the biggest cores first). Cases carry their kind as a parameter, sentences and figures name it. What is not about the plan is the benchmark's own."""
 
-    def __init__(self, benchmark: Benchmark, kinds: tuple[str, ...], all_of_them: bool = False):
-        self.benchmark, self.kinds, self.all_of_them = benchmark, kinds, all_of_them
+    def __init__(self, benchmark: Benchmark, kinds: tuple[str, ...]):
+        self.benchmark, self.kinds = benchmark, kinds
         self.axes = (*benchmark.axes, Axis(name=CORE_KIND, summary="kind of the cores, one at a time", values=kinds))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.benchmark, name)
 
     def sweep(self, topology: Topology, profile: str) -> list[Sweep]:
-        kinds = self.kinds[:1] if profile == "quick" and not self.all_of_them else self.kinds
-        return [
-            {**sweep, CORE_KIND: (kind,)} for kind in kinds for sweep in self.benchmark.sweep(topology.of_kind(kind), profile)
-        ]
+        return self._of_kinds(lambda kind: self.benchmark.sweep(topology.of_kind(kind), profile))
+
+    def acceptance(self, topology: Topology) -> list[Sweep]:
+        return self._of_kinds(lambda kind: self.benchmark.acceptance(topology.of_kind(kind)) or [])
 
     def keep(self, p: Parameters, topology: Topology) -> bool:
         return self.benchmark.keep(bare(p), topology.of_kind(p[CORE_KIND]))
@@ -102,6 +103,9 @@ class ByKind:
 
     def asked(self, topology: Topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         return answerable(self.answers(topology, cases), cases)
+
+    def _of_kinds(self, sweeps: Callable[[str], list[Sweep]]) -> list[Sweep]:
+        return [{**sweep, CORE_KIND: (kind,)} for kind in self.kinds for sweep in sweeps(kind)]
 
     def _of_each(self, cases: Iterable[Parameters]) -> list[tuple[str, list[Parameters]]]:
         cases = list(cases)

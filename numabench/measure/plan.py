@@ -19,11 +19,12 @@ from ..host.topology import RELATIONS, Topology
 from ..model import Axis, Case, Frozen, Value, judged_in_pairs
 from ..text import near
 from ..units import format_bytes, format_cpus, format_seconds, parse_bytes, plural
+from .profiles import Profile, find_profile
 from .protocol import Companion, JobCase, Timing
 
 LOOKS = (5, 8, 12, 20, 32)  # planned looks: looking after each process would stop on luck
 LEAST_PAIRED = 8  # processes where pairs are judged, which they are not before (analysis/estimate.py, LEAST_PAIRS)
-TARGET = 0.02  # relative half-width of the 95 % interval
+TARGET = 0.015  # relative half-width of the 95 % interval: two sides that have it are told to be the same within 3 % in three of four comparisons
 TRIAL_SECONDS = 10.0  # of one process: start-up and mapping large memory stay small in it, and no more is lost to a crash
 
 # Rough prices for the first estimate; the runner then uses what it measured.
@@ -40,14 +41,6 @@ TOUCH_OVERHEAD = 0.4e-9  # s per byte and thread the first time in a process
 LINES_PER_SCRATCH = 16  # bytes of lines for each byte that building their chain takes
 PROCESS_OVERHEAD = 0.1
 GENEROSITY = 2.0  # of the budget for a given number of processes over their expected time
-
-#: Per profile: wall-clock budget in seconds on a small machine, the most that it grows to on a large one, and timing.
-PROFILES: dict[str, tuple[float, float, Timing]] = {
-    # processes differ more than samples: what three of a process take is better spent on more processes
-    "quick": (40.0, 120.0, Timing(window=0.008, samples=1)),
-    "standard": (240.0, 1200.0, Timing(window=0.025)),
-    "full": (3600.0, 4 * 3600.0, Timing(window=0.025)),
-}
 
 
 class PlannedCase(Frozen, gc=False):  # millions of pairs, and none in a cycle: the collector need not look at them
@@ -206,12 +199,14 @@ def parse_value(axis: Axis, word: str) -> Value:
     return value
 
 
-def expand(benchmark: Benchmark, topology: Topology, profile: str, selection: dict[str, tuple[Value, ...]]) -> list[Parameters]:
+def expand(
+    benchmark: Benchmark, topology: Topology, profile: Profile, selection: dict[str, tuple[Value, ...]]
+) -> list[Parameters]:
     """The pruned product of the profile's sweeps, with the selection's values in place of the profile's."""
     points: dict[tuple, Parameters] = {}
     names = [axis.name for axis in benchmark.axes]
     chosen = {a.name: [v for v in selection[a.name] if accepts(a, v)] for a in benchmark.axes if a.name in selection}
-    for sweep in benchmark.sweep(topology, profile):
+    for sweep in profile.sweeps(benchmark, topology):
         values = {name: chosen.get(name, sweep[name]) for name in names}
         for point in itertools.product(*(values[name] for name in names)):
             parameters = dict(zip(names, point, strict=True))
@@ -240,27 +235,30 @@ def make_plan(
     huge pages of a size on a node, `free` how many bytes a node has, `placing` how memory gets there: cases beyond are skipped and named.
     `timing_changes` replace the profile's (see `Timing`).
     Raises MachineError when nothing is left."""
-    if profile not in PROFILES:
-        raise UsageError(f"there is no profile {profile!r}{near(profile, PROFILES)}", f"choose among {', '.join(PROFILES)}")
-    least_budget, most_budget, default_timing = PROFILES[profile]
-    timing, selection = msgspec.structs.replace(default_timing, **timing_changes), selection or {}
+    chosen, selection = find_profile(profile), selection or {}
+    timing = msgspec.structs.replace(chosen.timing, **timing_changes)
     blocks, skipped = [], []
     for benchmark in benchmarks:
-        points = expand(benchmark, topology, profile, selection)
+        points = expand(benchmark, topology, chosen, selection)
         planned, left_out = plan_cases(benchmark, points, topology, timing, memory, reserved, free, placing)
         skipped += left_out
         blocks += make_blocks(benchmark, planned, topology)
     if not blocks:
-        chosen = " ".join(f"{name}={','.join(map(str, values))}" for name, values in selection.items())
-        why = f"no case has {chosen} beside the values of profile {profile}; set those that it goes with as well"
+        given = " ".join(f"{name}={','.join(map(str, values))}" for name, values in selection.items())
+        why = f"no case has {given} beside the values of profile {profile}; set those that it goes with as well"
         raise MachineError(
             f"nothing is left to measure: {skipped[0] if skipped else why}",
             "numabench list NAME shows the parameters, numabench machine what is here",
         )
-    looks = (processes,) if processes else LOOKS
-    wanted = sum((processes or block.least) * block.seconds for block in blocks)
+    exactly = processes or chosen.processes
+    looks = (exactly,) if exactly else LOOKS
+    wanted = sum((exactly or block.least) * block.seconds for block in blocks)
     if budget is None:  # a number of processes that was asked for is not cut short by an estimate that was too low
-        budget = max(GENEROSITY * wanted, least_budget) if processes else min(max(wanted, least_budget), most_budget)
+        budget = (
+            max(GENEROSITY * wanted, chosen.least_budget)
+            if processes
+            else min(max(wanted, chosen.least_budget), chosen.most_budget)
+        )
     if all(block.seconds > budget for block in blocks):
         least = min(blocks, key=lambda block: block.seconds)
         raise UsageError(

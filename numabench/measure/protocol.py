@@ -51,10 +51,16 @@ class Job(Frozen):
     cases: tuple[JobCase, ...]
     timing: Timing
     home: int | None  # node of the process's own heap, stacks and page tables
-    parent: int
     spawned: float  # CLOCK_MONOTONIC of the runner
     until: float  # of the same clock: the budget's end, after which no case begins
     placing: Placing = Placing()  # how memory gets to its node here
+
+
+class Asked(Frozen):
+    """What the process that forks the measuring ones has to know of a job (`forks.py`)."""
+
+    benchmark: str
+    cpu: int  # on which the process begins: near it the kernel then finds memory for its heap and stacks
 
 
 class Began(Frozen, tag="began", tag_field="event"):
@@ -89,3 +95,4 @@ Event = Began | Took | TookRound | CaseFailed | Done
 encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(Event).decode
 decode_job = msgspec.json.Decoder(Job).decode
+decode_asked = msgspec.json.Decoder(Asked).decode

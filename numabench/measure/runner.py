@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections import Counter
@@ -24,13 +23,18 @@ from .plan import Block, Plan, job_cases
 from .protocol import Job
 
 BUSY_SHARE = 0.6  # of samples in which a thread had to wait for its CPU: a run is given up
+BUSY_ROUND, BUSY_LEAST = 0.8, 40  # after any round before the first look, of so many samples: nobody waits for nothing
 WAITED = frozenset(("run_delay", "gaps"))
 HOPELESS = 4.0  # times the last look: a cell that would need more processes is given up, so that others get its time
 HOPELESS_FROM = 12  # processes that such a judgement needs
 UNFINISHED = {"interrupted": "the run was interrupted", "busy": "the CPUs were not free"}
 RETRIES = 2  # more processes for what a crashed one had not reached
 GIVE_UP_AFTER = 2  # failures of a case; processes of a block that ended without a word
-TIMEOUT_FACTOR, TIMEOUT_LEAST = 10.0, 30.0  # of the expected time: a process that hangs is killed
+TIMEOUT_FACTOR, TIMEOUT_LEAST = (
+    10.0,
+    30.0,
+)  # of the expected time: where a process says nothing for so long, it hangs and is killed
+TIMEOUT_A_THREAD = 4.0  # s at least for each of them: where processors are emulated, or shared with many, threads take turns
 TIMEOUT_SLACK = 5.0  # s that a process may run over the budget
 
 #: Blocks to add to those planned, by the trials of a look, and the records that then describe their benchmarks.
@@ -71,6 +75,9 @@ class Progress:
 
     def finished(self, block: Block, trial: TrialRecord, remaining: float) -> None: ...
 
+    def looked(self, widths: dict[str, float]) -> None:
+        """After a look: relative half-widths by case, as far as they are known."""
+
 
 class Runner:
     """One visit to a machine. `trials` holds what the session has, including what a resumed log already had."""
@@ -90,17 +97,20 @@ class Runner:
         trials: Iterable[TrialRecord] = (),
         refine: Refiner | None = None,
         clock: Callable[[], float] = time.monotonic,
+        first: Collection[str] = (),
     ):
+        """`first`: benchmarks whose questions come before those of the others."""
         self.plan, self.topology, self.kernels, self.benchmarks = plan, topology, kernels, benchmarks
         self.executor, self.journal, self.judge = executor, journal, judge
         self.run_id, self.session, self.progress, self.clock = run, session, progress or Progress(), clock
         self.trials, self.refine = list(trials), refine
-        self.resumed = bool(self.trials)
+        self.first, self.resumed = frozenset(first), bool(self.trials)
         self.blocks = list(plan.blocks)
         self.active = {block.name: block for block in plan.blocks}
         self.reached: dict[str, float] = {}
         self.open: dict[str, int] | None = None  # benchmark -> open answers at the last look; None before it
-        self.settled: set[str] = set()  # benchmarks that get what the others leave
+        self.done: set[str] = set()  # benchmarks whose answers were settled at a look
+        self.settled: set[str] = set()  # these, and those that more processes do not help: they get what the others leave
         self.failures: Counter[str | None] = Counter()
         self.silent: Counter[str] = Counter()  # by block: processes that ended before their first case
         self.measured = 0.0
@@ -109,28 +119,45 @@ class Runner:
 
     def run(self) -> EndRecord:
         """Measure until every cell is precise, the looks or the budget are used up, the machine proves too busy, or Ctrl-C. Returns the end record."""
-        status = "complete"
         try:
-            for process in range(self.plan.looks[-1]):
-                fitted, lacking = self.round(process)
-                if lacking or self.left() <= 0:
-                    status = "budget"
-                if not fitted:
-                    break
-                self.look(process + 1)
-                if self.too_busy(process + 1):
-                    status = "busy"
-                if not self.active or status == "busy":
-                    break
+            status = "busy" if self.ask_first() else self.ask_all()
         except KeyboardInterrupt:
             status = "interrupted"
         end = self.end(status)
         self.journal.append(end)
         return end
 
-    def round(self, process: int) -> tuple[int, int]:
-        """One process of each active block, in an order of its own; for how many of them the budget had room, and for how many it had none. Blocks that wait for others count as neither."""
-        blocks = random.Random(f"{self.plan.seed}/{process}").sample(list(self.active.values()), len(self.active))
+    def ask_all(self) -> str:
+        """Round after round of what is active; how it ended."""
+        status = "complete"
+        for process in range(self.plan.looks[-1]):
+            fitted, lacking = self.round(process, self.active.values())
+            if lacking or self.left() <= 0:
+                status = "budget"
+            if not fitted:
+                break
+            self.look(process + 1)
+            if self.too_busy(process + 1):
+                return "busy"
+            if not self.active:
+                break
+        return status
+
+    def ask_first(self) -> bool:
+        """What `first` can be judged by, before anything else; whether the CPUs prove too busy."""
+        blocks = [block for block in self.active.values() if block.benchmark in self.first]
+        least = min(max((block.least for block in blocks), default=0), self.plan.looks[-1])
+        for process in range(least):
+            self.round(process, [block for block in blocks if process < block.least and block.name in self.active])
+            if self.too_busy(process + 1):
+                return True
+        if blocks and len(blocks) < len(self.active):
+            self.settle(least, [block for block in blocks if block.name in self.active])
+        return False
+
+    def round(self, process: int, blocks: Collection[Block]) -> tuple[int, int]:
+        """One process of each of these blocks, in an order of its own; for how many of them the budget had room, and for how many it had none. Blocks that wait for others count as neither."""
+        blocks = random.Random(f"{self.plan.seed}/{process}").sample(list(blocks), len(blocks))
         recorded = {(t.block, t.process) for t in self.trials}
         fitted = lacking = 0
         for block in blocks:
@@ -204,13 +231,13 @@ class Runner:
             cases=cases,
             timing=self.plan.timing,
             home=memory_node(self.topology, self.topology.node_of(cases[0].cpus[0])),
-            parent=os.getpid(),
             spawned=now,
             until=now + self.left(),
             placing=self.plan.placing,
         )
         expected = max(block.seconds, self.costs.get(block.name, 0.0))  # what it took before, where that is more than was planned
-        patience = max(TIMEOUT_LEAST, TIMEOUT_FACTOR * expected)
+        threads = max(len(case.cpus) for case in cases)
+        patience = max(TIMEOUT_LEAST, TIMEOUT_A_THREAD * threads, TIMEOUT_FACTOR * expected)
         return self.executor.execute(job, min(patience, max(self.left(), expected) + TIMEOUT_SLACK))
 
     def record(
@@ -262,7 +289,9 @@ class Runner:
         )
 
     def proven(self, benchmark: str, sample: Sample) -> Sample:
-        if reason := self.benchmarks[benchmark].unproven(sample.parameters, sample.extra, self.topology):
+        asked = self.benchmarks[benchmark]
+        reason = asked.unproven(sample.parameters, sample.extra, self.topology) or asked.impossible(sample.metrics)
+        if reason:
             return msgspec.structs.replace(sample, valid=False, reasons=(*sample.reasons, reason))
         return sample
 
@@ -273,9 +302,10 @@ class Runner:
         if processes not in self.plan.looks[:-1]:  # after the last one nothing is left to choose
             return
         self.reached = self.judge.widths(self.trials)
+        self.progress.looked(self.reached)
         left = self.left()
         if any(self.costs[name] < left for name in self.active):  # looking takes a second or two
-            self.settle(processes)
+            self.settle(processes, self.active.values())
         for name, block in list(self.active.items()):
             wanting = {c.group for c in block.cases if self.worth_measuring(c.case.hash, processes)}
             left = tuple(c for c in block.cases if c.group in wanting)
@@ -288,20 +318,24 @@ class Runner:
             self.add(*self.refine(t for t in self.trials if t.process < processes))
 
     def too_busy(self, processes: int) -> bool:
-        """Whether, at the first look, most samples had to share their CPUs: little will be settled, and going on only takes time. Who asked for a number of processes, or resumes, insists."""
-        if processes != self.plan.looks[0] or len(self.plan.looks) == 1 or self.resumed:
+        """Whether, up to the first look, most samples had to share their CPUs: little will be settled, and going on only takes time. Who asked for a number of processes, or resumes, insists."""
+        if processes > self.plan.looks[0] or len(self.plan.looks) == 1 or self.resumed:
             return False
         taken = [sample for trial in self.trials for sample in trial.samples]
-        return sum(not WAITED.isdisjoint(s.reasons) for s in taken) > BUSY_SHARE * len(taken)
+        if processes < self.plan.looks[0] and len(taken) < BUSY_LEAST:
+            return False
+        most = BUSY_SHARE if processes == self.plan.looks[0] else BUSY_ROUND
+        return sum(not WAITED.isdisjoint(s.reasons) for s in taken) > most * len(taken)
 
-    def settle(self, processes: int) -> None:
-        """Which benchmarks get what the others leave: all they are asked first is settled, or no more of it than at the look before, which more processes did not help."""
-        names = {block.benchmark for block in self.active.values()}
+    def settle(self, processes: int, blocks: Collection[Block]) -> None:
+        """Which benchmarks of these blocks get what the others leave: all they are asked first is settled, or no more of it than at the look before, which more processes did not help."""
+        names = {block.benchmark for block in blocks} - self.done  # looking takes time, and what was settled stays so
         now = self.judge.open_answers(self.trials, names)
         stuck = {
             name for name in names if processes >= HOPELESS_FROM and self.open and now.get(name, 0) >= self.open.get(name, 0)
         }
-        self.settled = {name for name in names if not now.get(name)} | stuck
+        self.done |= {name for name in names if not now.get(name)}
+        self.settled = self.done | stuck
         self.open = now
 
     def add(self, blocks: list[Block], records: list[BenchmarkRecord]) -> None:

@@ -25,7 +25,7 @@ from ..host.room import available_bytes
 from ..host.topology import Topology, read_topology
 from ..host.trials import find_placing, unknowns
 from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
-from ..runlog import SCHEMA, utc_now
+from ..runlog import MINOR, SCHEMA, utc_now
 from ..runlog.read import STANDARD_INPUT, load
 from ..runlog.twins import contradict
 from ..runlog.write import Journal
@@ -34,6 +34,7 @@ from ..units import format_cpus, parse_cpus
 from .executor import Executor, ProcessExecutor
 from .kinds import CORE_KIND, by_kind
 from .plan import TARGET, Block, Plan, make_blocks, make_plan, parse_selection, plan_cases
+from .profiles import find_profile
 from .ready import why_nothing
 from .runner import UNFINISHED, Judge, Progress, Runner
 from .transfer_unit import Line, find_line, recorded_line
@@ -79,15 +80,27 @@ class Visit:
     def __init__(self, request: Request, root: str = "/"):
         self.request, self.root = request, root
         self.topology = restrict(read_topology(root), request.cpus, root == "/")
-        chosen = choose(request.benchmarks)
+        self.profile = find_profile(request.profile)
+        chosen = self._chosen()
         self.selection = parse_selection(by_kind(chosen, self.topology), request.settings)
-        self.benchmarks = by_kind(chosen, self.topology, self.selection.pop(CORE_KIND, ()))
+        self.benchmarks = by_kind(chosen, self.topology, self.selection.pop(CORE_KIND, ()), self.profile.every_kind)
         self.placing = find_placing(self.topology) if root == "/" else Placing()
         self.unknown = unknowns(self.topology) if root == "/" else ()
         self.plan = self._plan()
         self.settled: set[str] = (
             set()
         )  # benchmarks refined by another one's points: once, since its medians move from look to look
+
+    def _chosen(self) -> list[Benchmark]:
+        """What was asked for, as far as this profile has it. Raises UsageError for a benchmark that was named and has no part in it."""
+        chosen = choose(self.request.benchmarks)
+        parts = [benchmark for benchmark in chosen if self.profile.has(benchmark, self.topology)]
+        if without := sorted(self.named - {benchmark.name for benchmark in parts}):
+            raise UsageError(
+                f"{', '.join(without)} has no part in profile {self.profile.name}",
+                f"choose another --profile, or among {', '.join(b.name for b in choose(()) if self.profile.has(b, self.topology))}",
+            )
+        return parts
 
     def _plan(self) -> Plan:
         request = self.request
@@ -160,7 +173,7 @@ class Visit:
             if progress:
                 progress.described(records)
             judging = judge(records)  # before there is a log: what it needs may be missing
-            with Journal(path) as journal:
+            with Journal(path) as journal, ProcessExecutor() as processes:
                 journal.append(self.header(run, session, line))
                 for record in records:
                     journal.append(record)
@@ -169,7 +182,7 @@ class Visit:
                     self.topology,
                     kernels,
                     {b.name: b for b in self.benchmarks},
-                    executor or ProcessExecutor(),
+                    executor or processes,
                     journal,
                     judging,
                     run,
@@ -177,8 +190,9 @@ class Visit:
                     progress,
                     resume.trials if resume else (),
                     None
-                    if self.request.settings or self.plan.profile == "quick"
+                    if self.request.settings or not self.profile.refines
                     else lambda trials: self.refine(trials, kernels, run),
+                    first=[record.name for record in records if record.card.tiles],
                 )
                 end = runner.run()
         if end.status != "interrupted" and not any(trial.samples for trial in runner.trials):
@@ -228,6 +242,7 @@ class Visit:
         plan, machine = self.plan, read_machine(alias=self.request.alias)
         return Header(
             schema=SCHEMA,
+            minor=MINOR,
             run=run,
             session=session,
             started=utc_now(),
@@ -286,7 +301,11 @@ class Visit:
             title=benchmark.title,
             question=benchmark.question,
             axes=axes,
-            metrics=tuple(m for m in loaded.metrics.values() if not benchmark.reports or m.name in benchmark.reports),
+            metrics=tuple(
+                msgspec.structs.replace(m, most=benchmark.most.get(m.name))
+                for m in loaded.metrics.values()
+                if not benchmark.reports or m.name in benchmark.reports
+            ),
             method=benchmark.method
             | ({"placement": FIRST_TOUCH} if self.placing.how == FIRST_TOUCH else {})
             | ({"instructions": loaded.instructions} if benchmark.topic == "cores" else {}),  # of which these are made
@@ -294,6 +313,7 @@ class Visit:
             views=benchmark.figures(self.topology, cases),
             answers=benchmark.asked(self.topology, cases),
             card=benchmark.carded(self.topology, cases),
+            phase=benchmark.phase,
             topic=benchmark.topic,
             expected=benchmark.expected,
             notes=benchmark.notes,

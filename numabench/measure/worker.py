@@ -1,4 +1,4 @@
-"""The process that measures: one block of cases, each sample with its proof. Started by executor.py.
+"""The process that measures: one block of cases, each sample with its proof. Forked by forks.py.
 
 Imports the standard library, ctypes and msgspec alone: numpy and its like cost start-up time and bring threads and
 heaps that disturb what is measured. Whatever happens goes out as one JSON line per event.
@@ -25,7 +25,7 @@ from ..benchmarks import Benchmark, Found, Probes
 from ..errors import MachineError, NumabenchError
 from ..host.counters import machine_counters
 from ..host.memory import BIND, NOT_TOLD, Buffer, place_by
-from ..host.placement import die_with_parent, prefer_node
+from ..host.placement import prefer_node
 from ..model import MemoryProof, Sample, ThreadProof, together
 from ..runlog.rounds import LEAST, pack, shape
 from .clock import Clock
@@ -454,7 +454,6 @@ def changed(a: float, b: float, factor: float) -> bool:
 
 def main() -> None:
     job = decode_job(sys.stdin.buffer.read())
-    die_with_parent(job.parent)
     place_by(job.placing)
     if job.placing.how == BIND and job.home is not None:  # else memory is near where a process starts, or there is one memory
         prefer_node(job.home)

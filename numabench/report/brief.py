@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..analysis.published import PUBLISHED
-from ..analysis.rows import BETTER, ROW_VERDICTS, SAME, UNKNOWN, WORSE
+from ..analysis.rows import BETTER, ROW_VERDICTS, SAME, UNKNOWN, WORSE, worse
 from ..model import HIGHER, LOWER
 from ..text import measure_again
 from ..units import format_number, plural, prefixed
@@ -147,10 +147,10 @@ def cell_counts(comparison: Any) -> dict[str, int]:
 
 
 def counts_sentence(comparison: Any) -> str:
-    """`worse 1, better 2, same 4, not known 14 of 21 rows; 1, 2, 38, 634 of 675 cells`: the parts are the whole."""
-    of_rows, of_cells = counts(shown_rows(comparison)["verdict"]), cell_counts(comparison)
-    words = ", ".join(f"{verdict} {n}" for verdict, n in of_rows.items())
-    return f"{words} of {sum(of_rows.values())} rows; {', '.join(map(str, of_cells.values()))} of {sum(of_cells.values())} cells".capitalize()
+    """`21 rows: 1 worse, 20 not known; 675 cells: 38 same, 637 not known`: the parts are the whole."""
+    found = (("row", counts(shown_rows(comparison)["verdict"])), ("cell", cell_counts(comparison)))
+    parts = ((plural(sum(n.values()), noun), ", ".join(f"{k} {verdict}" for verdict, k in n.items() if k)) for noun, n in found)
+    return "; ".join(f"{whole}: {words}" if words else whole for whole, words in parts)
 
 
 def phrase(row: Any, priced: bool) -> str:
@@ -280,6 +280,22 @@ def steps(comparison: Any) -> list[Step]:
     return sorted(found, key=lambda step: -step.quantities)
 
 
+def smallest(comparison: Any) -> dict[str, float] | None:
+    """The changes (shares) that four of five such comparisons would find: `median`, `least` and `most` of the rows; None without any."""
+    found = shown_rows(comparison)["seen"].dropna()
+    return None if found.empty else {"median": float(found.median()), "least": float(found.min()), "most": float(found.max())}
+
+
+def seen(comparison: Any) -> str:
+    """`The smallest change that would likely be seen: 2.5 % in half of the rows (1.1 % to 8.0 %)`."""
+    found = smallest(comparison)
+    if found is None:
+        return "No row has an interval: no change could be seen"
+    middle, least, most = (percent(found[name]) for name in ("median", "least", "most"))
+    every = f" in half of the rows ({least} to {most})" if least != most else ""
+    return f"The smallest change that would likely be seen: {middle}{every}"
+
+
 def exit_reason(comparison: Any, code: int, gated: Sequence[Any] = ()) -> str:
     """`exit code 1: memory is worse`."""
     if gated:
@@ -293,12 +309,12 @@ def exit_reason(comparison: Any, code: int, gated: Sequence[Any] = ()) -> str:
         compared, matched = (sum(getattr(g, name) for g in gated) for name in ("compared", "matched"))
         return f"exit code {code}: none of {compared} compared is beyond what --fail-if allows ({matched} named)"
     if code == 1:
-        worse = list(comparison.rows.loc[comparison.rows["verdict"] == WORSE, "quantity"])
-        if worse:
+        rows = list(worse(comparison.rows, comparison.least)["quantity"])
+        if rows:
             return (
-                f"exit code 1: worse in {worse[0]}"
-                if len(worse) == 1
-                else f"exit code 1: {len(worse)} rows are worse, first {worse[0]}"
+                f"exit code 1: worse in {rows[0]}"
+                if len(rows) == 1
+                else f"exit code 1: {len(rows)} rows are worse, first {rows[0]}"
             )
         slow = comparison.cells[comparison.cells["verdict"] == "slower"]
         first = f"{slow['benchmark'].iloc[0]} {slow['metric'].iloc[0].replace('_', ' ')}"
@@ -307,6 +323,8 @@ def exit_reason(comparison: Any, code: int, gated: Sequence[Any] = ()) -> str:
         return "exit code 4: nothing could be compared"
     if code == 5:
         return "exit code 5: --require-precision, and not everything is known"
+    if comparison.least is not None:
+        return f"exit code 0: no row is worse by {percent(comparison.least)} or more"
     return "exit code 0: no cell is slower"
 
 

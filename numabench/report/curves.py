@@ -15,7 +15,7 @@ from ..units import format_quantity
 from . import theme
 from .panels import HEIGHT, LIGHTER, WIDTH, blank, key, to_svg
 from .scales import format_value, limits, log_ticks, plain, shared_prefix, tick_text
-from .selection import DASH, Figure, Panel, Selection, caption, facet_points, matching, value_label
+from .selection import DASH, MOST_CURVES, Figure, Panel, Selection, caption, cut, facet_points, matching, value_label
 
 KNEE = 1.5  # times the value of the first point: beyond it a curve counts as bent
 
@@ -49,8 +49,9 @@ def draw_curves(selection: Selection, prefix: str) -> Figure | None:
     across = next((m for m in selection.descriptor.metrics if m.name == view.x), None)
     if across is None or view.along is None:
         return None
-    points, common = facet_points(selection, {view.along, view.series})
-    groups = [(point, paths_of(selection, point)) for point in points]
+    points, common, left = facet_points(selection, {view.along, view.series})
+    series, fewer = cut(selection.values(view.series) or [None], MOST_CURVES, "curves")
+    groups = [(point, paths_of(selection, point, series)) for point in points]
     groups = [(point, paths) for point, paths in groups if paths]
     if not groups:
         return None
@@ -70,19 +71,19 @@ def draw_curves(selection: Selection, prefix: str) -> Figure | None:
         alt = f"{view.title}{', ' + title if title else ''}. " + describe(paths, across.unit, selection.metric.unit)
         factors = units[0][0], units[1][0]
         drawn.append(Panel(title, curve_panel(paths, factors, (x_scale, y_scale), labels, f"{prefix}-{number}", alt)))
-    said = caption(selection, common)
+    said = caption(selection, common, left, fewer)
     said += f" Dotted: the first point of the lowest curve. Ring: the most that a curve reaches. Diamond: its last point below {KNEE:g} times its first."
-    return Figure(view.title, tuple(drawn), legend(every, prefix), said, f"{len(drawn)} panel(s)", wide=len(drawn) > 1)
+    return Figure(view.title, tuple(drawn), legend(every), said, f"{len(drawn)} panel(s)", wide=len(drawn) > 1)
 
 
-def paths_of(selection: Selection, point: dict[str, Value]) -> list[Path]:
+def paths_of(selection: Selection, point: dict[str, Value], every: Sequence[Value | None]) -> list[Path]:
     view, found = selection.view, []
     order = {value: index for index, value in enumerate(selection.values(view.along))}
     for source in selection.sources:
         rows = matching(source.rows, point)
         if "main" in rows:
             rows = rows[rows["main"].astype(bool)]
-        for number, series in enumerate(selection.values(view.series) or [None]):
+        for number, series in enumerate(every):
             mine = rows if series is None else matching(rows, {view.series: series})
             mine = mine.loc[sorted(mine.index, key=lambda i, mine=mine: order[plain(mine.at[i, view.along])])]
             data = [mine[[f"{head}value", f"{head}low", f"{head}high"]].to_numpy(dtype=float) for head in ("x_", "")]
@@ -151,13 +152,13 @@ def draw_path(ax, path: Path, factors: tuple[float, float]) -> None:
         )
 
 
-def legend(paths: Sequence[Path], prefix: str) -> tuple[tuple[str, Markup], ...]:
+def legend(paths: Sequence[Path]) -> tuple[tuple[str, Markup], ...]:
     entries: dict[str, Markup] = {}
     for path in paths:
         if path.label and path.label not in entries:
             style = theme.series_style(path.style)
             line = (0, (5, 2)) if path.dashed else style["linestyle"]
-            entries[path.label] = key(style["color"], style["marker"], not path.dashed, f"{prefix}-k{len(entries)}", line)
+            entries[path.label] = key(style["color"], style["marker"], not path.dashed, line)
     return tuple(entries.items())
 
 

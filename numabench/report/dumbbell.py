@@ -39,7 +39,7 @@ def dumbbell(comparison: Any, prefix: str = "d") -> Figure | None:
         f"{base} is 100 %, the open dot; {new} is the filled sign, with its 95 % interval. The band is what counts as the same "
         f"(±{comparison.same * 100:g} %). {'More is better.' if priced else 'Times are better on the left, rates on the right: the words say it.'}"
     )
-    return Figure(f"{what}: {new} against {base}", (Panel("", svg),), _legend(rows, prefix), caption, alt)
+    return Figure(f"{what}: {new} against {base}", (Panel("", svg),), _legend(rows), caption, alt)
 
 
 def look(verdict: str) -> tuple[str, str, bool]:
@@ -97,6 +97,6 @@ def _short(text: str, most: int = 16) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _legend(rows: Any, prefix: str) -> tuple:
+def _legend(rows: Any) -> tuple:
     present = set(rows["verdict"])
-    return tuple((verdict, key(*look(verdict), f"{prefix}-k{n}")) for n, verdict in enumerate(LOOKS) if verdict in present)
+    return tuple((verdict, key(*look(verdict))) for verdict in LOOKS if verdict in present)

@@ -64,6 +64,8 @@ def machine_facts(machine: Mapping[str, Any]) -> dict[str, Any]:
         for k, v in configuration.items()
         if k not in dict(TELLING) or (configuration.get(k) in (None, "", {}))
     ]
+    condition = machine.get("condition") or {}
+    rest += [(words(k), fact_text(v)) for k, v in condition.items() if k != "modules" and v not in (None, "", {}, [])]
     topology = machine.get("topology") or {}
     warnings = [
         *(machine.get("warnings") or ()),

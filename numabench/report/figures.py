@@ -23,11 +23,14 @@ from .heatmaps import draw_heatmap
 from .scales import axis_kind, format_value, limits, plain
 from .selection import (
     DASH,
+    MOST_BARS,
+    MOST_CURVES,
     Figure,
     Panel,
     Selection,
     Source,
     caption,
+    cut,
     facet_points,
     matching,
     select,
@@ -43,29 +46,37 @@ FLAT = 0.2  # a panel that fills less than this share of the common scale ...
 TELLING = 1.1  # ... though its values differ by more than this factor gets a scale of its own
 
 
-def _points(rows: pd.DataFrame, x: str) -> dict[Value, tuple[float, float, float]]:
-    """Position -> (value, low, high) of what was measured; a cell's main class wins over another of the same curve."""
-    if "main" in rows:
-        rows = rows.sort_values("main", kind="stable")
-    table = zip(rows[x], rows["value"], rows["low"], rows["high"], strict=True)
-    return {plain(at): (float(v), float(low), float(high)) for at, v, low, high in table if math.isfinite(v)}
+def _points(
+    rows: pd.DataFrame, view: View, usual: set[str]
+) -> dict[tuple[Value | None, str], dict[Value, tuple[float, float, float]]]:
+    """(series, distance; "" of the usual ones) -> position -> (value, low, high) of what was measured; a cell's main class wins over another of the same curve."""
+    rows = rows.sort_values("main", kind="stable") if "main" in rows else rows
+    series = rows[view.series] if view.series else [None] * len(rows)
+    found: dict[tuple[Value | None, str], dict[Value, tuple[float, float, float]]] = {}
+    for of, at, distance, *point in zip(series, *(rows[n] for n in (view.x, "distance", "value", "low", "high")), strict=True):
+        if math.isfinite(point[0]) and isinstance(distance, str):
+            curve = found.setdefault((plain(of), "" if distance in usual else distance), {})
+            curve[plain(at)] = tuple(map(float, point))
+    return found
 
 
-def _curves(selection: Selection, point: dict[str, Value], overlay: bool) -> list[panels.Curve]:
-    """One curve per source, series and distance class of a panel, the lighter ones first so that the others lie on top.
+def _curves(selection: Selection, point: dict[str, Value], overlay: bool) -> tuple[list[panels.Curve], str]:
+    """One curve per source, series and distance class of a panel, the lighter ones first so that the others lie on top; and what is left out.
 
     Single threads have no distance: their points belong to the curve of the usual class.
     """
     view, curves = selection.view, []
-    positions = selection.values(view.x)
+    positions, left = drawn_positions(selection)
+    every, fewer = cut(selection.values(view.series) or [None], MOST_CURVES, "curves")
     for source in selection.sources:
-        rows = matching(source.rows, point)
-        usual = usual_distances(source.rows)
-        for number, series in enumerate(selection.values(view.series) or [None]):
-            mine = rows if series is None else matching(rows, {view.series: series})
-            measured = set(_points(mine, view.x))
-            for distance in ["", *sorted(set(mine["distance"].dropna()) - usual)]:
-                at = _points(mine[mine["distance"] == distance] if distance else mine[mine["distance"].isin(usual)], view.x)
+        points = _points(matching(source.rows, point), view, usual_distances(source.rows))
+        for number, series in enumerate(every):
+            measured = {x for (of, _), at in points.items() if of == series for x in at}
+            own = sorted(distance for of, distance in points if of == series and distance)
+            classes, others = cut(own, max(0, MOST_CURVES - len(curves)), "distances")
+            fewer = fewer or others
+            for distance in ["", *classes]:
+                at = points.get((series, distance), {})
                 curves.append(
                     panels.Curve(
                         label=series_label(view.series, series, selection.axes[view.series].unit) if series is not None else "",
@@ -78,7 +89,13 @@ def _curves(selection: Selection, point: dict[str, Value], overlay: bool) -> lis
                         dashed=source.style == 0 and overlay,
                     )
                 )
-    return sorted(curves, key=lambda c: not c.lighter)
+    return sorted(curves, key=lambda c: not c.lighter), left or fewer
+
+
+def drawn_positions(selection: Selection) -> tuple[Sequence[Value], str]:
+    """The values along x, as many as can be drawn: a point is small, and a bar is not."""
+    values = selection.values(selection.view.x)
+    return cut(values, MOST_BARS, "bars") if selection.view.kind == "bar" else (values, "")
 
 
 def series_label(axis: str, value: object, unit: str) -> str:
@@ -114,29 +131,31 @@ def draw(selection: Selection | None, prefix: str) -> Figure | None:
     overlay = len(selection.sources) > 1
     if overlay and view.series:  # colour is the side's, so every series gets its own panel
         selection = replace(selection, view=msgspec.structs.replace(view, series=None))
-    framed, common, own = frames(selection)
-    positions = selection.values(view.x)
+    framed, common, own, left = frames(selection)
+    positions, _ = drawn_positions(selection)
     drawn = []
     for number, (title, frame, curves) in enumerate(framed):
         alt = f"{selection.view.title}{', ' + title if title else ''}. " + describe(selection, curves, positions)
         bars = view.kind == "bar"
         drawn.append(Panel(title, (bar_panel if bars else panels.line_panel)(frame, curves, f"{prefix}-{number}", alt)))
     shape = "line" if view.kind != "bar" else "dot" if selection.ratio or any(f.log for _, f, _ in framed) else "bar"
-    keys = panels.legend([c for _, _, curves in framed for c in curves], shape, overlay, prefix)
-    said = caption(selection, common) + (" Each panel has its own vertical scale." if own else "")
+    keys = panels.legend([c for _, _, curves in framed for c in curves], shape, overlay)
+    said = caption(selection, common, *left) + (" Each panel has its own vertical scale." if own else "")
     return Figure(
         view.title, tuple(drawn), keys, said, f"{len(drawn)} panel{'s' if len(drawn) != 1 else ''}", wide=len(drawn) > 1
     )
 
 
-def frames(selection: Selection) -> tuple[list[tuple[str, panels.Frame, list[panels.Curve]]], dict[str, Value], bool]:
-    """(title, scales, curves) of each panel that has points, what is the same in all of them, and whether each has a vertical scale of its own."""
+def frames(selection: Selection) -> tuple[list[tuple[str, panels.Frame, list[panels.Curve]]], dict[str, Value], bool, list[str]]:
+    """(title, scales, curves) of each panel that has points, what is the same in all of them, whether each has a vertical scale of its own, and what
+    is left out."""
     view = selection.view
-    points, common = facet_points(selection, {view.x, view.series})
+    points, common, fewer = facet_points(selection, {view.x, view.series})
     axis = selection.axes.get(view.x) or Axis(name=view.x, summary="", values=())
-    positions = selection.values(view.x)
-    curves_of = [(point, _curves(selection, point, len(selection.sources) > 1)) for point in points]
-    curves_of = [(point, curves) for point, curves in curves_of if any(p for c in curves for p in c.points)]
+    positions, _ = drawn_positions(selection)
+    made = [(point, *_curves(selection, point, len(selection.sources) > 1)) for point in points]
+    left = [fewer, *(lacking for _, _, lacking in made)]
+    curves_of = [(point, curves) for point, curves, _ in made if any(p for c in curves for p in c.points)]
     scales, own = value_scales([curves for _, curves in curves_of], selection.ratio)
     found = []
     for (point, curves), (low, high, log) in zip(curves_of, scales, strict=True):
@@ -150,10 +169,10 @@ def frames(selection: Selection) -> tuple[list[tuple[str, panels.Frame, list[pan
             high=high,
             log=log,
             ratio=selection.ratio,
-            all_values=selection.finite(),
+            all_values=[v for c in curves for p in c.points if p for v in p] if own else selection.finite(),
         )
         found.append((DASH.join(selection.name(n, v) for n, v in point.items()), frame, curves))
-    return found, common, own
+    return found, common, own, left
 
 
 def value_scales(groups: Sequence[Sequence[panels.Curve]], ratio: bool) -> tuple[list[tuple[float, float, bool]], bool]:

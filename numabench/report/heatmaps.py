@@ -19,8 +19,21 @@ from .panels import blank, text_width, to_svg
 from .relations import describe as describe_relations
 from .relations import relation_panel, relation_values
 from .scales import LOG_SPAN, format_value, log_ticks, shared_prefix, shorten, tick_text
-from .selection import DASH, Figure, Panel, Selection, caption, facet_points, matching, usual_distances, value_label
+from .selection import (
+    DASH,
+    MOST_PANELS,
+    Figure,
+    Panel,
+    Selection,
+    caption,
+    cut,
+    facet_points,
+    matching,
+    usual_distances,
+    value_label,
+)
 
+MOST_SIDE = 2_048  # rows and columns: as many CPUs as machines have
 ANNOTATE = 16  # cells per side up to which every cell carries its figure
 CELL = (30, 46)  # CSS pixels of an annotated cell: smallest, largest
 SLANT_FROM = 28  # CSS pixels of a column name from which on names are slanted
@@ -34,18 +47,21 @@ COLOURS, RATIO_COLOURS = "cividis", "PuOr_r"  # both legible to the colour blind
 def draw_heatmap(selection: Selection, prefix: str) -> Figure:
     """One panel per facet, free axis, source and distance class, all on one colour scale."""
     view = selection.view
-    points, common = facet_points(selection, {view.x, view.y})
+    points, common, left = facet_points(selection, {view.x, view.y})
     columns, rows = (list(view.both),) * 2 if view.both else (selection.values(view.x), selection.values(view.y))
+    (columns, wide), (rows, high) = cut(columns, MOST_SIDE, "columns"), cut(rows, MOST_SIDE, "rows")
     finite = [float(v) for s in selection.sources for v in s.rows["value"].dropna()]
     factor, unit = shared_prefix(selection.unit, finite)
     scale = colour_scale([v / factor for v in finite], selection.ratio)
     label = value_label(selection) + ("" if unit == "×" else f" ({unit})")
     drawn, spread = [], []
+    usual_of = [usual_distances(source.rows) for source in selection.sources]
     for point in points:
-        for source in selection.sources:
+        for source, usual in zip(selection.sources, usual_of, strict=True):
             mine = matching(source.rows, point)
-            usual = usual_distances(source.rows)
-            for distance in class_groups(mine, usual):
+            classes, others = cut(class_groups(mine, usual), max(1, MOST_PANELS - len(drawn)), "distances")
+            left = left or others
+            for distance in classes:
                 part = mine[mine["distance"].isin(usual) if distance is None else mine["distance"] == distance]
                 grid = matrix(part, view.x, view.y, columns, rows) / factor
                 measured = grid
@@ -78,7 +94,7 @@ def draw_heatmap(selection: Selection, prefix: str) -> Figure:
         expected = len(rows) * (len(rows) - 1) // 2 * max(1, len(drawn))  # a pair is measured once at least
     note = " Hatched: not measured." if drawn and expected > len(finite) else ""
     single = " One node: the matrix is a single cell." if len(rows) == len(columns) == 1 and "node" in view.x else ""
-    said = caption(selection, common).replace(
+    said = caption(selection, common, left, wide or high).replace(
         "Bars and bands are 95 % intervals.", "95 % intervals of each cell are in the table."
     )
     if spread:

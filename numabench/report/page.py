@@ -6,8 +6,8 @@ Nothing on a page comes from anywhere else: style sheet, script and figures are 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,19 @@ from markupsafe import Markup, escape
 
 from ..analysis.answers import MISSING, ROUGH, SETTLED
 from ..analysis.card import MachineCard, Reading
+from ..analysis.structure import light, own_columns
 from ..model import HIGHER, LOWER, BenchmarkRecord, Header
 from ..runlog.read import RunLog
 from . import card as card_parts
 from . import facts, figures, tables, theme
+from .selection import Room
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+NOTHING_MEASURED = "nothing of it was measured"
+NO_ROOM = "this page shows no more than what was measured can fill (numabench figure draws it)"
 MOST_FIRST = 3  # answers of a benchmark that are read at once
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -40,7 +44,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["code"] = marked
+    made.filters.update(code=marked, together=together)
     made.globals.update(
         style=page_style,
         script=Markup((TEMPLATES / "page.js").read_text()),
@@ -54,6 +58,11 @@ def environment() -> jinja2.Environment:
 def marked(text: str) -> Markup:
     """Escaped, with what stands between backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def together(text: str) -> str:
+    """No line ends between a number and its unit."""
+    return re.sub(r"(?<=[0-9]) (?=[A-Za-zµ%])", "\u00a0", text)
 
 
 def page_style() -> Markup:
@@ -80,23 +89,33 @@ def _union(first: tuple, second: tuple) -> tuple:
     return tuple(both) if any(isinstance(v, str) for v in both) else tuple(sorted(both))
 
 
-def render_report(log: RunLog, target: float | None = None, reading: Reading | None = None) -> str:
+Tell = Callable[[str, int, int], object]  # what is drawn next, how many parts are there, and of how many
+
+
+def untold(what: str, done: int, of: int) -> None: ...
+
+
+def render_report(log: RunLog, target: float | None = None, reading: Reading | None = None, tell: Tell = untold) -> str:
     """The report of every machine and benchmark in `log` as HTML. `target` is the half-width asked for (default: the plan's);
-    `reading` is of that log, where it is at hand."""
-    from ..analysis.estimate import contrast_cells, estimate_cells
+    `reading` is of that log, where it is at hand; `tell` hears of each part before it is drawn."""
+    from ..analysis.estimate import contrasts_of, estimates_of, process_medians
 
     reading = reading or Reading(log)
     frame, said, shown = reading.frame, reading.said, reading.cards
     plans = [h.plan for h in log.headers]
     target = target or next((float(p["target"]) for p in plans if p.get("target")), 0.02)
-    estimates = estimate_cells(frame, target)
-    contrasts = contrast_cells(frame, log.benchmarks)
+    medians = light(process_medians(frame))
+    estimates = estimates_of(medians, target)
+    contrasts = contrasts_of(medians, log.benchmarks)
     headers = log.by_machine()
     descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
     many = len(machines) > 1
-    sections = [_section(number, d, headers, estimates, contrasts, said, many) for number, d in enumerate(descriptors)]
-    return (
+    sections, room = [], Room(len(estimates))
+    for number, descriptor in enumerate(descriptors):
+        tell(descriptor.title, number, len(descriptors))
+        sections.append(_section(number, descriptor, headers, estimates, contrasts, said, many, room))
+    return theme.lean(
         environment()
         .get_template("report.html.j2")
         .render(
@@ -113,10 +132,17 @@ def render_report(log: RunLog, target: float | None = None, reading: Reading | N
             warnings=log.warnings,
             footer=facts.footer(log),
             reasons=tables.REASONS,
+            phases=PHASES,
         )
     )
 
 
+#: What is said of a benchmark that is not stable.
+PHASES = {
+    "alpha": "Alpha: it may change any day, and is compared within one version of numabench alone.",
+    "beta": "Beta: how it measures may still change.",
+    "deprecated": "Deprecated: its results are read, and numabench no longer measures it.",
+}
 #: Topics as people search for them; a plug-in's own is called as it is.
 TOPIC_TITLES = {
     "memory": "Memory, caches and NUMA",
@@ -181,30 +207,30 @@ def _section(
     contrasts: pd.DataFrame,
     said: Sequence[Any],
     many: bool,
+    room: Room,
 ) -> dict[str, Any]:
     """One benchmark: its answers, and per machine its figures and tables."""
     results = []
     for position, (machine, own) in enumerate(headers.items()):
-        mine = estimates[(estimates["machine_id"] == machine) & (estimates["benchmark"] == descriptor.name)]
+        mine, pairs = (
+            own_columns(table[(table["machine_id"] == machine) & (table["benchmark"] == descriptor.name)])
+            for table in (estimates, contrasts)
+        )
         if mine.empty:
             continue
-        pairs = contrasts[contrasts["machine_id"] == machine] if len(contrasts) and "machine_id" in contrasts else contrasts
-        drawn = [
-            figures.figure(
-                view,
-                descriptor,
-                drawable(mine),
-                pairs,
-                prefix=f"f{number}-{position}-{n}",
-                topology=own[-1].machine.get("topology"),
-            )
-            for n, view in enumerate(descriptor.views)
-        ]
-        undrawn = [view.title for view, figure in zip(descriptor.views, drawn, strict=True) if figure is None]
+        drawn, undrawn = [], []
+        for n, view in enumerate(descriptor.views):
+            why = NOTHING_MEASURED if room.panels > 0 else NO_ROOM
+            make = partial(figures.figure, view, descriptor, drawable(mine), pairs, prefix=f"f{number}-{position}-{n}")
+            figure = room.drawn(partial(make, topology=own[-1].machine.get("topology")))
+            if figure:
+                drawn.append(figure)
+            else:
+                undrawn.append((view.title, why))
         results.append(
             {
                 "alias": own[-1].machine.get("alias", "unknown"),
-                "figures": [f for f in drawn if f],
+                "figures": drawn,
                 "undrawn": undrawn,
                 "tables": [t for m in descriptor.metrics if (t := tables.estimate_table(mine, descriptor, m.name))],
                 "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c))],
@@ -226,13 +252,20 @@ def ranked_answers(own: Sequence[Any]) -> dict[str, Any]:
     return {"first": first, "rest": [a for a in own if a not in first]}
 
 
-def render_comparison(comparison: Any, base: RunLog | None = None, new: RunLog | None = None) -> str:
-    """The comparison as HTML. With both logs also the cards of two machines, and curves and heat maps of both sides on common scales."""
+def headlines(log: RunLog) -> RunLog:
+    """Only what is asked first is counted on a card."""
+    first = (msgspec.structs.replace(b, answers=tuple(a for a in b.answers if a.headline)) for b in log.benchmarks)
+    return msgspec.structs.replace(log, benchmarks=tuple(first))
+
+
+def render_comparison(comparison: Any, base: RunLog | None = None, new: RunLog | None = None, tell: Tell = untold) -> str:
+    """The comparison as HTML. With both logs also the cards of two machines, and curves and heat maps of both sides on common scales.
+    `tell` hears of each part before it is drawn."""
     from .versus import comparison_context
 
     sides = comparison.base_machines, comparison.new_machines
     logs = [log for log in (base, new) if log] if [len(side) for side in sides] == [1, 1] else []
-    shown = [card for log in logs for card in Reading(log).cards]
-    context = comparison_context(comparison, base, new)
+    shown = [card for log in logs for card in Reading(headlines(log)).cards]
+    context = comparison_context(comparison, base, new, tell)
     views = [CardView(card, number) for number, card in enumerate(shown)]
-    return environment().get_template("comparison.html.j2").render(**context, cards=views)
+    return theme.lean(environment().get_template("comparison.html.j2").render(**context, cards=views))

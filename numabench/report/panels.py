@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from ..model import Axis, Value
 from ..units import format_bytes
@@ -24,10 +29,12 @@ from . import theme
 from .scales import byte_ticks, format_value, log_ticks, shared_prefix, shorten, tick_text
 
 WIDTH, HEIGHT = 440, 300  # CSS pixels: two panels side by side on a page of 1,000, one on a telephone
+PAD = 4  # CSS pixels around what is drawn and written
 BAND_FROM = 14  # from this many points on, intervals are a band: caps would hide the curve
 LIGHTER = 0.45  # opacity of what is shown for completeness (other distance classes)
 SLANT_RISE = 0.62  # height of a slanted label relative to its length (sine of 38 degrees)
 DODGE = 0.07  # between the series of a category, so that their intervals do not hide each other
+KEY_LINE, KEY_MARK = 1.6, 5.5  # CSS pixels in a legend: width of a line, size of a marker
 GLYPH = 0.58  # mean width of a glyph relative to the font size, for the sans serifs that pages are shown in
 
 
@@ -76,10 +83,59 @@ def collecting() -> Iterator[list[Axes]]:
         _collected.reset(token)
 
 
+class PanelRenderer(RendererSVG):
+    """matplotlib's own, that measures each text once for all panels: they have the same scales and names."""
+
+    def get_text_width_height_descent(self, s, prop, ismath):
+        return text_size(s, prop, ismath)
+
+
+@lru_cache(maxsize=4096)
+def text_size(text: str, font: FontProperties, ismath: object) -> tuple[float, float, float]:
+    return text_to_path.get_text_width_height_descent(text, font, ismath)
+
+
 def to_svg(figure: Figure, prefix: str, alt: str) -> Markup:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    """A panel of `blank` is written by its canvas itself: `savefig` draws everything once before, only to lay it out. Lone axes are laid out here."""
+    buffer, options = io.StringIO(), {"metadata": dict.fromkeys(("Date", "Creator", "Format", "Type"))}
+    if not isinstance(figure.canvas, FigureCanvasSVG):
+        figure.savefig(buffer, format="svg", **options)
+    elif len(figure.axes) == 1:
+        renderer = PanelRenderer(*figure.get_size_inches() * 72, buffer, **options)
+        lay_out(figure.axes[0], renderer)
+        figure.draw(renderer)
+        renderer.finalize()
+    else:
+        for axes in figure.axes:
+            for artist in (*axes.lines, *axes.patches, *axes.collections):
+                artist.set_in_layout(False)  # what is drawn lies inside: its extent need not be found
+        figure.canvas.print_svg(buffer, **options)
     return Markup(theme.finish(buffer.getvalue(), prefix, alt))
+
+
+def lay_out(ax: Axes, renderer: RendererSVG) -> None:
+    """Lone axes as large as what is written beside them allows. matplotlib's constrained layout finds the same, and takes longer for it than for drawing."""
+    figure = ax.figure
+    figure.set_layout_engine("none")
+    inside = ax.bbox.frozen()
+    names = [Bbox.union([inside, *tick_boxes(axis, renderer)]) for axis in (ax.xaxis, ax.yaxis)]
+    most = Bbox.union(names)
+    below, left = inside.y0 - names[0].y0, inside.x0 - names[1].x0  # how far the names of ticks reach
+    thick = [axis.label.get_window_extent(renderer) if axis.label.get_text() else None for axis in (ax.xaxis, ax.yaxis)]
+    below += thick[0].height + ax.xaxis.labelpad if thick[0] else 0
+    left += thick[1].width + ax.yaxis.labelpad if thick[1] else 0
+    x0, y0 = max(left, inside.x0 - most.x0) + PAD, max(below, inside.y0 - most.y0) + PAD
+    x1, y1 = figure.bbox.x1 - (most.x1 - inside.x1) - PAD, figure.bbox.y1 - (most.y1 - inside.y1) - PAD
+    ax.set_position(Bbox([[x0, y0], [x1, y1]]).transformed(figure.transFigure.inverted()))
+    ax.xaxis.set_label_coords(0.5, (names[0].y0 - inside.y0 - ax.xaxis.labelpad) / (y1 - y0))
+    ax.yaxis.set_label_coords((names[1].x0 - inside.x0 - ax.yaxis.labelpad) / (x1 - x0), 0.5)
+
+
+def tick_boxes(axis: matplotlib.axis.Axis, renderer: RendererSVG) -> list[Bbox]:
+    """Where the names of its ticks are."""
+    low, high = sorted(axis.get_view_interval())
+    labels = zip(axis.get_ticklabels(), axis.get_majorticklocs(), strict=True)
+    return [label.get_window_extent(renderer) for label, at in labels if low <= at <= high and label.get_text()]
 
 
 def blank(width: float, height: float) -> tuple[Figure, Axes]:
@@ -93,7 +149,7 @@ def blank(width: float, height: float) -> tuple[Figure, Axes]:
         from matplotlib import pyplot
 
         figure = pyplot.figure(**size)
-    figure.get_layout_engine().set(w_pad=4 / 72, h_pad=4 / 72)
+    figure.get_layout_engine().set(w_pad=PAD / 72, h_pad=PAD / 72)
     axes = figure.add_subplot()
     if collected is not None:
         collected.append(axes)
@@ -165,6 +221,33 @@ def parameter_axis(frame: Frame, ax) -> np.ndarray:
     return at
 
 
+def known(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Which of these intervals there are."""
+    return np.isfinite(low) & np.isfinite(high)
+
+
+def whiskers(
+    ax,
+    at: np.ndarray,
+    value: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    colour: str,
+    across: bool = False,
+    width: float = 1.2,
+    cap: float = 3,
+    **options,
+) -> None:
+    """The intervals of values at places of the other axis, as far as they are known; `across`: the values lie along x."""
+    there = known(low, high)
+    at, value, nowhere = at[there], value[there], np.full(there.sum(), np.nan)
+    ends = np.minimum(value, low[there]), np.maximum(value, high[there])
+    lines, caps = (np.repeat(at, 3), np.stack((*ends, nowhere), axis=-1).ravel()), (np.tile(at, 2), np.concatenate(ends))
+    options |= {"color": colour, "label": "_"}
+    ax.plot(*(lines[::-1] if across else lines), linewidth=width, solid_capstyle="butt", **options)
+    ax.plot(*(caps[::-1] if across else caps), linestyle="none", marker="|" if across else "_", markersize=2 * cap, **options)
+
+
 def draw_curve(ax, at: np.ndarray, curve: Curve, factor: float, joined: bool) -> None:
     """One line with its intervals; gaps stay gaps."""
     data = np.array([p or (np.nan,) * 3 for p in curve.points], dtype=float) / factor
@@ -175,17 +258,7 @@ def draw_curve(ax, at: np.ndarray, curve: Curve, factor: float, joined: bool) ->
     if len(at) >= BAND_FROM and joined:
         ax.fill_between(at, low, high, color=style["color"], alpha=0.22 * alpha, linewidth=0)
     else:
-        known = np.isfinite(low) & np.isfinite(high)
-        ax.errorbar(
-            at[known],
-            value[known],
-            yerr=np.maximum(0, [value[known] - low[known], high[known] - value[known]]),
-            fmt="none",
-            ecolor=style["color"],
-            elinewidth=1.2,
-            capsize=3,
-            alpha=alpha,
-        )
+        whiskers(ax, at, value, low, high, style["color"], alpha=alpha)
     ax.plot(
         at,
         value,
@@ -238,45 +311,40 @@ def draw_lines(ax, frame: Frame, curves: Sequence[Curve]) -> None:
     )
 
 
-def key(colour: str, marker: str, filled: bool, prefix: str, linestyle: object = "none", alpha: float = 1.0) -> Markup:
-    """A legend key of 34 by 12 pixels: colour, dash and marker; the marker `band` is a translucent block."""
-    with matplotlib.rc_context(theme.RC):
-        figure = Figure(figsize=(34 / 72, 12 / 72), dpi=72)
-        FigureCanvasSVG(figure)
-        ax = figure.add_axes((0, 0, 1, 1))
-        ax.axis("off")
-        ax.set(xlim=(0, 1), ylim=(0, 1))
-        if marker == "band":
-            ax.axvspan(0.1, 0.9, color=colour, alpha=alpha, linewidth=0)
-        else:
-            ax.plot(
-                [0.04, 0.5, 0.96],
-                [0.5] * 3,
-                markevery=[1],
-                color=colour,
-                marker=marker,
-                linestyle=linestyle,
-                alpha=alpha,
-                markerfacecolor=colour if filled else theme.PAPER,
-            )
-        svg = to_svg(figure, prefix, "")
-    decorative = 'class="key" width="34" height="12" aria-hidden="true"'
-    return Markup(re.sub(r'style="max-width[^"]*" class="plot" role="img" aria-label=""', decorative, svg, count=1))
+@lru_cache(maxsize=512)
+def key(colour: str, marker: str, filled: bool, linestyle: object = "none", alpha: float = 1.0) -> Markup:
+    """A legend key of 34 by 12 pixels: colour, dash and marker; the marker `band` is a translucent block. Written by hand: pages have a hundred."""
+    if marker == "band":
+        drawn = f'<path d="M3.4 0H30.6V12H3.4Z" fill="{colour}" opacity="{alpha:g}"/>'
+    else:
+        dashes = (
+            ""
+            if isinstance(linestyle, str)
+            else ' stroke-dasharray="{}"'.format(" ".join(f"{KEY_LINE * length:g}" for length in linestyle[1]))
+        )
+        line = f'<path d="M1.4 6H32.6" stroke="{colour}" stroke-width="{KEY_LINE}"{dashes}/>' if linestyle != "none" else ""
+        face = colour if filled else theme.PAPER
+        drawn = f'<g opacity="{alpha:g}">{line}<path d="{marker_path(marker)}" fill="{face}" stroke="{colour}"/></g>'
+    return Markup(theme.themed(f'<svg class="key" viewBox="0 0 34 12" width="34" height="12" aria-hidden="true">{drawn}</svg>'))
 
 
-def swatch(curve: Curve, shape: str, prefix: str) -> Markup:
+def marker_path(marker: str) -> str:
+    """A marker of matplotlib as the path of an SVG, in the middle of a key."""
+    style = MarkerStyle(marker)
+    outline = style.get_path().transformed(style.get_transform().scale(KEY_MARK, -KEY_MARK).translate(17, 6))
+    return "".join(
+        "_MLQC"[int(code)] + " ".join(f"{place:.2f}" for place in places) if code < Path.CLOSEPOLY else "Z"
+        for places, code in outline.iter_segments()
+    )
+
+
+def swatch(curve: Curve, shape: str) -> Markup:
     """The key of a curve drawn as `line`, `dot` or `bar`."""
     style, alpha = curve_style(curve), LIGHTER if curve.lighter else 1.0
     if shape == "bar":
-        return key(style["color"], "band", True, prefix, alpha=0.35 if curve.lighter or curve.dashed else 0.8)
-    return key(
-        style["color"],
-        style["marker"],
-        not (curve.dashed or curve.lighter),
-        prefix,
-        style["linestyle"] if shape == "line" else "none",
-        alpha,
-    )
+        return key(style["color"], "band", True, alpha=0.35 if curve.lighter or curve.dashed else 0.8)
+    filled = not (curve.dashed or curve.lighter)
+    return key(style["color"], style["marker"], filled, style["linestyle"] if shape == "line" else "none", alpha)
 
 
 def curve_name(curve: Curve) -> str:
@@ -288,7 +356,7 @@ def curve_style(curve: Curve) -> dict:
     return theme.series_style(curve.style) | ({"linestyle": (0, (5, 2))} if curve.dashed else {})
 
 
-def legend(curves: Sequence[Curve], shape: str, overlay: bool, prefix: str) -> tuple[tuple[str, Markup], ...]:
+def legend(curves: Sequence[Curve], shape: str, overlay: bool) -> tuple[tuple[str, Markup], ...]:
     """Keys in the order of the series, then one per other distance class. A lone unnamed curve needs none."""
     entries: dict[str, Markup] = {}
     several = len({(c.style, c.label) for c in curves}) > 1
@@ -301,10 +369,9 @@ def legend(curves: Sequence[Curve], shape: str, overlay: bool, prefix: str) -> t
             name = ", ".join(filter(None, (curve.side if overlay else "", curve.label)))
         if not name or name in entries:
             continue
-        mark = f"{prefix}-k{len(entries)}"
         shared = curve.distance and several
         neutral = "band" if shape == "bar" else "o"
-        entries[name] = key(theme.MUTED, neutral, False, mark, alpha=0.5) if shared else swatch(curve, shape, mark)
+        entries[name] = key(theme.MUTED, neutral, False, alpha=0.5) if shared else swatch(curve, shape)
     if shape == "line" and any(any(c.missing) for c in curves if any(c.points)):
         entries["not measured for some series"] = Markup('<span class="cross" aria-hidden="true">×</span>')
     return tuple(entries.items())

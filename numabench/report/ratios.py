@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..model import Axis, BenchmarkRecord
 from . import theme
-from .panels import WIDTH, blank, text_width, to_svg
+from .panels import WIDTH, blank, text_width, to_svg, whiskers
 from .scales import format_value, log_ticks, plain, tick_text
 from .selection import Figure, Panel
 from .tables import sorted_rows, split_axes
@@ -48,7 +48,7 @@ def ratio_figure(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metric
     return Figure(
         f"{metric.replace('_', ' ')}: new ÷ base",
         (Panel("", svg),),
-        _legend(counts.index, same, prefix),
+        _legend(counts.index, same),
         f"{metric.replace('_', ' ')}: {better}. {fixed} Bars are 95 % intervals.{note}".replace("  ", " "),
         alt,
     )
@@ -77,17 +77,8 @@ def _draw(rows: pd.DataFrame, names: list[str], same: float, named: bool, prefix
         for verdict in dict.fromkeys(rows["verdict"]):
             at = np.flatnonzero((rows["verdict"] == verdict).to_numpy())
             colour, marker, filled = look(verdict)
-            known = at[np.isfinite(low[at])]
-            ax.errorbar(
-                ratio[known],
-                known,
-                xerr=np.maximum(0, [ratio[known] - low[known], high[known] - ratio[known]]),
-                fmt="none",
-                ecolor=colour,
-                elinewidth=1.2 if named else 0.7,
-                capsize=2.5 if named else 0,
-                alpha=1.0 if named else 0.6,
-            )
+            shape = {"width": 1.2, "cap": 2.5, "alpha": 1.0} if named else {"width": 0.7, "cap": 0, "alpha": 0.6}
+            whiskers(ax, at, ratio[at], low[at], high[at], colour, across=True, **shape)
             ax.plot(
                 ratio[at],
                 at,
@@ -123,11 +114,11 @@ def look(verdict: str) -> tuple[str, str, bool]:
     return (theme.MUTED if series is None else theme.series_colour(series)), marker, filled
 
 
-def _legend(verdicts, same: float, prefix: str):
+def _legend(verdicts, same: float):
     from .panels import key
 
-    entries = [(v, key(*look(v), f"{prefix}-k{n}")) for n, v in enumerate(v for v in LOOKS if v in set(verdicts))]
+    entries = [(v, key(*look(v))) for v in LOOKS if v in set(verdicts)]
     return (
         *entries,
-        (f"band of practical equality, ±{same * 100:g} %", key(theme.SAME, "band", True, f"{prefix}-kb", alpha=0.3)),
+        (f"band of practical equality, ±{same * 100:g} %", key(theme.SAME, "band", True, alpha=0.3)),
     )

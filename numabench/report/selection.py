@@ -5,13 +5,13 @@ A view names some axes. Every other axis that varies becomes a facet, so that no
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from ..analysis.answers import evidence
 from ..model import Axis, BenchmarkRecord, Contrast, Metric, Value, View
 from .scales import better, format_value, in_order, plain
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DASH = " · "  # between the parts of a panel's title
+#: What one figure shows at most; logs come from elsewhere. Those of the recorded sample have up to 4 panels, 24 curves in one and 10 bars of each.
+MOST_PANELS, MOST_CURVES, MOST_BARS = 48, 64, 256
+#: Panels of a whole page: so many, or one for so many rows of estimates where these are more.
+LEAST_PANELS, ROWS_A_PANEL = 200, 10
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,19 @@ class Figure:
             f"<div style='flex:1 1 340px;max-width:560px'><b>{Markup.escape(p.title)}</b>{p.svg}</div>" for p in self.panels
         )
         return f"<figure><figcaption>{Markup.escape(self.title)}</figcaption>{keys}<div style='display:flex;flex-wrap:wrap'>{parts}</div></figure>"
+
+
+class Room:
+    """What a page still draws: a log of a few rows may ask for figures without end."""
+
+    def __init__(self, rows: int):
+        self.panels = max(LEAST_PANELS, rows // ROWS_A_PANEL)
+
+    def drawn(self, make: Callable[[], Figure | None]) -> Figure | None:
+        """What `make` draws, or None where there is no room left for it."""
+        figure = make() if self.panels > 0 else None
+        self.panels -= len(figure.panels) if figure else 0
+        return figure
 
 
 @dataclass(frozen=True)
@@ -94,10 +111,8 @@ def control_axis(view: View, descriptor: BenchmarkRecord) -> Contrast | None:
 
 
 def matching(frame: pd.DataFrame, where: dict[str, Value]) -> pd.DataFrame:
-    for name, value in where.items():
-        if name in frame:
-            frame = frame[frame[name].map(lambda cell, value=value: plain(cell) == value).astype(bool)]
-    return frame
+    """Rows at `where`, as far as the table has such columns."""
+    return evidence.matching(frame, {name: value for name, value in where.items() if name in frame})
 
 
 def view_rows(view: View, descriptor: BenchmarkRecord, estimates: pd.DataFrame, contrasts: pd.DataFrame | None) -> pd.DataFrame:
@@ -144,8 +159,9 @@ def select(view: View, descriptor: BenchmarkRecord, sources: Sequence[Source]) -
     )
 
 
-def facet_points(selection: Selection, used: set[str]) -> tuple[list[dict[str, Value]], dict[str, Value]]:
-    """Panels as points of the view's facet and of every axis that the view leaves free; and what is the same everywhere."""
+def facet_points(selection: Selection, used: set[str]) -> tuple[list[dict[str, Value]], dict[str, Value], str]:
+    """Panels as points of the view's facet and of every axis that the view leaves free, those that were measured; what is the same everywhere; and
+    what is left out."""
     free, common = [], {}
     for name in ([selection.view.facet] if selection.view.facet else []) + [
         a for a in selection.axes if a != selection.view.facet
@@ -154,11 +170,23 @@ def facet_points(selection: Selection, used: set[str]) -> tuple[list[dict[str, V
             continue
         values = selection.values(name)
         if len(values) > 1:
-            free.append((name, values))
+            free.append((name, {value: place for place, value in enumerate(values)}))
         elif values:
             common[name] = values[0]
-    points = [dict(zip([n for n, _ in free], point, strict=True)) for point in itertools.product(*(v for _, v in free))]
-    return points, common
+    names = [name for name, _ in free]
+    if not names:
+        return [{}], common, ""
+    rows = (s.rows.reindex(columns=names).dropna().drop_duplicates() for s in selection.sources)
+    measured = {tuple(map(plain, point)) for each in rows for point in each.itertuples(index=False)}
+    points = sorted(measured, key=lambda point: [order[value] for (_, order), value in zip(free, point, strict=True)])
+    shown, left = cut(points, MOST_PANELS, "panels")
+    return [dict(zip(names, point, strict=True)) for point in shown], common, left
+
+
+def cut(things: Sequence[Any], most: int, what: str) -> tuple[Sequence[Any], str]:
+    """The first of these, as many as a figure shows, and where the others are."""
+    left = f"The first {most} of {len(things):,} {what}; the tables have all." if len(things) > most else ""
+    return things[:most], left
 
 
 def usual_distances(rows: pd.DataFrame) -> set[str]:
@@ -177,8 +205,8 @@ def value_label(selection: Selection) -> str:
     return f"ratio to {selection.name(contrast.axis, contrast.control)}"
 
 
-def caption(selection: Selection, common: dict[str, Value]) -> str:
-    """What is fixed in every panel, which way is better and what the bars are."""
+def caption(selection: Selection, common: dict[str, Value], *left: str) -> str:
+    """What is fixed in every panel, which way is better and what the bars are, and what is `left` out."""
     fixed = {**selection.fixed, **common}
     parts = []
     if fixed:
@@ -187,4 +215,5 @@ def caption(selection: Selection, common: dict[str, Value]) -> str:
         parts.append(f"Ratio of {selection.metric.name.replace('_', ' ')}, from pairs inside the same processes.")
     parts.append(better(selection.metric.polarity))
     parts.append("Bars and bands are 95 % intervals.")
+    parts += dict.fromkeys(left)
     return " ".join(filter(None, parts))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
 
 from ..model import Axis, BenchmarkRecord, Contrast
 from ..units import format_number
@@ -40,6 +42,8 @@ REASONS = {
     "polarity_unknown": "neither direction is better, or which one is not recorded",
 }
 
+SEEN = {"precision_not_reached", "other_distances"}  # what the half-width and the rows of a table say without words
+
 VERDICTS = {
     "faster": "new is better by more than chance and the interval leaves out “no change”",
     "slower": "new is worse by more than chance and the interval leaves out “no change”",
@@ -52,12 +56,25 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of one table cell, what it sorts by, and its CSS class."""
+    """Text of one table cell, what it sorts by (its text, where empty), and its CSS class."""
 
     text: str
     sort: object = ""
     kind: str = ""
     detail: str = ""
+
+    @property
+    def html(self) -> Markup:
+        """Short, since a page has thousands: a class where one is looked for, and what it sorts by where the text does not say it."""
+        sort = f"{self.sort:.6g}" if isinstance(self.sort, float) else str(self.sort)
+        said = f"{escape(self.text)}"
+        if self.kind == "value":
+            said += f" <i>({escape(self.detail)})</i>"
+        elif self.kind.startswith("verdict"):
+            said = f"<b>{said}</b>"
+        of = f' class="{escape(self.kind)}"' if self.kind not in ("", "value") else ""
+        by = f' data-sort="{escape(sort)}"' if sort not in ("", self.text) else ""
+        return Markup(f"<td{of}{by}>{said}</td>")
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,17 @@ class Table:
 def reason_text(codes: Iterable[str], skip: Sequence[str] = ()) -> str:
     """Codes in words; unknown ones as they are."""
     return "; ".join(REASONS.get(c, c.replace("_", " ")) for c in codes if c not in skip)
+
+
+def remarks(codes: Iterable[str], skip: Collection[str] = ()) -> str:
+    """Codes as short marks, which the note of the table explains: `few processes, disturbed`."""
+    return ", ".join(code.replace("_", " ") for code in codes if code not in skip)
+
+
+def explained(rows: pd.DataFrame, skip: Collection[str] = ()) -> str:
+    """What the remarks of these rows mean."""
+    codes = sorted(set().union(*rows["reasons"].unique()) - set(skip)) if len(rows) else []
+    return " ".join(f"{remarks([code]).capitalize()}: {REASONS[code]}." for code in codes if code in REASONS)
 
 
 def digits_for(value: float, low: float, high: float) -> int:
@@ -111,6 +139,8 @@ def interval_text(value: float, low: float, high: float, unit: str) -> tuple[str
 
 def value_cell(value: float, low: float, high: float, unit: str) -> Cell:
     quantity, interval = interval_text(float(value), float(low), float(high), unit)
+    if not math.isfinite(value):
+        return Cell(quantity)
     return Cell(quantity, float(value) if math.isfinite(value) else "", "value", interval)
 
 
@@ -148,8 +178,7 @@ def _axis_cells(row: object, axes: Sequence[Axis]) -> list[Cell]:
     cells = []
     for axis in axes:
         value = plain(row[axis.name])
-        kind = "parameter" if isinstance(value, str) else "parameter number"
-        cells.append(Cell(format_value(value, axis.unit), value if value is not None else "", kind))
+        cells.append(Cell(format_value(value, axis.unit), value if value is not None else ""))
     return cells
 
 
@@ -160,33 +189,35 @@ def _headings(axes: Sequence[Axis], rows: pd.DataFrame) -> list[tuple[str, bool]
 
 
 def _distance_cell(distance: str, main: bool) -> Cell:
-    return Cell(f"{distance}{'' if main else ' (other)'}" if distance else "–", distance, "distance" + ("" if main else " other"))
+    return Cell(f"{distance}{'' if main else ' (other)'}" if distance else "–", kind="" if main else "other")
 
 
 def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric: str) -> Table | None:
     """All cells of one metric of one machine: value (interval), relative half-width, processes, distance, remarks."""
     rows = estimates[(estimates["benchmark"] == descriptor.name) & (estimates["metric"] == metric)]
+    rows = rows[rows["main"] | rows["value"].notna()]  # of another distance without a value there is nothing to say
     if rows.empty:
         return None
     axes, fixed = split_axes(rows, descriptor)
     sessions = sorted(set(rows["sessions"].astype(int)))
     distances = sorted(set(rows["distance"].dropna()) - {""})
-    everywhere = set.intersection(*map(set, rows["reasons"].unique())) - {"other_distances"}
+    everywhere = set.intersection(*map(set, rows["reasons"].unique())) - SEEN
+    told = everywhere | SEEN
     shown, more = listed(sorted_rows(rows, axes))
     table = []
-    for _, row in shown.iterrows():
+    for row in shown.to_dict("records"):
         half = float(row["half_width"])
         cells = [
             *_axis_cells(row, axes),
             value_cell(row["value"], row["low"], row["high"], row["unit"]),
-            Cell(f"±{half * 100:.1f} %" if math.isfinite(half) else "–", half if math.isfinite(half) else "", "number"),
-            Cell(str(int(row["processes"])), int(row["processes"]), "number"),
+            Cell(f"±{half * 100:.1f} %" if math.isfinite(half) else "–", 100 * half if math.isfinite(half) else ""),
+            Cell(str(int(row["processes"]))),
         ]
         if len(sessions) > 1:
-            cells.append(Cell(str(int(row["sessions"])), int(row["sessions"]), "number"))
+            cells.append(Cell(str(int(row["sessions"]))))
         if len(distances) > 1:
             cells.append(_distance_cell(row["distance"], bool(row["main"])))
-        table.append((*cells, Cell(reason_text(row["reasons"], tuple(everywhere)), "", "remark")))
+        table.append((*cells, Cell(remarks(row["reasons"], told), kind="remark")))
     columns = [
         *_headings(axes, rows),
         (f"{metric.replace('_', ' ')} (95 % interval)", True),
@@ -200,6 +231,7 @@ def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric:
         f"Sessions: {sessions[0]}." if len(sessions) == 1 else "",
         f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
         f"In every row: {reason_text(sorted(everywhere))}." if everywhere else "",
+        explained(shown, told),
         more,
     ]
     return _without_empty(
@@ -223,6 +255,7 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
         & (contrasts["axis"] == contrast.axis)
         & (contrasts["metric"] == contrast.metric)
         & (contrasts["control"].map(plain) == contrast.control)
+        & (contrasts["main"].astype(bool) | contrasts["difference"].notna())
     ]
     if rows.empty:
         return None
@@ -234,16 +267,16 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
     everywhere = set.intersection(*map(set, rows["reasons"].unique()))
     shown, more = listed(sorted_rows(rows, axes))
     table = []
-    for _, row in shown.iterrows():
+    for row in shown.to_dict("records"):
         cells = [
             *_axis_cells(row, axes),
             value_cell(row["ratio"], row["ratio_low"], row["ratio_high"], "×"),
             value_cell(row["difference"], row["difference_low"], row["difference_high"], row["unit"]),
-            Cell(str(int(row["blocks"])), int(row["blocks"]), "number"),
+            Cell(str(int(row["blocks"]))),
         ]
         if len(distances) > 1:
             cells.append(_distance_cell(row["distance"], bool(row.get("main", True))))
-        table.append((*cells, Cell(reason_text(row["reasons"], tuple(everywhere)), "", "remark")))
+        table.append((*cells, Cell(remarks(row["reasons"], everywhere), kind="remark")))
     control = f"{contrast.axis.replace('_', ' ')} {format_value(contrast.control, axis.unit if axis else '')}"
     columns = [*_headings(axes, rows), ("ratio (95 % interval)", True), ("difference (95 % interval)", True), ("pairs", True)]
     columns += [("distance", False)] if len(distances) > 1 else []
@@ -251,6 +284,7 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
         fixed,
         f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
         f"In every row: {reason_text(sorted(everywhere))}." if everywhere else "",
+        explained(shown, everywhere),
         more,
     ]
     return _without_empty(
@@ -269,7 +303,7 @@ def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metri
     axes, fixed = split_axes(rows, descriptor) if descriptor else ([], "")
     shown, more = listed(sorted_rows(rows, axes))
     table = []
-    for _, row in shown.iterrows():
+    for row in shown.to_dict("records"):
         distance = " / ".join(
             dict.fromkeys(str(d) for d in (row["distance"], row.get("distance_new", "")) if isinstance(d, str) and d)
         )
@@ -280,9 +314,9 @@ def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metri
                 value_cell(row["base"], row["base_low"], row["base_high"], row["unit"]),
                 value_cell(row["new"], row["new_low"], row["new_high"], row["unit"]),
                 value_cell(row["ratio"], row["low"], row["high"], "×"),
-                Cell(row["verdict"], row["verdict"], f"verdict {row['verdict']}"),
-                Cell(distance or "–", distance, "distance"),
-                Cell(reason_text(row["reasons"]), "", "remark", " ".join(row["reasons"])),
+                Cell(row["verdict"], kind=f"verdict {row['verdict']}"),
+                Cell(distance or "–"),
+                Cell(remarks(row["reasons"]), kind="remark", detail=" ".join(row["reasons"])),
             )
         )
     lead = _headings(axes, rows) if descriptor else [("case", False)]
@@ -296,20 +330,5 @@ def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metri
         ("reasons", False),
     ]
     polarity = rows["polarity"].iloc[0] if len(rows) else ""
-    note = " ".join(filter(None, (fixed, better(polarity), more)))
+    note = " ".join(filter(None, (fixed, better(polarity), explained(shown), more)))
     return Table(metric.replace("_", " "), tuple(columns), tuple(table), note)
-
-
-def format_answer(answer: object) -> tuple[str, str]:
-    """(value, interval) of an answer as text for a console table."""
-    value = getattr(answer, "value", None)
-    if value is None or not math.isfinite(value):
-        return "–", "–"
-    unit = answer.unit or ""
-    if unit in ("B", "byte", "bytes"):
-        return format_value(value, unit), "–"
-    if unit == "level":  # a count
-        return f"{value:.0f} level{'s' if value != 1 else ''}", "–"
-    low, high = (float("nan") if b is None else float(b) for b in (answer.low, answer.high))
-    quantity, interval = interval_text(float(value), low, high, unit)
-    return (quantity, "–") if interval == "no interval" else (quantity, interval)

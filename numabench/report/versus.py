@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..model import BenchmarkRecord
+from ..analysis.structure import own_columns
+from ..model import BenchmarkRecord, View
 from ..runlog.read import RunLog
 from . import brief, figures, tables
 from .dumbbell import dumbbell
 from .ratios import ratio_figure
+from .selection import Room
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .page import Tell
+
+CHANGED = ("slower", "faster")
 GREY_SIDE = 3  # from so many machines a side on, their curves are drawn lighter: the eye sees the two groups
 
 
@@ -87,7 +94,7 @@ def machine_line(machine: dict[str, Any]) -> str:
     return f"{machine.get('alias', 'unknown')} ({machine.get('brand') or 'unknown processor'}; {sessions} session{'s' if sessions != 1 else ''})"
 
 
-def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None) -> dict[str, Any]:
+def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None, tell: Tell) -> dict[str, Any]:
     """Everything that the template needs, but for the cards."""
     from ..analysis.align import aligned
     from .page import merge_descriptors
@@ -99,11 +106,12 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None)
     sides = _side_estimates(base, new) if base and new else None
     refused = dict(comparison.refused)
     names = [*dict.fromkeys([*descriptors, *comparison.cells["benchmark"].unique()])] if len(comparison.cells) else []
-    sections = []
+    sections, room = [], Room(len(comparison.cells))
     for number, name in enumerate(names):
         cells = comparison.cells[comparison.cells["benchmark"] == name]
         if len(cells):
-            sections.append(_section(f"c{number}", name, cells, descriptors.get(name), comparison, sides, refused.get(name)))
+            tell(descriptors[name].title if name in descriptors else name, number, len(names))
+            sections.append(_section(f"c{number}", name, cells, descriptors.get(name), comparison, sides, refused.get(name), room))
     aliases = [", ".join(m["alias"] for m in side) for side in (comparison.new_machines, comparison.base_machines)]
     return {
         "title": "numabench compare: " + " against ".join(aliases),
@@ -124,7 +132,6 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None)
         "sections": sections,
         "means": [_mean_row(row) for _, row in comparison.means.iterrows()],
         "verdicts": tables.VERDICTS,
-        "outliers": outlier_rows(comparison.outliers),
         "paths": [log.paths for log in (base, new) if log],
         "worst": worst_rows(comparison.cells, descriptors),
     }
@@ -139,14 +146,14 @@ def row_table(comparison: Any) -> tables.Table:
         cells = f"{row['cells']}" if row["cells"] == row[line.verdict.replace(" ", "_")] else brief.inside(row)
         found.append(
             (
-                tables.Cell(line.quantity, line.quantity),
-                tables.Cell(line.base, _sortable(row["base"]), "number"),
-                tables.Cell(line.new, _sortable(row["new"]), "number"),
-                tables.Cell(line.change, _sortable(row["change"]), "number"),
-                tables.Cell(line.interval, _sortable(row["low"]), "number"),
-                tables.Cell(line.verdict, line.verdict, f"verdict {line.verdict.split()[0]}"),
+                tables.Cell(line.quantity),
+                tables.Cell(line.base, _sortable(row["base"])),
+                tables.Cell(line.new, _sortable(row["new"])),
+                tables.Cell(line.change, _sortable(row["change"])),
+                tables.Cell(line.interval, _sortable(row["low"])),
+                tables.Cell(line.verdict, kind=f"verdict {line.verdict.split()[0]}"),
                 tables.Cell(cells, int(row["cells"])),
-                tables.Cell(line.why, "", "remark"),
+                tables.Cell(line.why, kind="remark"),
             )
         )
     what = "per price" if comparison.priced is not None else "quantity"
@@ -208,15 +215,6 @@ def cell_name(row: Any, descriptor: BenchmarkRecord | None) -> str:
     return ", ".join(f"{a.name.replace('_', ' ')} {format_value(row[a.name], a.unit)}" for a in known)
 
 
-def outlier_rows(outliers: pd.DataFrame) -> list[dict[str, str]]:
-    """Every column as text, whatever the analysis names."""
-    shown = [c for c in outliers.columns if c not in ("case", "machine_id")]
-    return [
-        {c.replace("_", " "): f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in shown}
-        for _, row in outliers.iterrows()
-    ]
-
-
 def _side_estimates(base: RunLog, new: RunLog) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
     """(side, estimates, contrasts) of both sides."""
     from ..analysis.estimate import contrast_cells, estimate_cells
@@ -238,38 +236,49 @@ def _section(
     comparison: Any,
     sides: Any,
     refusal: str | None,
+    room: Room,
 ) -> dict[str, Any]:
+    """One benchmark. Of what changed its first metric is drawn, the others (reciprocals, cycles, percentiles) are in the tables; and both sides on common
+    axes in the first view, and in the first one of what changed."""
     metrics = [m.name for m in descriptor.metrics] if descriptor else []
     metrics = [m for m in metrics if m in set(cells["metric"])] + [m for m in cells["metric"].unique() if m not in metrics]
-    ratios = [f for n, m in enumerate(metrics) if (f := ratio_figure(cells, descriptor, m, comparison.same, f"{identity}r{n}"))]
+    moved = set(cells.loc[cells["verdict"].isin(CHANGED), "metric"])
+    changed = [m for m in metrics if m in moved]
+    ratios = [
+        room.drawn(partial(ratio_figure, cells, descriptor, metric, comparison.same, f"{identity}r")) for metric in changed[:1]
+    ]
+    views = [] if descriptor is None or refusal else [*descriptor.views]
+    views = [*views[:1], *[v for v in views[1:] if v.metric in moved and views[0].metric not in moved][:1]]
     return {
+        "changed": bool(changed),
         "id": identity,
         "name": name,
         "title": descriptor.title if descriptor else name,
         "question": descriptor.question if descriptor else "",
         "refusal": refusal,
         "counts": verdict_counts(dict(Counter(cells["verdict"]))),
-        "ratios": ratios,
+        "ratios": [figure for figure in ratios if figure],
         "tables": [tables.verdict_table(cells, descriptor, m) for m in metrics],
-        "overlays": overlays(descriptor, sides, identity) if descriptor and sides and not refusal else [],
+        "overlays": overlays(descriptor, views, sides, identity, room) if descriptor and sides else [],
     }
 
 
 def overlays(
-    descriptor: BenchmarkRecord, sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], prefix: str
+    descriptor: BenchmarkRecord, views: Sequence[View], sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], prefix: str, room: Room
 ) -> list[figures.Figure]:
-    """Each view with the curves of both sides on common axes, heat maps side by side on one colour scale."""
+    """These views with the curves of both sides on common axes, heat maps side by side on one colour scale."""
     found = []
-    for number, view in enumerate(descriptor.views):
+    own = [(side, *(own_columns(t[t["benchmark"] == descriptor.name]) for t in tables)) for side, *tables in sides]
+    for number, view in enumerate(views):
         sources = []
-        for style, (side, estimates, contrasts) in enumerate(sides):
+        for style, (side, estimates, contrasts) in enumerate(own):
             rows = figures.view_rows(view, descriptor, estimates, contrasts)
             machines = list(dict.fromkeys(rows["machine_id"])) if "machine_id" in rows else [None]
             for machine in machines:
                 mine = rows if machine is None else rows[rows["machine_id"] == machine]
                 alias = f" ({mine['machine'].iloc[0]})" if len(mine) and (len(machines) > 1 or view.kind == "heatmap") else ""
                 sources.append(figures.Source(mine, f"{side}{alias}", style, lighter=len(machines) >= GREY_SIDE))
-        drawn = figures.draw(figures.select(view, descriptor, sources), f"{prefix}o{number}")
+        drawn = room.drawn(partial(figures.draw, figures.select(view, descriptor, sources), f"{prefix}o{number}"))
         if drawn:
             found.append(drawn)
     return found

@@ -5,7 +5,9 @@ Imports are lazy for the sake of start-up time: `write` needs msgspec alone, `re
 
 from __future__ import annotations
 
-SCHEMA = 2  # version of the record layout; readers refuse newer ones. 2: samples that were measured together are rounds
+#: Of logs that have more fields than those before, which older readers do not miss.
+MINOR = 0
+SCHEMA = 3  # version of the record layout; readers refuse newer ones. 2: samples that were measured together are rounds. 3: columns of digits
 
 
 def utc_now() -> str:

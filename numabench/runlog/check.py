@@ -20,8 +20,13 @@ from .wrong import Wrong
 
 DEEPEST = 24  # levels of nesting; the deepest that numabench writes has 7
 LONGEST_TEXT = 20_000  # characters of one text; a kernel's command line has 2,048 at most
+LONGEST_NAME = 300  # characters of what stands in every row of a table: names, units, words as parameters
+MOST_REASONS, LONGEST_REASON = 64, 1_000  # of one sample; they stand in its rows as well
 MOST_FACTS = 1_000_000  # values in one record's facts; those of 2,048 CPUs are some 30,000
-MOST = {"axes": 24, "metrics": 64, "contrasts": 256, "views": 256, "answers": 2_048, "notes": 256}
+MOST = {"axes": 24, "metrics": 64, "contrasts": 64, "views": 64, "answers": 2_048, "notes": 256}
+MOST_SIDE = 4_096  # of a matrix between CPUs: what is made of one has as many cells as the square of that
+MOST_BENCHMARKS, MOST_PARAMETERS = 256, 512  # of all logs that are read at once, by name: tables have a column for each parameter
+MOST_MEMBERS = 1_000_000  # CPUs in all lists of a topology together; 2,048 CPUs with four levels of caches make some 20,000
 MOST_ASKED = 512  # answers of one benchmark for the machine's card
 MOST_VALUES = 100_000  # of one axis
 LARGEST, LEAST = 1e60, 1e-60  # of a figure: a ratio of two, squared, still is a number
@@ -91,6 +96,7 @@ class MachineFacts(Facts, frozen=True):
     configuration_key: str | None = None
     hardware: dict[str, Any] | None = None
     configuration: dict[str, Any] | None = None
+    condition: dict[str, Any] | None = None
     topology: Topology | None = None
     warnings: list[Any] | None = None
     findings: list[Any] | None = None
@@ -106,6 +112,8 @@ class PlanFacts(Facts, frozen=True):
 
 def check(record: Record) -> None:
     """Raises Wrong for what no reader could use."""
+    for name in ("run", "session", "block"):
+        check_text(f"the name of a {name}", getattr(record, name, None), most=LONGEST_NAME)
     if isinstance(record, Header):
         check_header(record)
     elif isinstance(record, BenchmarkRecord):
@@ -131,12 +139,15 @@ def check_header(header: Header) -> None:
             check_figures(("the plan's target", found.target or 0.0), ("the plan's budget", found.budget or 0.0))
             if found.target is not None and not 0 <= found.target < 1:
                 raise Wrong(f"the plan's target is {found.target:g}, which is no share")
-        elif found.topology:
+            continue
+        check_text("a name of the machine", found.id, found.alias, found.hostname, most=LONGEST_NAME)
+        if found.topology:
             check_topology(found.topology)
     check_facts(header.arguments)
 
 
 def check_topology(topology: Topology) -> None:
+    members = 0
     for text in (
         topology.cpus,
         topology.allowed_cpus,
@@ -146,9 +157,11 @@ def check_topology(topology: Topology) -> None:
         *(each.cpus for part in (topology.packages, topology.nodes, topology.caches) for each in part or ()),
     ):
         try:
-            parse_cpus(text or "")
+            members += len(parse_cpus(text or ""))
         except UsageError as error:
             raise Wrong(f"machine: {error.message}") from error
+        if members > MOST_MEMBERS:
+            raise Wrong(f"machine: its caches, nodes and cores name CPUs over {MOST_MEMBERS:,} times")
     for node in topology.nodes or ():
         if not all(far.isdecimal() and len(far) < 10 for far in node.distances or ()):
             raise Wrong(f"machine: node {node.id} has distances to what is no node")
@@ -175,10 +188,10 @@ def check_facts(facts: Any) -> None:
         left = below
 
 
-def check_text(name: str, *texts: str | None) -> None:
+def check_text(name: str, *texts: str | None, most: int = LONGEST_TEXT) -> None:
     for text in texts:
-        if text is not None and len(text) > LONGEST_TEXT:
-            raise Wrong(f"{name} is a text of {len(text):,} characters, over {LONGEST_TEXT:,}")
+        if text is not None and len(text) > most:
+            raise Wrong(f"{name} is a text of {len(text):,} characters, over {most:,}")
 
 
 def check_moment(text: str) -> None:
@@ -205,14 +218,13 @@ def check_benchmark(record: BenchmarkRecord) -> None:
     if len(record.card.answers) > MOST_ASKED:
         raise Wrong(f"{record.name[:60]} asks {len(record.card.answers):,} things for the machine's card, over {MOST_ASKED:,}")
     check_facts(record.method)
+    check_text("the name of a benchmark", record.name, record.topic, most=LONGEST_NAME)
     check_text(
         "a sentence",
-        record.name,
         record.title,
         record.question,
         record.expected,
         *record.notes,
-        record.topic,
         *(a.text for a in (*record.answers, *record.card.answers)),
     )
     axes = {axis.name: axis for axis in record.axes}
@@ -232,7 +244,8 @@ def check_benchmark(record: BenchmarkRecord) -> None:
             raise Wrong(f"{axis.name} has {len(axis.values):,} values, over {MOST_VALUES:,}")
         check_values(axis.name, axis.values)
     for metric in record.metrics:
-        check_text("a unit", metric.unit, metric.summary, metric.polarity)
+        check_text("a unit", metric.unit, metric.polarity, most=LONGEST_NAME)
+        check_text("a summary", metric.summary)
     for contrast in record.contrasts:
         check_names(record, "a contrast", axes, [contrast.axis])
         check_names(record, "a contrast", metrics, [contrast.metric])
@@ -283,6 +296,8 @@ def check_view(record: BenchmarkRecord, view: View, axes: set[str], metrics: set
     used = [view.series, view.y, view.facet, view.along, *([] if view.kind == "curve" else [view.x])]
     check_names(record, "a figure", axes, [name for name in used if name is not None] + list(view.where))
     check_values("a figure", [*view.where.values(), *view.both, *view.borders])
+    if len(view.both) > MOST_SIDE:
+        raise Wrong(f"a heat map of {record.name} has {len(view.both):,} rows, over {MOST_SIDE:,}")
     if view.kind == "heatmap" and (view.y is None or (view.both and not all(_number(value) for value in view.both))):
         raise Wrong(f"a heat map of {record.name} has no rows, or rows that are no numbers")
 
@@ -296,7 +311,7 @@ def check_names(record: BenchmarkRecord, what: str, known: Iterable[str], names:
 def check_values(name: str, values: Iterable[Value]) -> None:
     for value in values:
         if isinstance(value, str):
-            check_text(name, value)
+            check_text(name, value, most=LONGEST_NAME)
         elif isinstance(value, bool) or not -(2**63) <= value < 2**63 or not math.isfinite(value):
             raise Wrong(f"{name} has the value {str(value)[:30]}, which no parameter can have")
 
@@ -318,11 +333,21 @@ class Samples:
                 self.first(sample.case, sample.parameters)
             elif known != sample.parameters:
                 raise Wrong(f"case {sample.case[:20]} has other parameters than before: {_shown(sample.parameters)}")
+            if sample.reasons and (len(sample.reasons) > MOST_REASONS or len(max(sample.reasons, key=len)) > LONGEST_REASON):
+                raise Wrong(f"a sample of {self.name} has over {MOST_REASONS} reasons, or one of over {LONGEST_REASON:,} characters")
             if not sample.metrics.keys() <= self.metrics:
                 extra = sorted(sample.metrics.keys() - self.metrics)[0]
                 raise Wrong(f"a sample has the metric {extra[:60]!r}, which {self.name} does not declare")
+        figures = [value for sample in trial.samples for value in sample.metrics.values()]
+        for name in ("hop", "width", "frequency"):
+            figures += [value for sample in trial.samples for value in getattr(sample, name) or ()]
+        if figures and not (min(figures) >= LEAST and max(figures) <= LARGEST):  # most are positive: one by one takes ten times as long
+            self.check_figures(trial)
+
+    def check_figures(self, trial: TrialRecord) -> None:
+        for sample in trial.samples:
             for name, value in sample.metrics.items():
-                if not (value == 0 or LEAST <= abs(value) <= LARGEST):
+                if not usable(value):
                     raise Wrong(f"{name} is {value:g}, beyond all measure")
             for pair in (sample.hop, sample.width, sample.frequency):
                 if pair is not None and not all(map(usable, pair)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: The columns that every export starts with; one column per parameter follows, then the rest.
 COLUMNS = ("run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid")
-DETAILS = ("case", "block", "polarity", "machine_id", "hop_ns", "core_width", "frequency_ghz", "reasons")
+DETAILS = ("case", "block", "polarity", "least", "most", "machine_id", "hop_ns", "core_width", "frequency_ghz", "reasons")
 
 #: Reasons that make a sample doubtful and not wrong: it measured what it says, and something went on beside it. Every other one is a proof that failed.
 SOFT = frozenset(("run_delay", "gaps", "frequency_changed"))
@@ -24,6 +24,7 @@ RESERVED = frozenset(
         "variance_kept",
         "df_kept",
         "match",
+        "drift",
         "samples",
         "soft",
         "hard",
@@ -40,11 +41,6 @@ RESERVED = frozenset(
         "gap",
         "log_ratio_kept",
         "gap_kept",
-        "value_control",
-        "log_value_control",
-        "value_kept_control",
-        "log_value_kept_control",
-        "distance_control",
         "ratio",
         "ratio_low",
         "ratio_high",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import MachineError, UsageError
 from ..files import write_whole
+from ..model import Metric
 from .columns import COLUMNS, DETAILS
 from .read import RunLog
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "json", "parquet")
+UNKNOWN = Metric(name="", unit="", polarity="", least=None)  # of which a log says nothing
 
 
 def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
@@ -22,7 +24,7 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
 
     `process` numbers a case's processes within its session; `hop_ns` is the one-way CAS hop measured around the
     sample (mean of before and after; NaN with one thread) and `core_width` how many independent operations a cycle the
-    widest thread had; `reasons` says why a sample is not `valid`.
+    widest thread had; `least` and `most` are what the metric's values cannot leave (NaN: there is no end); `reasons` says why a sample is not `valid`.
     Parameters that a benchmark does not have are empty (NaN or None).
     """
     import pandas as pd
@@ -57,14 +59,15 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
                 **sample.parameters,
             }
             for name, value in sample.metrics.items():
-                metric = metrics.get(name)
+                metric = metrics.get(name, UNKNOWN)
                 rows.append(
                     {
                         **shared,
                         "metric": name,
                         "value": value,
-                        "unit": metric.unit if metric else "",
-                        "polarity": metric.polarity if metric else "",
+                        "unit": metric.unit,
+                        "polarity": metric.polarity,
+                        **dict(zip(("least", "most"), metric.range, strict=True)),
                     }
                 )
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *parameters, *DETAILS])
@@ -72,11 +75,14 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
 
 
 def one_kind(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` with columns that hold words here and numbers there (a parameter of two benchmarks) as words: parquet has one kind a column."""
+    """`frame` with columns that hold words here and numbers there (a parameter of two benchmarks), or numbers of more than 64 bits, as words: parquet
+    has one kind a column."""
+
+    def kind(value: object) -> str:
+        return "words" if isinstance(value, str) else "large" if isinstance(value, int) and not -(2**63) <= value < 2**63 else "other"
+
     mixed = [
-        name
-        for name in frame
-        if frame[name].dtype == object and frame[name].dropna().map(lambda v: isinstance(v, str)).nunique() > 1
+        name for name in frame if frame[name].dtype == object and {*frame[name].dropna().map(kind)} not in ({"words"}, {"other"}, set())
     ]
     return frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
 

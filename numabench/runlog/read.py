@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from ..errors import LogError
-from ..model import BenchmarkRecord, EndRecord, Frozen, Header, Record, TrialRecord
+from ..model import DEPRECATED, BenchmarkRecord, EndRecord, Frozen, Header, Record, TrialRecord
 from ..text import printable
 from . import SCHEMA
-from .check import Samples, Wrong, check
+from .check import MOST_BENCHMARKS, MOST_PARAMETERS, Samples, Wrong, check
 from .rounds import unpack_trial
 from .twins import told_apart
 
@@ -33,13 +33,16 @@ ENDINGS = (".jsonl", ".jsonl.gz")
 PACKED = b"\x1f\x8b"  # what gzip's files begin with
 #: Run logs shrink by 7 to 8 times, and what gzip packs by 1,030 at most: what grows more is no log. Small ones may.
 MOST_RATIO, LEAST_UNPACKED = 200, 1 << 26
+MOST_NAMED = 4  # runs
+MOST_WARNINGS = 100  # that are kept of all logs together
 MOST_INPUT = 1 << 31  # bytes of standard input
 RECORDED = "give a .jsonl file that numabench run wrote"
 
 _decoder = msgspec.json.Decoder(Record)
 #: What a control character or half of a surrogate pair can look like in JSON, and bytes that every one of these has.
 _SUSPECT = re.compile(rb"\\[bfnrt]|\\u(?:00[0189]|007[fF]|202[89]|[dD][89a-fA-F])|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
-_SIGNS = (b"\\", b"\x7f", b"\xc2", b"\xe2\x80")
+_SIGNS = (b"\\", b"\x7f")
+_SIGNS_BEYOND = (b"\xc2", b"\xe2\x80")
 
 
 class _Probe(msgspec.Struct):
@@ -72,11 +75,14 @@ class RunLog(Frozen):
 
 
 def find_logs(paths: Iterable[str | Path]) -> list[Path]:
-    """Files as they are, `-` for standard input; folders are searched for `*.jsonl` and `*.jsonl.gz`, sorted by path."""
+    """Files as they are, `-` for standard input; folders are searched for `*.jsonl` and `*.jsonl.gz`, sorted by path,
+    without those that are hidden (where a launch keeps what is not whole)."""
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(each for ending in ENDINGS for each in path.rglob(f"*{ending}") if each.is_file())
+            shown = ((folder, inside) for folder, _, inside in os.walk(path) if "/." not in folder[len(str(path)) :])
+            names = (os.path.join(folder, name) for folder, inside in shown for name in inside if name.endswith(ENDINGS))
+            inside = sorted((Path(name) for name in names if os.path.isfile(name)), key=lambda each: each.parts)
             if not inside:
                 raise LogError(f"no run log (*.jsonl) in folder {printable(str(path))}", "record one with: numabench run")
             found += inside
@@ -98,21 +104,23 @@ def _ends_too_early(error: Exception, line: bytes, last: bool) -> bool:
     return last or "truncated" in str(error) or (at is not None and int(at[1]) >= len(line))
 
 
-def _cleaned(value: Any) -> Any:
+def cleaned(value: Any) -> Any:
+    """What JSON holds, its texts printable."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, list):
-        return [_cleaned(each) for each in value]
+        return [cleaned(each) for each in value]
     if isinstance(value, dict):
-        return {printable(name): _cleaned(each) for name, each in value.items()}
+        return {printable(name): cleaned(each) for name, each in value.items()}
     return value
 
 
-def _decoded(line: bytes) -> Record:
-    """The record of a line, its texts printable."""
-    if any(sign in line for sign in _SIGNS) and _SUSPECT.search(line):
-        return msgspec.convert(_cleaned(msgspec.json.decode(line)), Record)
-    return _decoder.decode(line)
+def decoded(line: bytes, decoder: msgspec.json.Decoder = _decoder) -> Any:
+    """The record of a line, or what another decoder makes of it, its texts printable."""
+    signs = _SIGNS if line.isascii() else _SIGNS + _SIGNS_BEYOND
+    if any(sign in line for sign in signs) and _SUSPECT.search(line):
+        return msgspec.convert(cleaned(msgspec.json.decode(line)), decoder.type)
+    return decoder.decode(line)
 
 
 def _decode_line(line: bytes, path: Path, number: int, last: bool = False) -> Record | str | None:
@@ -120,7 +128,7 @@ def _decode_line(line: bytes, path: Path, number: int, last: bool = False) -> Re
     if len(line) > LONGEST_LINE:
         raise LogError(f"{printable(str(path))} line {number} has {len(line):,} bytes, over {LONGEST_LINE:,}", RECORDED)
     try:
-        return _decoded(line)
+        return decoded(line)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
         if _ends_too_early(error, line, last):
             return None
@@ -139,7 +147,7 @@ def _decode_line(line: bytes, path: Path, number: int, last: bool = False) -> Re
         raise LogError(f"{printable(str(path))} line {number} is not a run log record ({what})", RECORDED) from error
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
     """What a file or standard input holds, unpacked where it is compressed by gzip."""
     content = _standard_input() if str(path) == STANDARD_INPUT else _file_bytes(path)
     return _unpacked(content, path) if content.startswith(PACKED) else content
@@ -189,10 +197,10 @@ def _file_bytes(path: Path) -> bytes:
         raise LogError(f"cannot read {printable(str(path))}: {error.strerror}", "check its name and permissions") from error
 
 
-def _pieces(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+def pieces(path: Path) -> Iterator[tuple[int, bytes, bool]]:
     """(line's number, bytes, whether they are the end of the file). Where a disk lost what was written there are NUL bytes: what stands before
     and after them are pieces of their own."""
-    lines = _bytes_of(path).removeprefix(MARK).split(b"\n")
+    lines = bytes_of(path).removeprefix(MARK).split(b"\n")
     for number, line in enumerate(lines, 1):
         pieces = line.split(b"\0") if b"\0" in line else [line]
         for place, piece in enumerate(pieces, 1):
@@ -205,7 +213,7 @@ def numbered(path: Path, warnings: list[str] | None = None) -> list[tuple[int, R
     name, said = printable(str(path)), [] if warnings is None else warnings
     records: list[tuple[int, Record]] = []
     unknown: dict[str, int] = {}
-    for number, line, last in _pieces(path):
+    for number, line, last in pieces(path):
         record = _decode_line(line, path, number, last)
         if record is None:
             if not records:
@@ -261,6 +269,11 @@ def _belonging(records: list[tuple[Origin, Record]], warnings: list[str]) -> lis
                     f"{printable(str(path))} line {number} describes {record.name} of run {record.run} otherwise than a line before",
                     "give the logs of the two in two calls",
                 )
+    parameters = frozenset().union(*(found.axes for found in described.values()))
+    if len(parameters) > MOST_PARAMETERS or len({name for _, name in described}) > MOST_BENCHMARKS:
+        raise LogError(
+            f"these logs describe over {MOST_BENCHMARKS} benchmarks, or over {MOST_PARAMETERS} parameters", "give fewer logs at a time"
+        )
     kept, lost = [], {}
     for (path, number), record in records:
         if record.run not in runs:
@@ -281,26 +294,60 @@ def _belonging(records: list[tuple[Origin, Record]], warnings: list[str]) -> lis
     return kept
 
 
+class _Seen:
+    """Which records were there before. What they say is compared only where they are called alike: a digest of each would take longer than to decode it."""
+
+    def __init__(self) -> None:
+        self.first: dict[tuple, Record | None] = {}
+        self.marks: set[bytes] = set()
+
+    def is_new(self, record: Record) -> bool:
+        name = (type(record), *(getattr(record, part, None) for part in ("run", "session", "name", "benchmark", "block", "process")))
+        if name not in self.first:
+            self.first[name] = record
+            return True
+        if (before := self.first[name]) is not None:
+            self.marks.add(self._mark(before))
+            self.first[name] = None
+        count = len(self.marks)
+        self.marks.add(self._mark(record))
+        return len(self.marks) > count
+
+    @staticmethod
+    def _mark(record: Record) -> bytes:
+        return hashlib.sha256(msgspec.json.encode(record)).digest()
+
+
+def _first(warnings: Iterable[str]) -> list[str]:
+    """As many as a person reads."""
+    found = list(warnings)
+    return found if len(found) <= MOST_WARNINGS else [*found[:MOST_WARNINGS], f"and {len(found) - MOST_WARNINGS:,} more like these"]
+
+
 def load(*paths: str | Path) -> RunLog:
     """One RunLog from files and folders; a record that appears twice (copied logs) counts once."""
     files = find_logs(paths)
-    seen: dict[bytes, tuple[Origin, Record]] = {}
+    seen = _Seen()
+    found: list[tuple[Origin, Record]] = []
     warnings: list[str] = []
     for path in files:
         for number, record in numbered(path, warnings):
-            # the text of a large matrix would take as much again as its samples
-            mark = hashlib.sha256(msgspec.json.encode(record)).digest()
-            if mark not in seen:
-                seen[mark] = (path, number), _expanded(record, path, number)
-    records = _belonging(list(seen.values()), warnings)
+            expanded = _expanded(record, path, number)
+            if seen.is_new(expanded):
+                found.append(((path, number), expanded))
+    records = _belonging(found, warnings)
 
     def of(kind: type) -> tuple:
         return tuple(r for r in records if isinstance(r, kind))
 
+    gone = dict.fromkeys(b.name for b in of(BenchmarkRecord) if b.phase == DEPRECATED)
+    warnings += [f"{name} is deprecated: its results are read, and numabench no longer measures it" for name in gone]
     ended = {(e.run, e.session) for e in of(EndRecord)}
-    for header in of(Header):
-        if (header.run, header.session) not in ended:
-            warnings.append(f"run {header.run} has no end record: it was cut short; what it holds is used")
+    cut = [header.run for header in of(Header) if (header.run, header.session) not in ended]
+    if cut:
+        named = ", ".join(cut[:MOST_NAMED]) + (f" and {len(cut) - MOST_NAMED:,} more" if len(cut) > MOST_NAMED else "")
+        have, were = ("has", "it was") if len(cut) == 1 else ("have", "they were")
+        warnings.append(f"{'run' if len(cut) == 1 else 'runs'} {named} {have} no end record: {were} cut short; what {'it holds' if len(cut) == 1 else 'they hold'} is used")
     (headers,), shared = told_apart([of(Header)])
     return RunLog(
         paths=tuple(map(str, files)),
@@ -308,5 +355,5 @@ def load(*paths: str | Path) -> RunLog:
         benchmarks=of(BenchmarkRecord),
         trials=of(TrialRecord),
         ends=of(EndRecord),
-        warnings=(*warnings, *shared),
+        warnings=tuple(_first(dict.fromkeys((*warnings, *shared)))),
     )

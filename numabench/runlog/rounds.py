@@ -1,4 +1,4 @@
-"""Samples that were measured together, as one record of columns: a pair of CPUs takes 50 bytes of a run log and not 750.
+"""Samples that were measured together, as one record of columns: a pair of CPUs takes 40 bytes of a run log and not 640.
 
 Imported by worker processes: the standard library and msgspec only. Whatever is packed is the same when it is expanded.
 """
@@ -18,7 +18,12 @@ from ..text import printable
 from .wrong import Wrong
 
 LEAST = 4  # samples: fewer are as short, and easier to read, as they are
+MANY = 32  # samples: of fewer the numbers are written as such, which a person can read
+MOST_HELD = 16  # values in samples for each that is written of them: of all pairs of 512 CPUs 1.6, of a few samples 3
 NS = 1e-9  # what times of threads are whole numbers of
+HUNDREDTHS = 100  # of which figures are whole numbers that were rounded to two places
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
+NUMBER_OF = {digit: number for number, digit in enumerate(DIGITS)}
 WHOLE = ("case", "index", "valid", "reasons", "overlap", "start_skew", "hop", "frequency", "width", "memory")
 NAMED = ("parameters", "metrics", "extra")
 PROOF = ThreadProof.__struct_fields__
@@ -57,10 +62,18 @@ def pack_trial(trial: TrialRecord) -> TrialRecord:
 
 
 def is_told(packed: Round) -> bool:
-    """Whether something is said of each sample, as of all that differ: a few bytes must not ask for any number of them."""
-    return any(
-        each.values is not None and each.at is None and len(each.values) == packed.count for each in packed.columns.values()
-    )
+    """Whether something is said of each sample, as of all that differ, and enough of what they hold: a few bytes must not ask for any number of
+    samples, nor a few columns for any number of fields of each."""
+    columns = packed.columns.values()
+    if not any(
+        (each.values is not None and each.at is None and len(each.values) == packed.count)
+        or (each.digits is not None and 0 < packed.count <= len(each.digits))
+        for each in columns
+    ):
+        return False
+    said = len(packed.same) + sum(1 + len(each.values or ()) + len(each.digits or "") + len(each.at or ()) for each in columns)
+    fields = len(WHOLE) + len(PROOF) * packed.threads + sum(len(getattr(packed, kind)) for kind in NAMED)
+    return packed.count * fields <= MOST_HELD * said
 
 
 def unpack_trial(trial: TrialRecord) -> TrialRecord:
@@ -68,7 +81,7 @@ def unpack_trial(trial: TrialRecord) -> TrialRecord:
     if not trial.rounds:
         return trial
     if not all(map(is_told, trial.rounds)):
-        raise Wrong("a round of it has more samples than it says anything of")
+        raise Wrong("a round of it has more samples, or more in each, than it says anything of")
     samples: list[Sample] = []
     plain = iter(trial.samples)
     try:
@@ -146,7 +159,9 @@ def column(name: str, values: list, seen: dict[str, list]) -> Column:
     forms = [Column(values=tuple(values))]
     whole = all(type(value) is int for value in values)
     numbers, unit = (values, None) if whole else in_ns(values)
-    if numbers is not None:
+    if numbers is None and (parts := in_hundredths(values)) is not None:
+        forms.append(Column(values=tuple(parts), parts=HUNDREDTHS))
+    elif numbers is not None:
         if whole and (common := math.gcd(*values)) > 1:
             forms.append(Column(values=tuple(value // common for value in values), unit=common))
         if not whole:
@@ -164,6 +179,8 @@ def column(name: str, values: list, seen: dict[str, list]) -> Column:
         usual = Counter(keys).most_common(1)[0][0]
         others = [number for number, key in enumerate(keys) if key != usual]
         forms.append(Column(values=tuple(values[n] for n in others), at=tuple(others), usual=kinds[usual]))
+    if len(values) >= MANY:
+        forms += [in_digits(form) for form in forms if form.at is None and all(type(n) is int for n in form.values)]
     return msgspec.convert(min((msgspec.to_builtins(form) for form in forms), key=lambda form: len(_encode(form))), Column)
 
 
@@ -173,6 +190,36 @@ def in_ns(values: Sequence) -> tuple[list[int] | None, float | None]:
         return None, None
     whole = [round(value / NS) for value in values]
     return (whole, NS) if all(n * NS == value for n, value in zip(whole, values, strict=True)) else (None, None)
+
+
+def in_hundredths(values: Sequence) -> list[int] | None:
+    """Figures of two decimal places as whole hundredths; None where one is none."""
+    if not all(type(value) is float and abs(value) < 1e9 for value in values):
+        return None
+    parts = [round(value * HUNDREDTHS) for value in values]
+    return parts if all(exactly(n / HUNDREDTHS, value) for n, value in zip(parts, values, strict=True)) else None
+
+
+def in_digits(form: Column) -> Column:
+    """The same column with its whole numbers as digits, as many for each."""
+    least = min(form.values)
+    width = max(1, -(-(max(form.values) - least).bit_length() // 6))
+    text = "".join(DIGITS[number - least >> 6 * place & 63] for number in form.values for place in reversed(range(width)))
+    return msgspec.structs.replace(form, values=None, digits=text, least=least)
+
+
+def from_digits(packed: Column, count: int) -> list[int]:
+    """The numbers of a column of digits. Raises ValueError and KeyError where it is none."""
+    width, rest = divmod(len(packed.digits), count)
+    if rest or not width:
+        raise ValueError(f"{len(packed.digits)} digits of {count} samples")
+    numbers = []
+    for at in range(0, len(packed.digits), width):
+        number = 0
+        for digit in packed.digits[at : at + width]:
+            number = number * len(DIGITS) + NUMBER_OF[digit]
+        numbers.append(packed.least + number)
+    return numbers
 
 
 # -- expanding ----------------------------------------------------------------------------------------------------------
@@ -190,7 +237,7 @@ def unpack(benchmark: str, packed: Round) -> list[Sample]:
             return [msgspec.convert(packed.same[name], kind_of(name))] * count
         if name not in columns:
             return [default(name)] * count
-        if name == "memory":
+        if name in ("memory", "reasons"):
             return each_once(columns[name], kind_of(name))
         return msgspec.convert(columns[name], list[kind_of(name)])
 
@@ -221,9 +268,9 @@ def kind_of(name: str) -> Any:
 
 def expand(packed: Column, columns: dict[str, list], numbers: dict[str, list], count: int) -> tuple[list, list]:
     """A column's values, and the numbers that they are so many units of."""
-    if packed.values is None:
+    if packed.values is None and packed.digits is None:
         return columns[packed.than], numbers[packed.than]
-    values = list(packed.values)
+    values = from_digits(packed, count) if packed.values is None else list(packed.values)
     if packed.at is not None:
         values = [packed.usual] * count
         for number, value in zip(packed.at, packed.values, strict=True):
@@ -238,6 +285,8 @@ def expand(packed: Column, columns: dict[str, list], numbers: dict[str, list], c
     numbers_here = values
     if packed.unit is not None:
         values = [number * packed.unit for number in values]
+    if packed.parts is not None:
+        values = [number / packed.parts for number in values]
     return values, numbers_here if packed.unit == NS else values
 
 

@@ -9,6 +9,8 @@ import msgspec
 
 from ..model import Header
 
+SHARED_ID = "shared_id"  # of a machine: its id, where others have it too
+
 
 def contradict(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether the marks of two headers' machines are those of two machines. A card may come or go: of those known on both sides one must be shared."""
@@ -26,16 +28,19 @@ def told_apart(sides: Sequence[Sequence[Header]]) -> tuple[list[tuple[Header, ..
     for headers in sides:
         told = []
         for header in headers:
-            name = header.machine_id
+            name = str(header.machine.get(SHARED_ID, header.machine_id))  # as it was, where it has been told apart before
             known = groups.setdefault(name, [])
             number = next(
                 (n for n, group in enumerate(known) if not any(contradict(header.machine, one) for one in group)), len(known)
             )
             if number == len(known):
                 known.append([])
-            known[number].append(header.machine)
-            machine = header.machine | {"id": f"{name}-{number + 1}"} if number else header.machine
-            told.append(msgspec.structs.replace(header, machine=machine) if number else header)
+            if not any(header.machine.get("marks") == one.get("marks") for one in known[number]):
+                known[number].append(header.machine)
+            own = f"{name}-{number + 1}" if number else name
+            if own != header.machine_id:
+                header = msgspec.structs.replace(header, machine=header.machine | {"id": own, SHARED_ID: name})
+            told.append(header)
         found.append(tuple(told))
     warnings = [
         f"{len(known)} machines have the id {name}, as those of one image have: they are told apart by their firmware or network cards"

@@ -9,9 +9,11 @@ import msgspec
 from ..errors import UsageError
 from ..model import Frozen
 from ..text import near
+from ..units import plural
 from .read import RunLog
 
 BUSY, CUT = "busy", "cut short"
+MOST_MACHINES = 24  # side by side, in a report, a card or a figure
 
 
 class Visited(Frozen):
@@ -51,7 +53,7 @@ def visits(log: RunLog) -> list[Visited]:
 
 def chosen(log: RunLog, last: bool = False, without: Collection[str] = (), busy: bool = False) -> RunLog:
     """`log` without the visits `without` (runs, or how they begin), only the `last` of each machine, and unless `busy` without those that were given up on
-    busy CPUs where the machine has others; the log's warnings say which these are. Raises UsageError for a run that there is none of."""
+    busy CPUs where the machine has others; the MOST_MACHINES that were visited last. The log's warnings say what was left out. Raises UsageError for a run that there is none of."""
     every = visits(log)
     named = {run: [v.run for v in every if v.run.startswith(run)] for run in without}
     for run, hits in named.items():
@@ -67,6 +69,9 @@ def chosen(log: RunLog, last: bool = False, without: Collection[str] = (), busy:
         left = [v for v in left if v not in spoilt]
     if last:
         left = list({v.machine_id: v for v in left}.values())
+    machines = [*dict.fromkeys(v.machine_id for v in reversed(left))]
+    if many := machines[MOST_MACHINES:]:
+        left = [v for v in left if v.machine_id not in many]
     keep = {v.run for v in left}
     if len(keep) == len(every):
         return log
@@ -75,5 +80,15 @@ def chosen(log: RunLog, last: bool = False, without: Collection[str] = (), busy:
         for v in spoilt
         if not busy
     ]
+    if many:
+        said.append(
+            f"left out: {plural(len(many), 'machine')}, all but the {MOST_MACHINES} that were visited last, since nobody reads more side by side; numabench fleet "
+            "says which of many are unlike the others"
+        )
+    return only(log, keep, *said)
+
+
+def only(log: RunLog, keep: Collection[str], *said: str) -> RunLog:
+    """What `log` has of the visits `keep`, with what is to be said of it."""
     parts = {name: tuple(r for r in getattr(log, name) if r.run in keep) for name in ("headers", "benchmarks", "trials", "ends")}
     return msgspec.structs.replace(log, warnings=(*log.warnings, *said), **parts)

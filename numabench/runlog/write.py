@@ -30,7 +30,7 @@ class Journal:
             try:
                 self._lock()
                 self._mend_tail()
-                self._size = os.fstat(self._fd).st_size
+                self._size = self._most = os.fstat(self._fd).st_size  # before the last append, and behind it
             except BaseException:
                 self.close()
                 raise
@@ -65,24 +65,34 @@ class Journal:
 
     def append(self, record: Record) -> None:
         line = _encoder.encode(pack_trial(record) if isinstance(record, TrialRecord) else record) + b"\n"
+        self._settle()
         self._same_size()  # behind what another wrote this would be no line
+        self._most = self._size + len(line)
         try:
             rest = line
             while rest:  # a regular file takes the line whole unless the disk fills up
                 rest = rest[os.write(self._fd, rest) :]
             os.fsync(self._fd)
-        except BaseException as error:  # Ctrl-C as well: the line stands there whole or not at all
-            if os.fstat(self._fd).st_size != self._size + len(line):
-                os.ftruncate(self._fd, self._size)
-            self._size = os.fstat(self._fd).st_size
+        except BaseException as error:  # Ctrl-C as well
+            self._settle()
             if isinstance(error, OSError):
                 raise MachineError(
                     f"cannot append to the run log {self.path}: {error.strerror}; the records before are safe",
                     f"make room, then {_go_on(self.path)}",
                 ) from error
             raise
-        self._size += len(line)
+        self._size = self._most
         self._look()
+
+    def _settle(self) -> None:
+        """The line of an append that did not end stands there whole or not at all. An interrupt may come here as well: the next append does it again,
+        and does not take this one's line for another program's."""
+        there = os.fstat(self._fd).st_size
+        if self._size < there < self._most:
+            os.ftruncate(self._fd, self._size)
+        elif there == self._most:
+            self._size = there
+        self._most = self._size
 
     def _look(self) -> None:
         """What was written is where people will look for it: others may have deleted, moved, replaced or cut the file, and a descriptor does not notice."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +17,7 @@ from ...runlog.read import RunLog
 from ...text import fill
 from ..estimate import CONFIDENCE, contrasts_of, estimates_of, keeping, process_medians
 from ..segments import text_of
-from ..structure import parameter_columns, with_distance
+from ..structure import light, own_columns, with_distance
 from . import cells, curves, matrices
 from .evidence import Data, Found, design_text, differs, interval_text, point_text, said
 
@@ -66,9 +68,11 @@ class Answered(Frozen):
     ok: bool
     headline: bool
     grade: str
+    alone: str = ""  # where several visits leave open what one of them by itself would not: what that one says
 
 
-class Subject(NamedTuple):
+@dataclass(frozen=True)
+class Subject:
     """One benchmark on one machine, with what answers about it are found in: its data, and the same had no softly disturbed sample been set aside."""
 
     machine_id: str
@@ -76,7 +80,35 @@ class Subject(NamedTuple):
     record: BenchmarkRecord
     ways: tuple[Data, ...]
 
+    @cached_property
+    def visits(self) -> list[Data]:
+        """What each of several visits has by itself."""
+        whole, found = self.ways[0], []
+        sessions = whole.medians["session"].unique() if len(whole.medians) else []
+        for session in sessions if len(sessions) > 1 else ():
+            medians = whole.medians[whole.medians["session"] == session]
+            estimates = estimates_of(medians, confidence=whole.confidence)
+            contrasts = contrasts_of(medians, [_asked(self.record)], whole.confidence)
+            own = {"medians": medians, "estimates": estimates, "contrasts": contrasts, "others": estimates}
+            found.append(msgspec.structs.replace(whole, **own))
+        return found
+
     def find(self, answer: Answer) -> Found:
+        """What all visits say; and where that is open, what the surest of them says that would be settled by itself."""
+        found = self.merged(answer)
+        if grade(found, answer.kind) == SETTLED or answer.kind not in FINDERS:
+            return found
+        each = (FINDERS[answer.kind](visit, answer) for visit in self.visits)
+        settled = [one for one in each if grade(one, answer.kind) == SETTLED and math.isfinite(one.value)]
+        if not settled:
+            return found
+        best = min(settled, key=lambda one: _or_infinite(half_width(one)))
+        value = f"{best.value_text} ({best.interval_text})" if best.interval_text else best.value_text
+        return msgspec.structs.replace(
+            found, alone=f"the interval covers how {len(self.visits)} visits differ; one of them alone says {value}"
+        )
+
+    def merged(self, answer: Answer) -> Found:
         """By the first way; open where the second finds another."""
         finder = FINDERS.get(answer.kind)
         if finder is None:
@@ -92,7 +124,7 @@ class Subject(NamedTuple):
 def subjects(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = CONFIDENCE) -> list[Subject]:
     """Every benchmark on every machine, in the order of the log. `frame`: its samples, where they are at hand; `confidence` of the intervals that decide."""
     frame = with_distance(samples(log) if frame is None else frame)
-    ways = [_tables(process_medians(frame), log, confidence)]
+    ways = [_tables(light(process_medians(frame)), log, confidence)]
     if ways[0].medians["soft"].any():
         ways.append(_kept(ways[0], log))
     machines = {h.run: (h.machine_id, h.alias) for h in log.headers}
@@ -139,14 +171,16 @@ class Tables(NamedTuple):
         )
 
 
-def own_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """One benchmark's rows without the parameters of the others, which would be carried through every selection."""
-    return table.drop(columns=[name for name in parameter_columns(table) if table[name].isna().all()])
-
-
 def _tables(medians: pd.DataFrame, log: RunLog, confidence: float) -> Tables:
     estimates = estimates_of(medians, confidence=confidence)
-    return Tables(medians, estimates, contrasts_of(medians, log.benchmarks, confidence), confidence)
+    return Tables(medians, estimates, contrasts_of(medians, map(_asked, log.benchmarks), confidence), confidence)
+
+
+def _asked(record: BenchmarkRecord) -> BenchmarkRecord:
+    """With those of its contrasts alone that an answer is found in: pairing all of them takes longer than all answers."""
+    asked = [(answer.metric, {answer.axis, *answer.where}) for answer in record.answers if answer.kind in ("threshold", "reach")]
+    used = tuple(c for c in record.contrasts if any(c.metric == metric and c.axis in axes for metric, axes in asked))
+    return msgspec.structs.replace(record, contrasts=used)
 
 
 def _kept(tables: Tables, log: RunLog) -> Tables:
@@ -169,6 +203,10 @@ def half_width(figure: Found | Answered) -> float:
     return (figure.high - figure.low) / 2 / abs(figure.value) if figure.value else math.inf
 
 
+def _or_infinite(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
 def _answered(subject: Subject, answer: Answer) -> Answered:
     found = subject.find(answer)
     return Answered(
@@ -184,6 +222,7 @@ def _answered(subject: Subject, answer: Answer) -> Answered:
         ok=not found.problem,
         headline=answer.headline,
         grade=grade(found, answer.kind),
+        alone=found.alone,
     )
 
 
@@ -202,14 +241,19 @@ def _sentence(data: Data, answer: Answer, found: Found) -> str:
     }
     if not found.usable:
         about = fill(circumstances(answer.text), words) or point_text(answer.where)
-        return f"{data.record.title}{f', {about[0].lower()}{about[1:]}' if about else ''}: {found.problem or found.instead}."
+        where = f", {about[0].lower()}{about[1:]}" if about else ""
+        return f"{data.record.title}{where}: {found.problem or found.instead}.{_further(found.alone)}"
     text = fill(answer.text, words).rstrip()
     if "{interval}" not in answer.text and found.interval_text:
         text = f"{text.rstrip('.')} ({found.interval_text})" + (
             "." if text.endswith(".") or not text.endswith(("!", "?")) else ""
         )
-    more = found.problem or found.remark
-    return f"{text} {more[0].upper()}{more[1:]}." if more else text
+    return text + _further(found.problem or found.remark) + _further(found.alone)
+
+
+def _further(said: str) -> str:
+    """As a sentence that follows another; nothing where nothing is said."""
+    return f" {said[0].upper()}{said[1:]}." if said else ""
 
 
 def circumstances(template: str) -> str:

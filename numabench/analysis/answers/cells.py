@@ -29,6 +29,7 @@ from .evidence import (
 )
 
 TRIALS = "trials"
+MOST_RANKED = 6  # values of a ranking that a sentence names before the last one
 RULE_OF_THREE = 3.0
 NO_DIFFERENCE = (
     "unresolved: the interval includes no difference"  # how the problem of a pair begins whose interval is all that is against it
@@ -244,7 +245,8 @@ def ranking(data: Data, answer: Answer) -> Found:
     first = names[:1]  # those that the best cannot be told from, neighbour by neighbour
     for position, (_, row) in enumerate(rows.iterrows()):
         if position:
-            apart = _resolved(data, answer, rows.iloc[position - 1], row)
+            asked = position < MOST_RANKED or len(open_pairs) == position - 1  # of what is not named, only whether any is apart
+            apart = not asked or _resolved(data, answer, rows.iloc[position - 1], row)
             parts.append((" > " if metric.polarity == HIGHER else " < ") if apart else " ≈ ")
             open_pairs += [] if apart else [f"{names[position - 1]} and {names[position]}"]
             first += [names[position]] if len(open_pairs) == position else []
@@ -271,7 +273,7 @@ def ranking(data: Data, answer: Answer) -> Found:
 
 
 def _chain(parts: list[str | tuple[str, str, str]]) -> str:
-    """Signs and (name, value, interval) in a row; a unit that all share is said once, at the end."""
+    """Signs and (name, value, interval) in a row: the first ones and the last; a unit that all share is said once, at the end."""
     units = {text.partition(" ")[2] for part in parts if isinstance(part, tuple) for text in part[1:]}
     shared = units.pop() if len(units) == 1 else ""
 
@@ -279,9 +281,16 @@ def _chain(parts: list[str | tuple[str, str, str]]) -> str:
         if isinstance(part, str):
             return part
         name, value, interval = (text.removesuffix(shared).rstrip() for text in part)
-        return f"{name} {value} [{interval}]"
+        own = "" if shared else value.partition(" ")[2]
+        return f"{name} {value} [{interval.removesuffix(own).rstrip()}]"
 
-    return f"{''.join(map(say, parts))} {shared}".rstrip()
+    first, more = parts[: 2 * MOST_RANKED - 1], parts[2 * MOST_RANKED - 1 :]
+    rest = f" {shared}".rstrip()
+    if len(more) > 2:
+        rest += f", then {len(more) // 2 - 1} more and {say(more[-1])}{rest}"
+    else:
+        first = parts
+    return "".join(map(say, first)) + rest
 
 
 def _resolved(data: Data, answer: Answer, one: pd.Series, other: pd.Series) -> bool:

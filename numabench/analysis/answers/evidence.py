@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from ...model import Answer, BenchmarkRecord, Frozen, Metric
@@ -13,6 +14,7 @@ from ..estimate import CONFIDENCE, moved, summarise_pairs
 from ..segments import text_of
 
 NAN = float("nan")
+NOTHING = "nothing was measured"
 
 
 class Found(Frozen):
@@ -31,6 +33,7 @@ class Found(Frozen):
     remark: str = ""  # a sentence more, of a settled answer
     instead: str = ""  # a verdict that the template has no place for: it is not usable then
     problem: str = ""
+    alone: str = ""  # of an answer that several visits leave open: that one of them by itself would not, and what it says
     usable: bool = True  # the template makes sense in spite of a problem
 
 
@@ -55,24 +58,30 @@ class Data(Frozen):
 
 def matching(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
     """Rows at `where`; none where a column is missing."""
-    for name, value in where.items():
-        if name not in table.columns:
-            return table.iloc[:0]
-        table = table[(table[name] == value).fillna(False).astype(bool)]
-    return table
+    if not where:
+        return table
+    if not where.keys() <= set(table.columns):
+        return table.iloc[:0]
+    return table[np.logical_and.reduce([equal(table[name], value) for name, value in where.items()])]
+
+
+def equal(column: pd.Series, value: object) -> np.ndarray:
+    """Which cells have a value; a missing one has none."""
+    return (column == value).fillna(False).to_numpy(dtype=bool)
 
 
 def select(table: pd.DataFrame, where: Mapping[str, object], record: BenchmarkRecord, free: str | None = None) -> pd.DataFrame:
     """Rows at `where`; an axis that it does not name is held at its first declared value that has rows (`free`: stays free)."""
     table = matching(table, where)
+    held = np.ones(len(table), dtype=bool)  # rows are chosen once: each time all columns are copied
     for axis in record.axes:
-        if axis.name in where or axis.name == free or axis.name not in table.columns or table.empty:
+        if axis.name in where or axis.name == free or axis.name not in table.columns:
             continue
-        present = set(table[axis.name].dropna())
+        present = set(table[axis.name][held].dropna())
         first = next((v for v in axis.values if v in present), None)
         if first is not None:
-            table = table[(table[axis.name] == first).fillna(False).astype(bool)]
-    return table
+            held &= equal(table[axis.name], first)
+    return table if held.all() else table[held]
 
 
 def main_cells(data: Data, answer: Answer) -> pd.DataFrame:
@@ -92,7 +101,7 @@ def no_figure(data: Data, metric: str, where: Mapping[str, object]) -> Found:
     """That there is no figure at `where`: all of it was disturbed, or none of it was measured."""
     taken = matching(data.medians[data.medians["metric"] == metric], where)
     soft, hard = int(taken["soft"].sum()), int(taken["hard"].sum())
-    why = "nothing was measured"
+    why = NOTHING
     if hard:
         why = f"all {plural(soft + hard, 'sample')} were set aside, {hard} of them for a proof that failed, which the log names"
     elif soft:

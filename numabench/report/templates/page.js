@@ -8,7 +8,7 @@ document.querySelectorAll("table.sortable").forEach(function (table) {
       var up = head.getAttribute("aria-sort") !== "ascending";
       table.querySelectorAll("thead th").forEach(function (other) { other.removeAttribute("aria-sort"); });
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      var body = table.tBodies[0], key = function (row) { return row.cells[column].dataset.sort || ""; };
+      var body = table.tBodies[0], key = function (row) { var cell = row.cells[column]; return cell.dataset.sort || cell.textContent; };
       [...body.rows].sort(function (a, b) {
         var x = key(a), y = key(b), numbers = x !== "" && y !== "" && !isNaN(x) && !isNaN(y);
         return (numbers ? x - y : x < y ? -1 : x > y ? 1 : 0) * (up ? 1 : -1);
