@@ -111,9 +111,9 @@ def states(hosts: dict[str, dict[str, str]]) -> dict[str, str]:
 
 @needs_sshd
 def test_each_host_ends_in_a_named_state_and_the_same_line_goes_on(hosts, tmp_path, monkeypatch):
-    monkeypatch.setattr(ssh, "ALIVE_S", 1)
-    monkeypatch.setattr(ssh, "ALIVE_TIMES", 2)
-    monkeypatch.setattr(ssh, "CONNECT_S", 6)
+    monkeypatch.setattr(ssh, "ALIVE_S", 2)
+    monkeypatch.setattr(ssh, "ALIVE_TIMES", 3)
+    monkeypatch.setattr(ssh, "CONNECT_S", 12)
     folder = hosts.folder
     hosts.door("127.0.0.2", "echo welcome; echo numabench: error: none >&2; printf 'a line end \\033[31m comes\\n'")
     hosts.program("date", '#!/bin/sh\n[ -z "$AHEAD" ] || { echo $(($(/bin/date +%s) + AHEAD)); exit; }\nexec /bin/date "$@"\n')
@@ -131,10 +131,10 @@ def test_each_host_ends_in_a_named_state_and_the_same_line_goes_on(hosts, tmp_pa
     hosts.do("127.0.0.21", "part; echo 'numabench: error: cannot append to the run log: No space left on device' >&2; exit 3")
     hosts.do("127.0.0.22", "part; exit 5")
     hosts.do("127.0.0.23", 'whole; sed -i \'s/"started":"2026/"started":"\\\\u001b]0;x/\' "$log"')
-    hosts.do("127.0.0.24", "part; trap 'echo >\"$here/ended\"; exit 130' TERM; kill -9 $(connection); sleep 20 & wait")
-    hosts.do("127.0.0.25", 'part; connection >"$here/stopped"; kill -STOP $(connection); sleep 20 & wait')
+    hosts.do("127.0.0.24", "part; trap 'echo >\"$here/ended\"; exit 130' TERM; kill -9 $(connection); sleep 40 & wait")
+    hosts.do("127.0.0.25", 'part; connection >"$here/stopped"; kill -STOP $(connection); sleep 40 & wait')
     hosts.do("127.0.0.26", "whole; exit 1")
-    hosts.do("127.0.0.27", "part; sleep 30")
+    hosts.do("127.0.0.27", "part; sleep 60")
     hosts.do("127.0.0.28", "echo nothing known >&2; exit 77")
     hosts.do("127.0.0.29", "alias=127.0.0.2; whole")
     wanted = {
@@ -155,7 +155,7 @@ def test_each_host_ends_in_a_named_state_and_the_same_line_goes_on(hosts, tmp_pa
     }
     names = [f"127.0.0.{number}" for numbers in wanted.values() for number in numbers]
     (tmp_path / "hosts.txt").write_text("# all\n" + "\n".join([*names, names[0], "-oProxyCommand=touch${IFS}x", "a;b"]))
-    words = ("--ssh", tmp_path / "hosts.txt", "-o", tmp_path / "runs", "--limit", "6s", "memory")
+    words = ("--ssh", tmp_path / "hosts.txt", "-o", tmp_path / "runs", "--limit", "15s", "memory")
     try:
         found = launch(*words, code=5)
     finally:
