@@ -1,7 +1,7 @@
 /* The whole contract between a kernel and numabench. A kernel is one C file that exports
  *   const struct nb_descriptor nb_descriptor   (what it is; Python reads it, nothing is written twice)
  *   int nb_run(struct nb_thread *)             (entered by every thread at once, first with NB_PREPARE, then NB_MEASURE)
- * Python owns placement and memory, crew.c the threads; a kernel owns the start gate, the clock and the inner loop.
+ * Python owns placement, memory and descriptors, crew.c the threads; a kernel owns the start gate, the clock and the inner loop.
  * A kernel allocates nothing and prints nothing. */
 #ifndef NB_H
 #define NB_H
@@ -12,11 +12,12 @@
 #include <time.h>
 #include "nb_atomic.h"
 
-#define NB_ABI 4
+#define NB_ABI 5
 #define NB_PARAMETERS 12 /* room for parameters; a kernel uses as many as it declares */
 #define NB_VALUES 16     /* room for a kernel's own results */
 #define NB_BINS 640      /* histogram of batches (nb_window.h), or of times in ns: 16 bins per octave, 2^40 ns at most */
 #define NB_GATES 8       /* gates that lie ahead of each other: used in turn */
+#define NB_DESCRIPTORS 8 /* room for open files, sockets, pipes ... of which a kernel knows what each is */
 
 enum { NB_PREPARE, NB_MEASURE };
 enum { NB_OK, NB_UNSUPPORTED }; /* what nb_run returns */
@@ -48,6 +49,7 @@ struct nb_case {
     uint8_t *buffer, *scratch;               /* measured memory; memory for preparation only */
     uint64_t buffer_bytes, scratch_bytes;
     int64_t parameter[NB_PARAMETERS];
+    int32_t descriptor[NB_DESCRIPTORS]; /* opened by Python for this case alone; -1: none */
     uint8_t pad0[1024];
     uint32_t arrived;
     uint8_t pad1[1020];
@@ -80,9 +82,10 @@ struct nb_thread {
     /* sizes and offsets that the loader compares with its own */                                                                    \
     const uint32_t nb_layout[] = {sizeof(struct nb_parameter), sizeof(struct nb_metric), sizeof(struct nb_descriptor),               \
                                   sizeof(struct nb_case), sizeof(struct nb_thread), offsetof(struct nb_descriptor, n_metrics),       \
-                                  offsetof(struct nb_case, parameter), offsetof(struct nb_case, arrived),                            \
-                                  offsetof(struct nb_case, opens), offsetof(struct nb_thread, begin_ns),                             \
-                                  offsetof(struct nb_thread, value), offsetof(struct nb_thread, histogram)}
+                                  offsetof(struct nb_case, parameter), offsetof(struct nb_case, descriptor),                         \
+                                  offsetof(struct nb_case, arrived), offsetof(struct nb_case, opens),                                \
+                                  offsetof(struct nb_thread, begin_ns), offsetof(struct nb_thread, value),                           \
+                                  offsetof(struct nb_thread, histogram)}
 
 #ifdef NB_CLOCK /* tests: the name of another clock */
 uint64_t NB_CLOCK(void);

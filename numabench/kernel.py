@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .host.commands import Answer
 
-ABI = 4
+ABI = 5
 PREPARE, MEASURE = 0, 1
 OK, UNSUPPORTED = 0, 1
 FLAGS = ("-std=gnu11", "-O2", "-falign-loops=32", "-g0", "-fPIC", "-shared", "-pthread", "-Wall")
@@ -30,7 +30,7 @@ VERSION_S, COMPILE_S = (
     20.0,
     300.0,
 )  # for which a compiler may be busy: an emulated processor needs half a minute for what takes one second
-VALUES, BINS, PARAMETERS, GATES = 16, 640, 12, 8
+VALUES, BINS, PARAMETERS, GATES, DESCRIPTORS = 16, 640, 12, 8, 8
 BINS_PER_OCTAVE = 16
 #: Of `value` (kernels/nb_window.h).
 BATCH_SLOT, SHORTEST_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT, MEAN_PS_SLOT = range(6)
@@ -82,6 +82,7 @@ class CaseBlock(c.Structure):
         ("buffer_bytes", c.c_uint64),
         ("scratch_bytes", c.c_uint64),
         ("parameter", c.c_int64 * PARAMETERS),
+        ("descriptor", c.c_int32 * DESCRIPTORS),
         ("pad0", c.c_uint8 * 1024),
         ("arrived", c.c_uint32),
         ("pad1", c.c_uint8 * 1020),
@@ -124,6 +125,7 @@ _LAYOUT = (
     c.sizeof(ThreadBlock),
     _Descriptor.n_metrics.offset,
     CaseBlock.parameter.offset,
+    CaseBlock.descriptor.offset,
     CaseBlock.arrived.offset,
     CaseBlock.opens.offset,
     ThreadBlock.begin_ns.offset,

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -72,6 +73,24 @@ static uint8_t *memory(uint64_t bytes)
     return at;
 }
 
+/* What kernels are handed by convention: an end to write to, the end to read it from, a file to read; then two for the other direction. */
+static void open_all(struct nb_case *c)
+{
+    int there[2], back[2];
+    uint8_t page[PAGE];
+    memset(c->descriptor, -1, sizeof c->descriptor);
+    c->descriptor[2] = memfd_create("source", 0);
+    for (uint32_t i = 0; i < sizeof page; i++)
+        page[i] = (uint8_t)(i * 7);
+    for (int i = 0; i < 256; i++)
+        if (write(c->descriptor[2], page, sizeof page) != (ssize_t)sizeof page)
+            exit(UNSUPPORTED);
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, there) || socketpair(AF_UNIX, SOCK_STREAM, 0, back))
+        exit(UNSUPPORTED);
+    c->descriptor[0] = there[0], c->descriptor[1] = there[1];
+    c->descriptor[3] = back[0], c->descriptor[4] = back[1];
+}
+
 static int choices(void)
 {
     printf("%s\n", nb_descriptor.name);
@@ -96,6 +115,7 @@ int main(int count, char **words)
     c.warmup_ns = 100000;
     c.window_ns = 2000000;
     c.batch_ns = 20000;
+    open_all(&c);
     c.crowded = c.threads > sysconf(_SC_NPROCESSORS_ONLN);
     for (int i = 3; i < count; i++)
         c.parameter[i - 3] = strtoll(words[i], NULL, 0);

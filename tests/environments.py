@@ -17,8 +17,22 @@ from pathlib import Path
 
 X86_64, AARCH64 = 0xC000003E, 0xC00000B7  # AUDIT_ARCH_* (linux/audit.h)
 CALLS = {
-    "x86_64": {"mbind": 237, "set_mempolicy": 238, "get_mempolicy": 239, "move_pages": 279, "sched_setaffinity": 203, "memfd_create": 319},
-    "aarch64": {"mbind": 235, "get_mempolicy": 236, "set_mempolicy": 237, "move_pages": 239, "sched_setaffinity": 122, "memfd_create": 279},
+    "x86_64": {
+        "mbind": 237,
+        "set_mempolicy": 238,
+        "get_mempolicy": 239,
+        "move_pages": 279,
+        "sched_setaffinity": 203,
+        "memfd_create": 319,
+    },
+    "aarch64": {
+        "mbind": 235,
+        "get_mempolicy": 236,
+        "set_mempolicy": 237,
+        "move_pages": 239,
+        "sched_setaffinity": 122,
+        "memfd_create": 279,
+    },
 }
 NUMA = ("mbind", "set_mempolicy", "get_mempolicy", "move_pages")
 

@@ -112,7 +112,7 @@ def test_the_command_starts_light(arguments):
 
 
 def test_the_abi_fits_on_its_page():
-    assert len((ROOT / "kernels" / "nb.h").read_text().splitlines()) <= 120
+    assert len((ROOT / "kernels" / "nb.h").read_text().splitlines()) <= 124
 
 
 def test_every_verb_and_option_is_documented():

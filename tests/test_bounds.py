@@ -117,7 +117,14 @@ def test_a_page_has_room_for_what_was_measured():
 def expanding(**round_) -> list[dict]:
     records = fuzzing.records_of(log_of(toy({"a": (0, 1)}), [{"a": 0}]))
     same = {"parameters.a": 0, "metrics.latency": 1.0, "valid": True}
-    common = {"before": 0, "threads": 0, "parameters": ["a"], "metrics": ["latency"], "same": same, "derived": ["case", "overlap", "start_skew"]}
+    common = {
+        "before": 0,
+        "threads": 0,
+        "parameters": ["a"],
+        "metrics": ["latency"],
+        "same": same,
+        "derived": ["case", "overlap", "start_skew"],
+    }
     trial = next(r for r in records if r["record"] == "trial")
     trial.update(samples=[], rounds=[common | round_])
     return records

@@ -92,7 +92,9 @@ def test_false_discoveries_are_controlled_by_hand():
     assert (cells["p_adjusted"] <= 0.05).sum() == rejected
 
 
-@pytest.mark.parametrize(("processes", "spread", "verdict"), [(7, ASSUMED_SESSION_SD, "unresolved"), (8, LEAST_SESSION_SD, "slower")])
+@pytest.mark.parametrize(
+    ("processes", "spread", "verdict"), [(7, ASSUMED_SESSION_SD, "unresolved"), (8, LEAST_SESSION_SD, "slower")]
+)
 def test_one_session_has_a_session_spread(processes, spread, verdict):
     """The least one where its quarters agree, an assumed one where they are too small to tell."""
     sharp = {"sessions": 1, "processes": processes, "sd": (0.0, 0.0002, 0.0)}

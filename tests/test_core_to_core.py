@@ -276,7 +276,9 @@ def test_no_pair_goes_through_all_cpus(tmp_path, monkeypatch):
     """Which of 2,048 CPUs would be 4 thousand million steps in the two million pairs of a plan."""
     walks = []
     for cores in (4, 8):
-        topology = read_topology(str(SyntheticTree(tmp_path / str(cores), packages=2, nodes=2, l3s=2, cores=cores, memory_gib=64).root))
+        topology = read_topology(
+            str(SyntheticTree(tmp_path / str(cores), packages=2, nodes=2, l3s=2, cores=cores, memory_gib=64).root)
+        )
         counted = msgspec.structs.replace(topology, cpus=Counted(topology.cpus), allowed_cpus=Counted(topology.allowed_cpus))
         monkeypatch.setattr(Counted, "walks", 0)
         assert make_plan([BENCHMARK], counted).cases > len(topology.cpus) * (len(topology.cpus) - 1) // 2

@@ -466,7 +466,9 @@ def test_intervals_cover_what_most_processes_say(n, kind, least, most):
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40), st.integers(0, 8))
 def test_trimmed_moments_are_those_of_scipy(values, cut):
     cut = min(cut, (len(values) - 2) // 2)
-    n, mean, variance, df = (float(x[0]) for x in trimmed_moments(np.array(values), np.zeros(len(values), np.int64), 1, np.array([cut])))
+    n, mean, variance, df = (
+        float(x[0]) for x in trimmed_moments(np.array(values), np.zeros(len(values), np.int64), 1, np.array([cut]))
+    )
     kept = sorted(values)[cut : len(values) - cut]
     winsorized = stats.mstats.winsorize(np.array(values), (cut / len(values) + 1e-9,) * 2) if cut else np.array(values)
     assert (n, df) == (len(values), len(kept) - 1) and mean == pytest.approx(np.mean(kept), abs=1e-6)

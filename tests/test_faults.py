@@ -112,7 +112,9 @@ def test_an_interrupt_that_python_drops_comes_again(number):
     assert "KeyboardInterrupt" in done.stderr and "ignored" not in done.stderr and done.returncode == -signal.SIGINT
 
 
-@pytest.mark.parametrize("became", [ImportError("initialization failed"), OSError(3, "No such process"), MachineError("no compiler")])
+@pytest.mark.parametrize(
+    "became", [ImportError("initialization failed"), OSError(3, "No such process"), MachineError("no compiler")]
+)
 def test_what_an_interrupt_became_is_an_interrupt(became):
     """As pybind11 has it while a library is loaded, and what cleans up where that fails as well."""
     with pytest.raises(KeyboardInterrupt), interruptible():

@@ -204,7 +204,10 @@ def test_facts_that_one_machine_alone_has():
     assert set(odd[4]) == {"bios", "memory"} and odd[4]["bios"] == ("1.1", "1.2")
     assert not any(odd[number] for number in range(20) if number != 4)
     assert fleet.odd_facts(facts[:7]) == [{}] * 7
-    shared = [usual | {"memory": 128_000_000_000 + number, "swap": "on"} if number < 3 else usual | {"swap": "off"} for number in range(40)]
+    shared = [
+        usual | {"memory": 128_000_000_000 + number, "swap": "on"} if number < 3 else usual | {"swap": "off"}
+        for number in range(40)
+    ]
     assert not any(fleet.odd_facts(shared)), "three of forty are no odd one"
 
 

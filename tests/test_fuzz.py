@@ -404,7 +404,11 @@ def test_closed_standard_streams_lead_nowhere(tmp_path, records, closed):
 
     for arguments, code in ((["list"], 0), (["nonsense"], 2), (["export", path, "-o", output], 0), (["runs", "-"], 2)):
         done = subprocess.run(
-            [sys.executable, "-m", "numabench", *arguments], capture_output=True, stdin=subprocess.DEVNULL, preexec_fn=close, check=False
+            [sys.executable, "-m", "numabench", *arguments],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=close,
+            check=False,
         )
         assert done.returncode == code and b"unforeseen" not in done.stderr, (arguments, done)
     assert output.read_text().startswith("run,machine,")

@@ -107,8 +107,12 @@ def with_run(log, change):
 def test_a_digest_of_whatever_samples_there_are(seed):
     """Disturbed ones, hops of several classes, cores that are shared, metrics that are missing or zero, and machines of the same name."""
     rng = random.Random(seed)
-    log = make_log(sessions=2, processes=rng.choice((1, 4, 12)), samples=rng.choice((1, 3)), seed=seed, disturbed=rng.choice((0, 0.3, 0.9)))
-    levels = {session.session: hops for session, hops in zip(log.headers, ((2e-8, 3.1e-8), (2.5e-8,)), strict=True)}  # of one machine one class
+    log = make_log(
+        sessions=2, processes=rng.choice((1, 4, 12)), samples=rng.choice((1, 3)), seed=seed, disturbed=rng.choice((0, 0.3, 0.9))
+    )
+    levels = {
+        session.session: hops for session, hops in zip(log.headers, ((2e-8, 3.1e-8), (2.5e-8,)), strict=True)
+    }  # of one machine one class
 
     def changed(trial, sample):
         place = rng.random()
@@ -192,7 +196,9 @@ def test_a_log_is_read_once(folder, count):
     assert len(count) == 8
     count.clear()
     assert read(folder) == first and count == []
-    expected = {visit.header.run: (visit.header, said(visit)) for path in sorted(folder.glob("n*/*")) for visit in digest(load(path))}
+    expected = {
+        visit.header.run: (visit.header, said(visit)) for path in sorted(folder.glob("n*/*")) for visit in digest(load(path))
+    }
     assert {header.run: (header, cells) for header, *_, cells in first[0]} == expected
 
 
@@ -340,7 +346,8 @@ def test_an_interrupt_keeps_what_was_read(folder, count):
 
 
 @pytest.mark.parametrize(
-    ("what", "error"), [("mkstemp", PermissionError(13, "Permission denied")), ("replace", OSError(28, "No space left on device"))]
+    ("what", "error"),
+    [("mkstemp", PermissionError(13, "Permission denied")), ("replace", OSError(28, "No space left on device"))],
 )
 def test_where_nothing_can_be_written_logs_are_read_all_the_same(folder, monkeypatch, what, error):
     def fail(*_, **__):
@@ -476,7 +483,10 @@ def rebuilt(described: Header, **changes) -> list[Visit]:
 
 def test_an_index_from_elsewhere_is_checked_like_a_log():
     header = one("n1").headers[0]
-    (visit,) = rebuilt(msgspec.structs.replace(header, machine=header.machine | {"alias": "\x1b]0;title\x07", "x": "\x1b[2J" * 100}), status="\x1b")
+    (visit,) = rebuilt(
+        msgspec.structs.replace(header, machine=header.machine | {"alias": "\x1b]0;title\x07", "x": "\x1b[2J" * 100}),
+        status="\x1b",
+    )
     assert visit.header.alias == "\ufffd]0;title\ufffd" and visit.header.machine["x"].isprintable() and visit.status.isprintable()
     deep: dict = {}
     for _ in range(200):
@@ -510,7 +520,13 @@ def test_whatever_a_log_may_hold_is_kept(folder, count):
 
 
 def test_facts_come_back_in_their_order(folder):
-    machine = {"b": 1, "hardware": {"z": "x" * 300, "a": 2**70, "list": [[1, {"k": None}]] * 40}, "a": {}, "text": "y" * 300, "none": None}
+    machine = {
+        "b": 1,
+        "hardware": {"z": "x" * 300, "a": 2**70, "list": [[1, {"k": None}]] * 40},
+        "a": {},
+        "text": "y" * 300,
+        "none": None,
+    }
     pieces = Pieces()
     joined = Joining(pieces.__getitem__)
     again = joined._once(joined._facts, pieces.facts(machine))

@@ -70,7 +70,9 @@ def test_facts_of_programs_do_not_spoil_the_cache(home):
 
 
 def test_facts_that_a_killed_run_was_writing_are_removed_by_the_next_one(home):
-    place = "import os, sys; from numabench.host.cache import *; from pathlib import Path\nwith workplace(cache_folder()) as folder: "
+    place = (
+        "import os, sys; from numabench.host.cache import *; from pathlib import Path\nwith workplace(cache_folder()) as folder: "
+    )
     killed = f"{place}Path(folder, 'cpuinfo-1.json').write_text('{{'); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", killed], cwd=Path(abi.__file__).parent.parent).returncode == -signal.SIGKILL
     [litter] = (home / "numabench").iterdir()

@@ -649,6 +649,37 @@ def test_a_wait_misplaces_no_more_than_a_batch(counting, operation, at, waits):
     assert abs(counted - truth) * operation <= 2 * 50_000 + 2 * operation
 
 
+@pytest.fixture(scope="module")
+def single_events(tmp_path_factory):
+    """(ns of each kind of event in turn, ns between two, ns of a reading of the clock, window in ns) -> events in it and `value`."""
+    library = native("each.c", tmp_path_factory.mktemp("each"))
+    library.each.restype = ctypes.c_uint64
+
+    def each(takes: list[int], between: list[int], reading: int, window: int = 10_000_000) -> tuple[int, list[int]]:
+        numbers, value = ctypes.c_uint64 * len(takes), (ctypes.c_uint64 * abi.VALUES)()
+        readings = ctypes.c_uint64(reading), ctypes.c_uint64(window)
+        count = library.each(ctypes.c_uint64(len(takes)), numbers(*takes), numbers(*between), *readings, value)
+        return count, list(value)
+
+    return each
+
+
+@given(st.integers(1_000, 10_000_000), st.integers(0, 100_000), st.integers(1, 5_000))
+def test_a_single_event_takes_what_it_takes(single_events, takes, between, reading):
+    """Neither what lies between two of them nor the reading of the clock is in it."""
+    count, value = single_events([takes], [between], reading)
+    assert value[abi.SHORTEST_SLOT] == value[abi.LONGEST_SLOT] == value[abi.USUAL_SLOT] == takes and value[abi.BATCH_SLOT] == 1
+    assert value[abi.MEDIAN_PS_SLOT] == pytest.approx(takes * 1000, rel=0.005)
+    least = 10_000_000 // (takes + between + 3 * reading)
+    assert count >= max(8, least) and count <= max(8, least + 2)
+
+
+def test_single_events_of_two_kinds_are_told_apart(single_events):
+    count, value = single_events([2_000, 2_000, 40_000], [0, 0, 0], 25)
+    assert value[abi.MEDIAN_PS_SLOT] == pytest.approx(2_000_000, rel=0.005) and value[abi.LONGEST_SLOT] == 40_000
+    assert value[abi.MEAN_PS_SLOT] == pytest.approx(44_000_000 / 3, rel=0.03) and count > 600
+
+
 def test_the_mean_batch_is_that_of_a_mixture_and_leaves_interruptions_out(window):
     assert mean_of(window, [2565] * 1000) == pytest.approx(2565)
     assert mean_of(window, [2565] * 1000 + [10**6] * 9) == pytest.approx(2565)

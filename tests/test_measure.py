@@ -373,6 +373,7 @@ def test_a_worker_that_hangs_is_killed(odd, tmp_path):
 
 def test_a_worker_that_is_slow_is_waited_for_while_anything_comes_of_it(monkeypatch):
     """A busy or an emulated machine: time runs out three times, and each time but the last there is more."""
+
     class Slow:
         def __init__(self, codes):
             self.codes, self.closed, self.process = iter(codes), False, SimpleNamespace(poll=lambda: None)
@@ -396,7 +397,9 @@ def test_a_worker_that_is_slow_is_waited_for_while_anything_comes_of_it(monkeypa
         (((1, None), (0, None)), "timeout: neither a sample nor the end within 9 s", 1),
     ):
         executor, slow = ProcessExecutor(), Slow(codes)
-        monkeypatch.setattr(executor, "origin", lambda node, executor=executor, slow=slow: executor.origins.setdefault(node, slow))
+        monkeypatch.setattr(
+            executor, "origin", lambda node, executor=executor, slow=slow: executor.origins.setdefault(node, slow)
+        )
         outcome = executor.execute(job("padded_counters", {"operation": "store"}), 9.0)
         assert (outcome.failure, len(outcome.events), slow.closed) == (failure, events, bool(failure))
         os.close(slow.outbox)
@@ -410,7 +413,10 @@ def test_the_process_that_forks_is_replaced_where_it_has_ended(odd):
     """Killed by what it forked, between two jobs, and at its start: one job fails at most."""
     good = job("padded_counters", {"operation": "store", "stride": 8, "spacing": 0})
     with ProcessExecutor() as executor:
-        assert executor.execute(odd("import os, signal, time; os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"), 60.0).failure == "crashed: killed by SIGKILL"
+        assert (
+            executor.execute(odd("import os, signal, time; os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"), 60.0).failure
+            == "crashed: killed by SIGKILL"
+        )
         assert executor.execute(good, 60.0).samples
         (origin,) = executor.origins.values()
         os.kill(origin.process.pid, signal.SIGKILL)

@@ -209,7 +209,12 @@ def test_a_memory_controller_serves_one_line_after_the_other(tmp_path):
 
 
 def test_numabench_is_right_on_a_machine_with_wide_lines(tmp_path):
-    strides = (8, 64, 128, PADDED)  # where the firmware says that a line ends, where it does, and beyond; the certificate has more
+    strides = (
+        8,
+        64,
+        128,
+        PADDED,
+    )  # where the firmware says that a line ends, where it does, and beyond; the certificate has more
     findings = judge_visit(visit(load_machine("wide-line"), tmp_path, words=numabench_command(strides=strides)))
     assert len(findings) == 31 and {f.what for f in findings} >= {
         "node latency",

@@ -29,7 +29,11 @@ MANY = 64  # logs: of fewer, starting processes takes as long as reading them
 CHUNK = 4  # logs that a process reads at a time: an interrupt waits for some of these
 MOST_PROCESSES = 8
 SAVED_EVERY = 60.0  # seconds: what is lost where the process is killed
-NEW, SAME, PASSING = "new", "same", "passing"  # what was found of a log: a digest, that it has not changed, or what need not be so the next time
+NEW, SAME, PASSING = (
+    "new",
+    "same",
+    "passing",
+)  # what was found of a log: a digest, that it has not changed, or what need not be so the next time
 
 
 class Job(msgspec.Struct, array_like=True):
@@ -71,7 +75,11 @@ def read_fleet(paths: Iterable[str | Path], tell: Tell = lambda done, of: None) 
         )
     ordered = sorted(found.values(), key=lambda visit: visit.header.started)
     (told,), shared = told_apart([[visit.header for visit in ordered]])
-    return [msgspec.structs.replace(visit, header=header) for visit, header in zip(ordered, told, strict=True)], unread, [*notes, *shared]
+    return (
+        [msgspec.structs.replace(visit, header=header) for visit, header in zip(ordered, told, strict=True)],
+        unread,
+        [*notes, *shared],
+    )
 
 
 def _of_folder(index: Index, logs: list[Path], tell: Tell) -> Iterator[tuple[Path, str, list[Visit]]]:

@@ -68,7 +68,9 @@ class Comparison:
     exit_code: int = OK
     same: float = 0.03
     q: float = 0.05
-    least: float | None = None  # the change (a share) from which on a row that is worse makes the exit code 1; None: any, and any cell
+    least: float | None = (
+        None  # the change (a share) from which on a row that is worse makes the exit code 1; None: any, and any cell
+    )
     priced: pd.DataFrame | None = None  # `rows` of the work done for one unit of money, where prices of base and new are given
 
 

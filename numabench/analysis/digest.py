@@ -105,7 +105,9 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
         owners += [machine_of[machines.get(trial.run, "unknown")]] * len(kept)
     if not values:
         return {}
-    value, calm, hop, width = (np.array(each, dtype=kind) for each, kind in zip(rows[:4], (float, bool, float, float), strict=True))
+    value, calm, hop, width = (
+        np.array(each, dtype=kind) for each, kind in zip(rows[:4], (float, bool, float, float), strict=True)
+    )
     cell, process, session, owner = (np.array(each, dtype=np.int64) for each in rows[4:])
     label_of = _Numbers()
     label = np.empty(len(value), dtype=np.int64)
@@ -140,7 +142,13 @@ class _Numbers(defaultdict):
 
 
 def _by_class(
-    value: np.ndarray, calm: np.ndarray, cell: np.ndarray, label: np.ndarray, process: np.ndarray, session: np.ndarray, hop: np.ndarray
+    value: np.ndarray,
+    calm: np.ndarray,
+    cell: np.ndarray,
+    label: np.ndarray,
+    process: np.ndarray,
+    session: np.ndarray,
+    hop: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(cell, mean, whether it is the cell's main one) of each cell and distance class of these samples; a mean is NaN where a value is not positive. `hop`: of each label."""
     codes, begin = in_order(cell, label, process)

@@ -101,7 +101,13 @@ class Tree:
     def add_package(self, machine, package: dict, number: int) -> set[int]:
         cpus = parse_cpus(package["cpus"])
         inside = [(node, own) for node, own in self.nodes.items() if own and set(own) <= set(cpus)]
-        found = self.add(machine, "Package", cpus, self.nodes_near(set(cpus)), os_index=str(number if package.get("id") is None else package["id"]))
+        found = self.add(
+            machine,
+            "Package",
+            cpus,
+            self.nodes_near(set(cpus)),
+            os_index=str(number if package.get("id") is None else package["id"]),
+        )
         placed: set[int] = set()
         for node, own in inside:
             parent = found

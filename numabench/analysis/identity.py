@@ -168,7 +168,9 @@ def refusals(base: RunLog, new: RunLog, across_builds: bool = False) -> list[tup
         ]
         found += [*_metric_disagreements(left, right), _instructions_disagreement(left, right)]
         if ALPHA in {b.phase for b in (*left, *right)}:
-            found.append(_disagreement("alpha, of numabench", *(_written_by(log, side) for log, side in ((base, left), (new, right)))))
+            found.append(
+                _disagreement("alpha, of numabench", *(_written_by(log, side) for log, side in ((base, left), (new, right))))
+            )
         for machine in sorted(shared_machines):
             bound = [
                 [_bound_facts(log, b, across_builds) for b in side if _machine_of(log, b) == machine]

@@ -80,7 +80,9 @@ def trimmed_moments(values: np.ndarray, codes: np.ndarray, size: int, cut: np.nd
     return n, mean, variance, kept - 1
 
 
-def nested_means(values: np.ndarray, cells: np.ndarray, session: np.ndarray, begin: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
+def nested_means(
+    values: np.ndarray, cells: np.ndarray, session: np.ndarray, begin: np.ndarray, size: int
+) -> tuple[np.ndarray, ...]:
     """(mean, variance of it, its df, sessions, processes) per cell of values by process; `session` numbers a cell's sessions, each of which begins at `begin`.
 
     Of several sessions the mean of their means and the variance among them, of one session those of its processes."""

@@ -14,10 +14,11 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UsageError
-from ..model import PAIRED_KINDS, Answer, Axis, Card, Contrast, Frozen, Value, View
+from ..model import ALPHA, PAIRED_KINDS, Answer, Axis, Card, Contrast, Frozen, Value, View
 from ..text import near, printable
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
     from pathlib import Path
 
     from ..host.topology import Topology
@@ -31,8 +32,9 @@ CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, 
 #: where what is kept apart makes its size: which line it is, is measured later, and kernels use the beginning.
 MOST_LINE, MOST_APART = 256, 1024
 
-#: What benchmarks are about: memory itself, or what cores cost each other (shared lines, locks, ordering).
-TOPICS = ("memory", "cores")
+#: What benchmarks are about: memory itself, what cores cost each other (shared lines, locks, ordering), or what runtimes of languages rely on (the kernel's
+#: contracts: copies that are left out, hand-overs, interrupts of other CPUs).
+TOPICS = ("memory", "cores", "runtime")
 
 #: Relations of CPUs as the report's sentences say them.
 RELATION_WORDS = {
@@ -244,6 +246,12 @@ class Benchmark(ABC):
     def arguments(self, parameters: Parameters, probes: Probes) -> dict[str, str | int]:
         """The kernel's parameters; by default those of the case that have the same name."""
 
+    def descriptors(self, parameters: Parameters, opened: ExitStack) -> Sequence[int]:
+        """Open files, sockets, pipes and the like that the kernel gets in its own order (`nb_case.descriptor`), at most `kernel.DESCRIPTORS`, for one case.
+        Each is closed after it by `opened` (`opened.callback(os.close, number)`, `opened.enter_context(socket)`). OSError or MachineError: the case cannot be
+        measured here, and why."""
+        return ()
+
     def preparation(self, parameters: Parameters) -> tuple | None:
         """What the kernel's preparation depends on: cases that follow each other with the same one, CPUs and memory share what one
         prepared. None: every case prepares memory of its own."""
@@ -383,13 +391,13 @@ def load_all() -> tuple[dict[str, Benchmark], dict[str, str]]:
 
 
 def choose(names: Sequence[str]) -> list[Benchmark]:
-    """The benchmarks of these names and topics in their order, each once; all of them where none is named."""
+    """The benchmarks of these names and topics in their order, each once; all that may be relied on where none is named: not those of phase alpha."""
     known = discover()
     chosen: dict[str, Benchmark] = {}
     for name in names:
         about = [b for b in known.values() if b.topic == name] if name in TOPICS else [known.get(name) or find(name)]
         chosen |= {b.name: b for b in about}
-    return list((chosen or known).values())
+    return list(chosen.values()) or [b for b in known.values() if b.phase != ALPHA]
 
 
 def find(name: str) -> Benchmark:

@@ -349,7 +349,9 @@ def command(
     names = [name for part in only for name in part.split(",") if name.strip()]
     wanted = chosen(names, topics, topics) if only else ()
     pair = price_pair(prices, left, right) if prices else None
-    comparison = compare(left, right, same=same, across_builds=across_builds, prices=pair, only=wanted, least=same if last else None)
+    comparison = compare(
+        left, right, same=same, across_builds=across_builds, prices=pair, only=wanted, least=same if last else None
+    )
     gated = [apply_gate(gate, comparison.rows, topics, comparison.q) for gate in gates]
     code = exit_code(comparison, require_precision, gated)
     reason = brief.exit_reason(comparison, code, gated)

@@ -78,9 +78,7 @@ def say_standing(found: Standing) -> None:
     from ..contract.changes import BACKWARD
 
     if not found.problem:
-        say(
-            f"{found.version}: what this numabench writes and reads is as frozen; nothing breaks {', '.join(found.versions)}."
-        )
+        say(f"{found.version}: what this numabench writes and reads is as frozen; nothing breaks {', '.join(found.versions)}.")
         return
     say(f"{found.version}: {found.problem}.")
     for version, broken in found.broken.items():

@@ -37,7 +37,11 @@ MOST_NAMED = 40  # machines of one state that are listed
 @click.option(
     "--cohort", "more", multiple=True, metavar="FACT", help="Machines that differ in this fact need not be equal. Repeatable."
 )
-@click.option("--require-all", is_flag=True, help="Exit code 5 where a suspect is unconfirmed, a log could not be judged, or a host was not measured.")
+@click.option(
+    "--require-all",
+    is_flag=True,
+    help="Exit code 5 where a suspect is unconfirmed, a log could not be judged, or a host was not measured.",
+)
 @click.option(
     "--format",
     "form",

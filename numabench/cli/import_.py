@@ -63,9 +63,7 @@ def command(file: Path, alias: str | None, operation: str, output: Path, form: s
     numbered = "" if cpus == tuple(range(len(cpus))) else f" ({format_cpus(cpus)})"
     say(f"{len(records[2].samples)} latencies between {len(cpus)} CPUs{numbered}: {printable(str(path))}")
     if zeros:
-        say(
-            f"{zeros} of them are 0, below what their tool could resolve: each counts as half of the smallest other figure"
-        )
+        say(f"{zeros} of them are 0, below what their tool could resolve: each counts as half of the smallest other figure")
     if found := farthest_directions(matrix):
         a, b, share = found
         say(

@@ -32,15 +32,14 @@ def command(name: str | None, form: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..benchmarks import TOPICS, broken, choose, find
+    from ..benchmarks import TOPICS, broken, choose, discover, find
     from ..measure.plan import named_values
     from ..model import STABLE
     from .console import Terminal
 
+    wanted = choose([name]) if name else discover().values()
     if form == "json":
-        write(
-            [Listed(parameters=b.axes, **{field: getattr(b, field) for field in LISTED}) for b in choose([name] if name else [])]
-        )
+        write([Listed(parameters=b.axes, **{field: getattr(b, field) for field in LISTED}) for b in wanted])
         return
     console = Terminal()
     if name is None or name in TOPICS:
@@ -48,7 +47,7 @@ def command(name: str | None, form: str) -> None:
         table.add_column("benchmark", no_wrap=True)
         table.add_column("topic", no_wrap=True)
         table.add_column("question")
-        for benchmark in choose([name] if name else []):
+        for benchmark in wanted:
             phase = "" if benchmark.phase == STABLE else f" ({benchmark.phase})"
             table.add_row(benchmark.name + phase, benchmark.topic or "–", benchmark.question)
         console.print(table)

@@ -41,7 +41,6 @@ BIND, FIRST_TOUCH, ONE_NODE = "bind", "first_touch", "one_node"  # ways in which
 NUMA_MAPS, MOVE_PAGES, NOT_TOLD = "numa_maps", "move_pages", "not_told"  # ways in which that is proven, beside ONE_NODE
 
 
-
 class Placing(Frozen):
     """How memory gets to its node on this machine: by mbind, by the first touch of a thread on a CPU of that node (`touchers`, by node),
     or by there being one node alone. `refused`: the system calls for it that this process may not use; `transparent`: whether there are

@@ -134,6 +134,8 @@ class Crew:
         self._head = _Head.from_address(self._address)
         self.cases = [abi.CaseBlock.from_address(self._memory.address + PAGE * number) for number in range(CASES)]
         self.case = self.cases[0]
+        for slot in range(abi.DESCRIPTORS):
+            self.case.descriptor[slot] = -1
         self.blocks = [self.block(member) for member in range(size)]
         self.lost: frozenset[int] = frozenset()  # CPUs of the last `place` on which no thread could be pinned
         self.crowded = False  # whether two of those threads share a CPU

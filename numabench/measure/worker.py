@@ -6,6 +6,7 @@ heaps that disturb what is measured. Whatever happens goes out as one JSON line 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -121,7 +122,9 @@ class Worker:
         sentinels = self.sentinels(apart)
         known = self.probes(self.crew.follow(sentinels)) if self.benchmark.needs_work else UNKNOWN
         arguments = self.benchmark.arguments(case.parameters, known) | self.benchmark.seed_argument(case.seed)
+        opened = contextlib.ExitStack()
         try:
+            self.hand_over(case, opened)
             if not self.prepare(case, arguments, members):
                 raise cannot_do(self.kernel.name, case)
             first = self.prove(case), self.hop_page.prove()
@@ -144,6 +147,7 @@ class Worker:
                 self.tell(case, index, arguments, list(entered), proofs, home, before, after)
                 before = after
         finally:
+            opened.close()
             if self.prepared is None:
                 self.release()
 
@@ -168,6 +172,17 @@ class Worker:
             return
         for sample in samples:
             emit(Took(sample=sample))
+
+    def hand_over(self, case: JobCase, opened: contextlib.ExitStack) -> None:
+        """Open what the kernel reads, writes and waits for in this case. What the system refuses is the case's failure."""
+        try:
+            descriptors = self.benchmark.descriptors(case.parameters, opened)
+        except OSError as error:
+            raise MachineError(
+                f"{self.kernel.name}: {error.strerror or error}", "see the benchmark's page for what it needs"
+            ) from error
+        for slot in range(abi.DESCRIPTORS):
+            self.crew.case.descriptor[slot] = descriptors[slot] if slot < len(descriptors) else -1
 
     def prepare(self, case: JobCase, arguments: dict, members: list[int]) -> bool:
         """Memory as the case needs it: that of the case before, where it was prepared alike; False where the kernel cannot."""

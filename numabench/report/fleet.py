@@ -29,7 +29,9 @@ def headline(cohort: Cohort) -> str:
 
 def counted(cohort: Cohort) -> str:
     counts = {state: len(cohort.of(state)) for state in STATES}
-    return ", ".join(f"{count} {'differ' if state == DIFFERS and count > 1 else state}" for state, count in counts.items() if count)
+    return ", ".join(
+        f"{count} {'differ' if state == DIFFERS and count > 1 else state}" for state, count in counts.items() if count
+    )
 
 
 def would_show(cohort: Cohort) -> str:

@@ -111,7 +111,9 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None,
         cells = comparison.cells[comparison.cells["benchmark"] == name]
         if len(cells):
             tell(descriptors[name].title if name in descriptors else name, number, len(names))
-            sections.append(_section(f"c{number}", name, cells, descriptors.get(name), comparison, sides, refused.get(name), room))
+            sections.append(
+                _section(f"c{number}", name, cells, descriptors.get(name), comparison, sides, refused.get(name), room)
+            )
     aliases = [", ".join(m["alias"] for m in side) for side in (comparison.new_machines, comparison.base_machines)]
     return {
         "title": "numabench compare: " + " against ".join(aliases),
@@ -264,7 +266,11 @@ def _section(
 
 
 def overlays(
-    descriptor: BenchmarkRecord, views: Sequence[View], sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], prefix: str, room: Room
+    descriptor: BenchmarkRecord,
+    views: Sequence[View],
+    sides: list[tuple[str, pd.DataFrame, pd.DataFrame]],
+    prefix: str,
+    room: Room,
 ) -> list[figures.Figure]:
     """These views with the curves of both sides on common axes, heat maps side by side on one colour scale."""
     found = []

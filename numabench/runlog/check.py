@@ -334,14 +334,18 @@ class Samples:
             elif known != sample.parameters:
                 raise Wrong(f"case {sample.case[:20]} has other parameters than before: {_shown(sample.parameters)}")
             if sample.reasons and (len(sample.reasons) > MOST_REASONS or len(max(sample.reasons, key=len)) > LONGEST_REASON):
-                raise Wrong(f"a sample of {self.name} has over {MOST_REASONS} reasons, or one of over {LONGEST_REASON:,} characters")
+                raise Wrong(
+                    f"a sample of {self.name} has over {MOST_REASONS} reasons, or one of over {LONGEST_REASON:,} characters"
+                )
             if not sample.metrics.keys() <= self.metrics:
                 extra = sorted(sample.metrics.keys() - self.metrics)[0]
                 raise Wrong(f"a sample has the metric {extra[:60]!r}, which {self.name} does not declare")
         figures = [value for sample in trial.samples for value in sample.metrics.values()]
         for name in ("hop", "width", "frequency"):
             figures += [value for sample in trial.samples for value in getattr(sample, name) or ()]
-        if figures and not (min(figures) >= LEAST and max(figures) <= LARGEST):  # most are positive: one by one takes ten times as long
+        if figures and not (
+            min(figures) >= LEAST and max(figures) <= LARGEST
+        ):  # most are positive: one by one takes ten times as long
             self.check_figures(trial)
 
     def check_figures(self, trial: TrialRecord) -> None:

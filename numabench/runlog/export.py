@@ -79,10 +79,18 @@ def one_kind(frame: pd.DataFrame) -> pd.DataFrame:
     has one kind a column."""
 
     def kind(value: object) -> str:
-        return "words" if isinstance(value, str) else "large" if isinstance(value, int) and not -(2**63) <= value < 2**63 else "other"
+        return (
+            "words"
+            if isinstance(value, str)
+            else "large"
+            if isinstance(value, int) and not -(2**63) <= value < 2**63
+            else "other"
+        )
 
     mixed = [
-        name for name in frame if frame[name].dtype == object and {*frame[name].dropna().map(kind)} not in ({"words"}, {"other"}, set())
+        name
+        for name in frame
+        if frame[name].dtype == object and {*frame[name].dropna().map(kind)} not in ({"words"}, {"other"}, set())
     ]
     return frame.assign(**{name: frame[name].map(str, na_action="ignore") for name in mixed})
 

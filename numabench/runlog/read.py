@@ -272,7 +272,8 @@ def _belonging(records: list[tuple[Origin, Record]], warnings: list[str]) -> lis
     parameters = frozenset().union(*(found.axes for found in described.values()))
     if len(parameters) > MOST_PARAMETERS or len({name for _, name in described}) > MOST_BENCHMARKS:
         raise LogError(
-            f"these logs describe over {MOST_BENCHMARKS} benchmarks, or over {MOST_PARAMETERS} parameters", "give fewer logs at a time"
+            f"these logs describe over {MOST_BENCHMARKS} benchmarks, or over {MOST_PARAMETERS} parameters",
+            "give fewer logs at a time",
         )
     kept, lost = [], {}
     for (path, number), record in records:
@@ -302,7 +303,10 @@ class _Seen:
         self.marks: set[bytes] = set()
 
     def is_new(self, record: Record) -> bool:
-        name = (type(record), *(getattr(record, part, None) for part in ("run", "session", "name", "benchmark", "block", "process")))
+        name = (
+            type(record),
+            *(getattr(record, part, None) for part in ("run", "session", "name", "benchmark", "block", "process")),
+        )
         if name not in self.first:
             self.first[name] = record
             return True
@@ -321,7 +325,9 @@ class _Seen:
 def _first(warnings: Iterable[str]) -> list[str]:
     """As many as a person reads."""
     found = list(warnings)
-    return found if len(found) <= MOST_WARNINGS else [*found[:MOST_WARNINGS], f"and {len(found) - MOST_WARNINGS:,} more like these"]
+    return (
+        found if len(found) <= MOST_WARNINGS else [*found[:MOST_WARNINGS], f"and {len(found) - MOST_WARNINGS:,} more like these"]
+    )
 
 
 def load(*paths: str | Path) -> RunLog:
@@ -347,7 +353,9 @@ def load(*paths: str | Path) -> RunLog:
     if cut:
         named = ", ".join(cut[:MOST_NAMED]) + (f" and {len(cut) - MOST_NAMED:,} more" if len(cut) > MOST_NAMED else "")
         have, were = ("has", "it was") if len(cut) == 1 else ("have", "they were")
-        warnings.append(f"{'run' if len(cut) == 1 else 'runs'} {named} {have} no end record: {were} cut short; what {'it holds' if len(cut) == 1 else 'they hold'} is used")
+        warnings.append(
+            f"{'run' if len(cut) == 1 else 'runs'} {named} {have} no end record: {were} cut short; what {'it holds' if len(cut) == 1 else 'they hold'} is used"
+        )
     (headers,), shared = told_apart([of(Header)])
     return RunLog(
         paths=tuple(map(str, files)),
