@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,7 +54,15 @@ PROBES = Probes(frequency=3e9, multiply=1e-9)
 
 
 def enter(
-    kernel: abi.Kernel, arguments: dict, *, threads: int = 1, size: int = 1 << 20, samples: int = 2, nodes: int = 1, library=None
+    kernel: abi.Kernel,
+    arguments: dict,
+    *,
+    threads: int = 1,
+    size: int = 1 << 20,
+    samples: int = 2,
+    nodes: int = 1,
+    library=None,
+    descriptors: Sequence[int] = (),
 ) -> Found:
     """PREPARE and `samples` MEASUREs on the CPUs that are there (several threads on one, if need be)."""
     cpus = sorted(os.sched_getaffinity(0))
@@ -67,6 +76,8 @@ def enter(
         case.warmup_ns, case.batch_ns = 100_000, 10_000
         for slot, value in enumerate(kernel.encode(arguments)):
             case.parameter[slot] = value
+        for slot, descriptor in enumerate(descriptors):
+            case.descriptor[slot] = descriptor
         members = list(range(threads))
         assert all(e.status == abi.OK for e in crew.enter(kernel, abi.PREPARE, members))
         for _ in range(samples):
