@@ -7,6 +7,7 @@ inline assembly does, and takes a lock made of it for none. For the others they 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -100,6 +101,14 @@ class Run(NamedTuple):
 
 def compilers() -> list[str]:
     return [name for name in ("gcc", "clang") if shutil.which(name)]
+
+
+@functools.cache
+def has(compiler: str, sanitizer: str) -> bool:
+    """Whether its library is there: some systems have it in a package of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [compiler, *FLAGS, *SANITIZERS[sanitizer], "-x", "c", "-", "-o", f"{folder}/try"]
+        return not subprocess.run(command, input=b"int main(void) { return 0; }", capture_output=True, check=False).returncode
 
 
 def build(kernel: str, compiler: str, sanitizer: str, folder: Path, kernels: Path = KERNELS) -> Path:
@@ -199,12 +208,12 @@ def execute(command: list[str], surroundings: dict[str, str]) -> tuple[int | Non
 
 
 def jobs(kernels: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Memory and undefined behaviour by one compiler, threads by all."""
-    there = compilers()
+    """Memory and undefined behaviour by one compiler, threads by all that can."""
+    can = {sanitizer: [compiler for compiler in compilers() if has(compiler, sanitizer)] for sanitizer in SANITIZERS}
     return [
         (kernel, compiler, sanitizer)
         for kernel in kernels
-        for sanitizer, chosen in ((MEMORY, there[:1]), (NATIVE, there[:1]), (THREAD, there))
+        for sanitizer, chosen in ((MEMORY, can[MEMORY][:1]), (NATIVE, can[NATIVE][:1]), (THREAD, can[THREAD]))
         for compiler in chosen
     ]
 
@@ -213,6 +222,13 @@ def main(names: list[str]) -> int:
     before = time.monotonic()
     if not compilers():
         print("neither gcc nor clang is here: sudo apt-get install gcc", file=sys.stderr)
+        return 3
+    if lacking := [compiler for compiler in compilers() if not has(compiler, THREAD)]:
+        print(
+            f"left out: the thread sanitizer of {' and '.join(lacking)}, whose library is not here (sudo apt-get install libclang-rt-dev)"
+        )
+    if {sanitizer for _, _, sanitizer in jobs(["fences"])} < {*SANITIZERS}:
+        print("no compiler here has all three sanitizers", file=sys.stderr)
         return 3
     wanted = names or sorted(path.stem for path in KERNELS.glob("*.c") if "NB_DESCRIBE" in path.read_text())
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

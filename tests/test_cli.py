@@ -175,6 +175,25 @@ def test_what_a_system_cannot_do_is_named_with_its_own_command(tmp_path, manager
     assert system_packages(tmp_path, "--optional", "numactl", only=True).returncode == 0
 
 
+def test_a_package_that_a_release_does_not_have_takes_no_other_with_it(tmp_path):
+    asked = f'echo "$*" >>{tmp_path}/asked; case "$*" in *libclang-rt-dev*) exit 100; esac'
+    stubs(
+        tmp_path,
+        {
+            "id": "echo 0",
+            "apt-get": asked,
+            "clang": "exit 1",
+            "mktemp": f"echo {tmp_path}/object",
+            "rm": ":",
+            "env": 'shift; exec "$@"',
+        },
+    )
+    done = system_packages(tmp_path, "--optional", "clang", "numactl", only=True)
+    lines = (tmp_path / "asked").read_text().splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in lines if "install" in line][-3:] == ["clang", "libclang-rt-dev", "numactl"], done
+    assert "cannot do: clang numactl" in done.stderr and done.returncode == 0
+
+
 def test_a_plan_is_printed_and_nothing_measured(tmp_path):
     done = numabench("run", "--plan-only", "-o", str(tmp_path))
     assert "padded_counters" in done.stdout and "Expected time" in done.stdout and not list(tmp_path.iterdir())
