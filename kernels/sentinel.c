@@ -1,31 +1,37 @@
 /* What the pinned CPUs are like at this moment: their clock rate, how much of a core each has, how far apart they are,
- * the price of calibrated work, and that of reading the time. Runs around every sample, since a hypervisor or a governor changes all of it
+ * the price of calibrated work, that of reading the time, and what it takes to interrupt them. Runs around every sample, since a hypervisor or a governor changes all of it
  * without any sign. */
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_cycles.h"
 #include "nb_hop.h"
 #include "nb_window.h"
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
 
-enum { STATE, WORK, TIME };
+enum { STATE, WORK, TIME, INTERRUPT };
 enum { PROBE, LONGER };
-enum { COST = 4, STEP }; /* of value[], where the time is probed: ps of one reading, ns by which two readings differ at least */
+/* Of value[], where the time is probed: ps of one reading, ns by which two readings differ at least; where interrupts are: ns of a call that interrupts all other
+ * CPUs of the case, 0 where the kernel has none. */
+enum { COST = 4, STEP, CALL = 4 };
 #define READINGS 200
 #define BATCHES 5 /* of a hop: their median is not moved by an interruption of one or two */
 #define ROUND_TRIPS 200
+#define CALLS 15 /* of membarrier: some 0.2 ms; their median */
 #define FIRST 4             /* value[4..8]: batches between threads 0 and 1 */
 #define LAST (4 + BATCHES)  /* value[9..13]: between thread 0 and the last one, if that is another */
 #define WIDTH 14            /* value[14]: least ns of WIDTH_TURNS turns of the wide loop */
 #define WIDTH_TURNS 1024
 
 static const struct nb_parameter parameters[] = {
-    {"probe", "state|work|time", "one-cycle chain, wide loop and CAS ping-pong; dependent multiplies; or readings of the clock", STATE, 0, TIME},
+    {"probe", "state|work|time|interrupt",
+     "one-cycle chain, wide loop and CAS ping-pong; dependent multiplies; readings of the clock; or calls that interrupt the other CPUs", STATE, 0, INTERRUPT},
     {"longer", NULL, "times as many turns and round trips as usual, where reading the clock takes long", 1, 1, 10000},
 };
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one step of the chain; values from 4 on are batches of hops and the width", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("sentinel", 2, "clock rate, distance and calibrated work of the pinned CPUs", parameters, metrics);
+NB_DESCRIBE("sentinel", 2, "clock rate, distance, calibrated work and interrupts of the pinned CPUs", parameters, metrics);
 
 static void steps(struct nb_thread *t, uint64_t n)
 {
@@ -99,6 +105,36 @@ static void hop(struct nb_thread *t, uint32_t partner, int slot)
     nb_gate(t);
 }
 
+/* Thread 0 interrupts the others, which run: membarrier(2) makes each of them pass a barrier before it returns (Desnoyers 2010). A virtual machine leaves for its host
+ * each time, whatever lies between the CPUs: no hop tells. */
+static void interrupt(struct nb_thread *t)
+{
+    uint64_t took[CALLS], *word = (uint64_t *)t->shared->buffer;
+    if (!t->index)
+        nb_store_relaxed(word, 0);
+    nb_gate(t);
+    if (t->index) {
+        while (!nb_load_acquire(word))
+            nb_relax();
+    } else {
+        t->value[CALL] = 0;
+        if (!syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0)) {
+            for (int i = 0; i < CALLS; i++) {
+                uint64_t before = nb_now(), now;
+                syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+                now = nb_now() - before;
+                int k = i;
+                for (; k && took[k - 1] > now; k--)
+                    took[k] = took[k - 1];
+                took[k] = now;
+            }
+            t->value[CALL] = took[CALLS / 2];
+        }
+        nb_store_release(word, 1);
+    }
+    nb_gate(t);
+}
+
 int nb_run(struct nb_thread *t)
 {
     const uint32_t threads = t->shared->threads;
@@ -106,6 +142,10 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     if (t->shared->parameter[PROBE] == TIME) {
         read_clock(t);
+        return NB_OK;
+    }
+    if (t->shared->parameter[PROBE] == INTERRUPT) {
+        interrupt(t);
         return NB_OK;
     }
     nb_window(t, t->shared->parameter[PROBE] == WORK ? multiplies : steps);

@@ -48,6 +48,7 @@ from numabench.host.memory import Buffer
 from numabench.host.topology import read_topology
 from numabench.measure.crew import Crew
 from numabench.measure.plan import LOOKS
+from numabench.measure.worker import INTERRUPT_SLOT
 
 SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c") if p.stem != "crew")
 PROBES = Probes(frequency=3e9, multiply=1e-9)
@@ -1022,6 +1023,15 @@ def test_parallel_chases_stand_where_they_should(loaded, chains):
     assert benchmark.check(parameters, found) == ""
     metrics = benchmark.metrics(parameters, found, PROBES)
     assert metrics["time_per_line"] * chains == pytest.approx(metrics["latency"])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_an_interrupt_of_the_others_has_a_price_where_there_are_others(loaded, threads):
+    """That it interrupts them is the kernel's promise; here, that it is asked for, answered, and that nobody stays behind."""
+    found = enter(loaded["sentinel"], {"probe": "interrupt"}, threads=threads, size=4096, samples=3)
+    number = {"x86_64": 324, "aarch64": 283}.get(os.uname().machine, -1)
+    answered = ctypes.CDLL(None).syscall(number, 0, 0, 0) >= 0  # which commands there are
+    assert (found.threads[0].value[INTERRUPT_SLOT] > 0) == answered
 
 
 @pytest.mark.parametrize("probe", ["state", "work"])

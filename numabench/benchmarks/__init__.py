@@ -86,21 +86,25 @@ class Placement(Frozen, gc=False):
 
 
 class Probes(Frozen):
-    """What the sentinels found on the pinned CPUs: Hz of the slowest, width of the widest, s per multiply, one-way hop in s."""
+    """What the sentinels found on the pinned CPUs: Hz of the slowest, width of the widest, s per multiply, one-way hop in s, s of a call that interrupts all but the
+    first."""
 
     frequency: float
     multiply: float = 0.0
     hop: float | None = None
     width: float = 0.0  # independent operations per cycle
+    interrupt: float | None = None  # None: not asked for, one thread alone, or a kernel without membarrier
 
     def mean(self, other: Probes) -> Probes:
         """Halfway between two: what held around a sample."""
         hop = (self.hop + other.hop) / 2 if self.hop and other.hop else None
+        interrupt = (self.interrupt + other.interrupt) / 2 if self.interrupt and other.interrupt else None
         return Probes(
             frequency=(self.frequency + other.frequency) / 2,
             multiply=(self.multiply + other.multiply) / 2,
             hop=hop,
             width=(self.width + other.width) / 2,
+            interrupt=interrupt,
         )
 
 
@@ -178,6 +182,7 @@ class Benchmark(ABC):
         False  # its kernel gives pages back and touches them again: without mbind they are near that thread
     )
     needs_work: ClassVar[bool] = False  # the price of a multiply is measured for each case
+    needs_interrupt: ClassVar[bool] = False  # what it takes to interrupt the other CPUs is measured around each sample
     reports: ClassVar[tuple[str, ...]] = ()  # of the kernel's metrics; empty: all
     most: ClassVar[dict[str, float]] = {}  # of a metric, where more is not possible
 

@@ -21,7 +21,7 @@ from ..text import in_shell
 PAGE = 4096
 BLOCKS = 2  # of each member, as in kernels/crew.c
 KERNELS, SENTINELS = 0, 1  # whose block an entry uses: the sentinels' entries leave the other one alone
-CASES = 3  # settings of entries that follow each other: of the kernel, and of the sentinels
+CASES = 4  # settings of entries that follow each other: of the kernel, and of the sentinels
 SPIN_NS = 20_000  # for which a member that waits looks before it sleeps: a wake-up takes 5 to 50 us
 
 

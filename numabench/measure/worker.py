@@ -46,12 +46,14 @@ KEPT_FROM = 16 << 20  # bytes: page colours matter in caches, so that small memo
 LEAST_THREADS = (
     2  # glibc leaves the atomic operations of a mutex out while a process has one thread: 326 instead of 78 million a second
 )
-PROBES = (("state", 0.0003), ("work", 0.0005))  # windows in s: over ten batches, whose fastest or median counts
+STATE, WORK, INTERRUPT = "state", "work", "interrupt"  # probes, as in kernels/sentinel.c
+PROBES = {STATE: 0.0003, WORK: 0.0005, INTERRUPT: 0.0}  # windows in s: over ten batches, whose fastest or median counts
 UNKNOWN = Probes(frequency=float("nan"))  # what arguments may not depend on where no price of work is asked for
 SENTINEL_BATCH, SENTINEL_BATCHES = 20e-6, 15
 CLOCK_COST_SLOT, CLOCK_STEP_SLOT = 4, 5  # as in kernels/sentinel.c
 HOP_BATCHES, HOP_WAYS, HOP_FIRST, HOP_LAST = 5, 400, 4, 9  # as in kernels/sentinel.c: 200 round trips are 400 ways
 WIDTH_SLOT, WIDTH_OPERATIONS = 14, 1024 * 64
+INTERRUPT_SLOT = 4
 
 
 def emit(event: Event) -> None:
@@ -272,11 +274,16 @@ class Worker:
         ctypes.memset(self.hop_page.address, 0, 1)
 
     def sentinels(self, members: list[int]) -> list[Step]:
-        """The entries that show what the CPUs are like: their state, and the price of a multiply where it is asked for."""
-        steps = []
-        for block, (probe, window) in zip(self.crew.cases[1:], PROBES if self.benchmark.needs_work else PROBES[:1], strict=False):
-            steps.append(self.sentinel_step(probe, window, members, block))
-        return steps
+        """The entries that show what the CPUs are like: their state, and what else the benchmark asks for."""
+        blocks = self.crew.cases[1:]
+        return [
+            self.sentinel_step(probe, PROBES[probe], members, block) for probe, block in zip(self.asked(), blocks, strict=False)
+        ]
+
+    def asked(self) -> list[str]:
+        """The probes in their order."""
+        wanted = {WORK: self.benchmark.needs_work, INTERRUPT: self.benchmark.needs_interrupt}
+        return [STATE, *(probe for probe, asked in wanted.items() if asked)]
 
     def sentinel_step(self, probe: str, window: float, members: list[int], block: abi.CaseBlock) -> Step:
         self.load(self.hop_page, None, {"probe": probe, "longer": self.longer}, window, SENTINEL_BATCH, self.sentinel, block)
@@ -295,7 +302,7 @@ class Worker:
         return max(1, math.ceil(self.clock.least_batch / SENTINEL_BATCH)) if self.clock else 1
 
     def probes(self, brought: list[ctypes.Array[Brought]]) -> Probes:
-        """Clock rate of the slowest core by its fastest batch, width of the widest, hop of the farthest pair probed, price of a multiply if asked.
+        """Clock rate of the slowest core by its fastest batch, width of the widest, hop of the farthest pair probed, prices of a multiply and of an interrupt if asked.
 
         The widest: siblings of one core are all narrow, while an unseen neighbour makes one thread narrow.
         """
@@ -304,9 +311,11 @@ class Worker:
         slots = [HOP_FIRST, HOP_LAST][: min(len(blocks) - 1, 2)]
         ways, turns = HOP_WAYS * self.longer, WIDTH_OPERATIONS * self.longer
         hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / ways * 1e-9 for slot in slots]
-        multiply = max(abi.median_batch(one.thread) for one in brought[1]) * 1e-9 if len(brought) > 1 else 0.0
+        also = dict(zip(self.asked(), brought, strict=True))
+        multiply = max(abi.median_batch(one.thread) for one in also[WORK]) * 1e-9 if WORK in also else 0.0
+        call = also[INTERRUPT][0].thread.value[INTERRUPT_SLOT] * 1e-9 if INTERRUPT in also and len(blocks) > 1 else 0.0
         width = turns / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
-        return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width)
+        return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width, interrupt=call or None)
 
     # -- judging one sample -----------------------------------------------------------------------------------------
 
@@ -376,7 +385,7 @@ class Worker:
             hop=(before.hop, after.hop) if before.hop and after.hop and not case.company else None,
             frequency=(before.frequency, after.frequency),
             width=(before.width, after.width),
-            extra=self.benchmark.extra(arguments, around, found),
+            extra={**self.benchmark.extra(arguments, around, found), **price_of_interrupt(around)},
         )
 
     def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False) -> list[str]:
@@ -395,6 +404,11 @@ class Worker:
             ):
                 reasons.append("run_delay")
         return reasons
+
+
+def price_of_interrupt(around: Probes) -> dict[str, float]:
+    """ns of a call that interrupts the other CPUs, where it was probed: what the kernel does to others is held against it, as what lines cost is against the hop."""
+    return {"interrupt_ns": around.interrupt * 1e9} if around.interrupt else {}
 
 
 def waited(block: abi.ThreadBlock) -> float | None:
