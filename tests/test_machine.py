@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 import tarfile
 import types
@@ -293,3 +294,16 @@ def test_live_machine():
     form = json.loads(result.output)
     assert form["cpus"] and form["machine"]["configuration"]["python"]
     assert read_topology().allowed_cpus
+
+
+def test_what_a_process_has_inherited_is_part_of_the_configuration():
+    """Scheduling class and timer slack, of which a real-time class knows none, and filters of system calls."""
+    code = (
+        "import ctypes, json, os; os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)); ctypes.CDLL(None).prctl(29, 77_000, 0, 0, 0); "
+        "from numabench.host.configuration import process_state; from numabench.host.sysfs import Tree; print(json.dumps(process_state(Tree('/'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert (found["scheduling"], found["timer_slack_ns"]) == ("batch", 77_000)
+    assert found["seccomp_filters"] is None or found["seccomp_filters"] >= 0
+    assert set(found) <= set(read_machine().configuration)

@@ -81,6 +81,22 @@ def read_configuration(tree: Tree, topology: Topology, processor: dict[str, str]
         "compiler": compiler,
         "libc": os.confstr("CS_GNU_LIBC_VERSION") if live and "CS_GNU_LIBC_VERSION" in os.confstr_names else None,
         "python": ".".join(map(str, sys.version_info[:3])) if live else None,
+        **(process_state(tree) if live else {}),
+    }
+
+
+def process_state(tree: Tree) -> dict[str, str | int | None]:
+    """What this process has inherited, and its measuring ones will: a real-time class switches timer slack off, and a filter is part of each system call."""
+    classes = {getattr(os, f"SCHED_{name}", None): name.lower() for name in ("OTHER", "FIFO", "RR", "BATCH", "IDLE")}
+    try:
+        scheduling = classes.get(os.sched_getscheduler(0), "another")
+    except OSError:  # some sandboxes answer none of these calls
+        scheduling = None
+    filters = re.search(r"^Seccomp_filters:\s*(\d+)", tree.read("proc/self/status") or "", re.MULTILINE)  # since Linux 5.9
+    return {
+        "scheduling": scheduling,
+        "timer_slack_ns": tree.number("proc/self/timerslack_ns"),
+        "seccomp_filters": int(filters[1]) if filters else None,
     }
 
 

@@ -32,6 +32,9 @@ TELLING = {
     "microcode": "",
     "mitigations": "",
     "clocksource": "",
+    "seccomp_filters": "each is part of every system call",
+    "scheduling": "",
+    "timer_slack_ns": "by how much sleeping may be late",
     "compiler": "",
 }
 
