@@ -1,0 +1,129 @@
+"""What does it cost when a program serves its own page faults?"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from ..errors import MachineError
+from ..kernel import batch_quantile, median_batch
+from ..model import ALPHA, Answer, Axis, Card, Price, View
+from . import ALONE, CROWDED, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+
+KERNEL, HANDLER, SPINNER = "kernel", "handler", "handler_spins"
+OWN = (KERNEL, "protect", "sigbus", "copy_ahead")  # by the thread itself
+METHODS = (*OWN, HANDLER, SPINNER)
+COPIES = ("sigbus", "copy_ahead", HANDLER, SPINNER)  # that ask for a userfaultfd
+SAME_CPU = "same_cpu"
+SERVED_SLOT, TOUCHED_SLOT = 6, 7  # of `value`, as in kernels/user_faults.c
+PAGE = 4096
+PAGES = 512  # touched before they are taken away again
+USERFAULTFD = {"x86_64": 323, "aarch64": 282}  # number of the system call
+USER_MODE_ONLY = 1  # faults of programs alone: allowed to everybody since Linux 5.11
+WORDS = {
+    KERNEL: "A fault that the kernel serves (a page of zeros)",
+    "protect": "A fault on a forbidden page, allowed by the handler of a signal (SIGSEGV and mprotect)",
+    "sigbus": "A fault that the thread itself serves by a copy in the handler of a signal (userfaultfd, SIGBUS)",
+    "copy_ahead": "Copying a page to its place before it is touched (UFFDIO_COPY)",
+}
+
+
+class UserFaults(Benchmark):
+    name = kernel = "user_faults"
+    rank = 32
+    topic = "runtime"
+    phase = ALPHA
+    title = "Page faults served by the program"
+    question = "What does it cost when a program serves its own page faults?"
+    expected = (
+        "The kernel's own fault takes about a microsecond. A signal handler adds the delivery of a signal and the return from it, and a call that fills or allows the page. "
+        "A handler's thread adds two switches on one CPU, two wake-ups between CPUs, of which a handler that never sleeps saves one."
+    )
+    axes = (
+        Axis(name="method", summary="who serves a fault, and how", values=METHODS),
+        Axis(name="placement", summary="alone; or relation of the handler's CPU to the toucher's", values=()),
+    )
+    views = (View(title="Time of a touch", metric="time", kind="bar", x="method", series="placement"),)
+    method = {"pages": PAGES, "page_bytes": PAGE, "touch": "written, then read"}
+    notes = ("Pages are taken away by MADV_DONTNEED after all were touched, or forbidden by mprotect; neither is counted.",)
+    judges_gaps = False
+    judges_overlap = False  # a handler serves before and after the window
+    may_sleep = True
+    needs = "a kernel with userfaultfd for all but the methods `kernel` and `protect`"
+
+    def sweep(self, topology, profile: str) -> list[Sweep]:
+        relations = topology.relations()
+        relations = relations[:1] if profile == "quick" else relations
+        beside = {"method": (HANDLER,), "placement": (SAME_CPU,)}
+        apart = [{"method": (HANDLER, SPINNER), "placement": relations}] if relations else []
+        return [{"method": OWN, "placement": (ALONE,)}, beside, *apart]
+
+    def place(self, p: Parameters, topology) -> Placement | None:
+        if p["method"] in OWN:
+            cpus = place_threads(topology, p["placement"], 1)
+        elif p["placement"] == SAME_CPU:
+            cpus = (
+                topology.order_cpus()[:1] * 2 if p["method"] == HANDLER else None
+            )  # who spins would keep the other from touching
+        else:
+            cpus = place_threads(topology, p["placement"], 2) if p["placement"] != CROWDED else None
+        node = cpus and memory_node(topology, topology.node_of(cpus[0]))
+        return cpus and Placement(cpus=tuple(cpus), node=node, size=2 * PAGE, scratch=PAGES * PAGE)
+
+    def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
+        found = []
+        for p in cases:
+            text = WORDS.get(p["method"])
+            if text is None:
+                where = "of the same CPU" if p["placement"] == SAME_CPU else f"on {RELATION_WORDS[p['placement']]}"
+                sleeps = "that sleeps" if p["method"] == HANDLER else "that never sleeps"
+                text = f"A fault that a thread {sleeps} serves, {where},"
+            found.append(
+                Answer(kind="cell", metric="time", where=p, headline=p["method"] != "copy_ahead", text=f"{text} takes {{value}}")
+            )
+        return tuple(found)
+
+    def card(self, topology, cases: list[Parameters]) -> Card:
+        where = {"method": "protect", "placement": ALONE}
+        return Card(
+            prices=(Price(answer=Answer(kind="cell", metric="time", where=where, text="caught write (mprotect)"), rank=47),)
+        )
+
+    def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
+        if p["method"] not in COPIES:
+            return ()
+        number = USERFAULTFD.get(os.uname().machine)
+        library = ctypes.CDLL(None, use_errno=True)
+        flags = os.O_CLOEXEC | os.O_NONBLOCK
+        for more in (USER_MODE_ONLY, 0):  # 0: before Linux 5.11, to whoever may
+            file = library.syscall(number, flags | more) if number is not None else -1
+            if file >= 0:
+                opened.callback(os.close, file)
+                return (file,)
+        code = ctypes.get_errno() if number is not None else errno.ENOSYS
+        raise MachineError(
+            f"this kernel gives no userfaultfd ({os.strerror(code)})",
+            "sudo sysctl vm.unprivileged_userfaultfd=1; in a container, a seccomp profile that allows userfaultfd",
+        )
+
+    def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
+        return {"method": p["method"]}
+
+    def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
+        thread = found.threads[0]
+        return {"time": median_batch(thread), "p99": batch_quantile(thread, 0.99)}
+
+    def check(self, p: Parameters, found: Found) -> str:
+        thread = found.threads[0]
+        served, touched = thread.value[SERVED_SLOT], thread.value[TOUCHED_SLOT]
+        if thread.check != thread.executed:
+            return f"{thread.executed - thread.check} of {thread.executed} pages did not hold what they are to hold"
+        if served != (0 if p["method"] == KERNEL else touched):
+            return f"{served} faults were served of {touched} pages"
+        return ""
+
+
+BENCHMARK = UserFaults()
