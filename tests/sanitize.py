@@ -55,8 +55,11 @@ OWN_THREADS = {
 }
 #: Kernels whose threads hand something to and fro all the time: beside another one, each would wait for its partner's CPU.
 ALONE = ("core_to_core", "memory_ordering", "sentinel", "transfer_unit")
-#: Kernels that can do nothing on some machines, and why: these may refuse all.
-NEEDS = {"numa_balancing": "two nodes, between which the kernel moves pages"}
+#: Kernels that can do nothing on some machines or under some sanitizer, and why: these may refuse all.
+NEEDS = {
+    "numa_balancing": "two nodes, between which the kernel moves pages",
+    "fork_and_write": "a child in which the thread sanitizer has its own thread",
+}
 #: Numbers whose most takes long and does nothing else than a thousand does: turns of a loop, seconds.
 MOST = {"spacing": 1000, "critical_section": 1000, "think_time": 1000, "limit_s": 1, "longer": 20}
 MOST_RUNS = 40  # of one kernel under one sanitizer, every value of every parameter among them
