@@ -1,4 +1,4 @@
-"""The certificate's runs: every machine three times (twice as it is, once with a slower memory), and a fleet of machines; and what they show."""
+"""The certificate's runs: every machine three times (twice as it is, once with a slower memory), a fleet of machines, and the contracts of runtimes; and what they show."""
 
 from __future__ import annotations
 
@@ -9,14 +9,29 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from .errors import SimulationError
-from .fleet import KnownFleet
 from .guest import temporary_share
 from .judgement import TOLERANCE, Finding, judge_comparison, judge_visit
 from .machine import Machine
 from .packages import find_tools
 from .visits import COMPARED_STRIDES, numabench_command, slower_machine, visit
+
+
+class Known(Protocol):
+    """What is certified besides single machines, with answers of its own."""
+
+    name: str
+
+    @property
+    def summary(self) -> str: ...
+
+    @property
+    def boots(self) -> int: ...
+
+    def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]: ...
+
 
 CHANGED = " with changes"  # of a checkout that is not what its commit says
 VISIT_SECONDS = 70.0  # expected, before the first one has been seen
@@ -27,7 +42,7 @@ class Certification:
 
     `parts`: a folder that keeps what each machine gave, for a later certification of the same commit to take: one that was interrupted, or others beside it."""
 
-    def __init__(self, machines: list[Machine | KnownFleet], tree: Path, with_comparison: bool, parts: Path | None = None):
+    def __init__(self, machines: list[Machine | Known], tree: Path, with_comparison: bool, parts: Path | None = None):
         self.machines, self.tree, self.with_comparison, self.parts = machines, tree, with_comparison, parts
         self.findings: list[Finding] = []
         self.broken: dict[str, str] = {}
@@ -79,10 +94,10 @@ class Certification:
                 self.findings += found
                 console.print(*report_lines(machine, found), sep="\n", soft_wrap=True)
 
-    def boots(self, machine: Machine | KnownFleet) -> int:
-        return machine.boots if isinstance(machine, KnownFleet) else 3 if self.with_comparison else 1
+    def boots(self, machine: Machine | Known) -> int:
+        return (3 if self.with_comparison else 1) if isinstance(machine, Machine) else machine.boots
 
-    def kept(self, machine: Machine | KnownFleet) -> list[Finding] | None:
+    def kept(self, machine: Machine | Known) -> list[Finding] | None:
         """What an earlier certification of this commit found on the machine; None where there was none, of another commit, or with other words."""
         try:
             kept = json.loads(self.part(machine).read_text()) if self.parts else {}
@@ -93,7 +108,7 @@ class Certification:
         self.seconds += kept["seconds"]
         return [Finding(**finding) for finding in kept["findings"]]
 
-    def keep(self, machine: Machine | KnownFleet, found: list[Finding], seconds: float) -> None:
+    def keep(self, machine: Machine | Known, found: list[Finding], seconds: float) -> None:
         self.seconds += seconds
         if self.parts:
             self.parts.mkdir(parents=True, exist_ok=True)
@@ -104,10 +119,10 @@ class Certification:
             }
             self.part(machine).write_text(json.dumps(kept))
 
-    def part(self, machine: Machine | KnownFleet) -> Path:
+    def part(self, machine: Machine | Known) -> Path:
         return self.parts / f"{machine.name}.json"
 
-    def subject(self, machine: Machine | KnownFleet) -> dict:
+    def subject(self, machine: Machine | Known) -> dict:
         """What the part of a machine is of."""
         return {
             "commit": commit(self.tree),
@@ -116,12 +131,10 @@ class Certification:
             "versions": self.versions,
         }
 
-    def certify_machine(
-        self, machine: Machine | KnownFleet, step: Callable[[str], None], done: Callable[[], None]
-    ) -> list[Finding]:
+    def certify_machine(self, machine: Machine | Known, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
         with temporary_share() as shared:
-            if isinstance(machine, KnownFleet):
-                return machine.judge(machine.visit_all(shared, self.tree, step, done))
+            if not isinstance(machine, Machine):
+                return machine.certify(shared, self.tree, step, done)
             step(f"{machine.name}: measuring")
             base = visit(machine, shared / "base", self.tree)
             done()
@@ -163,7 +176,7 @@ def commit(tree: Path) -> str:
     return f"{git('rev-parse', '--short=12', 'HEAD') or 'unknown'}{CHANGED if git('status', '--porcelain', '-uno') else ''}"
 
 
-def report_lines(machine: Machine | KnownFleet, findings: list[Finding]) -> list[str]:
+def report_lines(machine: Machine | Known, findings: list[Finding]) -> list[str]:
     """A line for the machine, and one for each wrong finding."""
     wrong = [f for f in findings if not f.right]
     figures = [abs(f.deviation) for f in findings if math.isfinite(f.deviation)]

@@ -126,7 +126,13 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
 
 
 @command.command()
-@click.option("--machine", "machines", multiple=True, metavar="MACHINE.toml", help="Certify this one, or `fleet`. Repeatable. [all shipped, and fleet]")
+@click.option(
+    "--machine",
+    "machines",
+    multiple=True,
+    metavar="MACHINE.toml",
+    help="Certify this one, or `fleet` or `contracts`. Repeatable. [all shipped, fleet and contracts]",
+)
 @click.option("--defect", metavar="NAME", help="Use a numabench that is wrong on purpose; `--defect list` names them.")
 @click.option(
     "--compare/--no-compare",
@@ -156,10 +162,12 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
     from rich.console import Console
 
     from .certify import Certification
+    from .contracts import NAME as CONTRACTS
+    from .contracts import known_contracts
     from .defects import CHECKOUT, DEFECTS, defective_tree, names
     from .fleet import NAME as FLEET
-    from .fleet import KnownFleet, known_fleet
-    from .machine import load_machine, shipped
+    from .fleet import known_fleet
+    from .machine import Machine, load_machine, shipped
     from .page import write_certificate
 
     console = Console(highlight=False)
@@ -171,9 +179,10 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
             )
         return 0
     tree = defective_tree(defect) if defect else CHECKOUT
-    chosen = [known_fleet() if name == FLEET else load_machine(name) for name in machines or [*shipped(), FLEET]]
+    known = {FLEET: known_fleet, CONTRACTS: known_contracts}
+    chosen = [known[name]() if name in known else load_machine(name) for name in machines or [*shipped(), *known]]
     for machine in chosen:
-        if not isinstance(machine, KnownFleet) and machine.timing is None:
+        if isinstance(machine, Machine) and machine.timing is None:
             raise click.BadParameter(
                 f"{machine.name} has no [timing]: nothing is given to certify against", param_hint="--machine"
             )

@@ -75,6 +75,9 @@ class KnownFleet:
         """Memory both ways, and lines between their CPUs."""
         return moved_between(member) == {SLOW_LINK, SLOW_LINK[::-1]} and moved_lines(member, self.of) == {frozenset(SLOW_LINK)}
 
+    def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
+        return self.judge(self.visit_all(shared, tree, step, done))
+
     def visit_all(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Path]:
         """Logs of a boot of each machine, and of two more of each that is then a suspect."""
 

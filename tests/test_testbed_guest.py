@@ -98,7 +98,7 @@ OFFLINE = f"""
  echo 0 > /sys/devices/system/cpu/cpu2/online
  for state in /sys/devices/system/node/node2/memory*/state; do echo offline > $state; done
  cat /sys/devices/system/cpu/online > /out/online; cat /sys/devices/system/node/has_memory >> /out/online) &
-{NUMABENCH} {RUN.replace("--processes 1", "--processes 10")} --alias m --output /out/offline > /out/offline.txt 2>&1; echo $? >> /out/offline.txt
+{NUMABENCH} {RUN.replace("--processes 1", "--processes 6")} --alias m --output /out/offline > /out/offline.txt 2>&1; echo $? >> /out/offline.txt
 """
 
 
@@ -115,8 +115,8 @@ def plain(tmp_path_factory):
         f"echo 2-3 > {group}/part/cpuset.cpus; echo 1-2 > {group}/part/cpuset.mems",
         f"(sh -c 'echo $PPID > {group}/part/cgroup.procs'; {NUMABENCH} {RUN} --alias m --output /out/cpuset)",
         f"echo 3 > {WEIGHTS}/node0; echo 1 > {WEIGHTS}/node1; echo 1 > {WEIGHTS}/node2",
-        f"{NUMABENCH} run memory_policy --set size=2M --set kernel=read --set page_size=4k {SHORT} --output /out/spread",
-        f"{NUMABENCH} run page_migration --set size=4M --set page_size=4k {SHORT} --output /out/moved",
+        f"{NUMABENCH} run memory_policy --set size=2M --set kernel=read --set page_size=4k --set cpu_node=0 {SHORT} --output /out/spread",
+        f"{NUMABENCH} run page_migration --set size=1M --set page_size=4k {SHORT} --output /out/moved",
         "echo 1 > /proc/sys/kernel/numa_balancing",
         f"{NUMABENCH} run numa_balancing --set size=2M {SHORT} --output /out/repaired",
         "echo 0 > /proc/sys/kernel/numa_balancing",
