@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from ..kernel import mean_batch
+from ..kernel import median_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
@@ -250,7 +250,7 @@ class Transfer(Benchmark):
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         chunk = p["chunk"]
         if len(found.threads) == 1:
-            ns = mean_batch(found.threads[0])
+            ns = median_batch(found.threads[0])
             return {"time_per_chunk": ns, "cpu_per_gib": ns * 1e-9 * GIB / chunk, "rate": chunk / ns * 1e9}
         sender, receiver = ((t.value[CPU_SLOT], t.value[BYTES_SLOT], t.end_ns - t.begin_ns) for t in found.threads)
         if not (sender[1] and receiver[1]):  # nothing arrived in the window
