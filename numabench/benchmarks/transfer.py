@@ -17,7 +17,6 @@ COPYING, IN_MEMORY = "read_write", "write"  # the two controls: copying from the
 SHARES = ("sendfile", "splice", "vmsplice")
 METHODS = (COPYING, "sendfile", "splice", "mmap_write", IN_MEMORY, "vmsplice")
 MAIN = (COPYING, "sendfile", IN_MEMORY)
-OF_MEMORY = (IN_MEMORY, "vmsplice")
 TRANSPORTS = {"tcp": "a TCP socket on the loopback", "unix": "a Unix socket", "pipe": "a pipe"}
 RECEIVERS = {"reads": "read", "drops": "dropped"}
 SOURCES = {"warm": "in the caches", "cold": "in no cache"}
@@ -33,6 +32,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SMALL, USUAL = 64, 64 * KIB  # chunks: nearly the fixed price alone; what servers send at once
 QUICK = (SMALL, 4 * KIB, 16 * KIB, USUAL, 256 * KIB)
 CHUNKS = (SMALL, KIB, 4 * KIB, 16 * KIB, USUAL, 256 * KIB, MIB)
+FEW = (SMALL, 4 * KIB, USUAL, 256 * KIB)
 LARGE = (4 * KIB, 16 * KIB, USUAL, 256 * KIB)  # where it matters what caches have
 PAGE, PLACES, FACTOR, PROBE_BYTES = 4096, 2, 0x9E3779B97F4A7C15, 16384  # as in kernels/transfer.c
 CHANGED_SLOT, KEPT_SLOT, SEEN_SLOT, PARTS_SLOT, WAITS_SLOT, FAILED_SLOT, CPU_SLOT, BYTES_SLOT = range(6, 14)  # of `value`
@@ -106,6 +106,7 @@ class Transfer(Benchmark):
     )
     judges_gaps = False  # a chunk is no batch
     judges_overlap = False  # two common times are counted between
+    most_samples = 1  # processes differ more: the pages of each lie elsewhere
     may_sleep = True  # of two threads, the one that is ahead
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
@@ -121,8 +122,9 @@ class Transfer(Benchmark):
                 {**two, "method": METHODS, "chunk": CHUNKS, "receiver": tuple(RECEIVERS)},
             ]
         return [
-            {**one, "method": METHODS, "chunk": CHUNKS},
-            {**dropped, "method": MAIN, "chunk": CHUNKS},
+            {**one, "method": MAIN, "chunk": CHUNKS},
+            {**one, "method": tuple(m for m in METHODS if m not in MAIN), "chunk": FEW},
+            {**dropped, "method": MAIN, "chunk": QUICK},
             {**one, "method": MAIN, "chunk": LARGE, "source": ("cold",)},
             {**two, "method": MAIN, "chunk": (USUAL,)},
         ]
