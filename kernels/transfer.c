@@ -1,11 +1,11 @@
 /* What it costs to move bytes from a file or from memory to a socket or a pipe, and out of it again.
  *
- * Alone: one thread sends a chunk and receives it, again and again. It never waits for another CPU, so that its time is the CPU time of both ends. Two threads: one sends, one
- * receives, each counts what it did between two common times, and its own CPU time.
+ * Alone: one thread sends a chunk and receives it, again and again. It never waits for another CPU, so that its time is the CPU time of both ends. Two threads:
+ * one sends, one receives, each counts what it did between two common times, and its own CPU time.
  *
- * The path is proven in each entry, outside of the window: a few pages are sent, the source is changed while they are on their way, and only then they are received. What arrives
- * changed was shared with the source, what arrives as it was had been copied. The bytes themselves say nothing of the path: a sendfile that secretly reads and writes delivers the
- * same ones. All ends are non-blocking. What does not fit is sent in parts, and no wait is without an end. */
+ * The path is proven in each entry, outside of the window: a few pages are sent, the source is changed meanwhile, and only then they are received.
+ * What arrives changed was shared with the source, what arrives as it was had been copied. The bytes themselves say nothing of the path: one that secretly
+ * reads and writes delivers the same. All ends are non-blocking. What does not fit is sent in parts, and no wait is without an end. */
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_each.h"
@@ -23,8 +23,8 @@ enum { READ_WRITE, SENDFILE, SPLICE, MMAP_WRITE, WRITE, VMSPLICE };
 enum { WARM, COLD };
 enum { READS, DROPS };
 enum { OUT, IN, SOURCE_FILE, PIPE_IN = 5, PIPE_OUT }; /* of descriptor[]: ends of the transport, the file, a pipe in between */
-/* Of value[]: of the last probe, words that arrived changed and as they were, and words of the source that were seen changed; since the preparation, calls that sent
- * something and waits; of this entry, errno of what failed; in its window, CPU time in ns and bytes of a thread that has one end. */
+/* Of value[]: of the last probe, words that arrived changed and as they were, and words of the source that were seen changed; since the preparation, calls that
+ * sent something and waits; of this entry, errno of what failed; in its window, CPU time in ns and bytes of a thread that has one end. */
 enum { CHANGED = 6, KEPT, SEEN, PARTS, WAITS, FAILED, CPU_NS, BYTES };
 
 #define PAGE 4096u
@@ -42,7 +42,7 @@ static const struct nb_parameter parameters[] = {
     [RECEIVER] = {"receiver", "reads|drops", "what becomes of it: copied into memory, or thrown away by the kernel (TCP)", READS, 0, DROPS},
 };
 static const struct nb_metric metrics[] = {
-    {"time_per_chunk", "ns", "from the first call that sends a chunk to the last that receives it; of two threads, from one chunk to the next", NB_LOWER_IS_BETTER},
+    {"time_per_chunk", "ns", "from the first call that sends to the last that receives; of two threads, from one chunk to the next", NB_LOWER_IS_BETTER},
     {"cpu_per_gib", "s", "CPU time of both ends for one GiB", NB_LOWER_IS_BETTER},
     {"rate", "B/s", "bytes that arrive", NB_HIGHER_IS_BETTER},
     {"sender_cpu_per_gib", "s", "CPU time of the thread that sends, for one GiB", NB_LOWER_IS_BETTER},
@@ -310,7 +310,7 @@ static void send_all(struct nb_thread *t, struct state *s, struct span w)
     nb_store_release(&s->total, done);
 }
 
-/* Words of what was just read that are not those of the source: the first and the last whole one, a cache line's touch each. `from`: bytes that arrived before. */
+/* Words of what was just read that are not those of the source: of the first and the last whole one, a cache line each. `from`: bytes that arrived before. */
 static uint64_t unlike(const struct state *s, uint64_t from, uint64_t n)
 {
     const uint64_t first = (from + 7) / 8 * 8, last = (from + n) / 8 * 8;
