@@ -73,7 +73,7 @@ static uint8_t *memory(uint64_t bytes)
     return at;
 }
 
-/* What kernels are handed by convention: an end to write to, the end to read it from, a file to read; then two for the other direction. */
+/* What kernels are handed by convention: an end to write to, the end to read it from, a file to read; then two for the other direction, and a pipe's own two. */
 static void open_all(struct nb_case *c)
 {
     int there[2], back[2];
@@ -89,6 +89,9 @@ static void open_all(struct nb_case *c)
         exit(UNSUPPORTED);
     c->descriptor[0] = there[0], c->descriptor[1] = there[1];
     c->descriptor[3] = back[0], c->descriptor[4] = back[1];
+    if (pipe(back))
+        exit(UNSUPPORTED);
+    c->descriptor[5] = back[1], c->descriptor[6] = back[0];
 }
 
 static int choices(void)

@@ -51,6 +51,7 @@ OWN_THREADS = {
     "numa_balancing": (1, 1, 1, 2),
     "page_migration": (1, 1, 1, 2),
     "sentinel": (1, 2),
+    "transfer": (1, 1, 2, 2),
     "transfer_unit": (1, 2, 2, 2),
 }
 #: Kernels whose threads hand something to and fro all the time: beside another one, each would wait for its partner's CPU.
