@@ -49,7 +49,9 @@ class Fibers(Benchmark):
     contrasts = (Contrast(axis="switch", control=OWN, metric="time"),)
     views = (
         View(title="Time of a switch", metric="time", kind="bar", x="switch", where={"fibers": FEW, "lines": LINES[0]}),
-        View(title="Time of a switch by tasks", metric="time", kind="line", x="fibers", series="switch", where={"lines": LINES[0]}),
+        View(
+            title="Time of a switch by tasks", metric="time", kind="line", x="fibers", series="switch", where={"lines": LINES[0]}
+        ),
         View(title="Time of a switch by lines", metric="time", kind="line", x="lines", series="fibers", where={"switch": OWN}),
     )
     method = {
@@ -162,7 +164,9 @@ class Fibers(Benchmark):
         return Card(
             prices=tuple(
                 Price(
-                    answer=Answer(kind="cell", metric="time", where={"switch": switch, "fibers": FEW, "lines": LINES[0]}, text=text),
+                    answer=Answer(
+                        kind="cell", metric="time", where={"switch": switch, "fibers": FEW, "lines": LINES[0]}, text=text
+                    ),
                     rank=45 + position,
                 )
                 for position, (switch, text) in enumerate(names.items())
@@ -215,7 +219,9 @@ def check_fibers(p: Parameters, found: Found) -> str:
     value, count = thread.value, p["fibers"]
     turns = thread.executed - value[ENTERED_SLOT]  # each time that the thread enters the ring is a switch as well
     if thread.check != turns:
-        return f"{thread.executed} switches were asked for, the fibers and the thread counted {thread.check + value[ENTERED_SLOT]}"
+        return (
+            f"{thread.executed} switches were asked for, the fibers and the thread counted {thread.check + value[ENTERED_SLOT]}"
+        )
     fewest, most = turns // count, -(-turns // count)
     if (value[FEWEST_SLOT], value[MOST_SLOT]) != (fewest, most):
         return f"each fiber must have {fewest} to {most} turns, and they have {value[FEWEST_SLOT]} to {value[MOST_SLOT]}"
