@@ -2,22 +2,22 @@
  *
  * The first thread writes a set of lines, has itself moved to the second one's CPU and updates the set there, one line after the other, each named by the one
  * before it. Then it moves back, which does not count: what places threads knows nothing of this. As the control it makes the same call with the CPU that it is on,
- * which moves nothing. Lines that are to be clean are written back to memory and read again before the call. The second thread only says where it is, and sleeps. */
+ * which moves nothing. Lines that are to be clean are written back to memory and read again before the call. No line
+ * brings another one along: beside each other, they came in pairs by a prefetcher, in some processes and not in others. The second thread only says where it is, and sleeps. */
 #include "nb.h"
 #include "nb_chase.h"
 #include "nb_cpu.h"
 #include "nb_each.h"
 #include "nb_pin.h"
 
-enum { ACTION, SIZE, DIRTY };
+enum { ACTION, LINES, DIRTY };
 enum { STAY, MOVE };
-/* Of value[]: ps of the median call, lines of the set, events in which the update ran on the CPU that it was to run on, and lines that were written as often as they
- * were to be. */
-enum { CALL_PS = 6, LINES, ARRIVED, RIGHT };
+/* Of value[]: ps of the median call, events in which the update ran on the CPU that it was to run on, and lines that were written as often as they were to be. */
+enum { CALL_PS = 6, ARRIVED, RIGHT };
 
 static const struct nb_parameter parameters[] = {
     [ACTION] = {"action", "stay|move", "what the call does between writing and updating: nothing, or move the thread", MOVE, 0, MOVE},
-    [SIZE] = {"size", NULL, "bytes of the set", 4096, 512, 1 << 28},
+    [LINES] = {"lines", NULL, "of the set", 64, 2, 1 << 20},
     [DIRTY] = {"dirty", NULL, "lines of a hundred that are written before the call; the others are read", 100, 0, 100},
 };
 static const struct nb_metric metrics[] = {
@@ -29,7 +29,7 @@ NB_DESCRIBE("migration", 1, "the price of a move to another CPU", parameters, me
 struct line {
     struct line *next;
     uint64_t updates;
-    uint8_t pad[NB_LINE - sizeof(struct line *) - sizeof(uint64_t)];
+    uint8_t pad[NB_APART_ODD - sizeof(struct line *) - sizeof(uint64_t)];
 };
 
 struct state { /* at the begin of the scratch memory */
@@ -41,7 +41,7 @@ struct state { /* at the begin of the scratch memory */
 
 static struct state *state_of(const struct nb_case *c) { return (struct state *)c->scratch; }
 
-static uint64_t lines_of(const struct nb_case *c) { return (uint64_t)c->parameter[SIZE] / sizeof(struct line); }
+static uint64_t lines_of(const struct nb_case *c) { return (uint64_t)c->parameter[LINES]; }
 
 static int is_dirty(uint64_t number, uint64_t share) { return number * share % 100 < share; }
 
@@ -115,7 +115,7 @@ int nb_run(struct nb_thread *t)
     const struct nb_case *c = t->shared;
     struct state *s = state_of(c);
     const uint64_t n = lines_of(c);
-    if (c->threads != 2 || n < 2 || c->buffer_bytes < n * sizeof(struct line) || c->scratch_bytes < sizeof *s + n * sizeof(uint32_t))
+    if (c->threads != 2 || c->buffer_bytes < n * sizeof(struct line) || c->scratch_bytes < sizeof *s + n * sizeof(uint32_t))
         return NB_UNSUPPORTED;
     if (c->parameter[DIRTY] < 100 && !NB_CAN_FLUSH)
         return NB_UNSUPPORTED;
@@ -149,7 +149,6 @@ int nb_run(struct nb_thread *t)
         t->check += updates;
         t->value[RIGHT] += updates == t->executed * (1u + (unsigned)is_dirty(i, (uint64_t)c->parameter[DIRTY]));
     }
-    t->value[LINES] = n;
     t->value[ARRIVED] += s->arrived;
     t->value[CALL_PS] = (uint64_t)(nb_median_batch(s->bins, s->calls) * (double)s->usual * 1000 / NB_FINE);
     return s->failed ? NB_UNSUPPORTED : NB_OK;

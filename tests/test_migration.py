@@ -10,17 +10,17 @@ from test_kernels import PROBES, broken_kernel, enter
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, discover
-from numabench.benchmarks.migration import ACTIONS, ALL_DIRTY, KIB, MOVE, SHARES, STAY, dirty_lines
+from numabench.benchmarks.migration import ACTIONS, ALL_DIRTY, MOVE, SHARES, STAY, dirty_lines
 
 BENCHMARK = discover()["migration"]
-SIZE = 16 * KIB
+LINES = 200
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a thread can move only where there are two CPUs")
 
 
-def measured(kernel: abi.Kernel, action: str, dirty: int, size: int = SIZE) -> tuple[Found, str]:
+def measured(kernel: abi.Kernel, action: str, dirty: int, lines: int = LINES) -> tuple[Found, str]:
     """What was found, and what the check says of it."""
-    parameters = {"action": action, "size": size, "dirty": dirty}
+    parameters = {"action": action, "lines": lines, "dirty": dirty}
     found = enter(kernel, BENCHMARK.arguments(parameters, PROBES), threads=2, size=1 << 20)
     metrics = BENCHMARK.metrics(parameters, found, PROBES)
     assert found.threads[0].operations > 0 and metrics["time"] > 0 and metrics["call"] > 0
@@ -32,9 +32,9 @@ def kernel() -> abi.Kernel:
     return abi.Kernel(abi.build("migration").target)
 
 
-@pytest.mark.parametrize(("action", "dirty", "size"), [*itertools.product(ACTIONS, SHARES, (SIZE,)), (MOVE, 33, 512)])
-def test_each_line_is_written_as_often_as_it_was_to_be(kernel, action, dirty, size):
-    found, wrong = measured(kernel, action, dirty, size)
+@pytest.mark.parametrize(("action", "dirty", "lines"), [*itertools.product(ACTIONS, SHARES, (LINES,)), (MOVE, 33, 2)])
+def test_each_line_is_written_as_often_as_it_was_to_be(kernel, action, dirty, lines):
+    found, wrong = measured(kernel, action, dirty, lines)
     assert wrong == ""
     first, second = found.threads
     assert first.cpu_begin == first.cpu_end == min(os.sched_getaffinity(0)) != second.cpu_begin  # where it was placed: it is back

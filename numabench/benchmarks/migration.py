@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..kernel import median_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
-from ..units import format_bytes
 from . import (
+    MOST_APART,
+    MOST_LINE,
     RELATION_NAMES,
     RELATION_WORDS,
     Benchmark,
@@ -19,15 +20,13 @@ from . import (
 )
 
 STAY, MOVE = ACTIONS = ("stay", "move")
-KIB = 1024
-SIZES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB)
-USUAL_SIZE = 64 * KIB  # more than a first cache, less than a second one
+LINES = (64, 256, 1024, 4096, 16_384)
+USUAL = 1024  # lines: 64 KiB, more than a first cache and less than a second one
 ALL_DIRTY = 100
 SHARES = (0, 50, ALL_DIRTY)
-CALL_PS_SLOT, LINES_SLOT, ARRIVED_SLOT, RIGHT_SLOT = range(6, 10)  # of `value`, as in kernels/migration.c
+CALL_PS_SLOT, ARRIVED_SLOT, RIGHT_SLOT = range(6, 9)  # of `value`, as in kernels/migration.c
 STATE_BYTES = 4096  # of scratch memory: what the threads share
 ORDER_BYTES = 4  # of it for each line
-LEAST_LINE, MOST_LINE = 16, 256  # bytes: what a line can have
 
 
 class Migration(Benchmark):
@@ -47,7 +46,14 @@ class Migration(Benchmark):
             summary="what happens between writing and updating: a call that moves nothing, or a move",
             values=ACTIONS,
         ),
-        Axis(name="size", summary="the set of lines", values=SIZES, unit="B", log=True, least=512, most=1 << 28, step=512),
+        Axis(
+            name="lines",
+            summary="of the set, none of which brings another one along",
+            values=LINES,
+            log=True,
+            least=2,
+            most=1 << 20,
+        ),
         Axis(
             name="dirty",
             summary="lines of a hundred that were written before; the others only read",
@@ -63,7 +69,7 @@ class Migration(Benchmark):
             title="Time to update a line",
             metric="time",
             kind="line",
-            x="size",
+            x="lines",
             series="action",
             facet="placement",
             where={"dirty": ALL_DIRTY},
@@ -77,7 +83,7 @@ class Migration(Benchmark):
         "before": "all lines in the caches of the CPU that the thread leaves",
     }
     notes = (
-        "The update after a move includes the translations that the other CPU has to look up: one a page.",
+        "The update after a move includes the translations that the other CPU has to look up: one a page, some 13 lines of 64 bytes.",
         "The CPU that the thread goes to is idle, and as deeply asleep as it gets between two moves.",
     )
     judges_gaps = False  # a move is no batch
@@ -89,27 +95,27 @@ class Migration(Benchmark):
         relations = topology.relations()
         every = {"action": ACTIONS, "dirty": (ALL_DIRTY,)}
         if profile == "quick":
-            return [{**every, "size": (USUAL_SIZE,), "placement": relations[:1] + relations[1:][-1:]}]
+            return [{**every, "lines": (USUAL,), "placement": relations[:1] + relations[1:][-1:]}]
         shares = SHARES if profile == "full" else (0, ALL_DIRTY)
-        sizes = (*SIZES, 4 * SIZES[-1]) if profile == "full" else SIZES
+        lines = (*LINES, 4 * LINES[-1]) if profile == "full" else LINES
         return [
-            {**every, "size": sizes, "placement": relations},
-            {**every, "size": sizes if profile == "full" else (USUAL_SIZE,), "dirty": shares, "placement": relations},
+            {**every, "lines": lines, "placement": relations},
+            {**every, "lines": lines if profile == "full" else (USUAL,), "dirty": shares, "placement": relations},
         ]
 
     def place(self, p: Parameters, topology) -> Placement | None:
         if p["placement"] not in topology.relations() or not (cpus := topology.choose_cpus(p["placement"], 2)):
             return None
-        scratch = STATE_BYTES + p["size"] // LEAST_LINE * ORDER_BYTES
-        return Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=p["size"], scratch=scratch)
+        size, scratch = p["lines"] * (MOST_APART + MOST_LINE), STATE_BYTES + p["lines"] * ORDER_BYTES
+        return Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=size, scratch=scratch)
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found = []
         for placement in dict.fromkeys(p["placement"] for p in cases):
-            where = {"action": MOVE, "size": USUAL_SIZE, "dirty": ALL_DIRTY, "placement": placement}
+            where = {"action": MOVE, "lines": USUAL, "dirty": ALL_DIRTY, "placement": placement}
             text = f"Moving a thread between {RELATION_WORDS[placement]} takes {{value}} (sched_setaffinity)"
             found.append(Answer(kind="cell", metric="call", where=where, text=text))
-        for p in sorted(cases, key=lambda p: (p["size"] != USUAL_SIZE, p["dirty"] != ALL_DIRTY)):
+        for p in sorted(cases, key=lambda p: (p["lines"] != USUAL, p["dirty"] != ALL_DIRTY)):
             if p["action"] != MOVE:
                 continue
             what = (
@@ -121,8 +127,8 @@ class Migration(Benchmark):
                     metric="time",
                     where=p,
                     against={"action": STAY},
-                    headline=p["size"] == USUAL_SIZE and p["dirty"] == ALL_DIRTY,
-                    text=f"Each of {format_bytes(p['size'])} of lines, {what} before a move between {RELATION_WORDS[p['placement']]}, costs {{value}} more to "
+                    headline=p["lines"] == USUAL and p["dirty"] == ALL_DIRTY,
+                    text=f"Each of {p['lines']:,} lines, {what} before a move between {RELATION_WORDS[p['placement']]}, costs {{value}} more to "
                     "update than without it",
                 )
             )
@@ -133,7 +139,7 @@ class Migration(Benchmark):
         near = sorted(dict.fromkeys(p["placement"] for p in cases), key=nearest_cores_first)[:1]
         prices = []
         for placement in near:
-            where = {"action": MOVE, "size": USUAL_SIZE, "dirty": ALL_DIRTY, "placement": placement}
+            where = {"action": MOVE, "lines": USUAL, "dirty": ALL_DIRTY, "placement": placement}
             name = RELATION_NAMES[placement]
             moved = Answer(kind="cell", metric="call", where=where, text=f"thread moved to another CPU, {name}")
             line = Answer(
@@ -143,23 +149,21 @@ class Migration(Benchmark):
         return Card(prices=tuple(prices))
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"action": p["action"], "size": p["size"], "dirty": p["dirty"]}
+        return {"action": p["action"], "lines": p["lines"], "dirty": p["dirty"]}
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         first = found.threads[0]
-        return {"time": median_batch(first) / first.value[LINES_SLOT], "call": first.value[CALL_PS_SLOT] / 1000}
+        return {"time": median_batch(first) / p["lines"], "call": first.value[CALL_PS_SLOT] / 1000}
 
     def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
         """The time of a line in hops, as they were around the sample."""
         first = found.threads[0]
-        return {"hops": median_batch(first) / first.value[LINES_SLOT] / (probes.hop * 1e9)} if probes.hop else {}
+        return {"hops": median_batch(first) / arguments["lines"] / (probes.hop * 1e9)} if probes.hop else {}
 
     def check(self, p: Parameters, found: Found) -> str:
         """Where the thread was in each event, what it wrote before and what after: all is known beforehand."""
         first = found.threads[0]
-        lines, events, arrived = first.value[LINES_SLOT], first.executed, first.value[ARRIVED_SLOT]
-        if not lines or p["size"] % lines or not LEAST_LINE <= p["size"] // lines <= MOST_LINE:
-            return f"{lines} lines are not {p['size']} bytes"
+        lines, events, arrived = p["lines"], first.executed, first.value[ARRIVED_SLOT]
         if arrived != events:
             return f"{events - arrived} of {events} updates ran on another CPU than they were to"
         if first.check != (wanted := events * (lines + dirty_lines(lines, p["dirty"]))):
