@@ -282,7 +282,7 @@ static int run_fibers(struct nb_thread *t)
     const struct nb_case *c = t->shared;
     const int64_t how = c->parameter[SWITCH], stack = c->parameter[STACK];
     sigset_t all, before;
-    if (c->threads != 1 || !can_switch(how) || stack % NB_LINE || (uint64_t)stack < HEAD + (MOST_LINES + 1) * NB_LINE + FRAMES)
+    if (c->threads != 1 || !can_switch(how) || stack % NB_LINE || (uint64_t)stack < HEAD + ((uint64_t)c->parameter[LINES] + 1) * NB_LINE + FRAMES)
         return NB_UNSUPPORTED;
     if (c->buffer_bytes < (uint64_t)(stack_of(c, (uint64_t)c->parameter[FIBERS]) - c->buffer))
         return NB_UNSUPPORTED;

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import subprocess
+from types import SimpleNamespace
 
 import pytest
-from test_kernels import PROBES, broken_kernel, enter
+from test_kernels import PROBES, broken_kernel, enter, toolchains
 
 from numabench import kernel as abi
-from numabench.benchmarks import discover
-from numabench.benchmarks.fibers import LINES, OTHER_CPU, OWN, OWN_FP, SAME_CPU, SWAPCONTEXT, THREADS, asleep
+from numabench.benchmarks import Found, discover
+from numabench.benchmarks.fibers import LINES, OTHER_CPU, OWN, OWN_FP, SAME_CPU, SWAPCONTEXT, SWITCHES, THREADS, asleep
 from numabench.host.topology import read_topology
 
 BENCHMARK = discover()["fibers"]
@@ -72,3 +75,23 @@ def test_who_only_pretends_is_found_out(tmp_path, switch, file, right, wrong, sa
         pytest.skip("what is broken are instructions of x86-64")
     fibers, lines = (5, 4) if switch not in THREADS else (2, 1)
     assert said in measured(broken_kernel(tmp_path, "fibers", file, right, wrong), switch, fibers, lines)[1]
+
+
+@pytest.mark.parametrize(("compiler", "emulators"), toolchains())
+def test_other_processors_switch_as_exactly(tmp_path, compiler, emulators):
+    emulator = next((e for e in emulators if shutil.which(e)), None)
+    if shutil.which(compiler[0]) is None or (emulators and emulator is None):
+        pytest.skip(f"{compiler[0]} or {' / '.join(emulators)} is missing")
+    program, folder = tmp_path / "driver", abi.source_folder()
+    sources = [os.path.join(os.path.dirname(__file__), "driver.c"), str(folder / "fibers.c")]
+    flags = [flag for flag in abi.FLAGS if flag not in ("-shared", "-fPIC")]
+    subprocess.run([*compiler, *flags, "-static", f"-I{folder}", "-o", str(program), *sources], check=True)
+    own = "-DNB_PORTABLE" not in compiler and (emulators or os.uname().machine in ("x86_64", "aarch64"))
+    for switch in (*((OWN,) if own else ()), SWAPCONTEXT):
+        parameters = {"switch": switch, "fibers": 3, "lines": 4}
+        words = [str(SWITCHES.index(switch)), "3", "4", "8192"]
+        command = [*((emulator,) if emulator else ()), str(program), "1", str(1 << 16), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        executed, _, check, _, _, _, *value = map(int, done.stdout.splitlines()[1].split())
+        found = Found([SimpleNamespace(executed=executed, check=check, value=value)])
+        assert executed > 0 and BENCHMARK.check(parameters, found) == ""

@@ -113,7 +113,7 @@ class Fibers(Benchmark):
                     where={"switch": switch, **at},
                     against={"switch": OWN},
                     headline=switch == SWAPCONTEXT,
-                    text=f"Between tasks in user space {WORDS[switch]} takes {{value}} more",
+                    text=f"Between tasks in user space, {WORDS[switch]} takes {{value}} more",
                 )
                 for switch in (OWN_FP, SWAPCONTEXT)
             ),
@@ -140,7 +140,7 @@ class Fibers(Benchmark):
                     where={**own, "fibers": count},
                     against={"fibers": FEW},
                     headline=count == MANY,
-                    text=f"Among {count:,} tasks in user space a switch takes {{value}} as long as among two",
+                    text=f"Among {count:,} tasks in user space, a switch takes {{value}} as long as among two",
                 )
             )
         for count in COUNTS:
