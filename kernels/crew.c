@@ -6,6 +6,7 @@
  * somebody who only waits. Python owns the memory and judges. */
 #include "nb.h"
 #include "nb_cpu.h"
+#include "nb_pin.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -125,21 +126,11 @@ static void come_back(struct nb_crew *crew, struct nb_member *m, int32_t status)
     }
 }
 
-/* A set as large as the CPU's number asks for: the fixed cpu_set_t ends at 1,023. */
-static int32_t pin(int32_t cpu)
-{
-    const size_t bits = 8 * sizeof(unsigned long), words = (size_t)cpu / bits + 1;
-    unsigned long set[words];
-    memset(set, 0, sizeof set);
-    set[words - 1] = 1ul << (size_t)cpu % bits;
-    return sched_setaffinity(0, sizeof set, (cpu_set_t *)set) ? errno : 0;
-}
-
 static int32_t move(struct nb_member *m)
 {
     if (m->cpu == m->wanted)
         return 0;
-    m->error = pin(m->wanted);
+    m->error = nb_pin(m->wanted);
     m->cpu = m->error ? -1 : m->wanted;
     return m->error;
 }

@@ -1,4 +1,4 @@
-/* The CPU set that the crew hands to the kernel, for a CPU that this machine has not got: cpu_set CPU... prints bytes and bits set of each. */
+/* The CPU set that the crew and kernels hand to Linux, for a CPU that this machine has not got: cpu_set CPU... prints bytes and bits set of each. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdint.h>
@@ -16,11 +16,11 @@ static int shown(int thread, size_t bytes, const cpu_set_t *set)
 }
 
 #define sched_setaffinity shown
-#include "crew.c"
+#include "nb_pin.h"
 
 int main(int count, char **words)
 {
     for (int i = 1; i < count; i++)
-        pin(atoi(words[i]));
+        nb_pin(atoi(words[i]));
     return 0;
 }

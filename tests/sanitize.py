@@ -46,8 +46,10 @@ OWN_THREADS = {
     "contention": (1, 2),
     "core_to_core": (1, 2, 2, 2),
     "fences": (1, 1, 1, 2),
+    "fibers": (1, 2),
     "memory_latency": (1, 1, 1, 2),
     "memory_ordering": (1, 2, 2, 4),
+    "migration": (1, 2, 2, 2),
     "numa_balancing": (1, 1, 1, 2),
     "page_migration": (1, 1, 1, 2),
     "sentinel": (1, 2),
@@ -62,7 +64,7 @@ NEEDS = {
     "fork_and_write": "a child in which the thread sanitizer has its own thread",
 }
 #: Numbers whose most takes long and does nothing else than a thousand does: turns of a loop, seconds.
-MOST = {"spacing": 1000, "critical_section": 1000, "think_time": 1000, "limit_s": 1, "longer": 20}
+MOST = {"spacing": 1000, "critical_section": 1000, "think_time": 1000, "limit_s": 1, "longer": 20, "fibers": 100}
 MOST_RUNS = 40  # of one kernel under one sanitizer, every value of every parameter among them
 #: What races on purpose, by functions, with the reason; ThreadSanitizer is told.
 RACES = {
