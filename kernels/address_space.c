@@ -36,7 +36,7 @@ enum { SLEPT = 6, TURNS, TURN_NS, LOST_NS, PREEMPTED, READ };
 static const struct nb_parameter parameters[] = {
     [OPERATION] = {"operation", "mmap|fault|mprotect|dontneed|free|cold|munmap|mremap", "what is done to the pages", DONTNEED, 0, MREMAP},
     [PAGES] = {"pages", NULL, "pages of one call", 1, 1, MOST_PAGES},
-    [BYSTANDER] = {"bystander", "none|sleeping|spinning|reading", "what another thread of the process does", NONE, 0, READING},
+    [BYSTANDER] = {"bystander", "none|sleeping|spinning|reading", "what another thread of the process does", SPINNING, 0, READING},
 };
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one call, or of touching all pages once", NB_LOWER_IS_BETTER},
@@ -277,7 +277,7 @@ static uint64_t faults(void)
 /* Until the bystander says that it is there. Returns whether it did. */
 static int await_bystander(struct nb_thread *t, struct words *w, uint64_t turn)
 {
-    const uint64_t until = nb_now() + PATIENCE_NS;
+    const uint64_t until = nb_now() + PATIENCE_NS / (1 + t->value[ABSENT]); /* who never comes holds up nobody for long */
     nb_store_release(&w->turn, turn);
     while (nb_load_acquire(&w->ready) != turn) {
         if (nb_now() > until) {

@@ -90,6 +90,7 @@ class AddressSpace(Benchmark):
     judges_gaps = False  # a call is no batch
     may_sleep = True
     touches_anew = True
+    needs_interrupt = True  # the same price by another call
     windows = 1.5  # half of one for the calls around which interrupts are counted
     most_samples = 1
     needs = "a CPU for the bystander"
