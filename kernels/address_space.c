@@ -1,8 +1,8 @@
 /* The life of mapped memory: what it costs to map, touch, protect, give back, move and unmap pages, and what that costs another thread.
  *
  * One thread makes the calls. Only the call is timed: what puts everything back as it was follows it, untimed. The bystander sleeps, or looks at the clock again
- * and again, or has read the pages before each call besides, so that its CPU knows their addresses. Taking rights or pages away makes the kernel interrupt every CPU
- * on which a thread of the process runs, and wait for it.
+ * and again, or has read the pages before each call besides, so that its CPU knows their addresses; or it looks at the clock as a process of its own. Taking rights
+ * or pages away makes the kernel interrupt every CPU on which a thread of the process runs, and wait for it.
  *
  * Before each call a bystander that runs says that it is there. What it then loses until the call is over (turns of its loop that took far longer than usual) is
  * what that call has taken from it. Afterwards, some calls are made with the kernel's own count of such interrupts read before and after each: what puts
@@ -12,10 +12,14 @@
 #include "nb_each.h"
 #include "nb_interrupts.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #ifndef MADV_COLD
 #define MADV_COLD 20
@@ -23,7 +27,7 @@
 
 enum { OPERATION, PAGES, BYSTANDER };
 enum { MMAP, FAULT, MPROTECT, DONTNEED, FREE, COLD, MUNMAP, MREMAP };
-enum { NONE, SLEEPING, SPINNING, READING };
+enum { NONE, SLEEPING, SPINNING, READING, PROCESS };
 #define MOST_PAGES 512
 
 /* Of value[] of the thread that calls: counted calls, of which so many brought 0, 1, 2 and more interrupts; faults and pages that were found new or as they were, of
@@ -36,7 +40,7 @@ enum { SLEPT = 6, TURNS, TURN_NS, LOST_NS, PREEMPTED, READ };
 static const struct nb_parameter parameters[] = {
     [OPERATION] = {"operation", "mmap|fault|mprotect|dontneed|free|cold|munmap|mremap", "what is done to the pages", DONTNEED, 0, MREMAP},
     [PAGES] = {"pages", NULL, "pages of one call", 1, 1, MOST_PAGES},
-    [BYSTANDER] = {"bystander", "none|sleeping|spinning|reading", "what another thread of the process does", SPINNING, 0, READING},
+    [BYSTANDER] = {"bystander", "none|sleeping|spinning|reading|process", "what another thread does, the last one of another process", SPINNING, 0, PROCESS},
 };
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one call, or of touching all pages once", NB_LOWER_IS_BETTER},
@@ -58,7 +62,7 @@ enum { WARMING, WINDOW, COUNTING }; /* what calls are for */
 enum { READY = 1, CALLING, UNDOING };
 #define STOP UINT64_MAX
 
-/* Between the two, in the scratch memory. */
+/* Between the two, in the scratch memory, of which this page is shared with another process. */
 struct words {
     uint64_t turn; /* number of the call, and what is done of it */
     uint32_t purpose, stop;
@@ -68,6 +72,7 @@ struct words {
     uint8_t pad0[NB_APART - 40];
     uint64_t ready; /* the turn for which the bystander says that it is there */
     uint8_t pad1[NB_APART - sizeof(uint64_t)];
+    struct nb_thread found; /* by the bystander, where it is another process */
 };
 
 struct range {
@@ -302,7 +307,7 @@ static uint64_t event(struct nb_thread *t)
         nb_store32_relaxed(&w->purpose, WINDOW);
     if (w->purpose == COUNTING) /* before the bystander says that it is there: reading takes long enough to lose a CPU */
         told = (uint64_t)nb_interrupts(c->descriptor[2], "TLB", w->cpu, &before);
-    if ((bystander == SPINNING || bystander == READING) && !await_bystander(t, w, call << 2 | READY) && bystander == READING) {
+    if (bystander >= SPINNING && !await_bystander(t, w, call << 2 | READY) && bystander == READING) {
         t->cursor--; /* it may be reading at any time: the pages must stay */
         return 1;
     }
@@ -403,18 +408,10 @@ static void sleep_through(struct nb_thread *t, struct words *w)
     t->executed++;
 }
 
-static int stand_by(struct nb_thread *t)
+static void be_there(struct nb_thread *t, struct words *w)
 {
-    struct words *w = words_of(t->shared);
     struct rusage before, after;
-    nb_empty_histogram(t);
-    memset(t->value, 0, sizeof t->value);
-    t->value[NB_BATCH] = 1;
-    t->value[NB_USUAL] = LOSS_SCALE_NS;
-    t->gaps = 0, t->gap_ns = 0, t->operations = 0, t->executed = 0, t->check = 0;
-    w->cpu = sched_getcpu(); /* read by the other one behind the gate */
     getrusage(RUSAGE_THREAD, &before);
-    nb_gate(t);
     if (t->shared->parameter[BYSTANDER] == SLEEPING)
         sleep_through(t, w);
     else
@@ -422,6 +419,48 @@ static int stand_by(struct nb_thread *t)
     getrusage(RUSAGE_THREAD, &after);
     t->value[SLEPT] = (uint64_t)(after.ru_nvcsw - before.ru_nvcsw);
     t->value[PREEMPTED] = (uint64_t)(after.ru_nivcsw - before.ru_nivcsw);
+}
+
+/* The bystander as another process, on the CPU of this thread, which waits for its end: it has no address of what is measured. It ends with this thread, whatever
+ * happens. */
+static int stand_by_elsewhere(struct nb_thread *t, struct words *w)
+{
+    w->found.shared = NULL;
+    const pid_t own = getpid(), child = fork();
+    if (!child) {
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != own)
+            _exit(1);
+        t->schedstat = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
+        be_there(t, w);
+        memcpy(&w->found, t, sizeof *t);
+        _exit(0);
+    }
+    if (child < 0)
+        return NB_UNSUPPORTED;
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (w->found.shared != t->shared) /* it has not come to its end */
+        return NB_UNSUPPORTED;
+    const int32_t schedstat = t->schedstat;
+    memcpy(t, &w->found, sizeof *t);
+    t->schedstat = schedstat;
+    return NB_OK;
+}
+
+static int stand_by(struct nb_thread *t)
+{
+    struct words *w = words_of(t->shared);
+    nb_empty_histogram(t);
+    memset(t->value, 0, sizeof t->value);
+    t->value[NB_BATCH] = 1;
+    t->value[NB_USUAL] = LOSS_SCALE_NS;
+    t->gaps = 0, t->gap_ns = 0, t->operations = 0, t->executed = 0, t->check = 0;
+    w->cpu = sched_getcpu(); /* read by the other one behind the gate */
+    nb_gate(t);
+    if (t->shared->parameter[BYSTANDER] == PROCESS) /* made while the other one waits for it */
+        return stand_by_elsewhere(t, w);
+    be_there(t, w);
     return NB_OK;
 }
 
@@ -438,7 +477,12 @@ static int prepare(struct nb_thread *t)
     if (t->index)
         return NB_OK;
     struct words *w = words_of(c);
-    memset(w, 0, sizeof *w);
+    if (bystander == PROCESS) {
+        const int kind = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED;
+        if (sizeof *w > r.page || mmap(w, r.page, PROT_READ | PROT_WRITE, kind, -1, 0) != (void *)w)
+            return NB_UNSUPPORTED;
+    }
+    memset(w, 0, offsetof(struct words, found));
     advise(&r); /* a mapping of its own: what is split off a larger one costs more */
     memset(c->buffer, 0, c->buffer_bytes);
     touch(&r, 0);

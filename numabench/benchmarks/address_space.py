@@ -31,8 +31,9 @@ HEADLINES = ("mprotect", "dontneed", "munmap")
 GIVEN_BACK = "dontneed"
 BATCH = 64  # pages of a call that is called a batch
 
-NONE, SLEEPING, SPINNING, READING = BYSTANDERS = ("none", "sleeping", "spinning", "reading")
-RUNNING = (SPINNING, READING)
+NONE, SLEEPING, SPINNING, READING, PROCESS = BYSTANDERS = ("none", "sleeping", "spinning", "reading", "process")
+RUNNING = (SPINNING, READING)  # as threads of the process
+AWAKE = (*RUNNING, PROCESS)
 NOTHING_TO_READ = ("mmap", "fault")  # before the call there are no pages
 READ = ("mprotect", "dontneed", "munmap", "mremap")  # of the others, what a standard visit measures with a bystander that reads
 
@@ -66,7 +67,7 @@ class AddressSpace(Benchmark):
     axes = (
         Axis(name="operation", summary="what is done to the pages", values=OPERATIONS),
         Axis(name="pages", summary="pages of one call", values=(1, 8, 64, 512), log=True, least=1, most=512),
-        Axis(name="bystander", summary="what another thread of the process does", values=BYSTANDERS),
+        Axis(name="bystander", summary="what another thread does, of the same process or of another", values=BYSTANDERS),
         Axis(name="placement", summary="relation of the two threads' CPUs", values=()),
     )
     contrasts = (Contrast(axis="bystander", control=NONE, metric="time"),)
@@ -112,6 +113,7 @@ class AddressSpace(Benchmark):
         return [
             {"operation": OPERATIONS, "pages": self.axes[1].values, "bystander": (NONE, SPINNING), "placement": near},
             {"operation": OPERATIONS, "pages": (1,), "bystander": (SLEEPING,), "placement": near},
+            {"operation": HEADLINES, "pages": (1,), "bystander": (PROCESS,), "placement": near},
             {"operation": READ, "pages": (1, BATCH), "bystander": (READING,), "placement": near},
             *([{**few, "placement": far}] if far else []),
         ]
@@ -138,16 +140,17 @@ class AddressSpace(Benchmark):
             if p["placement"] != cases[0]["placement"]:
                 continue
             what, who = what_is_done(p), p["bystander"]
-            headline = p["operation"] in HEADLINES and p["pages"] == 1 and who != READING
+            headline = p["operation"] in HEADLINES and p["pages"] == 1 and who in (NONE, SLEEPING, SPINNING)
             alone = {"bystander": NONE}
             if who == NONE:
                 text = f"While no other thread runs, {what} takes {{value}}"
                 found.append(Answer(kind="cell", metric="time", where=p, headline=headline, text=text))
                 continue
-            beside = {SLEEPING: "sleeps", SPINNING: "runs", READING: "reads the pages"}[who]
-            text = f"While another thread of the process {beside}, {what} takes {{value}}"
+            beside = {SLEEPING: "sleeps", SPINNING: "runs", READING: "reads the pages", PROCESS: "runs"}[who]
+            other = "another process" if who == PROCESS else "another thread of the process"
+            text = f"While {other} {beside}, {what} takes {{value}}"
             found.append(Answer(kind="cell", metric="time", where=p, headline=headline and who == SPINNING, text=text))
-            text = f"{what[0].upper()}{what[1:]}: another thread that {beside} adds {{value}}"
+            text = f"{what[0].upper()}{what[1:]}: {other} that {beside} adds {{value}}"
             found.append(Answer(kind="difference", metric="time", where=p, against=alone, headline=headline, text=text))
             if who not in RUNNING:
                 continue
@@ -187,7 +190,7 @@ class AddressSpace(Benchmark):
         metrics = {"time": time, "time_per_page": time / p["pages"]}
         if caller.value[COUNTED]:
             metrics["tlb_interrupts"] = float(median_interrupts(caller.value))
-        if p["bystander"] in RUNNING and others[0].operations:
+        if p["bystander"] in AWAKE and others[0].operations:
             loss = median_loss(others[0])
             metrics |= {"loss": loss} if loss < math.inf else {}  # it was away for whole time slices, in most calls
         return metrics
@@ -226,7 +229,7 @@ class AddressSpace(Benchmark):
         counted, counts = value[COUNTED], value[INTERRUPTS]
         wanted = interrupts_of(p)
         if counts[wanted] < SURE * counted and not (counts[0] == counted and may_be_silent()):
-            preempted = p["bystander"] in RUNNING and others[0].value[PREEMPTED]
+            preempted = p["bystander"] in AWAKE and others[0].value[PREEMPTED]
             most = max(range(len(counts)), key=counts.__getitem__)
             reasons.append("run_delay" if preempted else f"interrupts:{most} in most of {counted} calls, and not {wanted}")
         return reasons
@@ -235,7 +238,7 @@ class AddressSpace(Benchmark):
         """`interrupts_counted`: calls around which they were; `lost_ns`: of the bystander in the mean call; `turn_ns`: of its loop."""
         caller, *others = found.threads
         extra = {"interrupts_counted": float(caller.value[COUNTED])}
-        if arguments["bystander"] in RUNNING and others[0].operations:
+        if arguments["bystander"] in AWAKE and others[0].operations:
             other = others[0]
             extra |= {"lost_ns": other.value[LOST_NS] / other.operations, "turn_ns": float(other.value[TURN_NS])}
         return extra
