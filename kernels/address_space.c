@@ -6,7 +6,7 @@
  *
  * Before each call a bystander that runs says that it is there. What it then loses until the call is over (turns of its loop that took far longer than usual) is
  * what that call has taken from it. Afterwards, some calls are made with the kernel's own count of such interrupts read before and after each: what puts
- * things back interrupts as well, and is not counted. */
+ * things back interrupts as well, and is not counted. Of those, calls during which the bystander lost its CPU are left out: none of them interrupts it. */
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_each.h"
@@ -33,9 +33,9 @@ enum { NONE, SLEEPING, SPINNING, READING, PROCESS };
 /* Of value[] of the thread that calls: counted calls, of which so many brought 0, 1, 2 and more interrupts; faults and pages that were found new or as they were, of
  * all calls; calls that came back with an error, and calls before which the bystander did not say that it is there. */
 enum { COUNTED = 6, NO_INTERRUPT, ONE_INTERRUPT, TWO_INTERRUPTS, MORE_INTERRUPTS, FAULTS, NEW_PAGES, OLD_PAGES, REFUSED, ABSENT };
-/* Of the bystander: times that it slept, turns of its loop in the window, ns of a usual one, ns lost in the window in all, times that it lost its CPU, pages read
- * that were as they should be. */
-enum { SLEPT = 6, TURNS, TURN_NS, LOST_NS, PREEMPTED, READ };
+/* Of the bystander: times that it slept, turns of its loop in the window, ns of a usual one, ns lost in the window in all, pages read that were as they
+ * should be. */
+enum { SLEPT = 6, TURNS, TURN_NS, LOST_NS, READ };
 
 static const struct nb_parameter parameters[] = {
     [OPERATION] = {"operation", "mmap|fault|mprotect|dontneed|free|cold|munmap|mremap", "what is done to the pages", DONTNEED, 0, MREMAP},
@@ -53,7 +53,7 @@ NB_DESCRIBE("address_space", 1, "the life of mapped memory", parameters, metrics
 #define LEAST_LOSS_NS 400       /* more than the usual turn: a line that comes from another package takes less, an interrupt more */
 #define LOSS_SCALE_NS 4096      /* what NB_FINE bins of the histogram of losses stand for: 16 ns each up to 8 us, then within 3 % */
 #define LEAST_COUNTED 8         /* calls around which interrupts are counted, */
-#define MOST_COUNTED 64         /* for half a window in between */
+#define MOST_COUNTED 64         /* and tried; for half a window in between */
 #define PATIENCE_NS 100000000u  /* for which a bystander may be away before a call: some time slices of a busy CPU */
 #define SLEEP_NS 1000000000     /* a wake-up that got lost costs that much and no more */
 #define TRIES 64                /* turns of which the shortest is the usual one */
@@ -70,8 +70,8 @@ struct words {
     int32_t cpu; /* of the bystander */
     uint32_t blind; /* whether mincore tells nothing, as in some sandboxes */
     uint8_t pad0[NB_APART - 40];
-    uint64_t ready; /* the turn for which the bystander says that it is there */
-    uint8_t pad1[NB_APART - sizeof(uint64_t)];
+    uint64_t ready, away; /* the turn for which the bystander says that it is there; whether it has lost its CPU since */
+    uint8_t pad1[NB_APART - 2 * sizeof(uint64_t)];
     struct nb_thread found; /* by the bystander, where it is another process */
 };
 
@@ -320,7 +320,10 @@ static uint64_t event(struct nb_thread *t)
     nb_store_release(&w->turn, call << 2 | UNDOING);
     if (operation == FAULT)
         t->value[FAULTS] += faults() - faults_before;
-    if (told && nb_interrupts(c->descriptor[2], "TLB", w->cpu, &after)) {
+    told = told && nb_interrupts(c->descriptor[2], "TLB", w->cpu, &after);
+    if (told && bystander >= SPINNING) /* who has lost its CPU is not interrupted */
+        told = await_bystander(t, w, call << 2 | UNDOING) && !w->away;
+    if (told) {
         const uint64_t count = after - before;
         t->value[COUNTED]++;
         t->value[NO_INTERRUPT + (count < 3 ? count : 3)]++;
@@ -331,13 +334,20 @@ static uint64_t event(struct nb_thread *t)
     return took;
 }
 
+/* How often this thread has lost its CPU. */
+static uint64_t switched(void)
+{
+    struct rusage used;
+    return getrusage(RUSAGE_THREAD, &used) ? 0 : (uint64_t)used.ru_nivcsw;
+}
+
 /* The bystander that runs. */
 static void stay_awake(struct nb_thread *t, struct words *w)
 {
     const struct nb_case *c = t->shared;
     const struct range r = range_of(c);
     const int reads = c->parameter[BYSTANDER] == READING;
-    uint64_t usual = UINT64_MAX, last, now, turn, seen = 0, lost = 0, zero = 0;
+    uint64_t usual = UINT64_MAX, last, now, turn, seen = 0, lost = 0, zero = 0, switches = 0;
     uint32_t purpose = WARMING;
     int open = 0; /* whether it has said that it is there, and the call is not over yet */
     last = nb_now();
@@ -366,6 +376,9 @@ static void stay_awake(struct nb_thread *t, struct words *w)
                 t->histogram[nb_batch_bin(lost, LOSS_SCALE_NS)]++;
                 t->value[LOST_NS] += lost;
                 t->operations++;
+            } else if (purpose == COUNTING) {
+                w->away = switched() != switches;
+                nb_store_release(&w->ready, turn);
             }
         }
         const uint32_t next = turn == STOP ? COUNTING : nb_load32_relaxed(&w->purpose);
@@ -386,6 +399,7 @@ static void stay_awake(struct nb_thread *t, struct words *w)
                 t->value[READ] += old_pages(&r, r.at, (turn >> 2) - 1, &zero);
             t->executed++;
             t->check++;
+            switches = switched();
             lost = 0, open = 1;
             last = nb_now();
             nb_store_release(&w->ready, turn);
@@ -418,7 +432,6 @@ static void be_there(struct nb_thread *t, struct words *w)
         stay_awake(t, w);
     getrusage(RUSAGE_THREAD, &after);
     t->value[SLEPT] = (uint64_t)(after.ru_nvcsw - before.ru_nvcsw);
-    t->value[PREEMPTED] = (uint64_t)(after.ru_nivcsw - before.ru_nivcsw);
 }
 
 /* The bystander as another process, on the CPU of this thread, which waits for its end: it has no address of what is measured. It ends with this thread, whatever
@@ -520,7 +533,7 @@ int nb_run(struct nb_thread *t)
         const uint64_t until = nb_now() + c->window_ns / 2;
         uint64_t count = 0;
         int told = nb_interrupts(c->descriptor[2], "TLB", w->cpu, &count);
-        for (int i = 0; told && i < MOST_COUNTED && (i < LEAST_COUNTED || nb_now() < until); i++) {
+        for (int i = 0; told && i < MOST_COUNTED && (t->value[COUNTED] < LEAST_COUNTED || nb_now() < until); i++) {
             event(t);
             t->executed++;
         }

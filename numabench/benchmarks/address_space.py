@@ -39,12 +39,12 @@ READ = ("mprotect", "dontneed", "munmap", "mremap")  # of the others, what a sta
 
 #: Of `value`, as in kernels/address_space.c: of the thread that calls, and of the bystander.
 COUNTED, INTERRUPTS, FAULTS, REFUSED, ABSENT = 6, slice(7, 11), 11, 14, 15
-SLEPT, TURNS, TURN_NS, LOST_NS, PREEMPTED, PAGES_READ = range(6, 12)
+SLEPT, TURNS, TURN_NS, LOST_NS, PAGES_READ = range(6, 11)
 ASKED_FOR_FLUSHES = ("/sys/hypervisor/type", "/sys/bus/vmbus")  # where Xen and Hyper-V show
 INTERRUPTS_FILE, INTERRUPTS_SLOT = "/proc/interrupts", 2
 
-#: Share of the calls that must have brought exactly as many interrupts as they should: other programs on that CPU add one now and then, and one that takes the
-#: bystander's place takes its interrupts away.
+#: Share of the calls that must have brought exactly as many interrupts as they should: what ran on that CPU before may add one now and then, and what runs there while the
+#: bystander sleeps more.
 SURE = 0.75
 #: One of so many calls may come while the bystander sleeps (a fault that had to wait), or was away for long: the median call is beside one that runs all the same.
 FEW = 8
@@ -220,7 +220,7 @@ class AddressSpace(Benchmark):
 
     def doubts(self, p: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
         """`away`: the bystander was not there before many calls; `faults`: there were more than pages; `interrupts`: not as many as there should be."""
-        caller, *others = found.threads
+        caller = found.threads[0]
         value, reasons = caller.value, []
         if value[ABSENT] * FEW > caller.executed:
             reasons.append("away")
@@ -229,9 +229,8 @@ class AddressSpace(Benchmark):
         counted, counts = value[COUNTED], value[INTERRUPTS]
         wanted = interrupts_of(p)
         if counts[wanted] < SURE * counted and not (counts[0] == counted and may_be_silent()):
-            preempted = p["bystander"] in AWAKE and others[0].value[PREEMPTED]
             most = max(range(len(counts)), key=counts.__getitem__)
-            reasons.append("run_delay" if preempted else f"interrupts:{most} in most of {counted} calls, and not {wanted}")
+            reasons.append(f"interrupts:{most} in most of {counted} calls, and not {wanted}")
         return reasons
 
     def extra(self, arguments: dict[str, str | int], probes: Probes, found: Found) -> dict[str, float]:
