@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 from types import SimpleNamespace
 
 import pytest
-from test_kernels import broken_kernel, native
+from test_kernels import broken_kernel, enter, native
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, Probes, address_space
 from numabench.benchmarks.address_space import AWAKE, BENCHMARK, BYSTANDERS, OPERATIONS, SLEPT
-from numabench.host.memory import Buffer
 from numabench.host.pages import base_page
-from numabench.measure.crew import Crew
 
 PROBES = Probes(frequency=3e9)
 
@@ -24,33 +21,15 @@ def case(operation: str, pages: int = 1, bystander: str = "none") -> dict:
     return {"operation": operation, "pages": pages, "bystander": bystander, "placement": "l3"}
 
 
-def enter(kernel: abi.Kernel, p: dict, samples: int = 1) -> Found:
+def measured(kernel: abi.Kernel, p: dict, samples: int = 1) -> Found:
     """As a worker does it, on the CPUs that are there."""
-    cpus, threads = sorted(os.sched_getaffinity(0)), 1 if p["bystander"] == "none" else 2
-    crew, members = Crew(2), list(range(threads))
-    buffer, scratch = (Buffer((p["pages"] + 2) * base_page()) for _ in range(2))
-    try:
-        with contextlib.ExitStack() as opened:
-            crew.place(tuple(cpus[i % len(cpus)] for i in members), (0,) * threads)
-            settings = crew.case
-            settings.buffer, settings.buffer_bytes = buffer.address, buffer.size
-            settings.scratch, settings.scratch_bytes = scratch.address, scratch.size
-            settings.window_ns, settings.warmup_ns, settings.batch_ns = 1_000_000, 100_000, 10_000
-            for slot, file in enumerate(BENCHMARK.descriptors(p, opened)):
-                settings.descriptor[slot] = file
-            for slot, value in enumerate(kernel.encode(BENCHMARK.arguments(p, PROBES))):
-                settings.parameter[slot] = value
-            assert all(e.status == abi.OK for e in crew.enter(kernel, abi.PREPARE, members))
-            for _ in range(samples):
-                assert all(e.status == abi.OK for e in crew.enter(kernel, abi.MEASURE, members))
-            pages = buffer.prove().pages
-            assert "untouched" not in pages, "all of the memory is there again"
-            return Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in members])
-    finally:
-        crew.close()
-        buffer.close()
-        scratch.close()
-        os.sched_setaffinity(0, cpus)
+    size, page = (p["pages"] + 2) * base_page(), base_page()
+    with contextlib.ExitStack() as opened:
+        arguments, threads = BENCHMARK.arguments(p, PROBES), 1 if p["bystander"] == "none" else 2
+        files = BENCHMARK.descriptors(p, opened)
+        found = enter(kernel, arguments, threads=threads, size=size, samples=samples, descriptors=files)
+    assert all(found.memory[place * page + 8] == 1 for place in range(1, p["pages"] + 1)), "all pages are there again"
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +43,7 @@ def test_pages_are_as_each_operation_leaves_them(kernel, operation, bystander):
     p = case(operation, 8, bystander)
     if not BENCHMARK.keep(p, None):
         pytest.skip("there is nothing to read")
-    found = enter(kernel, p, samples=2)
+    found = measured(kernel, p, samples=2)
     assert BENCHMARK.check(p, found) == ""
     metrics = BENCHMARK.metrics(p, found, PROBES)
     assert metrics["time"] == pytest.approx(8 * metrics["time_per_page"]) and metrics["time"] > 0
@@ -74,7 +53,7 @@ def test_pages_are_as_each_operation_leaves_them(kernel, operation, bystander):
 
 def test_a_range_in_two_page_tables_is_moved_whole(kernel):
     for operation in ("mremap", "munmap"):
-        assert BENCHMARK.check(case(operation, 512), enter(kernel, case(operation, 512))) == ""
+        assert BENCHMARK.check(case(operation, 512), measured(kernel, case(operation, 512))) == ""
 
 
 @pytest.mark.parametrize(
@@ -93,7 +72,7 @@ def test_a_range_in_two_page_tables_is_moved_whole(kernel):
 )
 def test_a_call_that_does_not_do_it_is_noticed(tmp_path, operation, right, wrong):
     liar = broken_kernel(tmp_path, "address_space", "address_space.c", right, wrong)
-    assert BENCHMARK.check(case(operation), enter(liar, case(operation)))
+    assert BENCHMARK.check(case(operation), measured(liar, case(operation)))
 
 
 LOOP = "turn = nb_load_acquire(&w->turn);\n        now"
@@ -109,12 +88,12 @@ LOOP = "turn = nb_load_acquire(&w->turn);\n        now"
 def test_a_bystander_that_sleeps_where_it_should_spin_is_caught(tmp_path, right, wrong, said):
     liar = broken_kernel(tmp_path, "address_space", "address_space.c", right, wrong)
     p = case("dontneed", 1, "spinning")
-    assert said in BENCHMARK.check(p, enter(liar, p))
+    assert said in BENCHMARK.check(p, measured(liar, p))
 
 
 def test_one_that_spins_where_it_should_sleep_is_caught(kernel):
     p = case("dontneed", 1, "sleeping")
-    found = enter(kernel, p)
+    found = measured(kernel, p)
     found.threads[1].value[SLEPT] = 0
     assert "did not" in BENCHMARK.check(p, found)
 
@@ -172,6 +151,6 @@ def test_interrupts_are_read_in_the_column_of_their_cpu(tmp_path):
 def test_without_the_file_there_is_no_such_metric(kernel, monkeypatch):
     monkeypatch.setattr(address_space, "INTERRUPTS_FILE", "/nonexistent")
     p = case("munmap", 1, "spinning")
-    found = enter(kernel, p)
+    found = measured(kernel, p)
     assert "tlb_interrupts" not in BENCHMARK.metrics(p, found, PROBES) and BENCHMARK.check(p, found) == ""
     assert not [doubt for doubt in BENCHMARK.doubts(p, found, {}, PROBES) if doubt.startswith("interrupts")]

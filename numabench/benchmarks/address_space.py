@@ -89,6 +89,7 @@ class AddressSpace(Benchmark):
         "interrupts": "the row TLB of /proc/interrupts around further calls",
     }
     judges_gaps = False  # a call is no batch
+    judges_overlap = False  # a bystander that runs says so before each call
     may_sleep = True
     touches_anew = True
     needs_interrupt = True  # the same price by another call
