@@ -1,11 +1,11 @@
 /* The life of mapped memory: what it costs to map, touch, protect, give back, move and unmap pages, and what that costs another thread.
  *
- * One thread makes the calls. Only the call is timed: what puts everything back as it was follows it, untimed. The bystander sleeps, or looks at the clock again
- * and again, or has read the pages before each call besides, so that its CPU knows their addresses; or it looks at the clock as a process of its own. Taking rights
- * or pages away makes the kernel interrupt every CPU on which a thread of the process runs, and wait for it.
+ * One thread makes the calls. Only the call is timed: what puts everything back as it was follows it, untimed. The bystander sleeps, or looks at the clock
+ * again and again, or has read the pages before each call besides, so that its CPU knows their addresses; or it looks at the clock as a process of its own.
+ * Taking rights or pages away makes the kernel interrupt every CPU on which a thread of the process runs, and wait for it.
  *
- * Before each call a bystander that runs says that it is there. What it then loses until the call is over (turns of its loop that took far longer than usual) is
- * what that call has taken from it. Afterwards, some calls are made with the kernel's own count of such interrupts read before and after each: what puts
+ * Before each call a bystander that runs says that it is there. What it then loses until the call is over (turns of its loop that took far longer than usual)
+ * is what that call has taken from it. Afterwards, some calls are made with the kernel's own count of such interrupts read before and after each: what puts
  * things back interrupts as well, and is not counted. Of those, calls during which the bystander lost its CPU are left out: none of them interrupts it. */
 #include "nb.h"
 #include "nb_cpu.h"
@@ -30,8 +30,8 @@ enum { MMAP, FAULT, MPROTECT, DONTNEED, FREE, COLD, MUNMAP, MREMAP };
 enum { NONE, SLEEPING, SPINNING, READING, PROCESS };
 #define MOST_PAGES 512
 
-/* Of value[] of the thread that calls: counted calls, of which so many brought 0, 1, 2 and more interrupts; faults and pages that were found new or as they were, of
- * all calls; calls that came back with an error, and calls before which the bystander did not say that it is there. */
+/* Of value[] of the thread that calls: counted calls, of which so many brought 0, 1, 2 and more interrupts; faults and pages that were found new or as they
+ * were, of all calls; calls that came back with an error, and calls before which the bystander did not say that it is there. */
 enum { COUNTED = 6, NO_INTERRUPT, ONE_INTERRUPT, TWO_INTERRUPTS, MORE_INTERRUPTS, FAULTS, NEW_PAGES, OLD_PAGES, REFUSED, ABSENT };
 /* Of the bystander: times that it slept, turns of its loop in the window, ns of a usual one, ns lost in the window in all, pages read that were as they
  * should be. */
@@ -82,8 +82,8 @@ struct range {
 
 static struct words *words_of(const struct nb_case *c) { return (struct words *)c->scratch; }
 
-/* A page before and a page behind it belong to others: whatever is done to the range, its page tables are theirs as well, and stay. Elsewhere it has the same place among
- * the page tables, in front of it the words. */
+/* A page before and a page behind it belong to others: whatever is done to the range, its page tables are theirs as well, and stay. Elsewhere it has the same
+ * place among the page tables, in front of it the words. */
 static struct range range_of(const struct nb_case *c)
 {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), pages = (uint64_t)c->parameter[PAGES];
@@ -308,7 +308,8 @@ static uint64_t event(struct nb_thread *t)
     if (w->purpose == COUNTING) /* before the bystander says that it is there: reading takes long enough to lose a CPU */
         told = (uint64_t)nb_interrupts(c->descriptor[2], "TLB", w->cpu, &before);
     if (bystander >= SPINNING && !await_bystander(t, w, call << 2 | READY) && bystander == READING) {
-        t->cursor--; /* it may be reading at any time: the pages must stay */
+        t->cursor--; /* it may be reading at any time: the pages must stay. Nothing was done, and nothing is wrong with it */
+        t->check++;
         return 1;
     }
     const uint64_t faults_before = operation == FAULT ? faults() : 0;
@@ -434,8 +435,8 @@ static void be_there(struct nb_thread *t, struct words *w)
     t->value[SLEPT] = (uint64_t)(after.ru_nvcsw - before.ru_nvcsw);
 }
 
-/* The bystander as another process, on the CPU of this thread, which waits for its end: it has no address of what is measured. It ends with this thread, whatever
- * happens. */
+/* The bystander as another process, on the CPU of this thread, which waits for its end: it has no address of what is measured. It ends with this thread,
+ * whatever happens. */
 static int stand_by_elsewhere(struct nb_thread *t, struct words *w)
 {
     w->found.shared = NULL;

@@ -1,5 +1,5 @@
-/* How many interrupts of a kind a CPU has taken: one number of /proc/interrupts, through a descriptor that Python opened. Twenty microseconds on two CPUs, and longer
- * the more CPUs there are: never inside what is timed. */
+/* How many interrupts of a kind a CPU has taken: one number of /proc/interrupts, through a descriptor that Python opened. Twenty microseconds on two CPUs,
+ * and longer the more CPUs there are: never inside what is timed. */
 #ifndef NB_INTERRUPTS_H
 #define NB_INTERRUPTS_H
 #include <stdint.h>
@@ -10,8 +10,8 @@
 #define NB_INTERRUPTS_WORD 24  /* bytes of the longest word that is looked at: a number has 20 digits at most */
 #define NB_INTERRUPTS_PART 4096 /* bytes read at a time: of many CPUs a row alone is longer */
 
-/* Puts the number of `row` ("TLB") for `cpu` into `count`. Returns whether there is one: not on processors that have no such row, in sandboxes where the file is
- * empty, and not of a CPU that is offline, which has no column. Words are cut where they are longer than any that counts. */
+/* Puts the number of `row` ("TLB") for `cpu` into `count`. Returns whether there is one: not on processors that have no such row, in sandboxes where the file
+ * is empty, and not of a CPU that is offline, which has no column. Words are cut where they are longer than any that counts. */
 static inline int nb_interrupts(int file, const char *row, int cpu, uint64_t *count)
 {
     char text[NB_INTERRUPTS_PART], word[NB_INTERRUPTS_WORD] = "";

@@ -104,7 +104,7 @@ def judged(counts: tuple[int, ...], **what) -> list[str]:
 
 
 def test_interrupts_are_judged_by_most_of_the_calls(monkeypatch):
-    monkeypatch.setattr(address_space, "may_be_silent", lambda: False)
+    monkeypatch.setattr(address_space, "may_flush_silently", lambda: False)
     for operation in ("mprotect", "dontneed", "free", "cold", "munmap", "mremap"):
         assert judged((1, 30, 2, 0), operation=operation, bystander="spinning") == []
         assert judged((32, 0, 0, 0), operation=operation, bystander="spinning") == ["interrupts:0 in most of 32 calls, and not 1"]
@@ -112,7 +112,7 @@ def test_interrupts_are_judged_by_most_of_the_calls(monkeypatch):
     assert judged((32, 0, 0, 0), operation="munmap", bystander="process") == []
     assert judged((0, 1, 31, 0), operation="mremap", bystander="reading", pages=base_page() // 8) == []
     assert judged((0, 32, 0, 0), operation="fault", bystander="spinning") == ["interrupts:1 in most of 32 calls, and not 0"]
-    monkeypatch.setattr(address_space, "may_be_silent", lambda: True)
+    monkeypatch.setattr(address_space, "may_flush_silently", lambda: True)
     assert judged((32, 0, 0, 0), operation="munmap", bystander="spinning") == [], "by broadcast"
     assert judged((20, 12, 0, 0), operation="munmap", bystander="spinning") != []
 
@@ -149,7 +149,10 @@ def test_interrupts_are_read_in_the_column_of_their_cpu(tmp_path):
 
 
 def test_without_the_file_there_is_no_such_metric(kernel, monkeypatch):
-    monkeypatch.setattr(address_space, "INTERRUPTS_FILE", "/nonexistent")
+    def refuse() -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(address_space, "open_interrupts", refuse)
     p = case("munmap", 1, "spinning")
     found = measured(kernel, p)
     assert "tlb_interrupts" not in BENCHMARK.metrics(p, found, PROBES) and BENCHMARK.check(p, found) == ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from functools import cache
 from typing import TYPE_CHECKING
 
+from ..host.counters import may_flush_silently, open_interrupts
 from ..host.pages import base_page
 from ..kernel import FINE_BINS, batch_quantile
 from ..model import Answer, Axis, Card, Contrast, Price, View
@@ -40,8 +40,7 @@ READ = ("mprotect", "dontneed", "munmap", "mremap")  # of the others, what a sta
 #: Of `value`, as in kernels/address_space.c: of the thread that calls, and of the bystander.
 COUNTED, INTERRUPTS, FAULTS, REFUSED, ABSENT = 6, slice(7, 11), 11, 14, 15
 SLEPT, TURNS, TURN_NS, LOST_NS, PAGES_READ = range(6, 11)
-ASKED_FOR_FLUSHES = ("/sys/hypervisor/type", "/sys/bus/vmbus")  # where Xen and Hyper-V show
-INTERRUPTS_FILE, INTERRUPTS_SLOT = "/proc/interrupts", 2
+INTERRUPTS_SLOT = 2  # of the descriptors
 
 #: Share of the calls that must have brought exactly as many interrupts as they should: what ran on that CPU before may add one now and then, and what runs there while the
 #: bystander sleeps more.
@@ -179,7 +178,7 @@ class AddressSpace(Benchmark):
     def descriptors(self, p: Parameters, opened: ExitStack) -> list[int]:
         """The kernel's counts of interrupts where they can be read; elsewhere that metric is left out."""
         try:
-            file = os.open(INTERRUPTS_FILE, os.O_RDONLY | os.O_CLOEXEC)
+            file = open_interrupts()
         except OSError:
             return []
         opened.callback(os.close, file)
@@ -229,7 +228,7 @@ class AddressSpace(Benchmark):
             reasons.append("faults")
         counted, counts = value[COUNTED], value[INTERRUPTS]
         wanted = interrupts_of(p)
-        if counts[wanted] < SURE * counted and not (counts[0] == counted and may_be_silent()):
+        if counts[wanted] < SURE * counted and not (counts[0] == counted and may_flush_silently()):
             most = max(range(len(counts)), key=counts.__getitem__)
             reasons.append(f"interrupts:{most} in most of {counted} calls, and not {wanted}")
         return reasons
@@ -258,17 +257,6 @@ def interrupts_of(p: Parameters) -> int:
         return 0
     table = base_page() // 8  # entries
     return -(-(p["pages"] + 1) // table) if p["operation"] == "mremap" else 1
-
-
-@cache
-def may_be_silent() -> bool:
-    """Whether CPUs can be made to forget addresses without an interrupt that is counted: by AMD's broadcast (INVLPGB), or by a hypervisor that is asked to (Xen, Hyper-V)."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return True
-    return "invlpgb" in flags.split() or any(map(os.path.exists, ASKED_FOR_FLUSHES))
 
 
 def median_interrupts(value) -> int:
