@@ -6,14 +6,33 @@ Imported by worker processes: the standard library only.
 from __future__ import annotations
 
 import os
+from functools import cache
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
+ASKED_TO_FLUSH = ("/sys/hypervisor/type", "/sys/bus/vmbus")  # where Xen and Hyper-V show
 
 
 def machine_counters(cpus: set[int]) -> dict[str, float]:
     """Steal in seconds and interrupts, both summed over `cpus`; take the difference of two readings. What cannot be read is left out."""
     found = {"steal": _steal(cpus), "interrupts": _interrupts(cpus)}
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def open_interrupts() -> int:
+    """A descriptor of the interrupts of each CPU by kind, which kernels read by themselves (kernels/nb_interrupts.h). OSError where that is not allowed."""
+    return os.open("/proc/interrupts", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@cache
+def may_flush_silently() -> bool:
+    """Whether CPUs can be made to forget addresses without an interrupt that is counted: by broadcast (INVLPGB of AMD), or by a hypervisor that is asked to. True
+    where nothing tells."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), None)
+    except OSError:
+        return True
+    return flags is None or "invlpgb" in flags.split() or any(map(os.path.exists, ASKED_TO_FLUSH))
 
 
 def _steal(cpus: set[int]) -> float | None:

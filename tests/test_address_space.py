@@ -1,0 +1,159 @@
+"""The life of mapped memory: its outcomes, liars among kernels and bystanders, and the count of interrupts."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from types import SimpleNamespace
+
+import pytest
+from test_kernels import broken_kernel, enter, native
+
+from numabench import kernel as abi
+from numabench.benchmarks import Found, Probes, address_space
+from numabench.benchmarks.address_space import AWAKE, BENCHMARK, BYSTANDERS, OPERATIONS, SLEPT
+from numabench.host.pages import base_page
+
+PROBES = Probes(frequency=3e9)
+
+
+def case(operation: str, pages: int = 1, bystander: str = "none") -> dict:
+    return {"operation": operation, "pages": pages, "bystander": bystander, "placement": "l3"}
+
+
+def measured(kernel: abi.Kernel, p: dict, samples: int = 1) -> Found:
+    """As a worker does it, on the CPUs that are there."""
+    size, page = (p["pages"] + 2) * base_page(), base_page()
+    with contextlib.ExitStack() as opened:
+        arguments, threads = BENCHMARK.arguments(p, PROBES), 1 if p["bystander"] == "none" else 2
+        files = BENCHMARK.descriptors(p, opened)
+        found = enter(kernel, arguments, threads=threads, size=size, samples=samples, descriptors=files)
+    assert all(found.memory[place * page + 8] == 1 for place in range(1, p["pages"] + 1)), "all pages are there again"
+    return found
+
+
+@pytest.fixture(scope="module")
+def kernel() -> abi.Kernel:
+    return abi.Kernel(abi.build("address_space").target)
+
+
+@pytest.mark.parametrize("bystander", BYSTANDERS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_pages_are_as_each_operation_leaves_them(kernel, operation, bystander):
+    p = case(operation, 8, bystander)
+    if not BENCHMARK.keep(p, None):
+        pytest.skip("there is nothing to read")
+    found = measured(kernel, p, samples=2)
+    assert BENCHMARK.check(p, found) == ""
+    metrics = BENCHMARK.metrics(p, found, PROBES)
+    assert metrics["time"] == pytest.approx(8 * metrics["time_per_page"]) and metrics["time"] > 0
+    assert ("loss" in metrics) <= (bystander in AWAKE)
+    assert set(metrics) <= set(kernel.metrics)
+
+
+def test_a_range_in_two_page_tables_is_moved_whole(kernel):
+    for operation in ("mremap", "munmap"):
+        assert BENCHMARK.check(case(operation, 512), measured(kernel, case(operation, 512))) == ""
+
+
+@pytest.mark.parametrize(
+    ("operation", "right", "wrong"),
+    [
+        ("dontneed", "r->bytes, MADV_DONTNEED);\n    case FREE:", "r->bytes, MADV_NORMAL);\n    case FREE:"),
+        ("mprotect", "PROT_READ);\n    case DONT", "PROT_READ | PROT_WRITE);\n    case DONT"),
+        (
+            "munmap",
+            "return munmap(r->at, r->bytes);\n    default",
+            "return madvise(r->at, r->bytes, MADV_DONTNEED);\n    default",
+        ),
+        ("free", "madvise(r->at, r->bytes, MADV_FREE)", "(memset(r->at, 1, r->bytes), 0)"),
+        ("fault", "        touch(r, call);\n        return 0;", "        return 0;"),
+    ],
+)
+def test_a_call_that_does_not_do_it_is_noticed(tmp_path, operation, right, wrong):
+    liar = broken_kernel(tmp_path, "address_space", "address_space.c", right, wrong)
+    assert BENCHMARK.check(case(operation), measured(liar, case(operation)))
+
+
+LOOP = "turn = nb_load_acquire(&w->turn);\n        now"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        (LOOP, f"usleep(50);\n        {LOOP}", "slept"),  # it answers, and pretends to spin
+        ("parameter[BYSTANDER] == SLEEPING)", "parameter[BYSTANDER] >= SLEEPING)", "only 0 of"),  # it is never there
+    ],
+)
+def test_a_bystander_that_sleeps_where_it_should_spin_is_caught(tmp_path, right, wrong, said):
+    liar = broken_kernel(tmp_path, "address_space", "address_space.c", right, wrong)
+    p = case("dontneed", 1, "spinning")
+    assert said in BENCHMARK.check(p, measured(liar, p))
+
+
+def test_one_that_spins_where_it_should_sleep_is_caught(kernel):
+    p = case("dontneed", 1, "sleeping")
+    found = measured(kernel, p)
+    found.threads[1].value[SLEPT] = 0
+    assert "did not" in BENCHMARK.check(p, found)
+
+
+def judged(counts: tuple[int, ...], **what) -> list[str]:
+    caller = SimpleNamespace(executed=100, value=[0] * 6 + [sum(counts), *counts] + [0] * 5)
+    return BENCHMARK.doubts(case(**what), Found([caller]), {}, PROBES)
+
+
+def test_interrupts_are_judged_by_most_of_the_calls(monkeypatch):
+    monkeypatch.setattr(address_space, "may_flush_silently", lambda: False)
+    for operation in ("mprotect", "dontneed", "free", "cold", "munmap", "mremap"):
+        assert judged((1, 30, 2, 0), operation=operation, bystander="spinning") == []
+        assert judged((32, 0, 0, 0), operation=operation, bystander="spinning") == ["interrupts:0 in most of 32 calls, and not 1"]
+        assert judged((31, 1, 0, 0), operation=operation, bystander="sleeping") == []
+    assert judged((32, 0, 0, 0), operation="munmap", bystander="process") == []
+    assert judged((0, 1, 31, 0), operation="mremap", bystander="reading", pages=base_page() // 8) == []
+    assert judged((0, 32, 0, 0), operation="fault", bystander="spinning") == ["interrupts:1 in most of 32 calls, and not 0"]
+    monkeypatch.setattr(address_space, "may_flush_silently", lambda: True)
+    assert judged((32, 0, 0, 0), operation="munmap", bystander="spinning") == [], "by broadcast"
+    assert judged((20, 12, 0, 0), operation="munmap", bystander="spinning") != []
+
+
+WRAPPER = """#include "nb_interrupts.h"
+int look(int file, const char *row, int cpu, uint64_t *count) { return nb_interrupts(file, row, cpu, count); }
+"""
+
+
+def test_interrupts_are_read_in_the_column_of_their_cpu(tmp_path):
+    source = tmp_path / "look.c"
+    source.write_text(WRAPPER)
+    look, count = native(source, tmp_path).look, ctypes.c_uint64()
+
+    def said(text: str, cpu: int, row: bytes = b"TLB") -> int | None:
+        (tmp_path / "interrupts").write_text(text)
+        with open(tmp_path / "interrupts") as file:
+            return count.value if look(file.fileno(), row, cpu, ctypes.byref(count)) else None
+
+    online = [cpu for cpu in range(700) if cpu % 3]  # the others are offline
+    head = " " * 11 + " ".join(f"CPU{cpu:<7}" for cpu in online) + "\n"
+    rows = "".join(
+        f"{name:>3}: " + " ".join(f"{place * 10 + k:10}" for k in range(len(online))) + f"   {about}\n"
+        for place, (name, about) in enumerate(
+            {"24": "IO-APIC  TLB: edge", "CAL": "Function calls", "TLB": "TLB shootdowns"}.items()
+        )
+    )
+    for text in (head + rows, head + rows.rstrip("\n")):
+        assert [said(text, cpu) for cpu in (1, 2, 4, 698)] == [20, 21, 22, 20 + online.index(698)]
+        assert said(text, 3) is None and said(text, 1, b"TL") is None and said(text, 4, b"CAL") == 12
+    assert said(head, 1) is None and said("", 1) is None and said(head + "ERR:          5\n", 1) is None
+    assert said("     CPU0\nTLB:  18446744073709551615\n", 0) == 2**64 - 1
+    assert not look(-1, b"TLB", 0, ctypes.byref(count))
+
+
+def test_without_the_file_there_is_no_such_metric(kernel, monkeypatch):
+    def refuse() -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(address_space, "open_interrupts", refuse)
+    p = case("munmap", 1, "spinning")
+    found = measured(kernel, p)
+    assert "tlb_interrupts" not in BENCHMARK.metrics(p, found, PROBES) and BENCHMARK.check(p, found) == ""
+    assert not [doubt for doubt in BENCHMARK.doubts(p, found, {}, PROBES) if doubt.startswith("interrupts")]
