@@ -27,7 +27,7 @@ enum { SAME_CPU, OTHER_HALTED, OTHER_AWAKE, SPINNING };
 static const struct nb_parameter parameters[] = {
     [PRIMITIVE] = {"primitive", "futex|condition|eventfd|pipe|unix_socket|tcp|signal|epoll_level|epoll_edge", "what the receiver waits for", FUTEX, 0, 8},
     [TARGET] = {"target", "same_cpu|other_halted|other_awake|spinning", "where the receiver waits, and whether it sleeps", OTHER_HALTED, 0, 3},
-    [GAP] = {"gap", NULL, "ns for which the waker leaves the receiver alone before each wake-up", 50000, 0, 100000000},
+    [GAP] = {"idle_gap", NULL, "ns for which the waker leaves the receiver alone before each wake-up", 50000, 0, 100000000},
 };
 static const struct nb_metric metrics[] = {
     {"wake_time", "ns", "one way, from before the call that wakes to the receiver's first instruction: median", NB_LOWER_IS_BETTER},
@@ -319,7 +319,7 @@ static void serve(struct nb_thread *t)
     t->gaps = 0;
     t->gap_ns = 0;
     nb_gate(t);
-    t->begin_ns = t->end_ns = nb_now();
+    t->begin_ns = nb_now();
     t->cpu_begin = sched_getcpu();
     while (!stopped(s)) {
         number = receive(c, last, &at);
@@ -349,7 +349,6 @@ static void serve(struct nb_thread *t)
             t->operations++;
             t->value[SLEPT] += (uint64_t)did_sleep;
             t->value[AWAKE] += (uint64_t)was_awake;
-            t->end_ns = at;
         }
         t->executed++;
         nb_store_relaxed(&s->ran, at);
@@ -357,6 +356,7 @@ static void serve(struct nb_thread *t)
         nb_store32_release(&s->ready, number);
     }
     t->cpu_end = sched_getcpu();
+    t->end_ns = nb_now();
     t->cursor = last;
     t->check = t->executed;
     uint64_t count = 0;

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import ExitStack
 
 import pytest
-from test_kernels import PROBES, broken_kernel
+from test_kernels import PROBES
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, discover
@@ -48,7 +49,7 @@ def wake(parameters: dict, kernel: abi.Kernel | None = None, samples: int = 2) -
 
 
 def case(primitive: str, target: str, gap: int = GAP) -> dict:
-    return {"primitive": primitive, "target": target, "gap": gap, "placement": SAME if target == SAME_CPU else "l3"}
+    return {"primitive": primitive, "target": target, "idle_gap": gap, "placement": SAME if target == SAME_CPU else "l3"}
 
 
 @two_cpus
@@ -61,3 +62,48 @@ def test_every_wake_up_arrives_once_and_in_order(primitive, target):
         assert WAKE_UP.check(p, found) == ""
         metrics = WAKE_UP.metrics(p, found, PROBES)
         assert min(metrics["wake_time"], metrics["wake_p99"]) > 0 and 0 <= metrics["slept"] <= 1
+
+
+def liar(tmp_path, right: str, wrong: str) -> abi.Kernel:
+    """The kernel with `wrong` for `right`, which waits less long for what does not come."""
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    text = (folder / "wake_up.c").read_text()
+    for old, new in ((right, wrong), (LIMIT, "#define LIMIT_NS 300000000u")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "wake_up.c").write_text(text)
+    return abi.Kernel(abi.build("wake_up", folder=folder).target)
+
+
+@two_cpus
+@pytest.mark.parametrize(
+    ("primitive", "right"),
+    [
+        ("futex", "futex(&s->word, FUTEX_WAKE_PRIVATE, 1);"),
+        ("condition", "pthread_cond_signal(&s->condition);"),
+        ("pipe", "written = write(in, &number, sizeof number);"),
+        ("epoll_level", "written = write(in, &one, sizeof one);"),
+        ("signal", "written = syscall(SYS_rt_tgsigqueueinfo, getpid(), s->tid, WAKE, &what);"),
+    ],
+)
+def test_a_wake_up_that_is_not_sent_is_missed_and_nothing_hangs(tmp_path, primitive, right):
+    p = case(primitive, HALTED)
+    assert "0 arrived" in WAKE_UP.check(p, wake(p, liar(tmp_path, right, ";")))
+
+
+@two_cpus
+@pytest.mark.parametrize(
+    ("primitive", "target", "right", "wrong", "said"),
+    [
+        ("futex", HALTED, "if (!spins)", "if (0)", "the receiver slept before"),
+        ("eventfd", SPINNING, "c->parameter[TARGET] == SPINNING || epoll", "epoll", "the receiver slept before"),
+        ("eventfd", HALTED, "one = 1;", "one = 2;", "out of order"),
+        ("epoll_edge", HALTED, "one = 1;", "one = 2;", "out of order"),
+        ("tcp", HALTED, "written = write(in, &number, sizeof number);", "for (int i = 0; i < 2; i++) written = write(in, &number, 4);", "out of order"),
+        ("futex", AWAKE, "nb_store_relaxed(&s->turns, ++turns);", "sleep_ns(100000 + 0 * turns);", "never ran"),
+    ],
+)  # fmt: skip
+def test_a_kernel_that_lies_is_caught(tmp_path, primitive, target, right, wrong, said):
+    """It polls where it is to sleep, sleeps where it is to poll, sends what it was not asked for, or lets the CPU halt."""
+    p = case(primitive, target)
+    assert said in WAKE_UP.check(p, wake(p, liar(tmp_path, right, wrong), samples=1))

@@ -72,7 +72,7 @@ class WakeUp(Benchmark):
             values=TARGETS,
         ),
         Axis(
-            name="gap",
+            name="idle_gap",
             summary="for how long the receiver is left alone before each wake-up",
             values=GAPS,
             unit="ns",
@@ -86,7 +86,7 @@ class WakeUp(Benchmark):
         Contrast(axis="target", control=HALTED, metric="wake_time"),
     )
     views = tuple(
-        View(title=title, metric=metric, kind="bar", x="primitive", series="target", facet="placement", where={"gap": GAP})
+        View(title=title, metric=metric, kind="bar", x="primitive", series="target", facet="placement", where={"idle_gap": GAP})
         for metric, title in (("wake_time", "From the wake-up to the receiver"), ("waker_time", "The waker's own time"))
     )
     method = {
@@ -112,8 +112,8 @@ class WakeUp(Benchmark):
 
         def both(primitives: Sequence[str], gaps: Sequence[int], placements: Sequence[str]) -> list[Sweep]:
             return [
-                {"primitive": primitives, "target": (SAME_CPU,), "gap": gaps, "placement": (SAME,)},
-                *([{"primitive": primitives, "target": others, "gap": gaps, "placement": placements}] if placements else []),
+                {"primitive": primitives, "target": (SAME_CPU,), "idle_gap": gaps, "placement": (SAME,)},
+                *([{"primitive": primitives, "target": others, "idle_gap": gaps, "placement": placements}] if placements else []),
             ]
 
         if profile == "quick":
@@ -137,12 +137,12 @@ class WakeUp(Benchmark):
         )
 
     def stretch(self, p: Parameters) -> float:
-        return LONG_WINDOWS if p["gap"] >= LONG_GAP else 1.0
+        return LONG_WINDOWS if p["idle_gap"] >= LONG_GAP else 1.0
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
         found = []
         for p in cases:
-            usual, primitive = p["gap"] == GAP, WORDS[p["primitive"]]
+            usual, primitive = p["idle_gap"] == GAP, WORDS[p["primitive"]]
             if p["primitive"] == FUTEX or not usual:
                 text = f"{waking(p)} takes {{value}} by {primitive}{'' if usual else idle(p['gap'])}"
                 found.append(self.cell(p, "wake_time", text, usual))
@@ -173,7 +173,7 @@ class WakeUp(Benchmark):
 
     def card(self, topology, cases: list[Parameters]) -> Card:
         """By a futex: on the same CPU, and on another one, nearest first."""
-        plain = [p for p in cases if p["primitive"] == FUTEX and p["gap"] == GAP and p["target"] in (SAME_CPU, HALTED)]
+        plain = [p for p in cases if p["primitive"] == FUTEX and p["idle_gap"] == GAP and p["target"] in (SAME_CPU, HALTED)]
         plain.sort(key=lambda p: (p["target"] != SAME_CPU, nearest_cores_first(str(p["placement"]))))
         return Card(
             prices=tuple(
@@ -188,7 +188,7 @@ class WakeUp(Benchmark):
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {"primitive": p["primitive"], "target": p["target"], "gap": p["gap"]}
+        return {"primitive": p["primitive"], "target": p["target"], "idle_gap": p["idle_gap"]}
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
         """A message's way in and out; in slot 5 the epoll instance that waits for the second."""
@@ -232,10 +232,10 @@ class WakeUp(Benchmark):
         """Each wake-up arrived once and in order; who was to sleep did, and who was to spin did not."""
         waker, receiver = found.threads
         value = receiver.value
-        if not waker.executed == waker.check == receiver.check:
-            return f"{waker.executed} wake-ups were sent, {receiver.check} arrived"
         if value[OUT_OF_ORDER_SLOT]:
             return f"{value[OUT_OF_ORDER_SLOT]} wake-ups were out of order, or came twice"
+        if not waker.executed == waker.check == receiver.check:
+            return f"{waker.executed} wake-ups were sent, {receiver.check} arrived"
         if waker.value[EARLY_SLOT]:
             return f"{waker.value[EARLY_SLOT]} wake-ups arrived before they were sent: the clocks of the CPUs differ"
         if waker.operations != receiver.operations:
@@ -243,7 +243,7 @@ class WakeUp(Benchmark):
         slept = f"the receiver slept before {value[SLEPT_SLOT]} of {receiver.operations} wake-ups"
         if p["target"] == SPINNING:
             return slept if value[SLEPT_SLOT] > (1 - LEAST_SLEPT) * receiver.operations else ""
-        if p["gap"] < SLEEPS_FROM:
+        if p["idle_gap"] < SLEEPS_FROM:
             return ""
         if p["target"] == AWAKE and not value[TURNS_SLOT]:
             return "what is to keep the CPU awake never ran"
@@ -251,7 +251,7 @@ class WakeUp(Benchmark):
 
     def doubts(self, p: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
         receiver = found.threads[1]
-        idle = p["target"] == AWAKE and p["gap"] >= SLEEPS_FROM and receiver.value[AWAKE_SLOT] < LEAST_AWAKE * receiver.operations
+        idle = p["target"] == AWAKE and p["idle_gap"] >= SLEEPS_FROM and receiver.value[AWAKE_SLOT] < LEAST_AWAKE * receiver.operations
         return ["run_delay"] if idle else []  # another program had the CPU, and the spinner waited for it
 
 
