@@ -13,7 +13,6 @@ from numabench import kernel as abi
 from numabench.benchmarks import Found, discover
 from numabench.benchmarks.wake_up import AWAKE, GAP, HALTED, PRIMITIVES, SAME, SAME_CPU, SPINNING, STACK, TARGETS
 from numabench.host.memory import Buffer
-from numabench.host.topology import read_topology
 from numabench.measure.crew import Crew
 
 WAKE_UP = discover()["wake_up"]
