@@ -1,6 +1,6 @@
 /* How late a thread wakes that sleeps for a given time: by several calls, and by the slack that the kernel may take with its timer.
  *
- * No sleep may end early, each gives the CPU up, and the slack is what was asked for: these are proven. The first two by a count of sleeps that did otherwise. */
+ * What is proven: no sleep ended early, each gave the CPU up (by the kernel's count of voluntary context switches), and the slack is what was asked for. */
 #include "nb.h"
 #include "nb_each.h"
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* Waking a thread that waits: the first thread sends one wake-up after the other, the second one waits for each and says when it ran.
  *
- * Every wake-up has a number, which the receiver must find in the order of sending, each once. Whether it really slept, the kernel says: a voluntary context switch
- * of the receiver's own since the wake-up before. The time goes from just before the call that wakes to the first instruction of the receiver after the call in
- * which it waited; CLOCK_MONOTONIC is the same on all CPUs.
+ * Every wake-up has a number, which the receiver must find in the order of sending, each once. Whether it really slept, the kernel says: a voluntary context
+ * switch of the receiver's own since the wake-up before. The time goes from just before the call that wakes to the first instruction of the receiver after the
+ * call in which it waited; CLOCK_MONOTONIC is the same on all CPUs.
  *
  * Nothing here waits for ever, although a receiver that waits with a time limit would measure that limit's timer as well: a wake-up that does not arrive
  * within LIMIT_NS is lost, the receiver is then got out of its call by a signal, and neither of the two tries again. */
@@ -57,7 +57,7 @@ struct shared {
     pthread_mutex_t mutex;
     pthread_cond_t condition;
     uint8_t pad1[NB_APART];
-    /* What the waker says: number and time of the last wake-up, the number with which the receiver leaves, where the window began; whether the receiver is to leave
+    /* What the waker says: time and number of the last wake-up, where the window began, the number with which the receiver leaves; whether it is to leave
      * whatever it waits for, and whether it may forget the signal for that. */
     uint64_t began, window;
     uint32_t sent, final, stop, forget;
@@ -86,7 +86,7 @@ static void sleep_ns(uint64_t ns)
     clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
 }
 
-/* -- the waker ------------------------------------------------------------------------------------------------------------------------------------------------ */
+/* -- the waker -- */
 
 static void wake(const struct nb_case *c, uint32_t number)
 {
@@ -230,7 +230,7 @@ static void send_all(struct nb_thread *t)
     t->value[CALL_PS] = s->calls ? (uint64_t)(nb_median_batch(s->bins, s->calls) * (double)s->usual * 1000 / NB_FINE) : 0;
 }
 
-/* -- the receiver --------------------------------------------------------------------------------------------------------------------------------------------- */
+/* -- the receiver -- */
 
 static int is_file(int64_t primitive) { return primitive != FUTEX && primitive != CONDITION && primitive != SIGNAL; }
 
@@ -431,7 +431,7 @@ static int receive_all(struct nb_thread *t)
     return done ? NB_OK : NB_UNSUPPORTED;
 }
 
-/* -- both ----------------------------------------------------------------------------------------------------------------------------------------------------- */
+/* -- both -- */
 
 static int prepare(struct nb_thread *t)
 {
