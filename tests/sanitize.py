@@ -54,8 +54,10 @@ OWN_THREADS = {
     "numa_balancing": (1, 1, 1, 2),
     "page_migration": (1, 1, 1, 2),
     "sentinel": (1, 2),
+    "sleeping": (1, 1, 1, 2),
     "transfer": (1, 1, 2, 2),
     "transfer_unit": (1, 2, 2, 2),
+    "wake_up": (1, 2, 2, 2),
 }
 #: Kernels whose threads hand something to and fro all the time: beside another one, each would wait for its partner's CPU.
 ALONE = ("core_to_core", "memory_ordering", "sentinel", "transfer_unit")
@@ -65,7 +67,17 @@ NEEDS = {
     "fork_and_write": "a child in which the thread sanitizer has its own thread",
 }
 #: Numbers whose most takes long and does nothing else than a thousand does: turns of a loop, seconds.
-MOST = {"spacing": 1000, "critical_section": 1000, "think_time": 1000, "limit_s": 1, "longer": 20, "fibers": 100}
+MOST = {
+    "idle_gap": 1_000_000,
+    "duration": 1_000_000,
+    "slack": 1_000_000,
+    "spacing": 1000,
+    "critical_section": 1000,
+    "think_time": 1000,
+    "limit_s": 1,
+    "longer": 20,
+    "fibers": 100,
+}
 MOST_RUNS = 40  # of one kernel under one sanitizer, every value of every parameter among them
 #: What races on purpose, by functions, with the reason; ThreadSanitizer is told.
 RACES = {

@@ -1,0 +1,118 @@
+/* How late a thread wakes that sleeps for a given time: by several calls, and by the slack that the kernel may take with its timer.
+ *
+ * What is proven: no sleep ended early, each gave the CPU up (by the kernel's count of voluntary context switches), and the slack is what was asked for. */
+#include "nb.h"
+#include "nb_each.h"
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+
+enum { CALL, DURATION, SLACK };
+enum { NANOSLEEP, CLOCK_NANOSLEEP, EPOLL_WAIT, EPOLL_PWAIT2, TIMERFD };
+
+static const struct nb_parameter parameters[] = {
+    [CALL] = {"call", "nanosleep|clock_nanosleep|epoll_wait|epoll_pwait2|timerfd", "what the thread sleeps in", NANOSLEEP, 0, 4},
+    [DURATION] = {"duration", NULL, "ns for which it is to sleep", 100000, 1, 1000000000},
+    [SLACK] = {"slack", NULL, "ns of timer slack (PR_SET_TIMERSLACK)", 50000, 1, 1000000000},
+};
+static const struct nb_metric metrics[] = {
+    {"late", "ns", "from the end of the time asked for to the thread's next instruction: median", NB_LOWER_IS_BETTER},
+    {"late_p99", "ns", "the same, 99th percentile", NB_LOWER_IS_BETTER},
+};
+NB_DESCRIBE("sleeping", 1, "how late sleeps end", parameters, metrics);
+
+/* Of `value`, behind those of nb_each. */
+enum { REFUSED = 6, EARLY = 7, SWITCHES = 8, SLACK_SEEN = 9 };
+
+/* Descriptors: a timer that is read, and an epoll instance in which nothing ever happens. */
+enum { TIMER = 1, WAITS = 5 };
+
+#define SECOND 1000000000u
+#define MILLISECOND 1000000u
+#define EARLY_NS 10 /* by which a sleep may seem early: what the kernel reads of the clock and what programs do are rounded apart */
+
+static struct timespec of(uint64_t ns)
+{
+    return (struct timespec){(time_t)(ns / SECOND), (long)(ns % SECOND)};
+}
+
+static long pause_in_epoll(int waits, const struct timespec *t)
+{
+    struct epoll_event event;
+#ifdef SYS_epoll_pwait2
+    return syscall(SYS_epoll_pwait2, waits, &event, 1, t, NULL, 0);
+#else
+    (void)waits, (void)t, (void)event;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/* Sleeps once; 0 where the call does not do it. */
+static int doze(const struct nb_case *c, uint64_t before, uint64_t ns)
+{
+    const struct timespec relative = of(ns), absolute = of(before + ns);
+    struct epoll_event event;
+    uint64_t expired;
+    switch (c->parameter[CALL]) {
+    case NANOSLEEP:
+        return !nanosleep(&relative, NULL);
+    case CLOCK_NANOSLEEP:
+        return !clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &absolute, NULL);
+    case EPOLL_WAIT: /* in whole ms, as event loops round: up, since nothing may be early */
+        return !epoll_wait(c->descriptor[WAITS], &event, 1, (int)((ns + MILLISECOND - 1) / MILLISECOND));
+    case EPOLL_PWAIT2:
+        return !pause_in_epoll(c->descriptor[WAITS], &relative);
+    default: {
+        const struct itimerspec once = {{0, 0}, relative};
+        return !timerfd_settime(c->descriptor[TIMER], 0, &once, NULL) && read(c->descriptor[TIMER], &expired, sizeof expired) == sizeof expired && expired == 1;
+    }
+    }
+}
+
+static uint64_t sleep_once(struct nb_thread *t)
+{
+    const uint64_t duration = (uint64_t)t->shared->parameter[DURATION], before = nb_now();
+    const int slept = doze(t->shared, before, duration);
+    const uint64_t took = nb_now() - before;
+    t->check += (uint64_t)slept;
+    t->value[REFUSED] += !slept;
+    t->value[EARLY] += slept && took + EARLY_NS < duration;
+    return took > duration ? took - duration : 0;
+}
+
+static uint64_t voluntary_switches(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage);
+    return (uint64_t)usage.ru_nvcsw;
+}
+
+int nb_run(struct nb_thread *t)
+{
+    const struct nb_case *c = t->shared;
+    const int64_t call = c->parameter[CALL];
+    if (c->threads != 1 || c->buffer_bytes < 64 || (call == TIMERFD && c->descriptor[TIMER] < 0) ||
+        ((call == EPOLL_WAIT || call == EPOLL_PWAIT2) && c->descriptor[WAITS] < 0))
+        return NB_UNSUPPORTED;
+    if (c->phase == NB_PREPARE) {
+        const struct timespec none = {0, 0};
+        memset(c->buffer, 0, 64);
+        memset(t->value, 0, sizeof t->value);
+        t->check = 0;
+        return call == EPOLL_PWAIT2 && pause_in_epoll(c->descriptor[WAITS], &none) ? NB_UNSUPPORTED : NB_OK;
+    }
+    const int before = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    prctl(PR_SET_TIMERSLACK, (unsigned long)c->parameter[SLACK], 0, 0, 0);
+    t->value[SLACK_SEEN] = (uint64_t)prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    const uint64_t switches = voluntary_switches();
+    nb_each(t, sleep_once);
+    t->value[SWITCHES] += voluntary_switches() - switches;
+    if (before >= 0)
+        prctl(PR_SET_TIMERSLACK, before, 0, 0, 0);
+    t->run_delay_ns = 0; /* being late for its CPU is what is measured */
+    return NB_OK;
+}

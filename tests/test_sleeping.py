@@ -1,0 +1,86 @@
+"""Sleeping: no sleep ends early, each gives the CPU up, the slack is what was asked for, and a kernel that lies is caught."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+import pytest
+from test_kernels import PROBES, broken_kernel
+
+from numabench import kernel as abi
+from numabench.benchmarks import Found, discover
+from numabench.benchmarks.sleeping import CALLS, SLACKS
+from numabench.errors import MachineError
+from numabench.host.memory import Buffer
+from numabench.measure.crew import Crew
+
+SLEEPING = discover()["sleeping"]
+
+
+def sleep(parameters: dict, kernel: abi.Kernel | None = None) -> Found:
+    kernel = kernel or abi.Kernel(abi.build("sleeping").target)
+    cpus = sorted(os.sched_getaffinity(0))
+    crew, buffer = Crew(1), Buffer(4096)
+    try:
+        with ExitStack() as opened:
+            crew.place(tuple(cpus[:1]), (0,))
+            case = crew.case
+            case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, 4096, buffer.address, 4096
+            case.window_ns, case.warmup_ns, case.batch_ns = 2_000_000, 100_000, 10_000
+            descriptors = SLEEPING.descriptors(parameters, opened)
+            for slot in range(abi.DESCRIPTORS):
+                case.descriptor[slot] = descriptors[slot] if slot < len(descriptors) else -1
+            for slot, value in enumerate(kernel.encode(SLEEPING.arguments(parameters, PROBES))):
+                case.parameter[slot] = value
+            if crew.enter(kernel, abi.PREPARE, [0])[0].status != abi.OK:
+                pytest.skip(f"no {parameters['call']} here")
+            assert crew.enter(kernel, abi.MEASURE, [0])[0].status == abi.OK
+            return Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[0])])
+    finally:
+        buffer.close()
+        os.sched_setaffinity(0, cpus)
+
+
+@pytest.mark.parametrize("slack", SLACKS)
+@pytest.mark.parametrize("duration", [1_000, 100_000])
+@pytest.mark.parametrize("call", CALLS)
+def test_sleeps_are_made_and_end_in_time(call, duration, slack):
+    p = {"call": call, "duration": duration, "slack": slack}
+    found = sleep(p)
+    assert SLEEPING.check(p, found) == ""
+    assert SLEEPING.metrics(p, found, PROBES)["late"] > 0
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("relative = of(ns)", "relative = of(ns / 2)", "ended early"),
+        ("prctl(PR_SET_TIMERSLACK, (unsigned long)c->parameter[SLACK], 0, 0, 0);", ";", "the timer slack is"),
+        ("return !nanosleep(&relative, NULL);", "while (nb_now() < before + ns + 1000) {} return 1;", "gave the CPU up"),
+        ("return !nanosleep(&relative, NULL);", "return 0;", "sleeps were made"),
+    ],
+)  # fmt: skip
+def test_a_kernel_that_lies_is_caught(tmp_path, right, wrong, said):
+    """It sleeps for less, leaves the slack as it is, spins instead, or does nothing."""
+    p = {"call": "nanosleep", "duration": 100_000, "slack": 1}
+    assert said in SLEEPING.check(p, sleep(p, broken_kernel(tmp_path, "sleeping", "sleeping.c", right, wrong)))
+
+
+def test_slack_is_a_known_answer():
+    def pair(call: str, least: float, usual: float) -> list[tuple[dict, dict]]:
+        p = {"call": call, "duration": 100_000}
+        return [({**p, "slack": 1}, {"late": least}), ({**p, "slack": 50_000}, {"late": usual})]
+
+    def wrong(call: str, least: float, usual: float) -> list[str]:
+        return [said for _, said in SLEEPING.contradictions(pair(call, least, usual), None)]
+
+    assert not wrong("nanosleep", 5_000, 55_000) and not wrong("timerfd", 5_000, 5_500)
+    assert wrong("nanosleep", 5_000, 6_000) == ["50 us more of timer slack made nanosleep 1.0 us later"]
+    assert wrong("timerfd", 5_000, 55_000) and not wrong("nanosleep", 150_000, 160_000), "a busy CPU shows nothing"
+
+
+def test_it_is_refused_where_timers_have_no_slack(monkeypatch):
+    monkeypatch.setattr(os, "sched_getscheduler", lambda pid: 2)
+    with ExitStack() as opened, pytest.raises(MachineError, match="SCHED_RR"):
+        SLEEPING.descriptors({"call": "nanosleep", "duration": 1_000, "slack": 1}, opened)

@@ -1,0 +1,108 @@
+"""Waking threads: every wake-up arrives once and in order, who is to sleep sleeps, and a kernel that lies about either is caught."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack
+
+import pytest
+from test_kernels import PROBES
+
+from numabench import kernel as abi
+from numabench.benchmarks import Found, discover
+from numabench.benchmarks.wake_up import AWAKE, GAP, HALTED, PRIMITIVES, SAME, SAME_CPU, SPINNING, STACK, TARGETS
+from numabench.host.memory import Buffer
+from numabench.measure.crew import Crew
+
+WAKE_UP = discover()["wake_up"]
+LIMIT = "#define LIMIT_NS 3000000000u"
+two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+
+
+def wake(parameters: dict, kernel: abi.Kernel | None = None, samples: int = 2) -> Found:
+    """PREPARE and some MEASUREs as a worker does them, with the descriptors of the case."""
+    kernel = kernel or abi.Kernel(abi.build("wake_up").target)
+    cpus = sorted(os.sched_getaffinity(0))
+    both = (cpus[0], cpus[0] if parameters["target"] == SAME_CPU else cpus[1])
+    crew, buffer, scratch = Crew(2), Buffer(16384), Buffer(STACK)
+    try:
+        with ExitStack() as opened:
+            crew.place(both, (0, 0))
+            case = crew.case
+            case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, buffer.size, scratch.address, STACK
+            case.window_ns, case.warmup_ns, case.batch_ns = 2_000_000, 100_000, 10_000
+            descriptors = WAKE_UP.descriptors(parameters, opened)
+            for slot in range(abi.DESCRIPTORS):
+                case.descriptor[slot] = descriptors[slot] if slot < len(descriptors) else -1
+            for slot, value in enumerate(kernel.encode(WAKE_UP.arguments(parameters, PROBES))):
+                case.parameter[slot] = value
+            assert all(e.status == abi.OK for e in crew.enter(kernel, abi.PREPARE, [0, 1]))
+            for _ in range(samples):
+                assert all(e.status == abi.OK for e in crew.enter(kernel, abi.MEASURE, [0, 1]))
+            return Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in range(2)])
+    finally:
+        buffer.close()
+        scratch.close()
+        os.sched_setaffinity(0, cpus)
+
+
+def case(primitive: str, target: str, gap: int = GAP) -> dict:
+    return {"primitive": primitive, "target": target, "idle_gap": gap, "placement": SAME if target == SAME_CPU else "l3"}
+
+
+@two_cpus
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("primitive", PRIMITIVES)
+def test_every_wake_up_arrives_once_and_in_order(primitive, target):
+    for gap in (0, GAP):
+        p = case(primitive, target, gap)
+        found = wake(p)
+        assert WAKE_UP.check(p, found) == ""
+        metrics = WAKE_UP.metrics(p, found, PROBES)
+        assert min(metrics["wake_time"], metrics["wake_p99"]) > 0 and 0 <= metrics["slept"] <= 1
+
+
+def liar(tmp_path, right: str, wrong: str) -> abi.Kernel:
+    """The kernel with `wrong` for `right`, which waits less long for what does not come."""
+    folder = shutil.copytree(abi.source_folder(), tmp_path / "kernels")
+    text = (folder / "wake_up.c").read_text()
+    for old, new in ((right, wrong), (LIMIT, "#define LIMIT_NS 300000000u")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "wake_up.c").write_text(text)
+    return abi.Kernel(abi.build("wake_up", folder=folder).target)
+
+
+@two_cpus
+@pytest.mark.parametrize(
+    ("primitive", "right"),
+    [
+        ("futex", "futex(&s->word, FUTEX_WAKE_PRIVATE, 1);"),
+        ("condition", "pthread_cond_signal(&s->condition);"),
+        ("pipe", "written = write(in, &number, sizeof number);"),
+        ("epoll_level", "written = write(in, &one, sizeof one);"),
+        ("signal", "written = syscall(SYS_rt_tgsigqueueinfo, getpid(), s->tid, WAKE, &what);"),
+    ],
+)
+def test_a_wake_up_that_is_not_sent_is_missed_and_nothing_hangs(tmp_path, primitive, right):
+    p = case(primitive, HALTED)
+    assert "0 arrived" in WAKE_UP.check(p, wake(p, liar(tmp_path, right, ";")))
+
+
+@two_cpus
+@pytest.mark.parametrize(
+    ("primitive", "target", "right", "wrong", "said"),
+    [
+        ("futex", HALTED, "if (!spins)", "if (0)", "the receiver slept before"),
+        ("eventfd", SPINNING, "c->parameter[TARGET] == SPINNING || epoll", "epoll", "the receiver slept before"),
+        ("eventfd", HALTED, "one = 1;", "one = 2;", "out of order"),
+        ("epoll_edge", HALTED, "one = 1;", "one = 2;", "out of order"),
+        ("tcp", HALTED, "written = write(in, &number, sizeof number);", "for (int i = 0; i < 2; i++) written = write(in, &number, 4);", "out of order"),
+        ("futex", AWAKE, "nb_store_relaxed(&s->turns, ++turns);", "sleep_ns(100000 + 0 * turns);", "never ran"),
+    ],
+)  # fmt: skip
+def test_a_kernel_that_lies_is_caught(tmp_path, primitive, target, right, wrong, said):
+    """It polls where it is to sleep, sleeps where it is to poll, sends what it was not asked for, or lets the CPU halt."""
+    p = case(primitive, target)
+    assert said in WAKE_UP.check(p, wake(p, liar(tmp_path, right, wrong), samples=1))
