@@ -43,6 +43,7 @@ UNSUPPORTED, BUILD_S, RUN_S = 3, 600, 60
 SIZES = (256, 1000, 4096, 5003, 12_345, 20_480, 65_536, 70_001, 400_003, 1 << 20)
 THREADS = (1, 2, 3)  # two CPUs: each thread more waits for whole time slices of the others
 OWN_THREADS = {
+    "barriers": (1, 2),
     "address_space": (1, 2, 2, 2),
     "contention": (1, 2),
     "core_to_core": (1, 2, 2, 2),
@@ -53,14 +54,16 @@ OWN_THREADS = {
     "migration": (1, 2, 2, 2),
     "numa_balancing": (1, 1, 1, 2),
     "page_migration": (1, 1, 1, 2),
+    "preemption": (1, 2, 2),
     "sentinel": (1, 2),
+    "signals": (1, 2, 2),
     "sleeping": (1, 1, 1, 2),
     "transfer": (1, 1, 2, 2),
     "transfer_unit": (1, 2, 2, 2),
     "wake_up": (1, 2, 2, 2),
 }
 #: Kernels whose threads hand something to and fro all the time: beside another one, each would wait for its partner's CPU.
-ALONE = ("core_to_core", "memory_ordering", "sentinel", "transfer_unit")
+ALONE = ("barriers", "core_to_core", "memory_ordering", "preemption", "sentinel", "signals", "transfer_unit")
 #: Kernels that can do nothing on some machines or under some sanitizer, and why: these may refuse all.
 NEEDS = {
     "numa_balancing": "two nodes, between which the kernel moves pages",
@@ -76,6 +79,8 @@ MOST = {
     "think_time": 1000,
     "limit_s": 1,
     "longer": 20,
+    "passes": 1000,
+    "footprint": 100_000,
     "fibers": 100,
 }
 MOST_RUNS = 40  # of one kernel under one sanitizer, every value of every parameter among them

@@ -1,0 +1,72 @@
+"""signals: that the thread was interrupted, once for each signal and in the state that is named, is an outcome and no time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import pytest
+from test_kernels import PROBES, broken_kernel, enter
+
+from numabench import kernel as abi
+from numabench.benchmarks import discover
+from numabench.benchmarks.signals import BLOCKED, BYTES, OWN, RUNNING, SELF, SELF_GO, SLEEPING, TARGETS
+
+BENCHMARK = discover()["signals"]
+
+
+def measured(kernel: abi.Kernel, target: str) -> str:
+    """What the check finds."""
+    parameters, threads = {"target": target, "placement": "any"}, 1 if target in OWN else 2
+    if threads > len(os.sched_getaffinity(0)):
+        pytest.skip("needs two CPUs")
+    with contextlib.ExitStack() as opened:
+        descriptors = BENCHMARK.descriptors(parameters, opened)
+        found = enter(kernel, BENCHMARK.arguments(parameters, PROBES), threads=threads, size=BYTES, descriptors=descriptors)
+    assert all(t.end_ns >= t.begin_ns for t in found.threads)
+    said = BENCHMARK.check(parameters, found)
+    if not said:
+        metrics = BENCHMARK.metrics(parameters, found, PROBES)
+        assert all(value > 0 for value in metrics.values()), metrics
+        assert ("loss" in metrics) == (target == RUNNING)
+    return said
+
+
+@pytest.fixture(scope="module")
+def kernel() -> abi.Kernel:
+    return abi.Kernel(abi.build("signals").target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_signal_is_handled_once_in_the_state_that_is_named(kernel, target):
+    assert measured(kernel, target) == ""
+
+
+def test_what_the_thread_had_for_the_signal_is_there_again(kernel):
+    seen = []
+    before, mask = signal.signal(signal.SIGURG, lambda *_: seen.append(1)), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert measured(kernel, SELF_GO) == ""
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+        signal.raise_signal(signal.SIGURG)
+        assert seen == [1]
+    finally:
+        signal.signal(signal.SIGURG, before)
+
+
+@pytest.mark.parametrize(
+    ("target", "right", "wrong", "said"),
+    [
+        (SELF_GO, "SA_SIGINFO | SA_ONSTACK | SA_RESTART", "SA_SIGINFO | SA_RESTART", "on the alternate stack"),
+        (SELF, "++p->handled;", "p->handled += 2;", "were handled"),
+        (SELF, "nb_store_release(&p->sent, number);", "nb_store_release(&p->sent, number / 2);", "when another one was sent"),
+        (RUNNING, "OTHER_RUNNING)\n        spin(t, p);", "OTHER_RUNNING)\n        sleep_on(t, p);", "is to run slept"),
+        (SLEEPING, "FUTEX_WAIT_PRIVATE, 0, &look", "FUTEX_WAIT_PRIVATE, 1, &look", "slept before"),
+        (BLOCKED, "SA_SIGINFO | SA_ONSTACK | SA_RESTART", "SA_SIGINFO | SA_ONSTACK", "ended by a signal"),
+        (BLOCKED, "word == p->handled;", "word == p->handled && word % 2;", "brought what was written"),
+    ],
+)
+def test_who_only_pretends_is_found_out(tmp_path, target, right, wrong, said):
+    file = "nb_signal.h" if right.startswith("SA_") else "signals.c"
+    assert said in measured(broken_kernel(tmp_path, "signals", file, right, wrong), target)
