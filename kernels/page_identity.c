@@ -486,10 +486,11 @@ static uint64_t event(struct nb_thread *t)
     return took;
 }
 
-static int is_kind(int file, mode_t kind)
+/* Files are emptied, and what is none is waited for: the two must not be taken for each other. */
+static int suits(int file, int target)
 {
     struct stat found;
-    return file >= 0 && !fstat(file, &found) && (found.st_mode & S_IFMT) == kind;
+    return file >= 0 && !fstat(file, &found) && S_ISREG(found.st_mode) == (target == FILE_ || target == FILE_APPEND);
 }
 
 static void never_block(int file)
@@ -499,17 +500,16 @@ static void never_block(int file)
         fcntl(file, F_SETFL, flags | O_NONBLOCK);
 }
 
-/* Whether the descriptors are of the kinds that the case speaks of; the parts of the memory. */
+/* Whether the case can be; the parts of the memory. */
 static int prepare(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     const int target = (int)c->parameter[TARGET], source = (int)c->parameter[SOURCE], method = (int)c->parameter[METHOD];
     const uint64_t whole = whole_bytes(), span = whole + page_bytes();
-    const mode_t kind = target == PIPE ? S_IFIFO : target == TCP || target == UNIX ? S_IFSOCK : S_IFREG;
     const int reads = method == READ_WRITE || method == SENDFILE || method == SPLICE || method == COPY_FILE_RANGE || method == MMAP_WRITE;
     if (c->threads != 1 || c->buffer_bytes < 3 * span || c->scratch_bytes < sizeof(struct state))
         return NB_UNSUPPORTED;
-    if (!is_kind(c->descriptor[TO], kind) || !is_kind(c->descriptor[FROM], kind))
+    if (!suits(c->descriptor[TO], target) || !suits(c->descriptor[FROM], target))
         return NB_UNSUPPORTED;
     if (source == MEMORY ? reads : c->descriptor[INPUT] < 0)
         return NB_UNSUPPORTED;

@@ -241,15 +241,11 @@ def outcome(data: Data, answer: Answer) -> Found:
     axis = next((a for a in data.record.axes if a.name == answer.axis and a.name in rows.columns), None)
     if rows.empty:
         return no_figure(data, answer.metric, answer.where)
-    words = {int(number): word.strip() for number, word in OUTCOME.findall(data.metric(answer.metric).summary)}
+    words = {float(number): word.strip() for number, word in OUTCOME.findall(data.metric(answer.metric).summary)}
+    numbers = [_exact(value) for value in rows["value"]]
     groups: dict[str, set] = {}
-    for _, row in rows.iterrows():
-        number = (
-            round(row["value"]) if abs(row["value"]) < MOST_OUTCOME else None
-        )  # means are taken of logarithms: a little beside it
-        exact = number is not None and math.isclose(row["value"], number, rel_tol=EXACT, abs_tol=EXACT)
-        word = words.get(number, "") if exact else ""
-        groups.setdefault(word or f"{row['value']:g}", set()).add(row[axis.name] if axis else None)
+    for number, (_, row) in zip(numbers, rows.iterrows(), strict=True):
+        groups.setdefault(words.get(number) or f"{number:g}", set()).add(row[axis.name] if axis else None)
     order = list(axis.values) if axis else []
 
     def among(values: set) -> str:
@@ -265,7 +261,7 @@ def outcome(data: Data, answer: Answer) -> Found:
     problem = f"unresolved: {plural(spread, 'cell')} had another outcome in some processes than in others" if spread else ""
     if doubts and not problem:
         problem = f"unresolved: {doubts[0]}"
-    alone = float(rows["value"].iloc[0]) if rows["value"].nunique() == 1 else NAN
+    alone = numbers[0] if len({*numbers}) == 1 else NAN
     return Found(
         value=alone,
         low=alone,
@@ -276,6 +272,12 @@ def outcome(data: Data, answer: Answer) -> Found:
         verdict=tuple(groups),
         problem=problem,
     )
+
+
+def _exact(value: float) -> float:
+    """The whole number that a mean of logarithms lies a little beside; where it is no such number, itself."""
+    near = float(round(value)) if abs(value) < MOST_OUTCOME else value
+    return near if math.isclose(value, near, rel_tol=EXACT, abs_tol=EXACT) else float(value)
 
 
 def ranking(data: Data, answer: Answer) -> Found:
