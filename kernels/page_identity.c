@@ -1,4 +1,4 @@
-/* Is it zero copy? Bytes are transferred, then the source is changed, then the receiver reads: what arrives changed was shared, what arrives as it was had been copied. No
+/* Is it zero copy, and when may a buffer be used again? Bytes are transferred, then the source is changed, then the receiver reads: what arrives changed was shared, what arrives as it was had been copied. No
  * privilege and no counter is needed, and no clock: the answer is in the bytes.
  *
  * An event is one transfer by one thread: fill the source, transfer, wait until it has arrived, change the source, read the change back, receive, compare. Every byte has a value of its
@@ -12,12 +12,15 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #if defined(__has_include)
 #if __has_include(<linux/io_uring.h>)
 #include <linux/io_uring.h>
@@ -25,11 +28,12 @@
 #endif
 #endif
 
-enum { METHOD, TARGET, SOURCE, ALIGNMENT };
+enum { METHOD, TARGET, SOURCE, ALIGNMENT, CHANGE };
 enum { READ_WRITE, WRITE, WRITEV, MMAP_WRITE, SENDFILE, SPLICE, VMSPLICE, COPY_FILE_RANGE, ZEROCOPY, ZEROCOPY_UNSET, URING_SEND, URING_ZC };
 enum { TCP, UNIX, PIPE, FILE_, FILE_APPEND };
 enum { MEMORY, MEMFD, SHM, DISK, DIRECT, PROC };
 enum { ALIGNED, UNALIGNED };
+enum { OVERWRITE, REMAP, DONTNEED, FORK_WRITE, TRUNCATE };
 /* Of descriptor[]: the ends of the target; the source, a pipe on the way, and the source as it is changed and read back. */
 enum { TO, FROM, INPUT, PIPE_IN, PIPE_OUT, CHANGED_BY };
 /* Of value[], all of this entry, with the warm-up (as many events as `cursor` says): refusals and the last one's errno; bytes that arrived changed, old, and neither; changes that
@@ -62,6 +66,7 @@ static const struct nb_parameter parameters[] = {
     [TARGET] = {"target", "tcp|unix|pipe|file|file_append", "to where", UNIX, 0, FILE_APPEND},
     [SOURCE] = {"source", "memory|memfd|shm|file|direct|proc", "from where", MEMFD, 0, PROC},
     [ALIGNMENT] = {"alignment", "aligned|unaligned", "of offset and length to pages", ALIGNED, 0, UNALIGNED},
+    [CHANGE] = {"change", "overwrite|remap|dontneed|fork_write|truncate", "how the source is changed after the transfer", OVERWRITE, 0, TRUNCATE},
 };
 /* Words for the outcomes: a refusal's is its errno, whose number is another one on some processors. */
 #define TEXT(number) #number
@@ -78,6 +83,7 @@ static const struct nb_metric metrics[] = {
     {"refused", "1", "transfers that the kernel refuses", NB_LOWER_IS_BETTER},
     {"notified", "1", "sends that are to be notified of, of which the kernel tells when the memory may be used again", NB_HIGHER_IS_BETTER},
     {"said_copied", "1", "notifications that say that the bytes were copied after all", NB_LOWER_IS_BETTER},
+    {"received", "1", "1000 the bytes that were sent|1001 what was written since" ERRORS, NB_NEITHER_IS_BETTER},
     {"deviates", "1", "0 as documented|1 not as Linux documents it", NB_LOWER_IS_BETTER},
 };
 NB_DESCRIBE("page_identity", 1, "whether what is transferred is shared or copied", parameters, metrics);
@@ -97,7 +103,7 @@ struct state { /* in the scratch memory */
     uint8_t *memory, *bounce, *arrived; /* the source in memory, what is read from another one, what was received */
     uint8_t *mapping;                   /* of the source's file, while it is transferred */
     uint64_t span, offset, bytes, state; /* `state` of the source: another one after each change */
-    int method, target, source, to, from, input, changed_by, unasked; /* unasked: errno of SO_ZEROCOPY */
+    int method, target, source, change, to, from, input, changed_by, unasked; /* unasked: errno of SO_ZEROCOPY */
     struct ring ring;
 };
 
@@ -147,6 +153,42 @@ static int change(struct state *s)
         if (((volatile uint8_t *)to)[k] != byte(s, k, s->state))
             return 0;
     return 1;
+}
+
+/* A child that shares all pages of memory until one of the two writes; 0 where there is none. */
+static pid_t share(void)
+{
+    const pid_t parent = getpid(), child = fork();
+    if (child)
+        return child > 0 ? child : 0;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (getppid() == parent)
+        pause();
+    _exit(0);
+}
+
+/* The source's new bytes, in the same pages or in new ones; whether it has them. */
+static int change_by(struct state *s)
+{
+    const int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    pid_t child = 0;
+    if (s->change == REMAP && mmap(s->memory, s->span, protection, flags, -1, 0) != (void *)s->memory) /* which unmaps what was there */
+        return 0;
+    if (s->change == DONTNEED && madvise(s->memory, s->span, MADV_DONTNEED))
+        return 0;
+    if (s->change == REMAP || s->change == DONTNEED)
+        memset(s->memory, 0, s->span); /* all of it: where each page is has to be known */
+    if (s->change == TRUNCATE && (ftruncate(s->changed_by, 0) || ftruncate(s->changed_by, (off_t)s->span)))
+        return 0;
+    if (s->change == FORK_WRITE && !(child = share()))
+        return 0;
+    const int seen = change(s);
+    if (child) {
+        kill(child, SIGKILL);
+        while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+    return seen;
 }
 
 /* -- transfers: each call moves what it can of what is left, and returns how much, or -1 with errno --------------------------------------- */
@@ -468,7 +510,7 @@ static uint64_t event(struct nb_thread *t)
         t->check++;
         return took;
     }
-    const int there = moved == (int64_t)s->bytes && has_arrived(s), seen = change(s) && filled;
+    const int there = moved == (int64_t)s->bytes && has_arrived(s), seen = change_by(s) && filled;
     const int whole = receive(s) == s->bytes && there;
     uint64_t changed = 0, same = 0;
     reap(s, s->method == ZEROCOPY ? LIMIT_NS : 0);
@@ -513,10 +555,17 @@ static int prepare(struct nb_thread *t)
         return NB_UNSUPPORTED;
     if (source == MEMORY ? reads : c->descriptor[INPUT] < 0)
         return NB_UNSUPPORTED;
+    const int how = (int)c->parameter[CHANGE];
+    if ((how == TRUNCATE && (source == MEMORY || source == PROC)) || (source != MEMORY && (how == REMAP || how == DONTNEED || how == FORK_WRITE)))
+        return NB_UNSUPPORTED;
+#ifdef __SANITIZE_THREAD__ /* it knows no children of one thread among several */
+    if (how == FORK_WRITE)
+        return NB_UNSUPPORTED;
+#endif
     memset(c->buffer, 0, c->buffer_bytes);
     struct state *s = (struct state *)c->scratch;
     *s = (struct state){.c = c, .value = t->value, .memory = c->buffer, .bounce = c->buffer + span, .arrived = c->buffer + 2 * span, .span = span};
-    s->method = method, s->target = target, s->source = source;
+    s->method = method, s->target = target, s->source = source, s->change = how;
     s->to = c->descriptor[TO], s->from = c->descriptor[FROM], s->input = c->descriptor[INPUT];
     s->changed_by = c->descriptor[CHANGED_BY] >= 0 ? c->descriptor[CHANGED_BY] : s->input;
     s->offset = c->parameter[ALIGNMENT] == UNALIGNED && source != PROC ? OFFSET : 0;

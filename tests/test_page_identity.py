@@ -1,4 +1,4 @@
-"""page_identity: what is shared and what is copied is seen in the bytes, and who lies about it is found out although the bytes are right."""
+"""page_identity and buffer_reuse: what is shared and what is copied is seen in the bytes, and who lies about it is found out although the bytes are right."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_sendfile_that_secretly_reads_and_writes_is_found_out_by_identity(tmp_
 SPLICE_IN = "return vmsplice(first_pipe(s), &part, 1, SPLICE_F_NONBLOCK);"
 WRITE = "return write(s->to, from_memory(s) + done, s->bytes - done);"
 PUT = "pwrite(s->changed_by, from, n, (off_t)s->offset);"
-CHANGE = "has_arrived(s), seen = change(s)"
+CHANGE = "has_arrived(s), seen = change_by(s)"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,43 @@ CHANGE = "has_arrived(s), seen = change(s)"
 def test_who_only_pretends_is_found_out(tmp_path, method, source, right, wrong, said):
     kernel = broken_kernel(tmp_path, "page_identity", "page_identity.c", right, wrong)
     assert said in measured(kernel, method, "pipe", source)[0]
+
+
+REUSE = discover()["buffer_reuse"]
+
+
+def reused(kernel: abi.Kernel, method: str, change: str, target: str = "pipe") -> tuple[str, dict[str, float]]:
+    p = {"method": method, "target": target, "change": change}
+    assert REUSE.keep(p, None)
+    with contextlib.ExitStack() as opened:
+        descriptors = REUSE.descriptors(p, opened)
+        found = enter(kernel, REUSE.arguments(p, PROBES), size=SIZE, samples=1, descriptors=descriptors)
+    return REUSE.check(p, found), REUSE.metrics(p, found, PROBES)
+
+
+@pytest.mark.parametrize("change", ["overwrite", "remap", "dontneed", "fork_write"])
+def test_a_page_that_is_given_away_is_the_receivers_and_one_that_is_overwritten_is_not(kernel, change):
+    said, metrics = reused(kernel, "vmsplice", change)
+    assert (said, metrics["received"], metrics["deviates"]) == ("", SHARED if change == "overwrite" else COPIED, 0)
+    assert reused(kernel, "write", change)[1]["received"] == COPIED
+
+
+@pytest.mark.parametrize("change", ["overwrite", "truncate"])
+def test_what_a_file_says_later_is_all_accounted_for(kernel, change):
+    said, metrics = reused(kernel, "sendfile", change)
+    assert said == "" and metrics["received"] in (COPIED, SHARED)
+
+
+@pytest.mark.parametrize(
+    ("change", "right", "wrong"),
+    [
+        ("dontneed", "madvise(s->memory, s->span, MADV_DONTNEED)", "madvise(s->memory, s->span, MADV_NORMAL)"),
+        ("fork_write", "!(child = share())", "0"),
+    ],
+)
+def test_a_page_that_is_only_said_to_be_given_away_is_found_out(tmp_path, change, right, wrong):
+    said, _ = reused(broken_kernel(tmp_path, "page_identity", "page_identity.c", right, wrong), "vmsplice", change)
+    assert "the receiver read what was written since, which must not be" in said
 
 
 def thread(events: int = 10, **slots: int) -> SimpleNamespace:

@@ -252,6 +252,7 @@ def outcome(data: Data, answer: Answer) -> Found:
         known = sorted(values, key=lambda v: (order.index(v) if v in order else len(order), str(v)))
         return ", ".join(map(text_of, known))
 
+    groups = dict(sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])))
     said = list(groups)
     if axis and (len(said) > 1 or len(groups[said[0]]) > 1):
         said = [f"{word}: {among(values)}" for word, values in groups.items()]
