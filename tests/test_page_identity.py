@@ -16,8 +16,9 @@ from test_kernels import PROBES, broken_kernel, enter
 from numabench import kernel as abi
 from numabench.analysis.answers import SETTLED, answers
 from numabench.benchmarks import discover
-from numabench.benchmarks.page_identity import COMM, COPIED, NOT_TOLD, PAGES, PARTS, SAID, SHARED, expected, must, outcome
+from numabench.benchmarks.page_identity import COPIED, NOT_TOLD, PAGES, PARTS, SAID, SHARED, expected, must, outcome
 from numabench.errors import MachineError
+from numabench.host.opening import NAME
 from numabench.model import Answer, Metric
 
 BENCHMARK = discover()["page_identity"]
@@ -89,12 +90,12 @@ def test_a_refusal_is_a_result(kernel, method):
 
 
 def test_a_file_in_proc_is_copied_by_reading_it_and_has_its_name_back(kernel):
-    with open(COMM) as file:
+    with open(NAME) as file:
         name = file.read()
     said, metrics = measured(kernel, "read_write", "pipe", "proc")
     assert (said, metrics["outcome"]) == ("", COPIED)
     assert measured(kernel, "mmap_write", "pipe", "proc")[1]["refused"] == 1
-    with open(COMM) as file:
+    with open(NAME) as file:
         assert file.read() == name
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from ..errors import MachineError
+from ..host.opening import open_again, open_name
 from ..model import ALPHA, Answer, Axis, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
@@ -36,7 +37,6 @@ SCRATCH = 4096  # what the kernel knows from one event to the next
 SOCKET_BYTES = 1 << 18  # of room on either side: a transfer finds place as a whole, on machines with large pages too
 WINDOW = 0.1  # of the usual: outcomes are alike each time, and eight of them are enough
 SHM = "/dev/shm"
-COMM = "/proc/self/comm"  # the one file in /proc that everybody can write as well: the name of the process
 URING_SETUP, URING_PARAMS = (
     425,
     120,
@@ -275,8 +275,8 @@ def target(p: Parameters, opened: ExitStack) -> tuple[int, int]:
         out, to = pipe(opened)
         return to, out
     own, _ = source(p["source"] if p["source"] in CACHED else "file" if p["source"] == "direct" else "memfd", opened)
-    flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_APPEND if p["target"] == "file_append" else 0)
-    return keep_open(os.open(f"/proc/self/fd/{own}", flags), opened), own
+    flags = os.O_WRONLY | (os.O_APPEND if p["target"] == "file_append" else 0)
+    return keep_open(open_again(own, flags), opened), own
 
 
 def tcp(opened: ExitStack) -> tuple[int, int]:
@@ -312,9 +312,7 @@ def keep_open(number: int, opened: ExitStack) -> int:
 def source(kind: str, opened: ExitStack) -> tuple[int, int]:
     """What is transferred from, and by what it is changed and read back."""
     if kind == "proc":
-        return keep_open(os.open(COMM, os.O_RDONLY | os.O_CLOEXEC), opened), keep_open(
-            os.open(COMM, os.O_RDWR | os.O_CLOEXEC), opened
-        )
+        return keep_open(open_name(os.O_RDONLY), opened), keep_open(open_name(os.O_RDWR), opened)
     if kind == "memfd":
         file = keep_open(os.memfd_create("numabench", os.MFD_CLOEXEC), opened)
     else:
@@ -327,7 +325,7 @@ def source(kind: str, opened: ExitStack) -> tuple[int, int]:
     if kind != "direct":
         return file, file
     try:
-        return keep_open(os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC), opened), file
+        return keep_open(open_again(file, os.O_RDONLY | os.O_DIRECT), opened), file
     except OSError as error:
         where = tempfile.gettempdir()
         raise MachineError(f"page_identity: O_DIRECT in {where}: {error.strerror}", "set TMPDIR to a folder on a disk") from error
