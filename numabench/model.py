@@ -98,7 +98,8 @@ class Answer(Frozen):
     `benchmark`, `metric` and parameters; not said where that was not measured), `capacity` (where, between the
     plateaus at `where` and at `against`, the curve over `axis` crosses the geometric mean of the two), `firmware` (what the
     firmware claims of distances between nodes against the matrix at `where`), `weights` (for dealing out pages to nodes, by the matrix
-    at `where`), `best` (the best cell along `axis`), `spread` (from the least to the greatest of the cells at `where`), `structure` (groups of near CPUs in the matrix at `where` against those declared), `ranking` (values of `axis` at `where`, best first).
+    at `where`), `best` (the best cell along `axis`), `spread` (from the least to the greatest of the cells at `where`), `outcome` (what is no quantity: the outcome of the cells at `where`, or
+    which values of `axis` have which; the metric's summary has a word for each value, "0 copied|1 shared"), `structure` (groups of near CPUs in the matrix at `where` against those declared), `ranking` (values of `axis` at `where`, best first).
     """
 
     kind: str

@@ -85,7 +85,7 @@ def judge(log: RunLog) -> list[Finding]:
         trials = [trial for trial in log.trials if trial.benchmark == record.name]
         samples = [sample for trial in trials for sample in trial.samples]
         wrong = [reason for sample in samples for reason in sample.reasons if reason.startswith(JUDGED)]
-                wrong += [reason for trial in trials if trial.status == "failed" for reason in trial.reasons]
+        wrong += [reason for trial in trials if trial.status == "failed" for reason in trial.reasons]
         measured = len({sample.case for sample in samples})
         what = f"{measured} of {record.cases} cases" if measured < record.cases else HELD
         findings.append(Finding(NAME, "contract", record.name, HELD, first(wrong) or what))

@@ -333,7 +333,7 @@ def add_metric(rng, records):
 
 def change_answers(rng, records):
     kinds = ("cell", "difference", "ratio", "effect", "threshold", "saturation", "knee", "reach", "agreement", "capacity", "firmware",
-             "weights", "structure", "ranking", "occurrence", "crossover", "gain", "saving", "nonsense")  # fmt: skip
+             "weights", "structure", "ranking", "occurrence", "crossover", "gain", "saving", "outcome", "nonsense")  # fmt: skip
     for record in records:
         for answer in record.get("answers", ()) if isinstance(record.get("answers"), list) else ():
             if not isinstance(answer, dict):

@@ -53,6 +53,7 @@ OWN_THREADS = {
     "memory_ordering": (1, 2, 2, 4),
     "migration": (1, 2, 2, 2),
     "numa_balancing": (1, 1, 1, 2),
+    "page_identity": (1, 1, 1, 2),
     "page_migration": (1, 1, 1, 2),
     "preemption": (1, 2, 2),
     "sentinel": (1, 2),

@@ -26,8 +26,9 @@ FINE = {"cpu": 1, "cpu_begin": 1, "cpu_end": 1, "begin": 0.0, "end": 0.01, "oper
 CALM = Probes(frequency=3e9, hop=27e-9, width=4.5)
 
 
-def reasons(may_sleep: bool = False, judges_gaps: bool = True, **changes) -> list[str]:
-    worker = SimpleNamespace(benchmark=SimpleNamespace(may_sleep=may_sleep, judges_gaps=judges_gaps, judges_overlap=True))
+def reasons(may_sleep: bool = False, judges_gaps: bool = True, judges_delay: bool = True, **changes) -> list[str]:
+    judges = {"judges_gaps": judges_gaps, "judges_delay": judges_delay, "judges_overlap": True}
+    worker = SimpleNamespace(benchmark=SimpleNamespace(may_sleep=may_sleep, **judges))
     return Worker.thread_reasons(worker, (ThreadProof(**FINE), ThreadProof(**FINE | changes)))
 
 
@@ -52,6 +53,10 @@ def test_each_disturbance_has_its_reason(changes, reason):
 def test_where_threads_sleep_by_design_waiting_is_judged_leniently():
     assert reasons(may_sleep=True, judges_gaps=False, run_delay=0.0002, gap_time=0.005) == []
     assert reasons(may_sleep=True, judges_gaps=False, run_delay=0.001) == ["run_delay"]
+
+
+def test_where_outcomes_are_counted_waiting_is_not_judged():
+    assert reasons(judges_delay=False, run_delay=0.009) == []
 
 
 def test_a_wait_that_the_kernel_does_not_tell_of_is_unknown_and_no_zero():

@@ -399,7 +399,8 @@ class Worker:
             if self.benchmark.judges_gaps and t.gap_time > GAP_SHARE * window:
                 reasons.append("gaps")
             if (
-                not crowded
+                self.benchmark.judges_delay
+                and not crowded
                 and (t.run_delay or 0.0) > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window
             ):
                 reasons.append("run_delay")

@@ -31,6 +31,7 @@ FINDERS = {
     "agreement": cells.agreement,
     "best": cells.best,
     "spread": cells.spread,
+    "outcome": cells.outcome,
     "ranking": cells.ranking,
     "threshold": curves.threshold,
     "reach": curves.reach,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import msgspec
 import numpy as np
@@ -31,6 +32,8 @@ from .evidence import (
 TRIALS = "trials"
 MOST_RANKED = 6  # values of a ranking that a sentence names before the last one
 RULE_OF_THREE = 3.0
+OUTCOME = re.compile(r"(?:^|\|) *([0-9]{1,9}) ([^|]+)")  # a value and its word, of those that a metric's summary has between bars
+MOST_OUTCOME, EXACT = 1e9, 1e-9
 NO_DIFFERENCE = (
     "unresolved: the interval includes no difference"  # how the problem of a pair begins whose interval is all that is against it
 )
@@ -229,6 +232,53 @@ def spread(data: Data, answer: Answer) -> Found:
         value_text=interval_text(low, high, unit),
         interval_text=plural(len(rows), "cell"),
     )
+
+
+def outcome(data: Data, answer: Answer) -> Found:
+    """What is no quantity but one of several exact outcomes, in the words that the metric's summary has for its values ("0 copied|1 shared"): of the cells at `where`, or which
+    values of the axis have which. A cell whose processes disagree leaves it open."""
+    rows = matching(main_cells(data, answer), answer.where)
+    axis = next((a for a in data.record.axes if a.name == answer.axis and a.name in rows.columns), None)
+    if rows.empty:
+        return no_figure(data, answer.metric, answer.where)
+    words = {float(number): word.strip() for number, word in OUTCOME.findall(data.metric(answer.metric).summary)}
+    numbers = [_exact(value) for value in rows["value"]]
+    groups: dict[str, set] = {}
+    for number, (_, row) in zip(numbers, rows.iterrows(), strict=True):
+        groups.setdefault(words.get(number) or f"{number:g}", set()).add(row[axis.name] if axis else None)
+    order = list(axis.values) if axis else []
+
+    def among(values: set) -> str:
+        known = sorted(values, key=lambda v: (order.index(v) if v in order else len(order), str(v)))
+        return ", ".join(map(text_of, known))
+
+    groups = dict(sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])))
+    said = list(groups)
+    if axis and (len(said) > 1 or len(groups[said[0]]) > 1):
+        said = [f"{word}: {among(values)}" for word, values in groups.items()]
+    medians = data.medians[(data.medians["metric"] == answer.metric) & (data.medians["samples"] > 0)]
+    spread = matching(medians, answer.where).groupby("case")["value"].nunique().gt(1).sum()
+    doubts = [against for _, row in rows.iterrows() if (against := doubt(row))]
+    problem = f"unresolved: {plural(spread, 'cell')} had another outcome in some processes than in others" if spread else ""
+    if doubts and not problem:
+        problem = f"unresolved: {doubts[0]}"
+    alone = numbers[0] if len({*numbers}) == 1 else NAN
+    return Found(
+        value=alone,
+        low=alone,
+        high=alone,
+        unit=data.metric(answer.metric).unit,
+        value_text="; ".join(said),
+        interval_text=f"{plural(len(rows), 'cell')}, {design_text(int(rows['processes'].min()), int(rows['sessions'].min()), '')}",
+        verdict=tuple(groups),
+        problem=problem,
+    )
+
+
+def _exact(value: float) -> float:
+    """The whole number that a mean of logarithms lies a little beside; where it is no such number, itself."""
+    near = float(round(value)) if abs(value) < MOST_OUTCOME else value
+    return near if math.isclose(value, near, rel_tol=EXACT, abs_tol=EXACT) else float(value)
 
 
 def ranking(data: Data, answer: Answer) -> Found:
