@@ -93,11 +93,8 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     }
     const uint64_t executed = t->executed;
-    const int32_t schedstat = t->schedstat;
-    t->schedstat = -1; /* it waits for its own children, on the one CPU that both have */
     t->value[APART] = t->value[CHILDREN] = 0;
     nb_each(t, event);
-    t->schedstat = schedstat;
     t->value[TOUCHED] = pages_of(c);
     t->check = t->executed - executed;
     return NB_OK;

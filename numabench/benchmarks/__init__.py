@@ -167,7 +167,9 @@ class Benchmark(ABC):
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
     judges_overlap: ClassVar[bool] = True  # threads must begin and end together (not where two common times are counted between)
     judges_clock: ClassVar[bool] = True  # a clock that changes disturbs (not where outcomes are counted, and not times)
-    judges_delay: ClassVar[bool] = True  # waiting for the CPU disturbs (not where outcomes are counted, and not times)
+    judges_delay: ClassVar[bool] = (
+        True  # waiting for the CPU disturbs (not where outcomes are counted, and not times, nor where one waits for what is measured)
+    )
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows
     batches: ClassVar[float] = 1.0  # how far apart a thread looks at the clock, in the usual batches

@@ -62,8 +62,9 @@ def list_in_readme(readme: Path, name: str) -> bool:
     rows = [number for number, line in enumerate(lines) if line.startswith("| [") and "](docs/benchmarks/" in line]
     if not rows:
         return False
+    last = next(row for row in rows if row + 1 not in rows)  # of the first table
     lines.insert(
-        rows[-1] + 1,
+        last + 1,
         f"| [{name}](docs/benchmarks/{name}.md) | what an addition and a multiplication take that wait for the one before |\n",
     )
     readme.write_text("".join(lines))
