@@ -37,7 +37,7 @@ WORDS = (
     "--anyway",
 )
 HELD = "as predicted"
-JUDGED = ("check:", "physics:", "pages", "cpu_moved")  # reasons that no busy or slow machine explains
+JUDGED = ("check:", "physics:", "cpu_moved")  # reasons that no busy or slow machine explains
 TIMEOUT = 1200.0
 
 
