@@ -7,7 +7,8 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-enum { KIND, CAPACITY, ELEMENT, WAIT, PRODUCERS, THINK, SPIN };
+enum { KIND, CAPACITY, ELEMENT, WAIT, SCHEDULING, PRODUCERS, THINK, SPIN };
+enum { NORMAL, BATCH };
 enum { HCHAN, SPSC, SPSC_CACHED, MPMC, MUTEX_COND, PIPE, EVENTFD };
 
 /* Of value[]. In the window: sleeps of this thread, others that it woke, ns of its CPU. In the whole entry: messages with the last ones, how often it found nothing, voluntary and other switches,
@@ -34,6 +35,7 @@ static const struct nb_parameter parameters[] = {
     [CAPACITY] = {"capacity", NULL, "messages that it holds: a power of two, or 0 where a message goes from hand to hand", 0, 0, 1 << 16},
     [ELEMENT] = {"element", NULL, "bytes of a message, a multiple of 8", 8, 8, MOST_ELEMENT},
     [WAIT] = {"wait", "park|spin_park|spin", "how an end waits that finds nothing", NB_PARKS, 0, NB_SPINS},
+    [SCHEDULING] = {"scheduling", "normal|batch", "of normal class; or of a class in which who is woken does not preempt who runs (SCHED_BATCH)", NORMAL, 0, BATCH},
     [PRODUCERS] = {"producers", NULL, "threads that send; the others receive", 1, 1, MOST_PRODUCERS},
     [THINK] = {"think", NULL, "dependent multiplies of a producer before each message", 0, 0, 10000000},
     [SPIN] = {"spin", NULL, "ns for which spin_park spins", 20000, 0, 10000000},
@@ -271,6 +273,13 @@ static void work(struct nb_thread *t, some batch, int sends)
         t->run_delay_ns = 0; /* for how long who is woken waits for its CPU is what is measured */
 }
 
+/* Of class SCHED_BATCH, if the thread is of the normal one; whether it was. */
+static int leave_others_alone(int from, int to)
+{
+    const struct sched_param none = {0};
+    return sched_getscheduler(0) == from && !sched_setscheduler(0, to, &none);
+}
+
 static int possible(const struct nb_case *c)
 {
     const int64_t kind = c->parameter[KIND], capacity = c->parameter[CAPACITY], element = c->parameter[ELEMENT], producers = c->parameter[PRODUCERS];
@@ -349,7 +358,10 @@ int nb_run(struct nb_thread *t)
         shared(c)->sending = (uint32_t)c->parameter[PRODUCERS];
         sigaction(INTERRUPT, &action, &before); /* without SA_RESTART */
     }
+    const int batch = c->parameter[SCHEDULING] == BATCH && leave_others_alone(SCHED_OTHER, SCHED_BATCH);
     work(t, sends ? roles[c->parameter[KIND]].send : roles[c->parameter[KIND]].receive, sends);
+    if (batch)
+        leave_others_alone(SCHED_BATCH, SCHED_OTHER);
     nb_gate(t);
     if (!t->index)
         sigaction(INTERRUPT, &before, NULL);

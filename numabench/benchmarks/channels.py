@@ -32,6 +32,7 @@ PAIRS_ONLY = ("spsc", "spsc_cached", EVENTFD)  # one producer and one consumer
 SLEEPERS = ("mutex_cond", PIPE, EVENTFD)  # that know no spinning
 LEAST_CAPACITY = {HCHAN: 0, "mpmc": 2}  # of others 1
 WAITS = (PARK, SPIN_PARK, SPIN) = ("park", "spin_park", "spin")
+SCHEDULINGS = (NORMAL, BATCH) = ("normal", "batch")
 CAPACITIES, ELEMENTS = (0, 1, 8, 64, 1024), (8, 64, 256, 1024)
 THINK_TIMES = (0, 1000, 5000, 20_000, 100_000)  # ns
 SAME_CPU = "same_cpu"  # placement of both threads on one CPU
@@ -70,20 +71,31 @@ class Channels(Benchmark):
     )
     axes = (
         Axis(name="kind", summary="what messages go through", values=KINDS),
-        Axis(
-            name="capacity", summary="messages that it holds; 0: from hand to hand", values=CAPACITIES, least=0, most=65_536
-        ),
+        Axis(name="capacity", summary="messages that it holds; 0: from hand to hand", values=CAPACITIES, least=0, most=65_536),
         Axis(name="element", summary="bytes of a message", values=ELEMENTS, unit="B", log=True, least=8, most=1024, step=8),
         Axis(name="wait", summary="how an end waits that finds nothing", values=WAITS),
-        Axis(name="think_time", summary="work of a producer before each message", values=THINK_TIMES, unit="ns", least=0, most=1_000_000),
+        Axis(
+            name="scheduling",
+            summary="class of the threads; batch: who is woken does not preempt who wakes it (SCHED_BATCH)",
+            values=SCHEDULINGS,
+        ),
+        Axis(
+            name="think_time",
+            summary="work of a producer before each message",
+            values=THINK_TIMES,
+            unit="ns",
+            least=0,
+            most=1_000_000,
+        ),
         Axis(name="producers", summary="threads that send", values=(1,), least=1, most=MOST_PRODUCERS),
         Axis(name="consumers", summary="threads that receive", values=(1,), least=1),
-        Axis(name="placement", summary="relation of the threads' CPUs; same_cpu: both on one", values=()),
+        Axis(name="placement", summary="relation of the threads' CPUs; same_cpu: both on one", values=(SAME_CPU,)),
     )
     contrasts = (
         Contrast(axis="wait", control=PARK, metric="time"),
         Contrast(axis="wait", control=PARK, metric="cpu_time"),
         Contrast(axis="kind", control=HCHAN, metric="time"),
+        Contrast(axis="scheduling", control=NORMAL, metric="time"),
     )
     method = {
         "time": "between messages that arrive",
@@ -111,19 +123,28 @@ class Channels(Benchmark):
         cpus = min(len(topology.order_cpus()), MOST_PRODUCERS)
 
         def pair(placements: Sequence[str], **values: Sequence) -> list[Sweep]:
-            whole = {"kind": (HCHAN,), "capacity": (0,), "element": (8,), "wait": (PARK,), "think_time": (0,)}
+            whole = {
+                "kind": (HCHAN,),
+                "capacity": (0,),
+                "element": (8,),
+                "wait": (PARK,),
+                "scheduling": (NORMAL,),
+                "think_time": (0,),
+            }
             return [{**whole, **values, "producers": (1,), "consumers": (1,), "placement": placements}] if placements else []
 
         if profile == "quick":
             return [
-                *pair((SAME_CPU,), capacity=(0, 1, 64)),
+                *pair((SAME_CPU,), capacity=(0, 64), scheduling=SCHEDULINGS),
+                *pair((SAME_CPU,), capacity=(1,), scheduling=(BATCH,)),
                 *pair(near, capacity=(0, 64), wait=(PARK, SPIN)),
                 *pair(near, capacity=(64,), kind=("spsc_cached", "mutex_cond"), wait=(PARK, SPIN)),
             ]
         most = relations if profile == "full" else near + far
         kinds = KINDS if profile == "full" else tuple(kind for kind in KINDS if kind != "spsc")
         found = [
-            *pair((SAME_CPU, *most), capacity=CAPACITIES),
+            *pair((SAME_CPU,), capacity=CAPACITIES, scheduling=SCHEDULINGS),
+            *pair(most, capacity=CAPACITIES),
             *pair(near, capacity=(0, 1, 64, 1024), wait=WAITS),
             *pair((SAME_CPU, *near), capacity=(64,), kind=kinds),
             *pair(near, capacity=(64,), kind=KINDS, wait=(SPIN,)),
@@ -131,7 +152,14 @@ class Channels(Benchmark):
             *pair(near, think_time=THINK_TIMES, wait=WAITS),
         ]
         if cpus:
-            many = {"capacity": (64,), "element": (8,), "think_time": (0,), "producers": (cpus,), "consumers": (cpus,)}
+            many = {
+                "capacity": (64,),
+                "element": (8,),
+                "scheduling": (NORMAL,),
+                "think_time": (0,),
+                "producers": (cpus,),
+                "consumers": (cpus,),
+            }
             found.append({**many, "kind": (HCHAN, "mpmc", "mutex_cond"), "wait": WAITS, "placement": (CROWDED,)})
         if profile == "full":
             found += pair(most, capacity=CAPACITIES, kind=KINDS, wait=WAITS)
@@ -156,7 +184,7 @@ class Channels(Benchmark):
     # -- what the report says -------------------------------------------------------------------------------------------
 
     def figures(self, topology, cases: list[Parameters]) -> tuple[View, ...]:
-        plain = {"kind": HCHAN, "element": 8, "think_time": 0, "producers": 1, "consumers": 1}
+        plain = {"kind": HCHAN, "element": 8, "scheduling": NORMAL, "think_time": 0, "producers": 1, "consumers": 1}
         found = []
         for metric, title in (("time", "Time of a message"), ("parks", "Sleeps for a message")):
             where = {**plain, "wait": PARK}
@@ -164,7 +192,14 @@ class Channels(Benchmark):
         for placement in dict.fromkeys(p["placement"] for p in cases):
             where = {"capacity": 64, "element": 8, "think_time": 0, "placement": placement}
             found.append(
-                View(title=f"Time of a message, {place_words(placement)}", metric="time", kind="bar", x="kind", series="wait", where=where)
+                View(
+                    title=f"Time of a message, {place_words(placement)}",
+                    metric="time",
+                    kind="bar",
+                    x="kind",
+                    series="wait",
+                    where=where,
+                )
             )
         gaps = dict.fromkeys(p["placement"] for p in cases if p["think_time"])
         found += [
@@ -186,7 +221,12 @@ class Channels(Benchmark):
             if p["think_time"]:
                 continue
             plain = p["element"] == 8 and p["producers"] == p["consumers"] == 1
-            if plain and p["kind"] == HCHAN:
+            if p["scheduling"] == BATCH:
+                text = f"{message(p)} takes {{value}} of the time where who is woken does not preempt who wakes it (SCHED_BATCH)"
+                found.append(ratio("time", p, {"scheduling": NORMAL}, text, p["capacity"] == 64))
+                text = f"For {lower(message(p))} somebody sleeps {{value}} times where who is woken does not preempt who wakes it"
+                found.append(cell("parks", p, text, p["capacity"] == 1))
+            elif plain and p["kind"] == HCHAN:
                 told = p["capacity"] in (0, 64)
                 found.append(cell("time", p, f"{message(p)} costs {{value}}", told and p["wait"] == PARK))
                 if p["wait"] == PARK:
@@ -225,7 +265,12 @@ class Channels(Benchmark):
         plain = [
             p
             for p in cases
-            if p["kind"] == HCHAN and not p["capacity"] and not p["think_time"] and p["element"] == 8 and p["wait"] == PARK
+            if p["kind"] == HCHAN
+            and p["scheduling"] == NORMAL
+            and not p["capacity"]
+            and not p["think_time"]
+            and p["element"] == 8
+            and p["wait"] == PARK
             if p["producers"] == p["consumers"] == 1
         ]
         plain.sort(key=lambda p: (p["placement"] != SAME_CPU, nearest_cores_first(p["placement"])))
@@ -243,7 +288,7 @@ class Channels(Benchmark):
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         think = round(p["think_time"] * 1e-9 / probes.multiply) if p["think_time"] and probes.multiply else 0
-        names = ("kind", "capacity", "element", "wait", "producers")
+        names = ("kind", "capacity", "element", "wait", "scheduling", "producers")
         return {**{name: p[name] for name in names}, "think": think, "spin": SPIN_NS}
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
@@ -263,11 +308,13 @@ class Channels(Benchmark):
             held = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, bytes_)
         except OSError as error:
             raise MachineError(
-                f"no pipe of {bytes_} bytes ({error.strerror})", f"sudo sysctl fs.pipe-max-size={bytes_}, or a lower --set capacity"
+                f"no pipe of {bytes_} bytes ({error.strerror})",
+                f"sudo sysctl fs.pipe-max-size={bytes_}, or a lower --set capacity",
             ) from None
         if held != bytes_:
             raise MachineError(
-                f"a pipe of {bytes_} bytes holds {held} here", "--set capacity and element whose product is pages, or up to 64 messages"
+                f"a pipe of {bytes_} bytes holds {held} here",
+                "--set capacity and element whose product is pages, or up to 64 messages",
             )
         return (write, read)
 
@@ -319,8 +366,11 @@ class Channels(Benchmark):
         return ""
 
     def doubts(self, p: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
-        """On one CPU a channel of capacity c has one park in c + 2 messages on each side, unless somebody else had the CPU as well."""
-        if p["placement"] != SAME_CPU or p["kind"] != HCHAN or p["wait"] != PARK or p["think_time"] or "parks" not in metrics:
+        """On one CPU a channel of capacity c has one park in c + 2 messages on each side where who is woken waits until who wakes it sleeps, unless somebody
+        else had the CPU as well."""
+        if p["placement"] != SAME_CPU or p["scheduling"] != BATCH or p["kind"] != HCHAN or p["wait"] != PARK or p["think_time"]:
+            return []
+        if "parks" not in metrics:
             return []
         return ["run_delay"] if abs(metrics["parks"] * (p["capacity"] + 2) / 2 - 1) > MOST_OFF else []
 
