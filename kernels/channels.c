@@ -23,7 +23,7 @@ enum { PARKS, WAKES, CPU_NS, MESSAGES, WAITS, SWITCHES, DRIVEN_OUT, WRONG, LOST,
 #define LIMIT_NS 5000000000u /* after its window an end gives up: a thousand times what a busy CPU keeps a thread waiting for */
 #define RETRY_NS 50000000    /* from then on it is interrupted so often */
 #define INTERRUPT (SIGRTMIN + 6)
-#define LEAST_MESSAGES 16 /* in a window, however long it gets */
+#define LEAST_MESSAGES 16 /* of the first producer in a window, however long it gets, beside what the channel holds and what a consumer takes between two looks at the clock */
 #define MOST_BATCH 4096
 #define MOST_ELEMENT 1024
 #define MOST_PRODUCERS 64
@@ -43,10 +43,10 @@ static const struct nb_parameter parameters[] = {
 static const struct nb_metric metrics[] = {
     {"time", "ns", "from one message to the next, of all consumers together", NB_LOWER_IS_BETTER},
     {"cpu_time", "ns", "of all CPUs for one message", NB_LOWER_IS_BETTER},
-    {"parks", "1", "sleeps of both sides for one message", NB_LOWER_IS_BETTER},
-    {"producer_parks", "1", "of these the producers'", NB_LOWER_IS_BETTER},
-    {"consumer_parks", "1", "and the consumers'", NB_LOWER_IS_BETTER},
-    {"wakes", "1", "calls that wake a thread of the other side, for one message", NB_LOWER_IS_BETTER},
+    {"parks", "sleeps", "of both sides for one message", NB_LOWER_IS_BETTER},
+    {"producer_parks", "sleeps", "of these the producers'", NB_LOWER_IS_BETTER},
+    {"consumer_parks", "sleeps", "and the consumers'", NB_LOWER_IS_BETTER},
+    {"wakes", "calls", "that wake a thread of the other side, for one message", NB_LOWER_IS_BETTER},
     {"fairness", "1", "Jain index of the producers' rates", NB_HIGHER_IS_BETTER},
 };
 NB_DESCRIBE("channels", 1, "messages from thread to thread", parameters, metrics);
@@ -222,11 +222,12 @@ static void work(struct nb_thread *t, some batch, int sends)
     const uint64_t begin = nb_gate(t) + nb_count_warmup(c), end = begin + c->window_ns;
     const struct edge first = edge(t);
     struct edge from = first, to = first;
+    const uint64_t least = t->index ? 0 : LEAST_MESSAGES + 2 * (uint64_t)c->parameter[CAPACITY];
     int inside = 0, over = 0, more = 1;
     uint64_t n = 1;
     e->deadline = end + LIMIT_NS;
     t->cpu_begin = sched_getcpu();
-    for (uint64_t now = nb_now(), last; more && !(sends && over); ) {
+    for (uint64_t now = nb_now(), last; more && !(sends && over);) {
         last = now;
         const uint64_t done = batch(t, n);
         t->executed += done;
@@ -236,7 +237,7 @@ static void work(struct nb_thread *t, some batch, int sends)
             inside = 1;
             from = edge(t);
             t->run_delay_ns = nb_run_delay(t);
-        } else if (inside && !over && (!more || (now >= end && t->executed - from.messages >= (t->index ? 0 : LEAST_MESSAGES)))) {
+        } else if (inside && !over && (!more || (now >= end && t->executed - from.messages >= least + 2 * n * !t->index))) {
             over = 1;
             to = edge(t);
             t->cpu_end = sched_getcpu();
@@ -344,6 +345,7 @@ int nb_run(struct nb_thread *t)
     const int sends = t->index < (uint64_t)c->parameter[PRODUCERS];
     struct nb_end *const e = &own(c, t->index)->end;
     struct sigaction action = {.sa_handler = on_interrupt}, before;
+    sigset_t interrupt, blocked;
     if (!possible(c))
         return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE)
@@ -358,10 +360,14 @@ int nb_run(struct nb_thread *t)
         shared(c)->sending = (uint32_t)c->parameter[PRODUCERS];
         sigaction(INTERRUPT, &action, &before); /* without SA_RESTART */
     }
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, INTERRUPT);
+    pthread_sigmask(SIG_UNBLOCK, &interrupt, &blocked); /* the crew's threads leave signals to others */
     const int batch = c->parameter[SCHEDULING] == BATCH && leave_others_alone(SCHED_OTHER, SCHED_BATCH);
     work(t, sends ? roles[c->parameter[KIND]].send : roles[c->parameter[KIND]].receive, sends);
     if (batch)
         leave_others_alone(SCHED_BATCH, SCHED_OTHER);
+    pthread_sigmask(SIG_SETMASK, &blocked, NULL);
     nb_gate(t);
     if (!t->index)
         sigaction(INTERRUPT, &before, NULL);
