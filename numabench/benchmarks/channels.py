@@ -140,31 +140,30 @@ class Channels(Benchmark):
                 *pair(near, capacity=(0, 64), wait=(PARK, SPIN)),
                 *pair(near, capacity=(64,), kind=("spsc_cached", "mutex_cond"), wait=(PARK, SPIN)),
             ]
-        most = relations if profile == "full" else near + far
-        kinds = KINDS if profile == "full" else tuple(kind for kind in KINDS if kind != "spsc")
+        apart = (0, 1, 64) if profile == "standard" else CAPACITIES
         found = [
             *pair((SAME_CPU,), capacity=CAPACITIES, scheduling=SCHEDULINGS),
-            *pair(most, capacity=CAPACITIES),
-            *pair(near, capacity=(0, 1, 64, 1024), wait=WAITS),
-            *pair(near, capacity=(64,), kind=kinds),
-            *pair((SAME_CPU,), capacity=(64,), kind=kinds, scheduling=SCHEDULINGS),
+            *pair(near + far, capacity=apart),
+            *pair(near, capacity=(0, 64), wait=WAITS),
+            *pair((SAME_CPU,), capacity=(64,), kind=KINDS, scheduling=(BATCH,)),
+            *pair(near, capacity=(64,), kind=(HCHAN, "spsc_cached", "mpmc", "mutex_cond", PIPE, EVENTFD)),
             *pair(near, capacity=(64,), kind=KINDS, wait=(SPIN,)),
-            *pair(near, capacity=(64,), element=ELEMENTS, wait=(PARK, SPIN)),
-            *pair(near, think_time=THINK_TIMES, wait=WAITS),
+            *pair(near, capacity=(64,), element=ELEMENTS, wait=(SPIN,)),
+            *pair(near, think_time=THINK_TIMES[:-1] if profile == "standard" else THINK_TIMES, wait=WAITS),
         ]
-        if cpus:
-            many = {
-                "capacity": (64,),
-                "element": (8,),
-                "scheduling": (NORMAL,),
-                "think_time": (0,),
-                "producers": (cpus,),
-                "consumers": (cpus,),
-            }
-            found.append({**many, "kind": (HCHAN, "mpmc", "mutex_cond"), "wait": WAITS, "placement": (CROWDED,)})
+        many = {
+            "capacity": (64,),
+            "element": (8,),
+            "scheduling": (NORMAL,),
+            "think_time": (0,),
+            "producers": (cpus,),
+            "consumers": (cpus,),
+        }
+        found.append({**many, "kind": (HCHAN, "mpmc"), "wait": WAITS, "placement": (CROWDED,)})
         if profile == "full":
-            found += pair(most, capacity=CAPACITIES, kind=KINDS, wait=WAITS)
+            found += pair((SAME_CPU, *relations), capacity=CAPACITIES, kind=KINDS, wait=WAITS)
             found += pair(near, capacity=CAPACITIES, element=ELEMENTS, wait=WAITS)
+            found.append({**many, "kind": KINDS, "wait": WAITS, "placement": (CROWDED,)})
         return found
 
     def keep(self, p: Parameters, topology) -> bool:
@@ -368,18 +367,16 @@ class Channels(Benchmark):
 
     def doubts(self, p: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
         """Parks on one CPU are known where who is woken waits until who wakes it sleeps, unless somebody else had that CPU as well."""
-        known = least_parks(p["kind"], p["capacity"]) if p["placement"] == SAME_CPU and not p["think_time"] else None
-        if known is None or (p["wait"], p["scheduling"]) != (PARK, BATCH) or "parks" not in metrics:
+        where = (p["placement"], p["wait"], p["scheduling"], p["think_time"])
+        if where != (SAME_CPU, PARK, BATCH, 0) or "parks" not in metrics:
             return []
-        return ["run_delay"] if abs(metrics["parks"] / (2 * known) - 1) > MOST_OFF else []
+        return ["run_delay"] if abs(metrics["parks"] / (2 * least_parks(p["kind"], p["capacity"])) - 1) > MOST_OFF else []
 
 
-def least_parks(kind: str, capacity: int) -> float | None:
+def least_parks(kind: str, capacity: int) -> float:
     """For a message and on each side, where both share a CPU and switch when one of them sleeps, and only then. A ring of c places fills and empties: c messages. hchan takes two more: one
     goes to the receiver that waits, the last one its sender waits with, while the receiver empties the ring."""
-    if kind == HCHAN:
-        return 1 / (capacity + 2)
-    return 1 / capacity if kind in ("spsc", "spsc_cached", "mpmc") else None
+    return 1 / (capacity + 2) if kind == HCHAN else 1 / capacity
 
 
 def share(thread, slot: int) -> float:
