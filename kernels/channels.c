@@ -1,7 +1,8 @@
-/* Messages from thread to thread: producers send numbered messages for a time, consumers receive them and see that each is whole, the next of its producer, and there once.
+/* Messages from thread to thread: producers send numbered messages for a time, consumers receive them and see that each is whole, the next of its
+ * producer, and there once.
  *
- * In the end the last producer sends each consumer a message that says so: nobody is left waiting. A wake-up that gets lost keeps nobody either: a timer of its own interrupts each
- * thread that has waited for far too long. How often threads slept, the kernel says (voluntary switches). */
+ * In the end the last producer sends each consumer a message that says so: nobody is left waiting. A wake-up that gets lost keeps nobody either: a timer
+ * of its own interrupts each thread that has waited for far too long. How often threads slept, the kernel says (voluntary switches). */
 #include "nb_channel.h"
 #include "nb_window.h"
 #include <signal.h>
@@ -11,9 +12,9 @@ enum { KIND, CAPACITY, ELEMENT, WAIT, SCHEDULING, PRODUCERS, THINK, SPIN };
 enum { NORMAL, BATCH };
 enum { HCHAN, SPSC, SPSC_CACHED, MPMC, MUTEX_COND, PIPE, EVENTFD };
 
-/* Of value[]. In the window: sleeps of this thread, others that it woke, ns of its CPU. In the whole entry: messages with the last ones, how often it found nothing, voluntary and other switches,
- * messages that were wrong, whether it gave up, and how many producers there were. */
-enum { PARKS, WAKES, CPU_NS, MESSAGES, WAITS, SWITCHES, DRIVEN_OUT, WRONG, LOST, TOTAL };
+/* Of value[]. In the window: sleeps of this thread, others that it woke, ns of its CPU. In the whole entry: messages with the last ones, how often it
+ * found nothing, voluntary and other switches, messages that were wrong, and whether it gave up. */
+enum { PARKS, WAKES, CPU_NS, MESSAGES, WAITS, SWITCHES, DRIVEN_OUT, WRONG, LOST };
 
 #define OUT_SLOT 0 /* of descriptor[]: where messages are written, and read; of eventfd the same for free places */
 #define IN_SLOT 1
@@ -23,7 +24,8 @@ enum { PARKS, WAKES, CPU_NS, MESSAGES, WAITS, SWITCHES, DRIVEN_OUT, WRONG, LOST,
 #define LIMIT_NS 5000000000u /* after its window an end gives up: a thousand times what a busy CPU keeps a thread waiting for */
 #define RETRY_NS 50000000    /* from then on it is interrupted so often */
 #define INTERRUPT (SIGRTMIN + 6)
-#define LEAST_MESSAGES 16 /* of the first producer in a window, however long it gets, beside what the channel holds and what a consumer takes between two looks at the clock */
+/* Of the first producer in a window, however long it gets, beside what the channel holds and what a consumer takes between two looks at the clock. */
+#define LEAST_MESSAGES 16
 #define MOST_BATCH 4096
 #define MOST_ELEMENT 1024
 #define MOST_PRODUCERS 64
@@ -35,7 +37,7 @@ static const struct nb_parameter parameters[] = {
     [CAPACITY] = {"capacity", NULL, "messages that it holds: a power of two, or 0 where a message goes from hand to hand", 0, 0, 1 << 16},
     [ELEMENT] = {"element", NULL, "bytes of a message, a multiple of 8", 8, 8, MOST_ELEMENT},
     [WAIT] = {"wait", "park|spin_park|spin", "how an end waits that finds nothing", NB_PARKS, 0, NB_SPINS},
-    [SCHEDULING] = {"scheduling", "normal|batch", "of normal class; or of a class in which who is woken does not preempt who runs (SCHED_BATCH)", NORMAL, 0, BATCH},
+    [SCHEDULING] = {"scheduling", "normal|batch", "class of the threads; batch: who is woken preempts nobody (SCHED_BATCH)", NORMAL, 0, BATCH},
     [PRODUCERS] = {"producers", NULL, "threads that send; the others receive", 1, 1, MOST_PRODUCERS},
     [THINK] = {"think", NULL, "dependent multiplies of a producer before each message", 0, 0, 10000000},
     [SPIN] = {"spin", NULL, "ns for which spin_park spins", 20000, 0, 10000000},
@@ -84,7 +86,7 @@ static struct own *own(const struct nb_case *c, uint32_t index) { return (struct
 static uint64_t stride(const struct nb_case *c) { return (uint64_t)c->parameter[ELEMENT] + (c->parameter[KIND] == MPMC ? 8 : 0); }
 static uint64_t places(const struct nb_case *c) { return c->parameter[KIND] == PIPE ? 0 : (uint64_t)c->parameter[CAPACITY]; }
 
-/* -- one message ------------------------------------------------------------------------------------------------------------------------------------------------- */
+/* -- one message ---------------------------------------------------------------------------------------------------------------------------------------- */
 
 INLINE int move(const struct nb_case *c, struct own *o, const int kind, const int sends)
 {
@@ -178,7 +180,7 @@ static const struct {
     int (*end)(const struct nb_case *c, struct own *o);
 } roles[] = {EVERY(ENTRY)};
 
-/* -- a window ------------------------------------------------------------------------------------------------------------------------------------------------------ */
+/* -- a window ------------------------------------------------------------------------------------------------------------------------------------------- */
 
 struct edge {
     uint64_t ns, cpu_ns, parks, others, wakes, messages;

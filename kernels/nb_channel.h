@@ -1,8 +1,9 @@
-/* Channels of the `channels` kernel, each in the few lines of its description: how a message gets from one thread to another, and how who finds nothing waits.
+/* Channels of the `channels` kernel, each in the few lines of its description: how a message gets from one thread to another, and how who finds nothing
+ * waits.
  *
- * hchan is built as Go's is: one lock around everything, a ring, a queue of waiting senders and one of waiting receivers. Who sends while a receiver waits writes the message to where that
- * receiver wants it, and who receives while senders wait takes theirs; whoever waits has a word of its own. Each channel of capacity 0 is such a hand-over.
- * The others are rings, whose ends wait for a number to change. */
+ * hchan is built as Go's is: one lock around everything, a ring, a queue of waiting senders and one of waiting receivers. Who sends while a receiver waits
+ * writes the message to where that receiver wants it, and who receives while senders wait takes theirs; whoever waits has a word of its own. Each channel
+ * of capacity 0 is such a hand-over. The others are rings, whose ends wait for a number to change. */
 #ifndef NB_CHANNEL_H
 #define NB_CHANNEL_H
 #include "nb.h"
@@ -44,7 +45,8 @@ static inline void nb_give_up(struct nb_end *e)
         e->lost = 1;
 }
 
-/* Sleeps while *word is `value`, or until a signal says that it is time to look whether that was too long: a limit in the call itself would set up a timer each time. */
+/* Sleeps while *word is `value`, or until a signal says that it is time to look whether that was too long: a limit in the call itself would set up a timer
+ * each time. */
 static inline void nb_sleep(struct nb_end *e, uint32_t *word, uint32_t value)
 {
     e->sleeps++;
@@ -85,7 +87,7 @@ static inline __attribute__((always_inline)) void nb_copy(uint8_t *to, const uin
         memcpy(to, from, bytes);
 }
 
-/* -- a lock of one word: free, held, held and somebody sleeps (Drepper 2011, "Futexes are tricky"). 0: given up ---------------------------------------------------- */
+/* -- a lock of one word: free, held, held and somebody sleeps (Drepper 2011, "Futexes are tricky"). 0: given up ----------------------------------------- */
 
 static inline int nb_lock_slowly(struct nb_end *e, uint32_t *word)
 {
@@ -120,7 +122,7 @@ static inline void nb_unlock(uint32_t *word)
         NB_WAKE(word, 1);
 }
 
-/* -- hchan --------------------------------------------------------------------------------------------------------------------------------------------------- */
+/* -- hchan ---------------------------------------------------------------------------------------------------------------------------------------------- */
 
 struct nb_queue {
     struct nb_end *first, *last;
@@ -231,7 +233,7 @@ static inline int nb_hchan_receive(struct nb_hchan *h, struct nb_end *e, uint8_t
     return nb_wait_in_queue(e);
 }
 
-/* -- waiting for a number to change, announced in `waiters` -------------------------------------------------------------------------------------------------------- */
+/* -- waiting for a number to change, announced in `waiters` --------------------------------------------------------------------------------------------- */
 
 struct nb_event {
     uint32_t waiters, epoch; /* announced and not yet woken, or more: never fewer; a futex */
@@ -276,7 +278,8 @@ static inline int nb_wait_for_change(struct nb_end *e, struct nb_event *event, c
     return 1;
 }
 
-/* -- spsc: a ring between two threads, whose indices only grow (Lamport 1983); cached: each side reads the other's index when its copy says that it must wait ---------- */
+/* -- spsc: a ring between two threads, whose indices only grow (Lamport 1983); cached: each side reads the other's index when its copy says that it must
+ * wait */
 
 struct nb_ring {
     uint64_t sent;
@@ -327,7 +330,7 @@ static inline __attribute__((always_inline)) int nb_spsc_receive(struct nb_ring 
     return 1;
 }
 
-/* -- mpmc: each place of the ring has a number that says whose turn it is (Vyukov 2010, "Bounded MPMC queue"); two places at least --------------------------------------- */
+/* -- mpmc: each place of the ring has a number that says whose turn it is (Vyukov 2010, "Bounded MPMC queue"); two places at least ---------------------- */
 
 static inline int nb_mpmc(struct nb_ring *r, struct nb_end *e, uint8_t *message, const int sends)
 {
@@ -357,7 +360,7 @@ static inline int nb_mpmc(struct nb_ring *r, struct nb_end *e, uint8_t *message,
     return 1;
 }
 
-/* -- a ring under a mutex, with a condition for each side ---------------------------------------------------------------------------------------------------- */
+/* -- a ring under a mutex, with a condition for each side ----------------------------------------------------------------------------------------------- */
 
 struct nb_guarded {
     pthread_mutex_t mutex;
@@ -390,7 +393,7 @@ static inline int nb_guarded(struct nb_guarded *g, const struct nb_ring *r, stru
     return still;
 }
 
-/* -- through the kernel ------------------------------------------------------------------------------------------------------------------------------------- */
+/* -- through the kernel --------------------------------------------------------------------------------------------------------------------------------- */
 
 /* All of a message, or a unit of an eventfd: blocks. A signal makes it look whether that was too long. */
 static inline int nb_whole(struct nb_end *e, int file, uint8_t *bytes, uint64_t count, const int writes)

@@ -73,7 +73,7 @@ def sleeps(library, kind: str, capacity: int, messages: int, preempts: bool = Fa
 @pytest.mark.parametrize("capacity", [0, 1, 2, 8, 64, 1024])
 @pytest.mark.parametrize("kind", IN_TURN)
 def test_ends_that_take_turns_sleep_exactly_so_often(in_turn, kind, capacity):
-    """The known answer, where no scheduler can interfere: 1/(c+2) sleeps a message and side by hchan, 1/c by rings that hand nothing over."""
+    """The known answer, where no scheduler can interfere: 1/(c+2) sleeps a message and side by hchan, 1/c by plain rings."""
     if capacity < LEAST_CAPACITY.get(kind, 1):
         return
     known = least_parks(kind, capacity)
@@ -86,7 +86,7 @@ def test_ends_that_take_turns_sleep_exactly_so_often(in_turn, kind, capacity):
 
 @pytest.mark.parametrize("capacity", [0, 1, 64])
 def test_who_preempts_when_woken_sleeps_for_each_message(in_turn, capacity):
-    """Why the class of the threads matters: the ring stays as empty, or as full, as it is, and somebody sleeps for each message."""
+    """Why the class of the threads matters: the ring stays as empty, or as full, as it is, and each message takes a sleep."""
     assert sum(sleeps(in_turn, HCHAN, capacity, 1000, True)) >= 999 - capacity
 
 

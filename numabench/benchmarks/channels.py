@@ -36,7 +36,8 @@ SCHEDULINGS = (NORMAL, BATCH) = ("normal", "batch")
 CAPACITIES, ELEMENTS = (0, 1, 8, 64, 1024), (8, 64, 256, 1024)
 THINK_TIMES = (0, 1000, 5000, 20_000, 100_000)  # ns
 SAME_CPU = "same_cpu"  # placement of both threads on one CPU
-SPIN_NS = 20_000  # for which spin_park spins: some wake-ups of a halted CPU, by which it costs at most twice the least (Karlin et al. 1991)
+#: For which spin_park spins: about a wake-up of a halted CPU, by which it costs at most twice the least (Karlin et al. 1991).
+SPIN_NS = 20_000
 PACKETS = 64  # messages up to which a pipe holds them one in a page (O_DIRECT); from there on as bytes, which must fill pages
 PAGE = 4096
 MOST_PRODUCERS = 64
@@ -55,6 +56,7 @@ WORDS = {
     PIPE: "a pipe",
     EVENTFD: "a ring counted by eventfds",
 }
+UNDISTURBED = "where who is woken does not preempt who wakes it (SCHED_BATCH)"
 WAIT_WORDS = {PARK: "sleep", SPIN_PARK: "spin before they sleep", SPIN: "spin"}
 
 
@@ -66,8 +68,9 @@ class Channels(Benchmark):
     title = "Channels"
     question = "What does a message from one thread to another cost, and how often must somebody sleep for it?"
     expected = (
-        "The price is parks for a message times the price of a wake-up, plus the copy. Where both ends share a CPU, c places make 1/(c+2) parks a message on each side: c places filled, "
-        "one message handed over, one that its sender waits with. Ends that spin on CPUs of their own pay some cache lines a message."
+        "The price is parks for a message times the price of a wake-up, plus the copy. Where both ends share a CPU, c places make "
+        "1/(c+2) parks a message on each side: c places filled, one message handed over, one that its sender waits with. Ends that "
+        "spin on CPUs of their own pay some cache lines a message."
     )
     axes = (
         Axis(name="kind", summary="what messages go through", values=KINDS),
@@ -221,10 +224,13 @@ class Channels(Benchmark):
             if p["think_time"]:
                 continue
             plain = p["element"] == 8 and p["producers"] == p["consumers"] == 1
-            if p["scheduling"] == BATCH:
-                text = f"{message(p)} takes {{value}} of the time where who is woken does not preempt who wakes it (SCHED_BATCH)"
+            if p["scheduling"] == BATCH and p["kind"] != HCHAN:
+                text = f"Through {WORDS[p['kind']]}, a message ({details(p)}) takes {{value}} {UNDISTURBED}"
+                found.append(cell("parks", p, text, False))
+            elif p["scheduling"] == BATCH:
+                text = f"{message(p)} takes {{value}} of the time {UNDISTURBED}"
                 found.append(ratio("time", p, {"scheduling": NORMAL}, text, p["capacity"] == 64))
-                text = f"{message(p)} takes {{value}} where who is woken does not preempt who wakes it (SCHED_BATCH)"
+                text = f"{message(p)} takes {{value}} {UNDISTURBED}"
                 found.append(cell("parks", p, text, p["capacity"] == 1))
             elif plain and p["kind"] == HCHAN:
                 told = p["capacity"] in (0, 64)
@@ -235,7 +241,8 @@ class Channels(Benchmark):
                     text = f"{message(p)} takes {{value}} of the time where its ends sleep"
                     found.append(ratio("time", p, {"wait": PARK}, text, told and p["wait"] == SPIN))
             elif plain:
-                text = f"{WORDS[p['kind']].capitalize()} takes {{value}} of the time of {WORDS[HCHAN]}, {details(p)}"
+                kind = WORDS[p["kind"]]
+                text = f"{kind[0].upper()}{kind[1:]} takes {{value}} of the time of {WORDS[HCHAN]}, {details(p)}"
                 found.append(ratio("time", p, {"kind": HCHAN}, text, p["placement"] != SAME_CPU and p["wait"] == PARK))
             elif p["element"] > 8:
                 found.append(cell("time", p, f"{message(p)} of {p['element']} bytes costs {{value}}", False))
@@ -354,8 +361,9 @@ class Channels(Benchmark):
         return self.check_switches(p, found, messages) if p["placement"] == SAME_CPU else ""
 
     def check_switches(self, p: Parameters, found: Found, messages: int) -> str:
-        """On one CPU, by the kernel's own counts: between two switches to its other end a channel of capacity c lets c + 2 messages through at most (c in the ring, one that
-        its receiver was waiting for, one that its sender waits with), whatever else runs; and who waits sleeps."""
+        """On one CPU, by the kernel's own counts: between two switches to its other end a channel of capacity c lets c + 2 messages
+        through at most, whatever else runs (c in the ring, one that its receiver was waiting for, one that its sender waits with);
+        and who waits sleeps."""
         for thread in found.threads:
             switches = thread.value[SWITCHES] + thread.value[DRIVEN_OUT]
             if (switches + 1) * (p["capacity"] + 2) < messages:
@@ -374,8 +382,10 @@ class Channels(Benchmark):
 
 
 def least_parks(kind: str, capacity: int) -> float:
-    """For a message and on each side, where both share a CPU and switch when one of them sleeps, and only then. A ring of c places fills and empties: c messages. hchan takes two more: one
-    goes to the receiver that waits, the last one its sender waits with, while the receiver empties the ring."""
+    """For a message and on each side, where both share a CPU and switch when one of them sleeps, and only then.
+
+    A ring of c places fills and empties: c messages. hchan takes two more: one goes to the receiver that waits, and with the last
+    one its sender waits while the receiver empties the ring."""
     return 1 / (capacity + 2) if kind == HCHAN else 1 / capacity
 
 
