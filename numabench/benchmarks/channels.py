@@ -243,7 +243,7 @@ class Channels(Benchmark):
             elif plain:
                 kind = WORDS[p["kind"]]
                 text = f"{kind[0].upper()}{kind[1:]} takes {{value}} of the time of {WORDS[HCHAN]}, {details(p)}"
-                found.append(ratio("time", p, {"kind": HCHAN}, text, p["placement"] != SAME_CPU and p["wait"] == PARK))
+                found.append(ratio("time", p, {"kind": HCHAN}, text, p["wait"] == PARK or p["kind"] == "spsc_cached"))
             elif p["element"] > 8:
                 found.append(cell("time", p, f"{message(p)} of {p['element']} bytes costs {{value}}", False))
             else:
