@@ -44,6 +44,7 @@ SIZES = (256, 1000, 4096, 5003, 12_345, 20_480, 65_536, 70_001, 400_003, 1 << 20
 THREADS = (1, 2, 3)  # two CPUs: each thread more waits for whole time slices of the others
 OWN_THREADS = {
     "barriers": (1, 2),
+    "channels": (2, 2, 2, 3),
     "address_space": (1, 2, 2, 2),
     "contention": (1, 2),
     "core_to_core": (1, 2, 2, 2),

@@ -174,8 +174,9 @@ def accepts(axis: Axis, value: Value) -> bool:
 
 
 def named_values(axis: Axis) -> list[str]:
-    """The words that an axis takes; empty where it takes numbers."""
-    return [ALONE, *RELATIONS[1:], CROWDED] if axis.name == "placement" else [v for v in axis.values if isinstance(v, str)]
+    """The words that an axis takes; empty where it takes numbers. A placement's own are those that it has beside the relations."""
+    own = [v for v in axis.values if isinstance(v, str)]
+    return [*dict.fromkeys((ALONE, *RELATIONS[1:], CROWDED, *own))] if axis.name == "placement" else own
 
 
 def parse_value(axis: Axis, word: str) -> Value:

@@ -1,0 +1,101 @@
+/* Channels whose two ends take turns in one thread: who sleeps leaves it to the other, and nobody else interrupts. How often somebody sleeps is exact then, whatever else the machine does. */
+#include <errno.h>
+#include <stdint.h>
+#define NB_SLEEP(WORD, VALUE) sleep_in_turn(WORD, VALUE)
+#define NB_WAKE(WORD, COUNT) wake_in_turn()
+static long sleep_in_turn(uint32_t *word, uint32_t value);
+static void wake_in_turn(void);
+#include "nb_channel.h"
+#include <stdlib.h>
+#include <ucontext.h>
+
+enum { HCHAN, SPSC, SPSC_CACHED, MPMC };
+#define STACK (256u << 10)
+#define MOST_BYTES (1u << 20)
+
+static ucontext_t side[2], back;
+static int self, left[2], preempts;
+static uint64_t sleeps[2], wrong, messages, spoken[2];
+static int kind;
+static struct nb_hchan hchan;
+static struct nb_ring ring;
+static struct nb_end end[2];
+
+static void turn(void)
+{
+    const int from = self;
+    if (left[!from])
+        return;
+    self = !from;
+    swapcontext(&side[from], &side[!from]);
+}
+
+static long sleep_in_turn(uint32_t *word, uint32_t value)
+{
+    if (*word != value)
+        return errno = EAGAIN, -1;
+    sleeps[self]++;
+    for (uint64_t turns = 0; *(volatile uint32_t *)word == value; turn())
+        if (++turns > 2) /* nobody else is left who could wake it */
+            return end[self].lost = 1, 0;
+    return 0;
+}
+
+static void wake_in_turn(void)
+{
+    if (preempts)
+        turn();
+}
+
+static int move(int sends, uint64_t *message)
+{
+    uint8_t *bytes = (uint8_t *)message;
+    if (kind == HCHAN)
+        return sends ? nb_hchan_send(&hchan, &end[0], bytes) : nb_hchan_receive(&hchan, &end[1], bytes);
+    if (kind == MPMC)
+        return nb_mpmc(&ring, &end[!sends], bytes, sends);
+    return sends ? nb_spsc_send(&ring, &end[0], bytes, kind == SPSC_CACHED) : nb_spsc_receive(&ring, &end[1], bytes, kind == SPSC_CACHED);
+}
+
+static void run(int receives)
+{
+    uint64_t message;
+    for (uint64_t i = 0; i < messages; i++) {
+        message = i;
+        if (!move(!receives, &message))
+            break;
+        spoken[receives]++;
+        wrong += receives && message != i;
+    }
+    left[receives] = 1;
+    if (left[!receives])
+        setcontext(&back);
+    self = !receives;
+    setcontext(&side[!receives]);
+}
+
+/* Sleeps of the producer and of the consumer, messages that went through, and those that were not the next. `preempting`: who is woken runs at once. */
+void take_turns(int which, uint64_t capacity, uint64_t count, int preempting, uint64_t *found)
+{
+    uint8_t *memory = calloc(1, MOST_BYTES), *stacks = malloc(2 * STACK);
+    kind = which, preempts = preempting, messages = count;
+    self = left[0] = left[1] = 0;
+    sleeps[0] = sleeps[1] = spoken[0] = spoken[1] = wrong = 0;
+    memset(end, 0, sizeof end);
+    memset(&ring, 0, sizeof ring);
+    hchan = (struct nb_hchan){.capacity = capacity, .element = 8, .ring = memory};
+    ring.capacity = capacity, ring.element = 8, ring.stride = kind == MPMC ? 16 : 8, ring.ring = memory;
+    for (uint64_t i = 0; kind == MPMC && i < capacity; i++)
+        *(uint64_t *)nb_place(&ring, i) = i;
+    for (int i = 0; i < 2; i++) {
+        end[i].deadline = UINT64_MAX, end[i].alone = 1;
+        getcontext(&side[i]);
+        side[i].uc_stack.ss_sp = stacks + i * STACK;
+        side[i].uc_stack.ss_size = STACK;
+        makecontext(&side[i], (void (*)(void))run, 1, i);
+    }
+    swapcontext(&back, &side[0]);
+    found[0] = sleeps[0], found[1] = sleeps[1], found[2] = spoken[1], found[3] = wrong;
+    free(memory);
+    free(stacks);
+}
