@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from synthetic_sysfs import SyntheticTree
 
-from numabench.benchmarks import ALONE, CROWDED, Found, Probes, discover, find, place_threads
+from numabench.benchmarks import ALONE, CROWDED, Found, Probes, choose, find, place_threads
 from numabench.benchmarks.contention import HOME
 from numabench.benchmarks.loaded_latency import rates
 from numabench.benchmarks.memory_bandwidth import TEMPORAL
@@ -28,7 +28,7 @@ from numabench.model import Sample
 
 
 def all_benchmarks():
-    return list(discover().values())
+    return choose(())
 
 
 @pytest.fixture
@@ -448,6 +448,23 @@ def test_a_level_is_named_by_a_set_that_is_surely_within_it(tmp_path):
     sets = {level: size for level, size, _ in level_sets(sizes, topology)}
     assert sets["L1"] <= caches[1] // 2 and sets["L2"] <= caches[2] // 2
     assert caches[2] < sets["L3"] <= min(BEYOND_L2 * caches[2], caches[3] // 2)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_contracts_of_runtimes_are_placed_and_fit_their_budget(two_sockets, two_cpus, profile):
+    """Those of the topic `runtime`: some put two threads on one CPU."""
+    if not any(PROFILES[profile].has(benchmark, two_cpus) for benchmark in choose(["runtime"])):
+        return
+    for topology in (two_sockets, two_cpus):
+        plan = make_plan(choose(["runtime"]), topology, profile=profile)
+        planned = [case for block in plan.blocks for case in block.cases]
+        assert {block.benchmark for block in plan.blocks} == {benchmark.name for benchmark in choose(["runtime"])}
+        assert len({each.case.hash for each in planned}) == len(planned) > 100
+        for each in planned:
+            assert set(each.placement.cpus) <= set(topology.allowed_cpus)
+            assert 1 <= len(set(each.placement.cpus)) <= len(each.placement.cpus)
+    assert profile != "quick" or plan.least_seconds <= plan.budget <= 60
+    assert profile != "standard" or plan.least_seconds <= plan.budget <= 300
 
 
 def test_threads_are_alone_or_related(two_cpus):
