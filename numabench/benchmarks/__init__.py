@@ -166,7 +166,9 @@ class Benchmark(ABC):
     rank: ClassVar[int] = 100  # where it stands in lists and reports; equal ones by name
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
     judges_overlap: ClassVar[bool] = True  # threads must begin and end together (not where two common times are counted between)
-    judges_clock: ClassVar[bool] = True  # a clock that changes disturbs (not where outcomes are counted, and not times)
+    judges_clock: ClassVar[bool] = (
+        True  # a clock that changes disturbs (not where outcomes are counted, and not times, nor where these scatter by far more)
+    )
     judges_delay: ClassVar[bool] = (
         True  # waiting for the CPU disturbs (not where outcomes are counted, and not times, nor where one waits for what is measured)
     )

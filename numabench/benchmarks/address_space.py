@@ -88,6 +88,7 @@ class AddressSpace(Benchmark):
         "interrupts": "the row TLB of /proc/interrupts around further calls",
     }
     judges_gaps = False  # a call is no batch
+    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # a bystander that runs says so before each call
     may_sleep = True
     touches_anew = True

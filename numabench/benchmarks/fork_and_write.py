@@ -62,6 +62,7 @@ class ForkAndWrite(Benchmark):
     )
     counts_pages = True
     judges_gaps = False
+    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_delay = False  # a parent waits for its own children, on the one CPU that both have
     may_sleep = True
     seconds = 0.2  # of sixteen forks at least, each with its memory touched anew

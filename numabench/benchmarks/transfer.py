@@ -105,6 +105,7 @@ class Transfer(Benchmark):
         "Two threads: CPU times of the two ends depend on who waits for whom. By one thread nobody waits.",
     )
     judges_gaps = False  # a chunk is no batch
+    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # two common times are counted between
     most_samples = 1  # processes differ more: the pages of each lie elsewhere
     may_sleep = True  # of two threads, the one that is ahead

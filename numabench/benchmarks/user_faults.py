@@ -50,6 +50,7 @@ class UserFaults(Benchmark):
     method = {"pages": PAGES, "page_bytes": PAGE, "touch": "written, then read"}
     notes = ("Pages are taken away by MADV_DONTNEED after all were touched, or forbidden by mprotect; neither is counted.",)
     judges_gaps = False
+    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # a handler serves before and after the window
     may_sleep = True
     needs = "a kernel with userfaultfd for all but the methods `kernel` and `protect`"
