@@ -83,14 +83,14 @@ class Subject:
 
     @cached_property
     def visits(self) -> list[Data]:
-        """What each of several visits has by itself."""
+        """What each of several visits has by itself; of other benchmarks it has nothing, so that an agreement is of all visits alone."""
         whole, found = self.ways[0], []
         sessions = whole.medians["session"].unique() if len(whole.medians) else []
         for session in sessions if len(sessions) > 1 else ():
             medians = whole.medians[whole.medians["session"] == session]
             estimates = estimates_of(medians, confidence=whole.confidence)
             contrasts = contrasts_of(medians, [_asked(self.record)], whole.confidence)
-            own = {"medians": medians, "estimates": estimates, "contrasts": contrasts, "others": estimates}
+            own = {"medians": medians, "estimates": estimates, "contrasts": contrasts, "others": whole.others.iloc[:0]}
             found.append(msgspec.structs.replace(whole, **own))
         return found
 
