@@ -573,6 +573,14 @@ def test_two_benchmarks_of_one_quantity_agree_or_contradict(factor, agrees):
     assert "by toy_latency" in found.text
 
 
+def test_benchmarks_that_contradict_each_other_over_several_visits_are_said_to():
+    """What one visit alone would say is of its own benchmark, and an agreement has two."""
+    scale = {"toy_nodes": 1.3}
+    log = make_log(sessions=2, processes=12, benchmarks=(latency, matrix), scale=lambda name, _: scale.get(name, 1.0))
+    (found,) = agreement(log)
+    assert "a contradiction" in found.text.lower() and not found.alone
+
+
 def test_an_agreement_with_what_was_not_measured_is_not_said():
     assert agreement(make_log(benchmarks=(matrix,))) == []
 

@@ -14,14 +14,16 @@ from pages import measure, needs_browser, numabench, write_log
 from synthetic import counters, latency, make_log, matrix
 from synthetic_sysfs import SyntheticTree
 
-from numabench.analysis.answers import MISSING, ROUGH, SETTLED, Answered, circumstances
+from numabench.analysis.answers import MISSING, ROUGH, SETTLED, Answered, circumstances, inside
+from numabench.analysis.answers.evidence import place_text
 from numabench.analysis.card import DOUBTFUL, MOST_PRICES, USABLE, cards, machine_title, trust
 from numabench.analysis.card import Price as CardPrice
 from numabench.benchmarks import discover
-from numabench.cli.card import PRICES, markdown, show
+from numabench.cli.card import LEAST_PRICES, PRICES, markdown, show
 from numabench.cli.console import Terminal
 from numabench.model import Answer, BenchmarkRecord, Card, Metric, Price, Tile
-from numabench.report.page import CardView, environment, together
+from numabench.report.card import together
+from numabench.report.page import CardView, environment
 from numabench.runlog.check import check_benchmark
 
 HEADER = 45  # CSS pixels above the card of a report
@@ -176,7 +178,59 @@ def test_a_terminal_of_24_lines_and_80_columns_is_enough(log):
     found = many_prices(log)
     lines = shown(found)
     assert len(lines) <= 24 and max(map(len, lines)) <= 80, "\n".join(lines)
-    assert sum("line from another core" in line for line in lines) == PRICES
+    assert sum("line from another core" in line for line in lines) >= LEAST_PRICES
+    alone = shown(dataclasses.replace(found, picture=None, cells=None))
+    assert len(alone) <= 24 and sum("line from another core" in line for line in alone) == PRICES
+
+
+@pytest.mark.parametrize("nodes", [2, 4, 8])
+def test_a_matrix_between_nodes_and_the_ladder_share_the_screen(nodes):
+    """Two lines say where the page is and how to see all, and one is the prompt's."""
+    log = make_log(processes=5, nodes=nodes, benchmarks=(counters, latency, matrix))
+    (card,) = cards(with_card(log, "toy_latency", lambda card: msgspec.structs.replace(card, pictures=())))
+    prices = tuple(msgspec.structs.replace(card.prices[n % 3], name=f"price {n}", rank=n) for n in range(14))
+    lines = shown(dataclasses.replace(card, prices=prices, missing=("what is not there",)))
+    assert len(lines) <= 24 - 4 and max(map(len, lines)) <= 80, "\n".join(lines)
+    assert sum("from node" in line for line in lines) == nodes
+    assert sum("price" in line for line in lines) >= 3
+
+
+def test_a_sentence_goes_on_below_its_words(card):
+    words = "as many operations by one way as by another one, which is called by a long name"
+    lines = shown(dataclasses.replace(card, tiles=(msgspec.structs.replace(card.tiles[0], words=words),)))
+    (at,) = (number for number, line in enumerate(lines) if "as many operations" in line)
+    assert lines[at + 1].startswith(" " * 12) and lines[at + 1].endswith("long name")
+
+
+def test_a_curve_says_its_unit_whatever_it_is_drawn_in():
+    """Wide intervals take an axis to µs: a load of 1 ns is no 0.001 ns for that."""
+    from numabench.report.card import picture_svg
+
+    (card,) = cards(make_log(benchmarks=(latency,)))
+    wide = card.cells.assign(high=card.cells["value"] * 1e5)
+    ticks = [
+        float(text.split()[0])
+        for text in texts_of(picture_svg(dataclasses.replace(card, cells=wide), "c"))
+        if text.endswith(" ns")
+    ]
+    assert ticks and min(ticks) > 0.1
+
+
+def test_a_mark_is_named_before_the_next_one():
+    """Two capacities that are near to each other: the first one's name is on the side that is free."""
+    from matplotlib.figure import Figure
+
+    from numabench.report.card import draw_marks
+
+    ax = Figure().add_subplot()
+    ax.set_xscale("log", base=2)
+    ax.plot([2**12, 2**26], [1, 100])
+    draw_marks(ax, [(2**15, "L1 32 KiB"), (2**20, "L2 1 MiB"), (2**21, "L3 2 MiB")])
+    assert [text.get_ha() for text in ax.texts] == ["left", "right", "left"]
+
+
+def texts_of(svg: str) -> list[str]:
+    return [(text.text or "").strip() for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def test_a_narrow_terminal_has_no_bars_and_no_overflow(card):
@@ -245,6 +299,25 @@ def test_report_shows_the_card_and_all_the_rest_if_asked(log, tmp_path):
 )
 def test_circumstances_of_a_sentence(template, found):
     assert circumstances(template) == found
+
+
+def test_a_name_keeps_its_letters_inside_a_sentence():
+    assert [inside(text) for text in ("CPUs that share", "L3 of 32 MiB", "A load", "Back to back")] == [
+        "CPUs that share",
+        "L3 of 32 MiB",
+        "a load",
+        "back to back",
+    ]
+
+
+def test_a_point_is_told_by_what_varies_and_in_its_unit():
+    record = latency("r")
+    assert place_text(record, {"size": 2**25, "order": "group"}) == "size 32 MiB, order group"
+    one = msgspec.structs.replace(record, axes=tuple(msgspec.structs.replace(a, values=a.values[:1]) for a in record.axes[1:]))
+    assert (
+        place_text(msgspec.structs.replace(one, axes=(record.axes[0], *one.axes)), {"size": 2048, "order": "group"})
+        == "size 2 KiB"
+    )
 
 
 def test_a_machine_is_called_by_what_it_is():

@@ -261,6 +261,9 @@ def test_the_page_opens_with_the_machines_cards():
     sides = [make_log(alias, benchmarks=(many,), processes=3) for alias in "ab"]
     page = render_comparison(compare(*sides), *sides)
     check_page(page)
+    assert [side.split()[0] for side in re.findall('<p class="side">([^<]*)', page)] == ["BASE", "NEW"], (
+        "cards of equal machines look alike"
+    )
     assert page.count('<article class="card"') == 2 and page.index('class="card"') < page.index("<h2>The verdict")
 
 

@@ -81,6 +81,11 @@ class Trust(Frozen):
     def good(self) -> bool:
         return self.word != DOUBTFUL
 
+    @property
+    def next_step(self) -> str:
+        """What to type; empty where nothing is open."""
+        return f"{'To settle the rest:' if self.good else 'See:'} {self.remedy}" if self.remedy else ""
+
 
 USABLE, DOUBTFUL = "Usable", "Doubtful"
 

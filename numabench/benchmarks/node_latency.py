@@ -9,6 +9,7 @@ from ..model import Answer, Axis, Card, Picture, Price, View
 from . import Parameters, Placement, Sweep, has_memory, memory_node, some_pairs
 from .memory_latency import PAGE_SIZES, Chase, chain_scratch, memory_price, memory_size, memory_tile, same_latency
 
+MOST_FAR = 3  # other nodes that a card names before all else that it has room for: of eight they would be most of it
 MOST_PAIRS = 64  # of nodes, for one visit to each of many machines: all of eight
 
 
@@ -103,6 +104,7 @@ class NodeLatency(Chase):
         large = [p for p in cases if first and p == {**p, **same}]
         own = [p for p in large if p["cpu_node"] == p["memory_node"]][:1]
         others = [p for p in large if own and p["cpu_node"] == own[0]["cpu_node"] and p["memory_node"] != own[0]["memory_node"]]
+        others = unlike_first(others, topology)
         far = [(p, Answer(kind="cell", metric="latency", where=p, text=f"node {p['memory_node']}: {{value}}")) for p in others]
         several = len({(p["cpu_node"], p["memory_node"]) for p in large}) > 1
         where = same if several else {}
@@ -114,13 +116,28 @@ class NodeLatency(Chase):
             prices=tuple(
                 [Price(answer=memory_price(p, topology), rank=11) for p in own]
                 + [
-                    Price(answer=msgspec.structs.replace(answer, text=f"memory, node {p['memory_node']}"), rank=14 + position)
+                    Price(
+                        answer=msgspec.structs.replace(answer, text=f"memory, node {p['memory_node']}"),
+                        rank=14 + position if position < MOST_FAR else 60,
+                    )
                     for position, (p, answer) in enumerate(far)
                 ]
             ),
-            tiles=tuple(memory_tile(p, topology, 40, tuple(answer for _, answer in far[:3])) for p in own),
+            tiles=tuple(memory_tile(p, topology, 40, tuple(answer for _, answer in far[:MOST_FAR])) for p in own),
             pictures=(Picture(view=view, finding=finding, rank=10),) if several else (),
         )
+
+
+def unlike_first(far: list[Parameters], topology) -> list[Parameters]:
+    """Cells of other nodes, of each distance that the firmware states one first."""
+    stated = {node.id: node.distances for node in topology.nodes}
+    seen: set[int | None] = set()
+    first, rest = [], []
+    for p in far:
+        distance = stated.get(p["cpu_node"], {}).get(p["memory_node"])
+        (rest if distance in seen else first).append(p)
+        seen.add(distance)
+    return first + rest
 
 
 def small(p: Parameters) -> str:

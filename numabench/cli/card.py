@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..text import in_shell, printable
-from ..units import format_number
+from ..units import format_number, format_quantity
 from . import say
 from .logs import named_or_own, read_visits, say_notes, visit_options
 from .outputs import json_option, write
@@ -32,42 +32,87 @@ Bars are on a logarithmic scale; whiskers and ranges are 95 % intervals. The pag
 
 FIGURE = 12  # characters before the words
 BAR = 18  # characters of the longest bar
-PRICES = 10  # that a screen of 24 lines holds beside the rest
+SCREEN = 24  # lines of a terminal, which
+BELOW = 4  # the lines below a card have a part of: where the page is, what to type next, the prompt
+PRICES, LEAST_PRICES, FEWEST_PRICES = 10, 5, 3  # of the ladder: at most, while anything else can give way, and at least
 MARK = 8  # characters beside a bar
-MAP_LINES = 12  # of a matrix that stands in the place of the ladder
+MAP_LINES = (12, 9, 6, 0)  # of a map between CPUs: the first that leaves room for the ladder; 0: its groups in words alone
+COLUMN = 8  # characters of a node's figures
 MOST_COLUMNS = 8  # of a matrix between nodes that is printed
 
 
 def show(console: Console, card: MachineCard, every: bool = False) -> None:
     """The card on a terminal: 24 lines at 80 columns unless `every` price is asked for."""
+    for line in every_line(console, card) if every else screen(console, card):
+        console.print(line, no_wrap=True, crop=True, soft_wrap=line.overflow == "ignore")
+
+
+def every_line(console: Console, card: MachineCard) -> list[Text]:
+    return put_together(console, card, card.prices, matrix(card, console, MAP_LINES[0]))
+
+
+def screen(console: Console, card: MachineCard) -> list[Text]:
+    """As much as a screen holds. What is said elsewhere as well gives way first, then the ladder and the map in turn; both stay as long as they can."""
+    lines: list[Text] = []
+    pictures = [matrix(card, console, height) for height in MAP_LINES]
+    sizes = [
+        *((pictures[0], count, False) for count in range(PRICES, LEAST_PRICES - 1, -1)),
+        *((picture, count, True) for picture in pictures for count in range(PRICES, LEAST_PRICES - 1, -1)),
+        *((pictures[-1], count, True) for count in range(LEAST_PRICES - 1, FEWEST_PRICES - 1, -1)),
+    ]
+    for picture, count, brief in sizes:
+        lines = put_together(console, card, kept(card, count, bool(picture)), picture, brief)
+        if height_of(lines, console) <= SCREEN - BELOW:
+            break
+    return lines
+
+
+def height_of(lines: Sequence[Text], console: Console) -> int:
+    return sum(max(1, -(-line.cell_len // console.width)) for line in lines)
+
+
+def put_together(
+    console: Console, card: MachineCard, shown: Sequence[Price], picture: Sequence[Text], brief: bool = False
+) -> list[Text]:
+    """Lines of the whole card. `brief`: without what the page says as well, and without a blank line that can be spared."""
     from rich.text import Text
 
-    console.print(Text.assemble((card.title, "bold"), (f" ({card.visits})", "dim")))
-    if card.facts:
-        console.print(Text(card.facts, style="dim"))
-    console.print(Text.assemble((f"{card.trust.word}: ", "bold green" if card.trust.good else "bold yellow"), card.trust.why))
-    console.print()
-    shown = card.prices if every else kept(card.prices)
-    for line in ladder(shown, console):
-        console.print(line)
+    trust = Text.assemble((f"{card.trust.word}: ", "bold green" if card.trust.good else "bold yellow"), card.trust.why)
+    beside = len(card.title) + len(card.visits) + 3 <= console.width
+    title = Text.assemble((card.title, "bold"), (f" ({card.visits})" if beside else "", "dim"))
+    facts = Text(card.facts if beside else " · ".join(filter(None, (card.facts, card.visits))), style="dim")
+    gap = [] if brief and card.prices else [Text()]
+    lines = [part for line in (title, facts, trust) if line for part in folded(line, console)] + gap
     if card.prices:
-        console.print()
-    for line in sentences(card, shown, console.width):
-        console.print(line)
-    for line in matrix(card, console):
-        console.print(line, no_wrap=True, crop=True)
-    if card.missing:
-        console.print(Text(f"Not measured: {', '.join(card.missing)}", style="dim"))
+        lines += ladder(shown, console) + gap
+    lines += sentences(card, shown, console, picture)
+    lines += picture
+    if card.missing and not brief:
+        lines += folded(Text(f"Not measured: {', '.join(card.missing)}", style="dim"), console)
     if card.trust.remedy:
-        console.print(
-            Text.assemble(("To settle the rest: " if card.trust.good else "See: "), (card.trust.remedy, "bold")), soft_wrap=True
-        )
+        lead = "To settle the rest: " if card.trust.good else "See: "
+        lines.append(Text.assemble(lead, (card.trust.remedy, "bold"), overflow="ignore"))  # one line, to be pasted
+    return lines
 
 
-def kept(prices: Sequence[Price]) -> list[Price]:
-    """As many as a screen holds: those that declare the lowest ranks."""
-    chosen = sorted(prices, key=lambda price: price.rank)[:PRICES]
-    return [price for price in prices if price in chosen]
+def folded(text: Text, console: Console, indent: int = 0) -> list[Text]:
+    """Lines of the terminal's width, those after the first indented."""
+    from rich.text import Text
+
+    lines = text.wrap(console, console.width)
+    if indent and len(lines) > 1:
+        rest = Text(" ").join(lines[1:]).wrap(console, console.width - indent)
+        lines = [lines[0], *(Text(" " * indent).append_text(line) for line in rest)]
+    for line in lines:
+        line.rstrip()
+    return list(lines)
+
+
+def kept(card: MachineCard, count: int, pictured: bool) -> list[Price]:
+    """So many of the prices: those that declare the lowest ranks, and last those that are figures of the picture."""
+    told = set(card.cells["value"]) if pictured and node_view(card) else ()
+    chosen = sorted(card.prices, key=lambda price: (price.value in told, price.rank))[:count]
+    return [price for price in card.prices if price in chosen]
 
 
 def ladder(prices: Sequence[Price], console: Console) -> list[Text]:
@@ -94,13 +139,16 @@ def ladder(prices: Sequence[Price], console: Console) -> list[Text]:
     return lines
 
 
-def sentences(card: MachineCard, shown: Sequence[Price], width: int) -> list[Text]:
-    """The tiles that the ladder does not say already, and the finding of the picture; notes as far as a line has room."""
+def sentences(card: MachineCard, shown: Sequence[Price], console: Console, picture: Sequence[Text] = ()) -> list[Text]:
+    """The tiles that neither the ladder nor the picture says already, and the finding of the picture; notes as far as a line has room."""
     from rich.text import Text
 
     from ..analysis.answers import ROUGH
 
     told = {price.text for price in shown}
+    nodes = bool(picture) and node_view(card)
+    if nodes:
+        told |= {format_quantity(value, "ns") for value in card.cells["value"]}
     lines = []
     for tile in card.tiles:
         if tile.value in told:
@@ -108,15 +156,20 @@ def sentences(card: MachineCard, shown: Sequence[Price], width: int) -> list[Tex
         value = f"~{tile.value}" if tile.grade == ROUGH else tile.value  # a word would not fit beside the longest
         said = tile.words
         for note in tile.notes:
-            said += f"; {note}" if FIGURE + len(f"{said}; {note}") < width else ""
-        lines.append(Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {said}"))
-    if card.finding and not any(tile.value in card.finding for tile in card.tiles):
-        lines.append(Text(f"{'':>{FIGURE}}{card.finding}"))
+            said += f"; {note}" if FIGURE + len(f"{said}; {note}") < console.width else ""
+        lines += folded(Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {said}"), console, FIGURE)
+    if card.finding and not nodes and not any(tile.value in card.finding for tile in card.tiles):
+        lines += folded(Text(f"{'':>{FIGURE}}{card.finding}"), console, FIGURE)
     return lines
 
 
-def matrix(card: MachineCard, console: Console) -> list[Text]:
-    """The picture where it is a matrix: between nodes as figures, between CPUs as a map."""
+def node_view(card: MachineCard) -> bool:
+    """Whether the picture is a matrix between nodes, which a terminal says in figures."""
+    return card.picture is not None and card.picture.view.kind == "heatmap" and not card.picture.view.both
+
+
+def matrix(card: MachineCard, console: Console, height: int) -> list[Text]:
+    """The picture where it is a matrix: between nodes as figures, between CPUs as a map of so many lines."""
     from rich.text import Text
 
     from ..report.heatmaps import ANNOTATE
@@ -127,9 +180,12 @@ def matrix(card: MachineCard, console: Console) -> list[Text]:
     view = card.picture.view
     if not view.both:
         return node_matrix(card.cells, view.y, view.x)
-    lines = [Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {words}") for value, words in card.groups]
-    if has_colours(console) or len(view.both) <= ANNOTATE:  # in shades of a few cells nothing is told
-        lines += draw_view(console, card.cells, view, card.topology, MAP_LINES)
+    lines = []
+    for value, words in card.groups:
+        lines += folded(Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {words}"), console, FIGURE)
+    figures = len(view.both) <= min(ANNOTATE, height - len(view.borders))  # in shades of a few cells nothing is told
+    if height and (has_colours(console) or figures):
+        lines += draw_view(console, card.cells, view, card.topology, height)
     return lines
 
 
@@ -141,11 +197,11 @@ def node_matrix(rows: Any, down: str, across: str) -> list[Text]:
     if max(len(columns), len(lines)) > MOST_COLUMNS:
         return []
     values = {(int(r[down]), int(r[across])): r["value"] for r in rows.to_dict("records")}
-    head = Text(f"{'ns':>12}" + "".join(f"{f'node {c}':>9}" for c in columns), style="dim")
+    head = Text(f"{'memory, ns':>12}" + "".join(f"{f'node {c}':>{COLUMN}}" for c in columns), style="dim")
     return [head] + [
         Text.assemble(
-            (f"{f'node {line}':>12}", "dim"),
-            "".join(f"{format_number(values.get((line, c), math.nan)):>9}" for c in columns),
+            (f"{f'from node {line}':>12}", "dim"),
+            "".join(f"{format_number(values.get((line, c), math.nan)):>{COLUMN}}" for c in columns),
         )
         for line in lines
     ]
@@ -160,7 +216,8 @@ def markdown(card: MachineCard) -> str:
     for price in card.prices:
         rough = f" ({', '.join(dict.fromkeys((ROUGH, price.mark)))})" if price.mark else ""
         rows.append(f"| {literal(price.name)} | {price.text} | {price.interval}{rough} |")
-    trust = f"**{card.trust.word}.** {literal(f'{card.trust.why} {card.visits}')}."
+    step = f" {card.trust.next_step.replace(card.trust.remedy, f'`{card.trust.remedy}`')}." if card.trust.remedy else ""
+    trust = f"**{card.trust.word}.** {literal(f'{card.trust.why} {card.visits}')}.{step}"
     parts = [f"### {literal(card.title)}", literal(card.facts), trust]
     if card.finding:
         parts.append(literal(card.finding) + ".")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -20,14 +23,18 @@ from ..units import format_quantity
 from . import panels, theme
 from .figures import frames
 from .heatmaps import colour_scale, draw_map, matrix
-from .scales import log_ticks
+from .scales import log_ticks, shared_prefix
 from .selection import Source, select, value_label
 
 SIZE = WIDTH, HEIGHT = 1200, 630
 MARGIN = 40
 PRICES, TILE = 540, 142  # CSS pixels: width of the ladder, height of a tile
 FIGURES = 84  # of a price's figure beside its bar
-MAP = 220  # CSS pixels of a matrix's longer side
+MAP, LONE_MAP = 220, 350  # CSS pixels of a matrix's longer side: beside the ladder, and where there is none
+LEFT, RIGHT = MARGIN, 660  # where the two columns of the lower half begin
+BESIDE_MAP, BELOW_MAP = 154, 62  # CSS pixels of the names and the colour bar beside a matrix, and of the names below it
+MARK_FONT, MARKED = 11, 454  # CSS pixels: height of a mark's name, width of the curve that has it
+BAR_SHARE = 0.11  # of the room of a matrix: what its colour bar takes
 TOPIC_COLOURS = {"memory": 0, "cores": 1, "runtime": 2}  # series of the theme; topics of plug-ins share the next
 OTHER_TOPIC = 3
 LEAST_BAR = 0.04  # of the scale: the shortest bar can be seen
@@ -102,10 +109,37 @@ def picture_svg(card: MachineCard, prefix: str) -> Markup:
     """The card's figure for a page; empty without one."""
     if card.picture is None:
         return Markup("")
+    wide, high = map_size(card) if is_map(card) else (540 - BESIDE_MAP, 290 - BELOW_MAP)
     with matplotlib.rc_context(theme.RC):
-        figure, ax = panels.blank(400 if card.picture.view.kind == "heatmap" else 540, 290)
+        figure, ax = panels.blank(wide + BESIDE_MAP, high + BELOW_MAP)
         draw_picture(figure, ax, card)
         return panels.to_svg(figure, prefix, f"{card.finding}. {card.picture.view.title}.")
+
+
+def is_map(card: MachineCard) -> bool:
+    return card.picture is not None and card.picture.view.kind == "heatmap"
+
+
+def is_lone_map(card: MachineCard) -> bool:
+    """A matrix is all that there is, as where it was published: it has the room of the ladder and of the tiles that are not there."""
+    return is_map(card) and not card.prices and len(card.tiles) <= 2
+
+
+def map_cells(card: MachineCard) -> tuple[int, int]:
+    """Columns and rows of the card's matrix."""
+    view = card.picture.view
+    return (len(view.both),) * 2 if view.both else (card.cells[view.x].nunique(), card.cells[view.y].nunique())
+
+
+def map_side(card: MachineCard) -> float:
+    """CSS pixels of a cell of the card's matrix."""
+    return (LONE_MAP if is_lone_map(card) else MAP) / max(map_cells(card))
+
+
+def map_size(card: MachineCard) -> tuple[float, float]:
+    """CSS pixels of its cells together: as wide as high for each, so that nothing is free between it and its colour bar."""
+    columns, rows = map_cells(card)
+    return max(60, columns * map_side(card)), max(100, rows * map_side(card))
 
 
 def picture(card: MachineCard, kind: str) -> bytes | str:
@@ -118,15 +152,20 @@ def picture(card: MachineCard, kind: str) -> bytes | str:
         if card.prices:
             draw_prices(figure.add_axes(box(MARGIN, 324, PRICES, 264)), card.prices)
         if card.picture:
-            left, map_ = 660 if card.prices else MARGIN, card.picture.view.kind == "heatmap"
-            room = 380 if map_ else 500  # a map is square, and beside one that stands alone are its groups
-            draw_picture(figure, figure.add_axes(box(left + 46, 326, room - 46, 222 if map_ else 218)), card)
+            left, top = picture_corner(card)
+            wide, high = map_size(card) if is_map(card) else (MARKED * (1 - BAR_SHARE), 218)
+            draw_picture(figure, figure.add_axes(box(left + 46, top + 12, wide / (1 - BAR_SHARE), high)), card)
         if kind == "svg":
             return panels.to_svg(figure, "card", f"{card.title}: what one operation costs here") + "\n"
         theme.recolour(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=72, facecolor=theme.LIGHT["paper"], metadata={"Software": None})
         return buffer.getvalue()
+
+
+def picture_corner(card: MachineCard) -> tuple[float, float]:
+    """Where the heading of the card's figure begins."""
+    return (RIGHT, 166) if is_lone_map(card) else (RIGHT if card.prices else LEFT, 314)
 
 
 def box(left: float, top: float, width: float, height: float) -> tuple[float, float, float, float]:
@@ -145,7 +184,8 @@ def draw_words(figure: Figure, card: MachineCard) -> None:
     tone = theme.SAME if card.trust.good else theme.series_colour(1)
     figure.patches.append(panel(figure, MARGIN, 98, WIDTH - 2 * MARGIN, 34, tone, 0.13))
     text(MARGIN + 14, 121, f"{card.trust.word}.", 15, weight="bold")
-    text(MARGIN + 26 + 9.8 * len(card.trust.word), 121, fit(card.trust.why, 1000, 15), 15)
+    said = f"{card.trust.why} {card.trust.next_step}".rstrip()
+    text(MARGIN + 26 + 9.8 * len(card.trust.word), 121, fit(said if fits(said, 1000, 15) else card.trust.why, 1000, 15), 15)
     each = (WIDTH - 2 * MARGIN + 14) / max(MOST_TILES, len(card.tiles))
     for position, tile in enumerate(card.tiles):
         left = MARGIN + position * each
@@ -156,23 +196,35 @@ def draw_words(figure: Figure, card: MachineCard) -> None:
         words = textwrap.wrap(tile.words, int(room / 7.2))[:3]
         for line, said in enumerate(words):
             text(left + 18, 200 + 17 * line, said, 14)
-        for line, said in enumerate(textwrap.wrap(tile.small, int(room / 6.2))[: 6 - len(words)]):
+        for line, said in enumerate(textwrap.wrap(together(tile.small), int(room / 6.2))[: 6 - len(words)]):
             text(left + 18, 203 + 17 * len(words) + 14 * line, said, 11.5, color=theme.MUTED)
     if card.prices:
         text(MARGIN + 272, 314, fit(price_key(card), 330, 11.5), 11.5, color=theme.MUTED)
         text(MARGIN, 314, "What one operation costs here", 15, weight="bold")
     if card.picture:
-        text(660 if card.prices else MARGIN, 314, fit(card.finding, 500, 15), 15, weight="bold")
-    for line, (value, words) in enumerate(() if card.prices else card.groups):
-        text(470, 340 + 26 * line, f"{value:>9}", 15, weight="bold")
-        text(560, 340 + 26 * line, words, 15)
+        text(*picture_corner(card), fit(card.finding, 500, 15), 15, weight="bold")
+    if card.groups and not card.prices:
+        left, top = (LEFT, 326) if is_lone_map(card) else (RIGHT, 314)
+        text(left, top, "Groups of near CPUs", 15, weight="bold")
+        for line, (value, words) in enumerate(card.groups):
+            text(left, top + 30 + 26 * line, value, 15, weight="bold")
+            text(left + 90, top + 30 + 26 * line, words, 15)
     text(MARGIN, 612, card.source, 12, color=theme.MUTED)
+
+
+def fits(words: str, room: float, size: float) -> bool:
+    """Whether they take no more than about `room` CSS pixels."""
+    return len(words) <= int(room / (panels.GLYPH * size))
 
 
 def fit(words: str, room: float, size: float) -> str:
     """Cut to about `room` CSS pixels."""
-    most = int(room / (panels.GLYPH * size))
-    return words if len(words) <= most else words[: most - 1] + "…"
+    return words if fits(words, room, size) else words[: int(room / (panels.GLYPH * size)) - 1] + "…"
+
+
+def together(text: str) -> str:
+    """No line ends between a number and its unit."""
+    return re.sub(r"(?<=[0-9]) (?=[A-Za-zµ%])", "\u00a0", text)
 
 
 def panel(figure: Figure, left: float, top: float, width: float, height: float, colour: str, alpha: float) -> FancyBboxPatch:
@@ -230,28 +282,44 @@ def draw_picture(figure: Figure, ax, card: MachineCard) -> None:
             selection,
             f"{value_label(selection)} ({selection.unit})",
             scale,
-            MAP / max(grid.shape),
+            map_side(card),
         )
         ax.set_anchor("NW")
         return
     for _, frame, curves in frames(selection)[0][:1]:
         panels.draw_lines(ax, frame, curves)
+        factor, unit = shared_prefix(frame.unit, frame.all_values)[0], frame.unit  # that the axis is in
+        low, high = frame.low / factor, frame.high / factor
         ax.set_ylabel("")
-        ax.yaxis.set_major_locator(FixedLocator(log_ticks(frame.low, frame.high) if frame.log else ax.get_yticks()))
+        ax.yaxis.set_major_locator(FixedLocator(log_ticks(low, high) if frame.log else ax.get_yticks()))
         ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(
-            FuncFormatter(lambda value, _, unit=frame.unit: format_quantity(value, unit, 1 if value < 10 else 2))
-        )
+        ax.yaxis.set_major_formatter(FuncFormatter(partial(tick_quantity, factor=factor, unit=unit)))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        for place, (value, text) in enumerate(card.marks):
-            ax.axvline(value, color=theme.series_colour(1), linestyle=(0, (3, 2)), linewidth=1.2)
-            ax.annotate(
-                text,
-                (value, 0.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, 4 + 14 * (place % 2)),
-                textcoords="offset points",
-                va="bottom",
-                fontsize=11,
-                color=theme.INK,
-            )
+        draw_marks(ax, card.marks)
+
+
+def tick_quantity(value: float, _: int, factor: float, unit: str) -> str:
+    """A tick of an axis whose values were divided by `factor`."""
+    return format_quantity(value * factor, unit, 1 if value * factor < 10 else 2)
+
+
+def draw_marks(ax, marks: Sequence[tuple[float, str]]) -> None:
+    """Lines across a curve with their names, each beside its own and before the next one."""
+    ax.get_xlim()  # scales the axis to its data, without which nothing has a place
+    places = [ax.transAxes.inverted().transform(ax.transData.transform((value, 1.0)))[0] for value, _ in marks]
+    for number, (value, text) in enumerate(marks):
+        room = min((place - places[number] for place in places if place > places[number]), default=1.0)
+        taken = (panels.GLYPH * MARK_FONT * len(text) + 8) / MARKED
+        left = room < taken < places[number]
+        ax.axvline(value, color=theme.series_colour(1), linestyle=(0, (3, 2)), linewidth=1.2)
+        ax.annotate(
+            text,
+            (value, 0.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(-4 if left else 4, 4 + 14 * (number % 2)),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="bottom",
+            fontsize=MARK_FONT,
+            color=theme.INK,
+        )

@@ -173,6 +173,7 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
     visits = []
     for header in sorted(log.headers, key=lambda h: h.started):
         end, trials = ends.get((header.run, header.session)), [t for t in log.trials if t.run == header.run]
+        published = header.plan.get("profile") == PUBLISHED  # how long that took is not known
         visits.append(
             {
                 "header": header,
@@ -181,8 +182,12 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
                 "budget": _budget(header.plan),
                 "trials": len(trials),
                 "status": end.status if end else "cut short (no end record)",
-                "elapsed": format_seconds(end.elapsed) if end else format_seconds(sum(t.duration for t in trials)),
-                "measured": format_seconds(end.measured if end else sum(t.measured for t in trials)),
+                "elapsed": "–"
+                if published
+                else format_seconds(end.elapsed)
+                if end
+                else format_seconds(sum(t.duration for t in trials)),
+                "measured": "–" if published else format_seconds(end.measured if end else sum(t.measured for t in trials)),
             }
         )
     counts = sorted(set(cells["processes"].astype(int)))

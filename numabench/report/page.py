@@ -44,7 +44,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(code=marked, together=together)
+    made.filters.update(code=marked, together=card_parts.together)
     made.globals.update(
         style=page_style,
         script=Markup((TEMPLATES / "page.js").read_text()),
@@ -58,11 +58,6 @@ def environment() -> jinja2.Environment:
 def marked(text: str) -> Markup:
     """Escaped, with what stands between backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def together(text: str) -> str:
-    """No line ends between a number and its unit."""
-    return re.sub(r"(?<=[0-9]) (?=[A-Za-zµ%])", "\u00a0", text)
 
 
 def page_style() -> Markup:
@@ -161,9 +156,10 @@ def by_topic(sections: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[st
 
 
 class CardView:
-    """A card with what its template draws."""
+    """A card with what its template draws; of a comparison with the `side` that it shows."""
 
-    def __init__(self, card: MachineCard, number: int):
+    def __init__(self, card: MachineCard, number: int, side: str = ""):
+        self.side = side
         self.card, self.bars, self.key = card, card_parts.bars(card), card_parts.price_key(card)
         self.picture = card_parts.picture_svg(card, f"c{number}")
 
@@ -264,8 +260,8 @@ def render_comparison(comparison: Any, base: RunLog | None = None, new: RunLog |
     from .versus import comparison_context
 
     sides = comparison.base_machines, comparison.new_machines
-    logs = [log for log in (base, new) if log] if [len(side) for side in sides] == [1, 1] else []
-    shown = [card for log in logs for card in Reading(headlines(log)).cards]
+    logs = {"BASE": base, "NEW": new} if [len(side) for side in sides] == [1, 1] else {}
+    shown = [(f"{name} {card.alias}", card) for name, log in logs.items() if log for card in Reading(headlines(log)).cards]
     context = comparison_context(comparison, base, new, tell)
-    views = [CardView(card, number) for number, card in enumerate(shown)]
+    views = [CardView(card, number, side) for number, (side, card) in enumerate(shown)]
     return theme.lean(environment().get_template("comparison.html.j2").render(**context, cards=views))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RATIO_PLACES = 3  # decimals of ratios between 0.1 and 10: 3 % is the question
 LONG = 14  # rows from which on a table is folded: the figure above it says the same at a glance
-MOST = 5_000  # rows that a page lists: a matrix of 512 CPUs has 261,632, of which no browser makes a table
+MOST = 1_000  # rows that a page lists: of 64 CPUs a matrix has 4,032 for each metric, of 512 no browser makes a table
 
 #: Reason codes of the analysis in words.
 REASONS = {

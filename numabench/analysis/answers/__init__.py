@@ -19,7 +19,7 @@ from ..estimate import CONFIDENCE, contrasts_of, estimates_of, keeping, process_
 from ..segments import text_of
 from ..structure import light, own_columns, with_distance
 from . import cells, curves, matrices
-from .evidence import Data, Found, design_text, differs, interval_text, point_text, said
+from .evidence import Data, Found, design_text, differs, interval_text, place_text, said
 
 FINDERS = {
     "cell": cells.cell,
@@ -83,14 +83,14 @@ class Subject:
 
     @cached_property
     def visits(self) -> list[Data]:
-        """What each of several visits has by itself."""
+        """What each of several visits has by itself; of other benchmarks it has nothing, so that an agreement is of all visits alone."""
         whole, found = self.ways[0], []
         sessions = whole.medians["session"].unique() if len(whole.medians) else []
         for session in sessions if len(sessions) > 1 else ():
             medians = whole.medians[whole.medians["session"] == session]
             estimates = estimates_of(medians, confidence=whole.confidence)
             contrasts = contrasts_of(medians, [_asked(self.record)], whole.confidence)
-            own = {"medians": medians, "estimates": estimates, "contrasts": contrasts, "others": estimates}
+            own = {"medians": medians, "estimates": estimates, "contrasts": contrasts, "others": whole.others.iloc[:0]}
             found.append(msgspec.structs.replace(whole, **own))
         return found
 
@@ -241,8 +241,8 @@ def _sentence(data: Data, answer: Answer, found: Found) -> str:
         "distance": found.distance or "no distance",
     }
     if not found.usable:
-        about = fill(circumstances(answer.text), words) or point_text(answer.where)
-        where = f", {about[0].lower()}{about[1:]}" if about else ""
+        about = fill(circumstances(answer.text), words) or place_text(data.record, answer.where)
+        where = f", {inside(about)}" if about else ""
         return f"{data.record.title}{where}: {found.problem or found.instead}.{_further(found.alone)}"
     text = fill(answer.text, words).rstrip()
     if "{interval}" not in answer.text and found.interval_text:
@@ -255,6 +255,12 @@ def _sentence(data: Data, answer: Answer, found: Found) -> str:
 def _further(said: str) -> str:
     """As a sentence that follows another; nothing where nothing is said."""
     return f" {said[0].upper()}{said[1:]}." if said else ""
+
+
+def inside(said: str) -> str:
+    """What a sentence begins with as a later part of one: a name such as CPUs or L3 stays as it is."""
+    rest = said.partition(" ")[0][1:]
+    return said if any(sign.isupper() or sign.isdigit() for sign in rest) else said[:1].lower() + said[1:]
 
 
 def circumstances(template: str) -> str:

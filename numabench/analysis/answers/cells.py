@@ -16,6 +16,7 @@ from ..segments import text_of
 from ..structure import parameter_columns
 from .evidence import (
     NAN,
+    NOTHING,
     Data,
     Found,
     along,
@@ -198,6 +199,8 @@ def agreement(data: Data, answer: Answer) -> Found:
         return mine
     unit = data.metric(answer.metric).unit
     name = str(answer.against["benchmark"])
+    if other is None:
+        return Found(problem=f"no figure of {name}: {NOTHING}", usable=False)
     said = f"{mine.value_text} [{interval_text(mine.low, mine.high, unit)}] here, {quantity(other, unit)} by {name}"
     problem = ""
     if not all(map(math.isfinite, (mine.low, mine.high, other["low"], other["high"]))):

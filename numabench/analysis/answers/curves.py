@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...crossing import crossing
 from ...model import HIGHER, Answer
-from ...units import format_bytes, format_number, format_quantity
+from ...units import format_bytes, format_number, format_quantity, plural
 from ..estimate import FEW_BLOCKS, paired
 from ..segments import text_of
 from ..structure import parameter_columns
@@ -63,7 +63,7 @@ def _why(row: pd.Series | None) -> str:
     if row is None:
         return ""
     if "few_blocks" in row["reasons"]:
-        return f" ({row['blocks']} pairs, at least {FEW_BLOCKS} are needed)"
+        return f" ({plural(int(row['blocks']), 'pair')}, at least {FEW_BLOCKS} are needed)"
     against = doubt(row)
     return f" ({against})" if against else ""
 

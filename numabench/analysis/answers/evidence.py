@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ...model import Answer, BenchmarkRecord, Frozen, Metric
-from ...units import format_number, format_quantity, plural
+from ...units import format_bytes, format_number, format_quantity, plural
 from ..estimate import CONFIDENCE, moved, summarise_pairs
 from ..segments import text_of
 
@@ -111,6 +111,21 @@ def no_figure(data: Data, metric: str, where: Mapping[str, object]) -> Found:
 
 def point_text(where: Mapping[str, object]) -> str:
     return ", ".join(f"{words(k)} {text_of(v)}" for k, v in where.items())
+
+
+def place_text(record: BenchmarkRecord, where: Mapping[str, object]) -> str:
+    """Parameters that tell a point from others of its benchmark, each in its unit."""
+    axes = {axis.name: axis for axis in record.axes}
+    told = [name for name in where if name not in axes or len(axes[name].values) > 1]
+    units = {name: axis.unit for name, axis in axes.items()}
+    return ", ".join(f"{words(name)} {unit_text(where[name], units.get(name, ''))}" for name in told)
+
+
+def unit_text(value: object, unit: str) -> str:
+    """`32 MiB`, `200 ns`, `thp`."""
+    if unit == "B" and isinstance(value, int):
+        return format_bytes(value)
+    return f"{text_of(value)} {unit}" if unit and not isinstance(value, str) else text_of(value)
 
 
 def words(name: str) -> str:
