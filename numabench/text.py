@@ -29,9 +29,9 @@ def in_shell(*words: object) -> str:
 MOST_NAMED = 4  # benchmarks in a command; more are all of them
 
 
-def measure_again(benchmarks: Collection[str], *options: object) -> str:
-    """The command that measures these benchmarks, or all where they are many."""
-    return in_shell("numabench", "run", *(benchmarks if len(benchmarks) <= MOST_NAMED else ()), *options)
+def measure_again(benchmarks: Collection[str], *options: object, topics: Collection[str] = ()) -> str:
+    """The command that measures these benchmarks; where they are many, those of `topics`, or all."""
+    return in_shell("numabench", "run", *(benchmarks if len(benchmarks) <= MOST_NAMED else topics), *options)
 
 
 def _escaped(word: str) -> str:

@@ -135,6 +135,14 @@ def test_trust_counts_calm_samples_and_settled_answers(log):
     half = make_log(processes=9, benchmarks=(latency,), disturbed=0.8)
     found = trust(half.headers, asked, with_distance(samples(half)))
     assert found.word == DOUBTFUL and not found.good and found.remedy == "numabench check"
+    open_ones = [answered(f"one_{number}", "rough") for number in range(6)]
+    alpha = [
+        msgspec.structs.replace(log.benchmarks[0], name=each.benchmark, phase="alpha", topic="runtime") for each in open_ones
+    ]
+    assert (
+        trust(log.headers, open_ones, frame, [msgspec.structs.replace(a, phase="beta") for a in alpha]).remedy == "numabench run"
+    )
+    assert trust(log.headers, open_ones, frame, alpha).remedy == "numabench run runtime"  # not among those measured by default
 
 
 def shown(card, width: int = 80, **options) -> list[str]:

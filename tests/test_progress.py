@@ -64,6 +64,15 @@ def test_progress_of_what_is_not_on_the_card_has_the_title(display):
     ]
 
 
+def test_progress_of_an_outcome_has_no_number(display):
+    record = LOG.benchmarks[0]
+    metrics = tuple(msgspec.structs.replace(metric, unit="1") for metric in record.metrics)
+    card = msgspec.structs.replace(record.card, prices=())
+    display.described((msgspec.structs.replace(record, metrics=metrics, card=card),))
+    display.finished(block(), LOG.trials[0], 1.5)
+    assert lines(display.console)[0].startswith(f"{record.title}, 1.5 s left")
+
+
 def test_the_page_is_told_of_part_by_part():
     now, console = [0.0], terminal()
     with Rendering(console, lambda: now[0]) as line:

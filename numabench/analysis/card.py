@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..model import Answer, BenchmarkRecord, Frozen, Header, Picture
+from ..model import ALPHA, Answer, BenchmarkRecord, Frozen, Header, Picture
 from ..text import fill, measure_again
 from ..units import count_cpus, format_bytes, format_quantity, plural, plus_minus
 from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
@@ -190,7 +190,7 @@ def _card(headers: list[Header], about: list[Subject], asked: list[Answered], fr
         title=machine_title(machine),
         facts=machine_line(machine),
         visits=f"{plural(len(runs), 'visit')}, {headers[-1].started[:10]}",
-        trust=trust(headers, asked, frame),
+        trust=trust(headers, asked, frame, [subject.record for subject in about]),
         tiles=_tiles(about),
         prices=prices,
         missing=missing,
@@ -288,7 +288,9 @@ def _groups(cells: pd.DataFrame, picture: Picture) -> Iterable[tuple[str, str]]:
         )
 
 
-def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFrame) -> Trust:
+def trust(
+    headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFrame, records: Sequence[BenchmarkRecord] = ()
+) -> Trust:
     """By how many samples ran undisturbed and how many of the headline answers are settled."""
     if all(header.plan.get("profile") == PUBLISHED for header in headers):
         return Trust(
@@ -310,7 +312,9 @@ def trust(headers: Sequence[Header], asked: Sequence[Answered], frame: pd.DataFr
     if calm < CALM:
         remedy = "numabench check"
     elif unsettled:
-        remedy = measure_again(unsettled)
+        of = [record for record in records if record.name in unsettled]
+        named = any(record.phase == ALPHA for record in of)  # what is alpha is measured by name or topic alone
+        remedy = measure_again(unsettled, topics=list(dict.fromkeys(record.topic for record in of)) if named else ())
     return Trust(word=USABLE if calm >= CALM else DOUBTFUL, why=why + ".", remedy=remedy)
 
 

@@ -157,6 +157,8 @@ class RunDisplay(StatusLine, Progress):
         sample, name = named[-1] if named else (trial.samples[-1], f"{record.title}:")
         metric = next(iter(sample.metrics))
         unit = next((m.unit for m in record.metrics if m.name == metric), "")
+        if unit == "1":  # an outcome, or a share: a number that says nothing by itself
+            return name.removesuffix(":")
         value = median_high(s.metrics[metric] for s in trial.samples if s.case == sample.case and metric in s.metrics)
         return f"{name} {format_quantity(value, unit)} {plus_minus(self.widths.get(sample.case, math.inf))}".rstrip()
 
