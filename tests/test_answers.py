@@ -70,6 +70,28 @@ def test_pairs_are_the_contrasts(kind):
     assert found.unit == {"difference": "ns", "ratio": "×"}[kind] and found.ok and found.text.count(found.unit) >= 2
 
 
+@pytest.mark.parametrize(
+    ("text", "more", "less"),
+    [
+        ("It takes {value} more.", "It takes 27.0 ns more", "It takes 27.0 ns less"),
+        ("Sharing adds {value}.", "Sharing adds 27.0 ns", "Sharing takes 27.0 ns off"),
+        ("The difference is {value}.", "The difference is 27.0 ns", "The difference is -27.0 ns"),
+    ],
+)
+def test_a_difference_below_zero_is_said_in_the_other_direction(text, more, less):
+    log = make_log(processes=20, sd=(0.0, 0.0, 0.0))
+    where = {"operation": "atomic_add", "spacing": 0, "stride": 8}
+    (above,) = asked(log, question("difference", text=text, where=where, against={"stride": 256}))
+    slow = make_log(
+        processes=20,
+        sd=(0.0, 0.0, 0.0),
+        scale=lambda name, p: {8: 5 / 32, 256: 32 / 5}.get(p.get("stride"), 1.0),
+    )
+    (below,) = asked(slow, question("difference", text=text, where=where, against={"stride": 256}))
+    assert above.value > 0 > below.value and above.text.startswith(more) and below.text.startswith(less), (above.text, below.text)
+    assert "-" in below.text.partition("(")[2] or "difference is" not in text
+
+
 @pytest.mark.parametrize("kind", ["difference", "ratio"])
 @pytest.mark.parametrize(
     ("sd", "tolerance", "said"),

@@ -19,7 +19,7 @@ from ..estimate import CONFIDENCE, contrasts_of, estimates_of, keeping, process_
 from ..segments import text_of
 from ..structure import light, own_columns, with_distance
 from . import cells, curves, matrices
-from .evidence import Data, Found, design_text, differs, interval_text, place_text, said
+from .evidence import Data, Found, design_text, differs, interval_text, place_text, said, template
 
 FINDERS = {
     "cell": cells.cell,
@@ -244,7 +244,7 @@ def _sentence(data: Data, answer: Answer, found: Found) -> str:
         about = fill(circumstances(answer.text), words) or place_text(data.record, answer.where)
         where = f", {inside(about)}" if about else ""
         return f"{data.record.title}{where}: {found.problem or found.instead}.{_further(found.alone)}"
-    text = fill(answer.text, words).rstrip()
+    text = fill(template(answer, found.value), words).rstrip()
     if "{interval}" not in answer.text and found.interval_text:
         text = f"{text.rstrip('.')} ({found.interval_text})" + (
             "." if text.endswith(".") or not text.endswith(("!", "?")) else ""

@@ -28,6 +28,7 @@ from .evidence import (
     no_figure,
     quantity,
     select,
+    template,
 )
 
 TRIALS = "trials"
@@ -131,8 +132,10 @@ def pairwise(data: Data, answer: Answer) -> Found:
         else:
             room = f", and one of {most:.0%}" if math.isfinite(most) else ""
             problem = f"{NO_DIFFERENCE}{room}"
-    text = f"{format_number(value)}×" if unit == "×" else format_quantity(value, unit)
     design = design_text(row["blocks"], row["sessions"], row["distance"])
+    less = value < 0 and template(answer, value) != answer.text  # the sentence says so, and not the sign
+    text = f"{format_number(value)}×" if unit == "×" else format_quantity(-value if less else value, unit)
+    ends = (-high, -low) if less else (low, high)
     return Found(
         value=value,
         low=low,
@@ -140,7 +143,7 @@ def pairwise(data: Data, answer: Answer) -> Found:
         unit=unit,
         distance=row["distance"],
         value_text=text,
-        interval_text=f"{interval_text(low, high, unit)}, {design}",
+        interval_text=f"{interval_text(*ends, unit)}, {design}",
         verdict=verdict,
         remark=remark,
         problem=problem,

@@ -109,6 +109,10 @@ def no_figure(data: Data, metric: str, where: Mapping[str, object]) -> Found:
     return Found(problem=f"no {words(metric)}: {why}", usable=False)
 
 
+#: What a sentence says of a difference above zero -> below.
+LESS = {"{value} more": "{value} less", "adds {value}": "takes {value} off"}
+
+
 def point_text(where: Mapping[str, object]) -> str:
     return ", ".join(f"{words(k)} {text_of(v)}" for k, v in where.items())
 
@@ -166,6 +170,15 @@ def _leading(text: str) -> tuple[float, str]:
     """Number and suffix: `10.0 ns` and `10.00 ns` say the same."""
     number, _, suffix = text.rstrip("×").partition(" ")
     return (float(number) if number != "–" else NAN), suffix
+
+
+def template(answer: Answer, value: float) -> str:
+    """The sentence of an answer for this value: of a difference below zero in the other direction of speech."""
+    text = answer.text
+    if answer.kind == "difference" and value < 0:
+        for more, less in LESS.items():
+            text = text.replace(more, less)
+    return text
 
 
 def interval_text(low: float, high: float, unit: str) -> str:
