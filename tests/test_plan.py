@@ -467,6 +467,14 @@ def test_contracts_of_runtimes_are_placed_and_fit_their_budget(two_sockets, two_
     assert profile != "standard" or plan.least_seconds <= plan.budget <= 300
 
 
+@pytest.mark.parametrize("word", ["same_cpu", "l3", ALONE, CROWDED])
+def test_a_placement_is_a_relation_or_one_of_the_benchmark_s_own(word):
+    assert parse_selection([find("channels")], [f"placement={word}"]) == {"placement": (word,)}
+    if word == "same_cpu":
+        with pytest.raises(UsageError, match="same_cpu"):
+            parse_selection([find("contention")], [f"placement={word}"])
+
+
 def test_threads_are_alone_or_related(two_cpus):
     assert place_threads(two_cpus, ALONE, 1) == (0,)
     assert place_threads(two_cpus, ALONE, 2) is None and place_threads(two_cpus, "l3", 1) is None
