@@ -38,7 +38,7 @@ static const struct nb_metric metrics[] = {
 NB_DESCRIBE("wake_up", 1, "waking a thread that waits", parameters, metrics);
 
 /* Of `value`, behind those of nb_each in the waker's. */
-enum { CALL_PS = 6, EARLY = 7, SLEPT = 6, OUT_OF_ORDER = 7, AWAKE = 8, TURNS = 9 };
+enum { CALL_PS = 6, EARLY = 7, SLEPT = 6, OUT_OF_ORDER = 7, AWAKE = 8 };
 
 /* Descriptors: a message's way in and out; of epoll what waits for the second of these. */
 enum { IN = 0, OUT = 1, WAITS = 5 };
@@ -394,9 +394,7 @@ static int serve_with_spinner(struct nb_thread *t)
     pthread_attr_destroy(&attributes);
     for (const uint64_t until = nb_now() + LIMIT_NS; started && nb_load32_acquire(&s->state) == STARTING && nb_now() < until;)
         sleep_ns(SPINNER_LOOK_NS);
-    const uint64_t turns = nb_load_relaxed(&s->turns);
     serve(t);
-    t->value[TURNS] = nb_load_relaxed(&s->turns) - turns;
     nb_store32_release(&s->end, 1);
     if (started)
         pthread_join(spinner, NULL);

@@ -68,7 +68,7 @@ DEFECTS = {
     "missing-pin": Defect(
         summary="threads are not pinned: each runs where the scheduler puts it",
         mistake=(
-            ("kernels/crew.c", "    m->error = pin(m->wanted);\n", "    m->error = 0;\n"),
+            ("kernels/crew.c", "    m->error = nb_pin(m->wanted);\n", "    m->error = 0;\n"),
             ("numabench/measure/forks.py", "            os.sched_setaffinity(0, {cpu})\n", "            pass\n"),
         ),
         blinding=(

@@ -365,7 +365,7 @@ def test_a_terminal_with_few_signs_loses_signs_alone(tmp_path, records, encoding
     path = written(tmp_path, records)
     output = tmp_path / "a[/b].html"
     done = subprocess.run(
-        [sys.executable, "-m", "numabench", "report", path, "-o", output],
+        [sys.executable, "-m", "numabench", "report", "--all", path, "-o", output],
         capture_output=True,
         env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
         check=False,
