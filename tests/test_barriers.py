@@ -54,5 +54,5 @@ def test_the_sides_see_each_other(kernel, method, threads, passes):
 )
 def test_a_barrier_that_is_none_is_found_out(tmp_path, method, right, wrong, said):
     broken = broken_kernel(tmp_path, "barriers", "barriers.c", right, wrong)
-    found = [measured(broken, method)[0] for _ in range(20)]  # of one entry the two may not have run at the same time
-    assert any(said in each for each in found)
+    # of one entry the two may not have run at the same time, of many on a busy machine
+    assert any(said in measured(broken, method)[0] for _ in range(400))
