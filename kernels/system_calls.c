@@ -283,9 +283,8 @@ int nb_run(struct nb_thread *t)
     if (how == USER_DISPATCH)
         return NB_UNSUPPORTED;
 #endif
-#ifdef __SANITIZE_THREAD__ /* it takes the task for this thread */
-    if (how != NONE)
-        return NB_UNSUPPORTED;
+#ifdef __SANITIZE_THREAD__ /* it takes the task for this thread, and waits for itself */
+    return NB_UNSUPPORTED;
 #endif
     if (c->phase == NB_PREPARE) {
         memset(c->buffer, 0, c->buffer_bytes < 4096 ? c->buffer_bytes : 4096);

@@ -36,7 +36,7 @@ MEMORY, NATIVE, THREAD = "address,undefined", "address,undefined (native)", "thr
 SANITIZERS = {
     MEMORY: ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DNB_PORTABLE"),
     NATIVE: ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-    THREAD: ("-fsanitize=thread", "-DNB_PORTABLE"),
+    THREAD: ("-fsanitize=thread", "-D__SANITIZE_THREAD__=1", "-DNB_PORTABLE"),  # clang says it in another way
 }
 UNSUPPORTED, BUILD_S, RUN_S = 3, 600, 60
 #: Bytes of the measured memory: parts of a page, pages, what is no multiple of anything, and enough for all kernels.
@@ -70,6 +70,7 @@ ALONE = ("barriers", "core_to_core", "memory_ordering", "preemption", "sentinel"
 NEEDS = {
     "numa_balancing": "two nodes, between which the kernel moves pages",
     "fork_and_write": "a child in which the thread sanitizer has its own thread",
+    "system_calls": "a task that the thread sanitizer can tell from the thread that made it",
 }
 #: Numbers whose most takes long and does nothing else than a thousand does: turns of a loop, seconds.
 MOST = {
