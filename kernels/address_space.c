@@ -11,13 +11,13 @@
 #include "nb_cpu.h"
 #include "nb_each.h"
 #include "nb_interrupts.h"
+#include "nb_usage.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -275,8 +275,8 @@ static int restored(const struct range *r, int64_t operation, uint64_t call)
 
 static uint64_t faults(void)
 {
-    struct rusage used;
-    return getrusage(RUSAGE_THREAD, &used) ? 0 : (uint64_t)(used.ru_minflt + used.ru_majflt);
+    const struct rusage used = nb_usage();
+    return (uint64_t)(used.ru_minflt + used.ru_majflt);
 }
 
 /* Until the bystander says that it is there. Returns whether it did. */
@@ -335,13 +335,6 @@ static uint64_t event(struct nb_thread *t)
     return took;
 }
 
-/* How often this thread has lost its CPU. */
-static uint64_t switched(void)
-{
-    struct rusage used;
-    return getrusage(RUSAGE_THREAD, &used) ? 0 : (uint64_t)used.ru_nivcsw;
-}
-
 /* The bystander that runs. */
 static void stay_awake(struct nb_thread *t, struct words *w)
 {
@@ -378,7 +371,7 @@ static void stay_awake(struct nb_thread *t, struct words *w)
                 t->value[LOST_NS] += lost;
                 t->operations++;
             } else if (purpose == COUNTING) {
-                w->away = switched() != switches;
+                w->away = (uint64_t)nb_usage().ru_nivcsw != switches;
                 nb_store_release(&w->ready, turn);
             }
         }
@@ -400,7 +393,7 @@ static void stay_awake(struct nb_thread *t, struct words *w)
                 t->value[READ] += old_pages(&r, r.at, (turn >> 2) - 1, &zero);
             t->executed++;
             t->check++;
-            switches = switched();
+            switches = (uint64_t)nb_usage().ru_nivcsw;
             lost = 0, open = 1;
             last = nb_now();
             nb_store_release(&w->ready, turn);
@@ -425,14 +418,12 @@ static void sleep_through(struct nb_thread *t, struct words *w)
 
 static void be_there(struct nb_thread *t, struct words *w)
 {
-    struct rusage before, after;
-    getrusage(RUSAGE_THREAD, &before);
+    const long slept = nb_usage().ru_nvcsw;
     if (t->shared->parameter[BYSTANDER] == SLEEPING)
         sleep_through(t, w);
     else
         stay_awake(t, w);
-    getrusage(RUSAGE_THREAD, &after);
-    t->value[SLEPT] = (uint64_t)(after.ru_nvcsw - before.ru_nvcsw);
+    t->value[SLEPT] = (uint64_t)(nb_usage().ru_nvcsw - slept);
 }
 
 /* The bystander as another process, on the CPU of this thread, which waits for its end: it has no address of what is measured. It ends with this thread,

@@ -4,9 +4,9 @@
  * In the end the last producer sends each consumer a message that says so: nobody is left waiting. A wake-up that gets lost keeps nobody either: a timer
  * of its own interrupts each thread that has waited for far too long. How often threads slept, the kernel says (voluntary switches). */
 #include "nb_channel.h"
+#include "nb_usage.h"
 #include "nb_window.h"
 #include <signal.h>
-#include <sys/resource.h>
 
 enum { KIND, CAPACITY, ELEMENT, WAIT, SCHEDULING, PRODUCERS, THINK, SPIN };
 enum { NORMAL, BATCH };
@@ -188,10 +188,9 @@ struct edge {
 
 static struct edge edge(struct nb_thread *t)
 {
-    struct rusage usage;
     struct timespec cpu;
     const uint64_t ns = nb_now();
-    getrusage(RUSAGE_THREAD, &usage);
+    const struct rusage usage = nb_usage();
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
     return (struct edge){ns, (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec, (uint64_t)usage.ru_nvcsw, (uint64_t)usage.ru_nivcsw,
                          own(t->shared, t->index)->end.wakes, t->executed};

@@ -9,17 +9,17 @@
  * back before the other sleeps, and neither ever did: who wakes waits until there is somebody to wake, and how often each gave its CPU away is counted. */
 #include "nb.h"
 #include "nb_fibers.h"
+#include "nb_usage.h"
 #include "nb_window.h"
 #include <linux/futex.h>
 #include <signal.h>
-#include <sys/resource.h>
 #ifdef __GLIBC__
 #include <ucontext.h>
 #endif
 
 /* The thread sanitizer keeps one stack of calls for each thread, and fibers never return: their choices are left out there. The address sanitizer looks at
  * addresses alone, which are in the measured memory whoever's stack they are; what a fiber has on its own stack it must not surround with more. */
-#if defined(__SANITIZE_THREAD__) || defined(NB_SANITIZED)
+#ifdef NB_SANITIZED
 #define CAN_SWITCH 0
 #else
 #define CAN_SWITCH 1
@@ -384,8 +384,7 @@ static void hand_over_asleep(struct nb_thread *t, uint64_t n)
 /* How often the calling thread gave its CPU away, by itself or not. */
 static uint64_t switches_of_thread(void)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
+    const struct rusage usage = nb_usage();
     return (uint64_t)usage.ru_nvcsw + (uint64_t)usage.ru_nivcsw;
 }
 

@@ -84,7 +84,7 @@ int nb_run(struct nb_thread *t)
     const uint64_t page = (uint64_t)c->parameter[PAGE];
     if (c->threads != 1 || page & (page - 1) || !pages_of(c) || c->descriptor[OUT_SLOT] < 0 || c->descriptor[IN_SLOT] < 0)
         return NB_UNSUPPORTED;
-#ifdef __SANITIZE_THREAD__ /* its own thread is not in the child, and may hold a lock */
+#ifdef NB_SANITIZED /* its own thread is not in the child, and may hold a lock */
     return NB_UNSUPPORTED;
 #endif
     if (c->phase == NB_PREPARE) {

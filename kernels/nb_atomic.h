@@ -29,14 +29,16 @@
 #include <stdint.h>
 
 #define NB_INLINE static inline __attribute__((always_inline))
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
+#ifdef __SANITIZE_THREAD__ /* gcc */
+#define NB_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) /* clang */
 #define NB_SANITIZED
 #endif
 #endif
-#if defined(__x86_64__) && !defined(NB_PORTABLE) && !defined(__SANITIZE_THREAD__) && !defined(NB_SANITIZED)
+#if defined(__x86_64__) && !defined(NB_PORTABLE) && !defined(NB_SANITIZED)
 #define NB_ATOMIC_X86
-#elif defined(__aarch64__) && !defined(NB_PORTABLE) && !defined(__SANITIZE_THREAD__) && !defined(NB_SANITIZED)
+#elif defined(__aarch64__) && !defined(NB_PORTABLE) && !defined(NB_SANITIZED)
 #define NB_ATOMIC_ARM
 #endif
 

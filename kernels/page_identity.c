@@ -558,7 +558,7 @@ static int prepare(struct nb_thread *t)
     const int how = (int)c->parameter[CHANGE];
     if ((how == TRUNCATE && (source == MEMORY || source == PROC)) || (source != MEMORY && (how == REMAP || how == DONTNEED || how == FORK_WRITE)))
         return NB_UNSUPPORTED;
-#ifdef __SANITIZE_THREAD__ /* it knows no children of one thread among several */
+#ifdef NB_SANITIZED /* it knows no children of one thread among several */
     if (how == FORK_WRITE)
         return NB_UNSUPPORTED;
 #endif

@@ -6,11 +6,11 @@
 #include "nb.h"
 #include "nb_series.h"
 #include "nb_signal.h"
+#include "nb_usage.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 enum { TARGET };
@@ -53,13 +53,6 @@ static struct place *place;    /* what a handler can find */
 static uint64_t clock_ns;      /* the sender's: what a reading takes */
 static int failed;             /* the sender's: a signal was lost or refused: nothing more is sent */
 
-static uint64_t voluntary_switches(void)
-{
-    struct rusage own;
-    getrusage(RUSAGE_THREAD, &own);
-    return (uint64_t)own.ru_nvcsw;
-}
-
 /* -- who receives ------------------------------------------------------------------------------------------------------------- */
 
 static void receive(uint64_t at, uintptr_t frame, uint64_t asleep)
@@ -93,7 +86,7 @@ static void sleeper_handler(int signal, siginfo_t *info, void *context)
     const uint64_t at = nb_now();
     const int before = errno;
     (void)signal, (void)info, (void)context;
-    receive(at, (uintptr_t)__builtin_frame_address(0), voluntary_switches() > place->switches);
+    receive(at, (uintptr_t)__builtin_frame_address(0), (uint64_t)nb_usage().ru_nvcsw > place->switches);
     errno = before;
 }
 
@@ -134,7 +127,7 @@ static void sleep_on(struct nb_thread *t, struct place *p)
 {
     const struct timespec look = {.tv_nsec = LOOK_MS * 1000000};
     while (go_on(t, p)) {
-        p->switches = voluntary_switches();
+        p->switches = (uint64_t)nb_usage().ru_nvcsw;
         nb_store_release(&p->done, p->handled);
         nb_store_release(&p->ready, p->handled + 1);
         syscall(SYS_futex, &p->stops, FUTEX_WAIT_PRIVATE, 0, &look, NULL, 0);
@@ -146,7 +139,7 @@ static void read_on(struct nb_thread *t, struct place *p)
 {
     for (uint64_t word = 0;;) {
         go_on(t, p);
-        p->switches = voluntary_switches();
+        p->switches = (uint64_t)nb_usage().ru_nvcsw;
         nb_store_release(&p->ready, p->handled + 1);
         const ssize_t got = read(t->shared->descriptor[1], &word, sizeof word);
         if (got < 0 && errno == EINTR) {
@@ -167,7 +160,7 @@ static int be_interrupted(struct nb_thread *t, struct place *p)
     const int wrong = nb_receive(p->stack, &kept);
     p->task = kept.task;
     p->ready = 0; /* what the last entry left is the next number */
-    const uint64_t switches = voluntary_switches();
+    const uint64_t switches = (uint64_t)nb_usage().ru_nvcsw;
     nb_series_begin(&p->loss);
     t->begin_ns = 0;
     nb_gate(t);
@@ -178,7 +171,7 @@ static int be_interrupted(struct nb_thread *t, struct place *p)
     else
         read_on(t, p);
     t->end_ns = nb_now();
-    t->value[SWITCHES] += voluntary_switches() - switches;
+    t->value[SWITCHES] += (uint64_t)nb_usage().ru_nvcsw - switches;
     nb_receive_no_more(&kept);
     t->cpu_end = sched_getcpu();
     t->gaps = 0;

@@ -3,10 +3,10 @@
  * What is proven: no sleep ended early, each gave the CPU up (by the kernel's count of voluntary context switches), and the slack is what was asked for. */
 #include "nb.h"
 #include "nb_each.h"
+#include "nb_usage.h"
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 
@@ -84,13 +84,6 @@ static uint64_t sleep_once(struct nb_thread *t)
     return took > duration ? took - duration : 0;
 }
 
-static uint64_t voluntary_switches(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    return (uint64_t)usage.ru_nvcsw;
-}
-
 int nb_run(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
@@ -108,9 +101,9 @@ int nb_run(struct nb_thread *t)
     const int before = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
     prctl(PR_SET_TIMERSLACK, (unsigned long)c->parameter[SLACK], 0, 0, 0);
     t->value[SLACK_SEEN] = (uint64_t)prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
-    const uint64_t switches = voluntary_switches();
+    const uint64_t switches = (uint64_t)nb_usage().ru_nvcsw;
     nb_each(t, sleep_once);
-    t->value[SWITCHES] += voluntary_switches() - switches;
+    t->value[SWITCHES] += (uint64_t)nb_usage().ru_nvcsw - switches;
     if (before >= 0)
         prctl(PR_SET_TIMERSLACK, before, 0, 0, 0);
     t->run_delay_ns = 0; /* being late for its CPU is what is measured */

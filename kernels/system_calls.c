@@ -283,7 +283,7 @@ int nb_run(struct nb_thread *t)
     if (how == USER_DISPATCH)
         return NB_UNSUPPORTED;
 #endif
-#ifdef __SANITIZE_THREAD__ /* it takes the task for this thread, and waits for itself */
+#ifdef NB_SANITIZED /* it takes the task for this thread, and waits for itself */
     return NB_UNSUPPORTED;
 #endif
     if (c->phase == NB_PREPARE) {

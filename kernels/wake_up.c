@@ -8,7 +8,8 @@
  * within LIMIT_NS is lost, the receiver is then got out of its call by a signal, and neither of the two tries again. */
 #include "nb.h"
 #include "nb_cpu.h"
-#include "nb_each.h"
+#include "nb_series.h"
+#include "nb_usage.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -17,7 +18,6 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 enum { PRIMITIVE, TARGET, GAP };
@@ -70,9 +70,10 @@ struct shared {
     uint64_t turns; /* of the spinner, whether it is to end, and what became of it */
     uint32_t end, state;
     uint8_t pad4[NB_APART - 16];
-    /* The waker's own: what a reading of the clock costs, whether a wake-up was lost, and times of its calls as nb_each has them of events. */
-    uint64_t clock, usual, calls;
-    uint32_t lost, bins[NB_BINS];
+    /* The waker's own: what a reading of the clock costs, whether a wake-up was lost, and times of its calls. */
+    uint64_t clock;
+    uint32_t lost;
+    struct nb_series calls;
 };
 enum { STARTING, RUNS, REFUSED };
 
@@ -159,11 +160,8 @@ static uint64_t wake_once(struct nb_thread *t)
     struct shared *s = shared(c);
     if (s->lost)
         return 1;
-    if (t->begin_ns && !s->window) {
-        s->calls = 0;
-        memset(s->bins, 0, sizeof s->bins);
+    if (t->begin_ns && !s->window)
         nb_store_release(&s->window, t->begin_ns);
-    }
     const uint32_t number = (uint32_t)++t->cursor;
     leave_alone(c);
     nb_store32_release(&s->sent, number);
@@ -175,10 +173,7 @@ static uint64_t wake_once(struct nb_thread *t)
         s->lost = 1;
         return 1;
     }
-    if (!t->begin_ns && took < s->usual)
-        s->usual = took ? took : 1;
-    s->calls++;
-    s->bins[nb_batch_bin(took, s->usual)]++;
+    nb_series_add(&s->calls, took, t->begin_ns > 0);
     const uint64_t ran = nb_load_relaxed(&s->ran);
     t->check++;
     if (ran < before)
@@ -218,7 +213,7 @@ static void send_all(struct nb_thread *t)
     struct shared *s = shared(c);
     const int slack = c->parameter[TARGET] == SAME_CPU ? prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0) : -1;
     s->window = s->final = s->forget = 0;
-    s->usual = UINT64_MAX >> 12; /* what an empty warm-up leaves, and NB_FINE times that is a number still */
+    nb_series_begin(&s->calls);
     s->clock = nb_clock_cost();
     t->begin_ns = 0;
     if (slack > 0)
@@ -227,7 +222,7 @@ static void send_all(struct nb_thread *t)
     dismiss(t);
     if (slack > 0)
         prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
-    t->value[CALL_PS] = s->calls ? (uint64_t)(nb_median_batch(s->bins, s->calls) * (double)s->usual * 1000 / NB_FINE) : 0;
+    t->value[CALL_PS] = nb_series_median_ps(&s->calls);
 }
 
 /* -- the receiver -- */
@@ -300,19 +295,12 @@ static uint32_t receive(const struct nb_case *c, uint32_t last, uint64_t *at)
     return number;
 }
 
-static uint64_t voluntary_switches(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    return (uint64_t)usage.ru_nvcsw;
-}
-
 static void serve(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     struct shared *s = shared(c);
     uint32_t last = (uint32_t)t->cursor, pending = 0, number;
-    uint64_t at = 0, slept = voluntary_switches(), turns = 0;
+    uint64_t at = 0, slept = (uint64_t)nb_usage().ru_nvcsw, turns = 0;
     int inside = 0;
     t->operations = 0;
     t->run_delay_ns = 0; /* what it waits for its CPU is what is measured */
@@ -325,7 +313,7 @@ static void serve(struct nb_thread *t)
         number = receive(c, last, &at);
         if (stopped(s))
             break;
-        const uint64_t switches = voluntary_switches(), turned = nb_load_relaxed(&s->turns);
+        const uint64_t switches = (uint64_t)nb_usage().ru_nvcsw, turned = nb_load_relaxed(&s->turns);
         const int did_sleep = switches != slept, was_awake = turned != turns;
         slept = switches;
         if (number != last + 1) {

@@ -36,7 +36,7 @@ MEMORY, NATIVE, THREAD = "address,undefined", "address,undefined (native)", "thr
 SANITIZERS = {
     MEMORY: ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DNB_PORTABLE"),
     NATIVE: ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-    THREAD: ("-fsanitize=thread", "-D__SANITIZE_THREAD__=1", "-DNB_PORTABLE"),  # clang says it in another way
+    THREAD: ("-fsanitize=thread", "-DNB_PORTABLE"),
 }
 UNSUPPORTED, BUILD_S, RUN_S = 3, 600, 60
 #: Bytes of the measured memory: parts of a page, pages, what is no multiple of anything, and enough for all kernels.
