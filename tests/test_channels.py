@@ -41,16 +41,10 @@ def point(**values) -> dict:
 
 def measured(kernel: abi.Kernel, p: dict, samples: int = 2):
     """Both ends on one CPU where that is asked for, else wherever there is room."""
-    before = os.sched_getaffinity(0)
+    one = {"cpus": sorted(os.sched_getaffinity(0))[:1], "window": 30_000_000} if p["placement"] == SAME_CPU else {}
     with contextlib.ExitStack() as opened:
-        descriptors = BENCHMARK.descriptors(p, opened)
-        if p["placement"] == SAME_CPU:
-            opened.callback(os.sched_setaffinity, 0, before)
-            os.sched_setaffinity(0, {min(before)})
-        threads = p["producers"] + p["consumers"]
-        return enter(
-            kernel, BENCHMARK.arguments(p, PROBES), size=1 << 20, threads=threads, descriptors=descriptors, samples=samples
-        )
+        how = {"size": 1 << 20, "threads": p["producers"] + p["consumers"], "samples": samples, **one}
+        return enter(kernel, BENCHMARK.arguments(p, PROBES), descriptors=BENCHMARK.descriptors(p, opened), **how)
 
 
 @pytest.fixture(scope="module")

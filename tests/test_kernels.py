@@ -54,6 +54,10 @@ SOURCES = sorted(p.stem for p in abi.source_folder().glob("*.c") if p.stem != "c
 PROBES = Probes(frequency=3e9, multiply=1e-9)
 
 
+class Refused(AssertionError):
+    """A kernel does not prepare what it is asked for: a fault, unless the machine cannot do it."""
+
+
 def enter(
     kernel: abi.Kernel,
     arguments: dict,
@@ -64,23 +68,27 @@ def enter(
     nodes: int = 1,
     library=None,
     descriptors: Sequence[int] = (),
+    cpus: Sequence[int] = (),
+    window: int = 0,
 ) -> Found:
-    """PREPARE and `samples` MEASUREs on the CPUs that are there (several threads on one, if need be)."""
-    cpus = sorted(os.sched_getaffinity(0))
+    """PREPARE and `samples` MEASUREs on `cpus`, or on those that are there (several threads on one, if need be), in windows of so many ns."""
+    before = sorted(os.sched_getaffinity(0))
+    cpus = cpus or before
     crew, buffer, scratch = Crew(threads, library), Buffer(size), Buffer(max(size, 4096))
     try:
         crew.place(tuple(cpus[i % len(cpus)] for i in range(threads)), tuple(i % nodes for i in range(threads)))
         case = crew.case
         case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, size, scratch.address, scratch.size
         # threads that share a CPU take turns of some ms: one that waits for another, which has no CPU, ends nothing in a shorter window
-        case.window_ns = 1_000_000 if threads <= len(cpus) else 30_000_000
+        case.window_ns = window or (1_000_000 if threads <= len(before) else 30_000_000)
         case.warmup_ns, case.batch_ns = 100_000, 10_000
         for slot, value in enumerate(kernel.encode(arguments)):
             case.parameter[slot] = value
         for slot, descriptor in enumerate(descriptors):
             case.descriptor[slot] = descriptor
         members = list(range(threads))
-        assert all(e.status == abi.OK for e in crew.enter(kernel, abi.PREPARE, members))
+        if any(e.status != abi.OK for e in crew.enter(kernel, abi.PREPARE, members)):
+            raise Refused(f"{kernel.name} cannot do {arguments}")
         for _ in range(samples):
             assert all(e.status == abi.OK for e in crew.enter(kernel, abi.MEASURE, members))
         found = Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in members])
@@ -89,7 +97,7 @@ def enter(
     finally:
         buffer.close()
         scratch.close()
-        os.sched_setaffinity(0, cpus)
+        os.sched_setaffinity(0, before)
 
 
 def native(source: str | Path, folder: Path) -> ctypes.CDLL:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from synthetic_sysfs import SyntheticTree
 
-from numabench.benchmarks import ALONE, CROWDED, Found, Probes, choose, find, place_threads
+from numabench.benchmarks import ALONE, CROWDED, SAME_CPU, Found, Probes, choose, find, place_threads
 from numabench.benchmarks.contention import HOME
 from numabench.benchmarks.loaded_latency import rates
 from numabench.benchmarks.memory_bandwidth import TEMPORAL
@@ -477,6 +477,7 @@ def test_a_placement_is_a_relation_or_one_of_the_benchmark_s_own(word):
 
 def test_threads_are_alone_or_related(two_cpus):
     assert place_threads(two_cpus, ALONE, 1) == (0,)
+    assert place_threads(two_cpus, SAME_CPU, 3) == (0, 0, 0)
     assert place_threads(two_cpus, ALONE, 2) is None and place_threads(two_cpus, "l3", 1) is None
 
 

@@ -6,40 +6,26 @@ import os
 from contextlib import ExitStack
 
 import pytest
-from test_kernels import PROBES, broken_kernel
+from test_kernels import PROBES, Refused, broken_kernel, enter
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, discover
 from numabench.benchmarks.sleeping import CALLS, SLACKS
 from numabench.errors import MachineError
-from numabench.host.memory import Buffer
-from numabench.measure.crew import Crew
 
 SLEEPING = discover()["sleeping"]
 
 
 def sleep(parameters: dict, kernel: abi.Kernel | None = None) -> Found:
     kernel = kernel or abi.Kernel(abi.build("sleeping").target)
-    cpus = sorted(os.sched_getaffinity(0))
-    crew, buffer = Crew(1), Buffer(4096)
-    try:
-        with ExitStack() as opened:
-            crew.place(tuple(cpus[:1]), (0,))
-            case = crew.case
-            case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, 4096, buffer.address, 4096
-            case.window_ns, case.warmup_ns, case.batch_ns = 2_000_000, 100_000, 10_000
-            descriptors = SLEEPING.descriptors(parameters, opened)
-            for slot in range(abi.DESCRIPTORS):
-                case.descriptor[slot] = descriptors[slot] if slot < len(descriptors) else -1
-            for slot, value in enumerate(kernel.encode(SLEEPING.arguments(parameters, PROBES))):
-                case.parameter[slot] = value
-            if crew.enter(kernel, abi.PREPARE, [0])[0].status != abi.OK:
-                pytest.skip(f"no {parameters['call']} here")
-            assert crew.enter(kernel, abi.MEASURE, [0])[0].status == abi.OK
-            return Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[0])])
-    finally:
-        buffer.close()
-        os.sched_setaffinity(0, cpus)
+    with ExitStack() as opened:
+        descriptors = SLEEPING.descriptors(parameters, opened)
+        try:
+            return enter(
+                kernel, SLEEPING.arguments(parameters, PROBES), size=4096, samples=1, descriptors=descriptors, window=2_000_000
+            )
+        except Refused:
+            pytest.skip(f"no {parameters['call']} here")
 
 
 @pytest.mark.parametrize("slack", SLACKS)

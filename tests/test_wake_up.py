@@ -7,13 +7,11 @@ import shutil
 from contextlib import ExitStack
 
 import pytest
-from test_kernels import PROBES
+from test_kernels import PROBES, enter
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, discover
 from numabench.benchmarks.wake_up import AWAKE, GAP, HALTED, PRIMITIVES, SAME, SAME_CPU, SPINNING, STACK, TARGETS
-from numabench.host.memory import Buffer
-from numabench.measure.crew import Crew
 
 WAKE_UP = discover()["wake_up"]
 LIMIT = "#define LIMIT_NS 3000000000u"
@@ -26,26 +24,10 @@ def wake(parameters: dict, kernel: abi.Kernel | None = None, samples: int = 2) -
     kernel = kernel or abi.Kernel(abi.build("wake_up").target)
     cpus = sorted(os.sched_getaffinity(0))
     both = (cpus[0], cpus[0] if parameters["target"] == SAME_CPU else cpus[1])
-    crew, buffer, scratch = Crew(2), Buffer(16384), Buffer(STACK)
-    try:
-        with ExitStack() as opened:
-            crew.place(both, (0, 0))
-            case = crew.case
-            case.buffer, case.buffer_bytes, case.scratch, case.scratch_bytes = buffer.address, buffer.size, scratch.address, STACK
-            case.window_ns, case.warmup_ns, case.batch_ns = 2_000_000, 100_000, 10_000
-            descriptors = WAKE_UP.descriptors(parameters, opened)
-            for slot in range(abi.DESCRIPTORS):
-                case.descriptor[slot] = descriptors[slot] if slot < len(descriptors) else -1
-            for slot, value in enumerate(kernel.encode(WAKE_UP.arguments(parameters, PROBES))):
-                case.parameter[slot] = value
-            assert all(e.status == abi.OK for e in crew.enter(kernel, abi.PREPARE, [0, 1]))
-            for _ in range(samples):
-                assert all(e.status == abi.OK for e in crew.enter(kernel, abi.MEASURE, [0, 1]))
-            return Found([abi.ThreadBlock.from_buffer_copy(crew.blocks[m]) for m in range(2)])
-    finally:
-        buffer.close()
-        scratch.close()
-        os.sched_setaffinity(0, cpus)
+    with ExitStack() as opened:
+        how = {"size": STACK, "samples": samples, "cpus": both, "window": 2_000_000}
+        descriptors = WAKE_UP.descriptors(parameters, opened)
+        return enter(kernel, WAKE_UP.arguments(parameters, PROBES), threads=2, descriptors=descriptors, **how)
 
 
 def case(primitive: str, target: str, gap: int = GAP) -> dict:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "numabench.benchmarks"
 ROUNDING = 1e-9  # by which an index of floating-point sums may be above what is most
 ALONE = "alone"  # placement of a single thread
+SAME_CPU = "same_cpu"  # placement of several threads on one CPU, of benchmarks whose threads give way to each other
 CROWDED = "oversubscribed"  # placement of more threads than CPUs: two on each, or all CPUs in turn
 
 #: Bytes of the widest cache line (z/Architecture), and how far apart kernels keep things then (NB_APART in kernels/nb_cpu.h). Memory is planned for them
@@ -341,6 +342,8 @@ def sides(answer: Answer) -> list[dict[str, Value]]:
 
 def place_threads(topology: Topology, placement: str, threads: int) -> tuple[int, ...] | None:
     """CPUs of `threads` threads at relation `placement`; one thread is alone on the first CPU in topology order."""
+    if placement == SAME_CPU:
+        return topology.order_cpus()[:1] * threads
     if placement == CROWDED:
         cpus = topology.order_cpus()[: threads // 2]
         return tuple(cpus[i % len(cpus)] for i in range(threads)) if cpus else None

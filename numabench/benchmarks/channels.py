@@ -14,6 +14,7 @@ from . import (
     MOST_APART,
     RELATION_NAMES,
     RELATION_WORDS,
+    SAME_CPU,
     Benchmark,
     Found,
     Parameters,
@@ -35,7 +36,6 @@ WAITS = (PARK, SPIN_PARK, SPIN) = ("park", "spin_park", "spin")
 SCHEDULINGS = (NORMAL, BATCH) = ("normal", "batch")
 CAPACITIES, ELEMENTS = (0, 1, 8, 64, 1024), (8, 64, 256, 1024)
 THINK_TIMES = (0, 1000, 5000, 20_000, 100_000)  # ns
-SAME_CPU = "same_cpu"  # placement of both threads on one CPU
 #: For which spin_park spins: about a wake-up of a halted CPU, by which it costs at most twice the least (Karlin et al. 1991).
 SPIN_NS = 20_000
 PACKETS = 64  # messages up to which a pipe holds them one in a page (O_DIRECT); from there on as bytes, which must fill pages
@@ -178,10 +178,7 @@ class Channels(Benchmark):
         threads, capacity = producers + consumers, p["capacity"]
         if not self.keep(p, topology) or capacity & (capacity - 1) or (p["kind"] in PAIRS_ONLY and threads > 2):
             return None
-        if placement == SAME_CPU:
-            cpus = topology.order_cpus()[:1] * 2 if threads == 2 else None
-        else:
-            cpus = place_threads(topology, placement, threads)
+        cpus = place_threads(topology, placement, threads) if placement != SAME_CPU or threads == 2 else None
         size = SHARED_BYTES + threads * OWN_BYTES + capacity * (p["element"] + 8)
         return cpus and Placement(cpus=tuple(cpus), node=memory_node(topology, topology.node_of(cpus[0])), size=size)
 

@@ -11,13 +11,25 @@ from contextlib import ExitStack
 from ..errors import MachineError
 from ..kernel import batch_quantile, median_batch
 from ..model import ALPHA, Answer, Axis, Card, Price, View
-from . import ALONE, CROWDED, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import (
+    ALONE,
+    CROWDED,
+    RELATION_WORDS,
+    SAME_CPU,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    memory_node,
+    place_threads,
+)
 
 KERNEL, HANDLER, SPINNER = "kernel", "handler", "handler_spins"
 OWN = (KERNEL, "protect", "sigbus", "copy_ahead")  # by the thread itself
 METHODS = (*OWN, HANDLER, SPINNER)
 COPIES = ("sigbus", "copy_ahead", HANDLER, SPINNER)  # that ask for a userfaultfd
-SAME_CPU = "same_cpu"
 SERVED_SLOT, TOUCHED_SLOT = 6, 7  # of `value`, as in kernels/user_faults.c
 PAGE = 4096
 PAGES = 512  # touched before they are taken away again
@@ -63,14 +75,11 @@ class UserFaults(Benchmark):
         return [{"method": OWN, "placement": (ALONE,)}, beside, *apart]
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        if p["method"] in OWN:
-            cpus = place_threads(topology, p["placement"], 1)
-        elif p["placement"] == SAME_CPU:
-            cpus = (
-                topology.order_cpus()[:1] * 2 if p["method"] == HANDLER else None
-            )  # who spins would keep the other from touching
-        else:
-            cpus = place_threads(topology, p["placement"], 2) if p["placement"] != CROWDED else None
+        spins_beside = p["placement"] == SAME_CPU and p["method"] == SPINNER  # which would keep the other from touching
+        own = p["method"] in OWN
+        if spins_beside or p["placement"] == CROWDED or own != (p["placement"] == ALONE):
+            return None
+        cpus = place_threads(topology, p["placement"], 1 if own else 2)
         node = cpus and memory_node(topology, topology.node_of(cpus[0]))
         return cpus and Placement(cpus=tuple(cpus), node=node, size=2 * PAGE, scratch=PAGES * PAGE)
 

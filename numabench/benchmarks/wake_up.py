@@ -12,6 +12,7 @@ from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import (
     RELATION_NAMES,
     RELATION_WORDS,
+    SAME_CPU,
     Benchmark,
     Found,
     Parameters,
@@ -43,7 +44,7 @@ WORDS = {
     "epoll_level": "epoll, level-triggered",
     "epoll_edge": "epoll, edge-triggered",
 }
-SAME_CPU, HALTED, AWAKE, SPINNING = TARGETS = ("same_cpu", "other_halted", "other_awake", "spinning")
+_, HALTED, AWAKE, SPINNING = TARGETS = (SAME_CPU, "other_halted", "other_awake", "spinning")
 SAME = "same"  # placement of two threads on one CPU
 GAP, GAPS = 50_000, (0, 50_000, 1_000_000)  # ns
 SLEEPS_FROM = 20_000  # ns of gap from which on the receiver must have fallen asleep: a park takes some 3 us
@@ -137,7 +138,7 @@ class WakeUp(Benchmark):
 
     def place(self, p: Parameters, topology) -> Placement | None:
         same = p["placement"] == SAME
-        cpus = topology.order_cpus()[:1] * 2 if same else place_threads(topology, str(p["placement"]), 2)
+        cpus = place_threads(topology, SAME_CPU if same else str(p["placement"]), 2)
         if not cpus or same != (p["target"] == SAME_CPU):
             return None
         scratch = STACK if p["target"] == AWAKE else 0
