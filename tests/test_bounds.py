@@ -10,7 +10,7 @@ import pytest
 from synthetic import latency, make_log
 
 from numabench.analysis.estimate import estimate_cells
-from numabench.analysis.structure import with_distance
+from numabench.analysis.structure import with_circumstances
 from numabench.errors import LogError
 from numabench.model import Axis, BenchmarkRecord, Metric, Sample, View, case_hash
 from numabench.report import heatmaps, selection
@@ -57,7 +57,7 @@ def log_of(record: BenchmarkRecord, points: list[dict], **facts):
 
 
 def drawn(record: BenchmarkRecord, points: list[dict], **facts):
-    estimates = estimate_cells(with_distance(samples(log_of(record, points, **facts))))
+    estimates = estimate_cells(with_circumstances(samples(log_of(record, points, **facts))))
     return figure(record.views[0], record, estimates)
 
 
@@ -97,7 +97,7 @@ def test_distances_are_no_way_round(kind):
     view = View(title="t", metric="latency", kind=kind, x="a", y="b" if kind == "heatmap" else None)
     record = toy(axes, view)
     log = log_of(record, [{"a": n, "b": 0} for n in axes["a"]])
-    estimates = estimate_cells(with_distance(samples(log))).assign(distance=[f"{n} ns" for n in range(200)], main=False)
+    estimates = estimate_cells(with_circumstances(samples(log))).assign(distance=[f"{n} ns" for n in range(200)], main=False)
     shown = figure(view, record, estimates)
     assert 0 < len(shown.panels) <= MOST_PANELS + 1 and "distances; the tables have all" in shown.caption
 

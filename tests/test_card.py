@@ -122,10 +122,10 @@ def answered(benchmark: str, grade: str) -> Answered:
 
 
 def test_trust_counts_calm_samples_and_settled_answers(log):
-    from numabench.analysis.structure import with_distance
+    from numabench.analysis.structure import with_circumstances
     from numabench.runlog.export import samples
 
-    frame = with_distance(samples(log))
+    frame = with_circumstances(samples(log))
     asked = [answered("one", SETTLED), answered("two", "rough")]
     found = trust(log.headers, asked, frame)
     assert found.word == USABLE and "1 of 2 answers is settled" in found.why and found.remedy == "numabench run two"
@@ -133,7 +133,7 @@ def test_trust_counts_calm_samples_and_settled_answers(log):
     surer = [asked[0], msgspec.structs.replace(asked[1], alone="one of them alone says 1.0 ns")]
     assert "1 of 2 answers is settled (1 more by one visit alone)" in trust(log.headers, surer, frame).why
     half = make_log(processes=9, benchmarks=(latency,), disturbed=0.8)
-    found = trust(half.headers, asked, with_distance(samples(half)))
+    found = trust(half.headers, asked, with_circumstances(samples(half)))
     assert found.word == DOUBTFUL and not found.good and found.remedy == "numabench check"
     open_ones = [answered(f"one_{number}", "rough") for number in range(6)]
     alpha = [

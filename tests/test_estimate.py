@@ -57,6 +57,7 @@ def tidy(
             "block": "0",
             "polarity": polarity,
             "machine_id": machine,
+            "cpus": "0",
             "hop_ns": hop,
             "core_width": float("nan"),
             "frequency_ghz": 3.0,

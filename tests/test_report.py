@@ -15,7 +15,7 @@ from pages import browse, check_page, measure, needs_browser, numabench, picture
 from synthetic import counters, latency, loaded, make_log, matrix
 
 from numabench.analysis.estimate import contrast_cells, estimate_cells
-from numabench.analysis.structure import with_distance
+from numabench.analysis.structure import with_circumstances
 from numabench.model import Axis, View
 from numabench.report import facts, heatmaps, panels, scales, tables, theme
 from numabench.report.figures import draw, figure, value_scales
@@ -57,7 +57,7 @@ def html(log):
 
 @pytest.fixture(scope="module")
 def tidy(log):
-    frame = with_distance(samples(log))
+    frame = with_circumstances(samples(log))
     return estimate_cells(frame), contrast_cells(frame, log.benchmarks)
 
 
@@ -209,7 +209,9 @@ def test_missing_cells_are_marked(tidy):
     heat = figure(matrix("r").views[0], matrix("r"), *tidy)
     assert "Hatched: not measured" in heat.caption
     complete = make_log(processes=2, samples=1, benchmarks=(matrix,))
-    assert "Hatched" not in figure(matrix("r").views[0], matrix("r"), estimate_cells(with_distance(samples(complete)))).caption
+    assert (
+        "Hatched" not in figure(matrix("r").views[0], matrix("r"), estimate_cells(with_circumstances(samples(complete)))).caption
+    )
 
 
 def test_ratio_view_has_a_line_at_one_and_leaves_the_control_out(tidy):
@@ -271,7 +273,7 @@ def test_common_colour_scale_covers_all():
 
 def test_a_curve_goes_over_what_was_reached():
     log = make_log(benchmarks=(loaded,))
-    frame = with_distance(samples(log))
+    frame = with_circumstances(samples(log))
     drawn = figure(log.benchmarks[0].views[0], log.benchmarks[0], estimate_cells(frame))
     assert len(drawn.panels) == 1 and [label for label, _ in drawn.legend] == ["mix 1:0", "mix 1:1"]
     svg = drawn.panels[0].svg
@@ -281,7 +283,7 @@ def test_a_curve_goes_over_what_was_reached():
 
 def test_curves_of_both_sides_of_a_comparison():
     base, new = make_log("a", benchmarks=(loaded,)), make_log("b", benchmarks=(loaded,), scale=lambda *_: 1.2)
-    record, frames = base.benchmarks[0], [estimate_cells(with_distance(samples(log))) for log in (base, new)]
+    record, frames = base.benchmarks[0], [estimate_cells(with_circumstances(samples(log))) for log in (base, new)]
     view = record.views[0]
     sources = [
         Source(view_rows(view, record, f, None), side, n) for n, (side, f) in enumerate(zip(("base", "new"), frames, strict=True))

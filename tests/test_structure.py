@@ -18,7 +18,7 @@ from numabench.analysis.structure import (
     light,
     match_classes,
     parameter_columns,
-    with_distance,
+    with_circumstances,
 )
 from numabench.runlog.export import samples
 
@@ -60,38 +60,41 @@ def test_order_does_not_matter(values, random):
     assert [by_hop[v] for v in shuffled] == list(distance_classes(np.array(shuffled)))
 
 
+def of_samples(hops, **columns):
+    """A frame of one sample for each hop."""
+    shared = {name: "" for name in ("run", "session", "benchmark", "block", "process", "case", "cpus")}
+    default = {**shared, "machine_id": "m", "core_width": 4.0, "frequency_ghz": 3.0, "valid": True, "sample": range(len(hops))}
+    return pd.DataFrame({**default, "hop_ns": hops, **columns})
+
+
 def test_a_disturbed_sample_founds_no_class():
-    frame = pd.DataFrame(
-        {"machine_id": "m", "core_width": 4.0, "hop_ns": [27.0, 27.2, 52.0, 107.0], "valid": [True, True, False, True]}
-    )
-    assert list(with_distance(frame)["distance"]) == ["27 ns", "27 ns", "27 ns", "110 ns"]
+    frame = of_samples([27.0, 27.2, 52.0, 107.0], valid=[True, True, False, True])
+    assert list(with_circumstances(frame)["distance"]) == ["27 ns", "27 ns", "27 ns", "110 ns"]
 
 
 def test_without_valid_samples_all_of_them_define_classes():
-    frame = pd.DataFrame({"machine_id": "m", "core_width": 4.0, "hop_ns": [27.0, 107.0], "valid": [False, False]})
-    assert list(with_distance(frame)["distance"]) == ["27 ns", "110 ns"]
+    frame = of_samples([27.0, 107.0], valid=False)
+    assert list(with_circumstances(frame)["distance"]) == ["27 ns", "110 ns"]
 
 
 def test_siblings_of_one_core_are_a_class_of_their_own_at_any_hop():
     """Two threads with half a core each, at nearly the hop of two cores (24 against 28 ns: seen)."""
-    frame = pd.DataFrame(
-        {"machine_id": "m", "hop_ns": [28.0, 28.2, 24.0, 24.2, 28.1], "core_width": [4.7, 4.6, 2.6, 2.7, 3.7], "valid": True}
-    )
-    assert list(with_distance(frame).distance) == ["28 ns", "28 ns", "24 ns shared core", "24 ns shared core", "28 ns"]
+    frame = of_samples([28.0, 28.2, 24.0, 24.2, 28.1], core_width=[4.7, 4.6, 2.6, 2.7, 3.7])
+    assert list(with_circumstances(frame).distance) == ["28 ns", "28 ns", "24 ns shared core", "24 ns shared core", "28 ns"]
     assert label_hop("24 ns shared core") == 24.0
     assert match_classes({"28 ns": 28.0, "24 ns shared core": 24.0}, {"26 ns": 26.0}) == {"26 ns": "28 ns"}
 
 
 def test_machines_have_their_own_classes():
-    frame = pd.DataFrame({"machine_id": ["a", "b"], "core_width": 4.0, "hop_ns": [27.0, 31.0], "valid": True})
-    assert list(with_distance(frame)["distance"]) == ["27 ns", "31 ns"]
+    frame = of_samples([27.0, 31.0], machine_id=["a", "b"])
+    assert list(with_circumstances(frame)["distance"]) == ["27 ns", "31 ns"]
 
 
 def test_classes_pool_over_benchmarks_and_leave_one_thread_alone():
-    frame = with_distance(samples(make_log(processes=2)))
+    frame = with_circumstances(samples(make_log(processes=2)))
     assert set(frame["distance"][frame["benchmark"] == "toy_counters"]) == {"27 ns"}
     assert set(frame["distance"][frame["benchmark"] == "toy_latency"]) == {""}
-    assert with_distance(frame) is frame
+    assert with_circumstances(frame) is frame
     assert class_medians(frame) == pytest.approx({"27 ns": 27.0})
 
 
@@ -101,7 +104,7 @@ def test_match_takes_the_nearest_within_the_factor():
 
 def test_parameters_are_what_nothing_else_claims():
     frame = samples(make_log(processes=1))
-    assert parameter_columns(with_distance(frame)) == [
+    assert parameter_columns(with_circumstances(frame)) == [
         "operation",
         "stride",
         "spacing",

@@ -17,7 +17,7 @@ from ..runlog.read import RunLog
 from .answers import Answered, answers
 from .answers.evidence import matching
 from .estimate import contrast_cells
-from .structure import with_distance
+from .structure import with_circumstances
 
 BENCHMARK = "padded_counters"
 COMMAND = f"numabench run {BENCHMARK}"
@@ -57,7 +57,7 @@ class Padding(Frozen):
 def padding(log: RunLog) -> list[Padding]:
     """The advice for each machine in `log` that has padded counters. Raises UsageError where none has."""
     found: dict[str, list[Answered]] = {}
-    frame = with_distance(samples(log))  # classes are those of all benchmarks; the rest is of this one
+    frame = with_circumstances(samples(log))  # classes are those of all benchmarks; the rest is of this one
     frame = frame[frame["benchmark"] == BENCHMARK]
     log = msgspec.structs.replace(log, benchmarks=tuple(b for b in log.benchmarks if b.name == BENCHMARK))
     for answer in answers(log, frame):

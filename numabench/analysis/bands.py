@@ -7,7 +7,7 @@ import math
 from ..model import Frozen
 from ..runlog.export import samples
 from ..runlog.read import RunLog
-from .structure import with_distance
+from .structure import with_circumstances
 
 NAN = float("nan")
 
@@ -36,7 +36,7 @@ def bands(log: RunLog) -> list[Band]:
     padded = next(
         (c.control for b in log.benchmarks if b.name == "padded_counters" for c in b.contrasts if c.axis == "stride"), 0
     )
-    frame = with_distance(samples(log))
+    frame = with_circumstances(samples(log))
     frame = frame[frame["valid"]]
     counters = frame[frame["benchmark"] == "padded_counters"]
     classes = counters["distance"][counters["distance"] != ""].mode()

@@ -15,7 +15,7 @@ from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers
 from .answers.evidence import NOTHING, matching
 from .neighbours import latency_matrix, levels
 from .published import PUBLISHED
-from .structure import each_sample, with_distance
+from .structure import each_sample, with_circumstances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +163,7 @@ class Reading:
         """One row for each sample and metric, with its distance class."""
         from ..runlog.export import samples
 
-        return with_distance(samples(self.log))
+        return with_circumstances(samples(self.log))
 
     @cached_property
     def about(self) -> list[Subject]:

@@ -27,7 +27,7 @@ from .judging import column, judge
 from .quantities import all_of, differences, shared_quantities
 from .rows import headline_rows, in_order, worse
 from .segments import counts, group_codes, moments
-from .structure import class_medians, match_classes, parameter_columns, with_distance
+from .structure import class_medians, match_classes, parameter_columns, with_circumstances
 
 #: Standard deviation (in logs) between visits to one machine where a side has one visit only: what its parts tell (`drift`), at least
 #: LEAST_SESSION_SD, which no short visit can rule out; assumed where they tell nothing.
@@ -96,7 +96,7 @@ def compare(
     base, new, notes = aligned(base, new)
     notes = (*twins, *notes)
     one_machine = len(identity.machine_ids(base) | identity.machine_ids(new)) == 1
-    frames = [with_distance(samples(log)) for log in (base, new)]
+    frames = [with_circumstances(samples(log)) for log in (base, new)]
     if only:  # distances are classes of all that was measured
         base, new = (restricted(log, only) for log in (base, new))
         frames = [frame[frame["benchmark"].isin(only)] for frame in frames]

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..model import NEITHER, Frozen, Header, Value
+from ..runlog.export import pinned_to
 from ..runlog.read import RunLog
 from ..runlog.visits import visits
+from .clock import at_usual_clock, behind, calm_but_for_clock, follows
 from .identity import quantity_text
 from .segments import Ordered, counts, nested_means
 from .structure import distances, label_hop, mains
@@ -84,14 +86,21 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
     first = {b.name: b.metrics[0] for b in log.benchmarks if b.metrics and b.metrics[0].polarity != NEITHER}
     records = {(b.run, b.name): b for b in log.benchmarks}
     machines = {header.run: header.machine.get("id", "unknown") for header in log.headers}
-    number = _Numbers(), _Numbers(), _Numbers(), _Numbers()
-    cell_of, process_of, session_of, machine_of = number
+    number = tuple(_Numbers() for _ in range(6))
+    cell_of, process_of, session_of, machine_of, place_of, benchmark_of = number
     points: dict[int, dict[str, Value]] = {}
-    rows: tuple[list, ...] = tuple([] for _ in range(8))
-    values, valid, hops, widths, cells, processes, sessions, owners = rows
+    rows: tuple[list, ...] = tuple([] for _ in range(11))
+    values, valid, hops, widths, reasons, follow, cells, processes, sessions, owners, benchmarks = rows
+    clocks: tuple[list, ...] = [], [], []  # of all samples, kept or not: clock, on which CPUs it was, whether the sample is kept
     for trial in log.trials:
         metric = first.get(trial.benchmark)
-        kept = [sample for sample in trial.samples if metric.name in sample.metrics] if metric else []
+        owner = machines.get(trial.run, "unknown")
+        clocks[0].extend(sum(sample.frequency) / 2 / 1e9 if sample.frequency else NAN for sample in trial.samples)
+        clocks[1].extend(place_of[(owner, trial.session, pinned_to(tuple(t.cpu for t in s.threads)))] for s in trial.samples)
+        clocks[2].extend(metric is not None and metric.name in sample.metrics for sample in trial.samples)
+        if metric is None:
+            continue
+        kept = [sample for sample in trial.samples if metric.name in sample.metrics]
         where = trial.run, trial.benchmark
         own = [cell_of[(*where, sample.case)] for sample in kept]
         cells += own
@@ -102,23 +111,29 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
         widths += [(sample.width[0] + sample.width[1]) / 2 if sample.width else NAN for sample in kept]
         processes += [process_of[(*where, trial.session, trial.block, trial.process)]] * len(kept)
         sessions += [session_of[trial.session]] * len(kept)
-        owners += [machine_of[machines.get(trial.run, "unknown")]] * len(kept)
+        owners += [machine_of[owner]] * len(kept)
+        reasons += [" ".join(sample.reasons) for sample in kept]
+        follow += [follows(metric.unit)] * len(kept)
+        benchmarks += [benchmark_of[(owner, trial.benchmark, metric.name, trial.session)]] * len(kept)
     if not values:
         return {}
-    value, calm, hop, width = (
-        np.array(each, dtype=kind) for each, kind in zip(rows[:4], (float, bool, float, float), strict=True)
-    )
-    cell, process, session, owner = (np.array(each, dtype=np.int64) for each in rows[4:])
+    kinds = float, bool, float, float, object
+    value, calm, hop, width, reason = (np.array(each, dtype=kind) for each, kind in zip(rows[:5], kinds, strict=True))
+    clocked, cell, process, session, owner, benchmark = (np.array(each, dtype=np.int64) for each in rows[5:])
+    slow = behind(np.array(clocks[0]), np.array(clocks[1], dtype=np.int64))[np.array(clocks[2], dtype=bool)]
     label_of = _Numbers()
     label = np.empty(len(value), dtype=np.int64)
     for machine in range(len(machine_of)):
         part = owner == machine
         label[part] = [label_of[text] for text in distances(hop[part], width[part], calm[part])]
-    kinds, mean, main = _by_class(value, calm, cell, label, process, session, np.array([label_hop(text) for text in label_of]))
+    counted = calm_but_for_clock(calm, reason, clocked)
+    quantity, begin = in_order(cell, label, session)
+    value = at_usual_clock(value, counted, clocked, slow, quantity, benchmark[begin])
+    kind, mean, main = _by_class(value, counted, cell, label, process, session, np.array([label_hop(text) for text in label_of]))
     found: dict[str, list[tuple[Cell, float]]] = {}
     names = list(cell_of)
-    for kind in np.flatnonzero(main & np.isfinite(mean)).tolist():
-        place = int(kinds[kind])
+    for number in np.flatnonzero(main & np.isfinite(mean)).tolist():
+        place = int(kind[number])
         run, name, _ = names[place]
         record, metric = records[run, name], first[name]
         made = Cell(
@@ -130,7 +145,7 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
             parameters=points[place],
             quantity=quantity_text(record),
         )
-        found.setdefault(run, []).append((made, float(mean[kind])))
+        found.setdefault(run, []).append((made, float(mean[number])))
     return found
 
 

@@ -6,7 +6,7 @@ valid samples; above it, means of logs. Values that are not all positive (a coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,10 @@ from scipy import special  # not scipy.stats, whose import takes longer than tha
 
 from ..model import BenchmarkRecord
 from ..runlog.columns import SOFT
+from .clock import at_usual_clock, calm_but_for_clock, follows
 from .drift import drifts
 from .segments import Ordered, counts, cut_of, group_codes, moments, nested_means, partners, reason_tuples
-from .structure import label_hop, mains, own_columns, parameter_columns, with_distance
+from .structure import label_hop, mains, own_columns, parameter_columns, with_circumstances
 
 CONFIDENCE = 0.95
 LEAST_PAIRS = 8  # processes before a contrast may stop: the sign test needs 6, and some are disturbed
@@ -30,6 +31,11 @@ LEAST_MOVE = 0.02
 FEW_BLOCKS = 6
 
 CELL = ("machine_id", "benchmark", "case", "metric")
+ENDS = (
+    "",
+    "_kept",
+    "_raw",
+)  # of the names of values: of valid samples, with the softly disturbed ones, at the clocks that there were
 RANGE = ("least", "most")  # what the values of a metric cannot leave
 
 
@@ -71,25 +77,29 @@ def sign_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
 def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per machine, benchmark, case, metric, distance, session, block and process of tidy samples.
 
-    Columns: these, machine, unit, polarity, the parameters, `value` (median of the valid samples), `log_value` (NaN
-    unless the value is positive), the same of the valid and the softly disturbed ones (`value_kept`, `log_value_kept`), and how many are valid (`samples`),
-    disturbed softly (`soft`: nothing but SOFT reasons) and failed a proof (`hard`). Without valid samples `value` is NaN.
+    Columns: these, machine, unit, polarity, the parameters, `value` (median of the valid samples, times and rates at the usual clock: `clock.at_usual_clock`), `log_value` (NaN
+    unless the value is positive), the same of the valid and the softly disturbed ones (`value_kept`, `log_value_kept`) and of the valid ones at the clocks that there were (`value_raw`, `log_value_raw`),
+    and how many are valid (`samples`), disturbed softly (`soft`: nothing but SOFT reasons) and failed a proof (`hard`). Without valid samples `value` is NaN.
+    A sample of which nothing but its clock's change is said counts as valid where that is taken off.
     """
-    frame = with_distance(frame)
+    frame = with_circumstances(frame)
     codes, first = group_codes(frame, (*CELL, "distance", "session", "block", "process"))
-    values = frame["value"].to_numpy(dtype=float)
-    valid = frame["valid"].to_numpy(dtype=bool)
+    raw = frame["value"].to_numpy(dtype=float)
+    clocked = by_unit(frame["unit"], follows)
+    valid = calm_but_for_clock(frame["valid"].to_numpy(dtype=bool), frame["reasons"].to_numpy(dtype=object), clocked)
     soft = ~valid & disturbed_softly(frame["reasons"])
+    cells, cell = group_codes(frame, (*CELL, "distance", "session"))
+    benchmarks, _ = group_codes(frame.iloc[cell], ("machine_id", "benchmark", "metric", "session"))
+    values = at_usual_clock(raw, valid, clocked, frame["slow"].to_numpy(dtype=float), cells, benchmarks)
     size = len(first)
 
-    def medians(usable: np.ndarray) -> np.ndarray:
+    def medians(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
         usable = usable & np.isfinite(values)
         return Ordered(values[usable], codes[usable], size).median()
 
-    median = medians(valid)
-    kept = medians(valid | soft) if soft.any() else median
+    found = {"": medians(values, valid), "_kept": medians(values, valid | soft), "_raw": medians(raw, valid)}
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs, logs_kept = (np.where(found > 0, np.log(found), np.nan) for found in (median, kept))
+        logs = {end: np.where(median > 0, np.log(median), np.nan) for end, median in found.items()}
     identity = [
         "machine",
         "machine_id",
@@ -109,15 +119,19 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
         frame.iloc[first][identity]
         .reset_index(drop=True)
         .assign(
-            value=median,
-            log_value=logs,
-            value_kept=kept,
-            log_value_kept=logs_kept,
+            **{f"value{end}": median for end, median in found.items()},
+            **{f"log_value{end}": median for end, median in logs.items()},
             samples=counts(codes, size, valid & np.isfinite(values)).astype(np.int64),
             soft=counts(codes, size, soft).astype(np.int64),
             hard=counts(codes, size, ~(valid & np.isfinite(values)) & ~soft).astype(np.int64),
         )
     )
+
+
+def by_unit(units: pd.Series, of: Callable[[str], int]) -> np.ndarray:
+    """`of` of each unit."""
+    codes, names = pd.factorize(units, use_na_sentinel=False)
+    return np.array([of(str(name)) for name in names], dtype=np.int64)[codes]
 
 
 def disturbed_softly(reasons: pd.Series) -> np.ndarray:
@@ -151,7 +165,15 @@ def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
         c
         for c in medians.columns
         if c
-        not in ("session", "block", "process", "value", "log_value", "value_kept", "log_value_kept", "samples", "soft", "hard")
+        not in (
+            "session",
+            "block",
+            "process",
+            *(f"{name}{end}" for name in ("value", "log_value") for end in ENDS),
+            "samples",
+            "soft",
+            "hard",
+        )
     ]
     return (
         medians.iloc[first][identity]
@@ -181,9 +203,15 @@ def _scaled(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> tup
 
 
 def with_drift(means: pd.DataFrame, medians: pd.DataFrame) -> pd.DataFrame:
-    """`cell_means` of `medians` with a column `drift`: the variance by which a value differs from visit to visit, as the parts of each visit tell; NaN where they do not."""
+    """`cell_means` of `medians` with a column `drift`: the variance by which a value differs from visit to visit, as the parts of each visit tell; NaN where they do not.
+
+    At the clocks that there were: the next visit has a usual clock of its own."""
     cells = group_codes(medians, (*CELL, "distance"))[0]
-    scaled, usable = _scaled(medians, cells, means["linear"].to_numpy(dtype=bool))
+    scaled, usable = _scaled(
+        medians.assign(value=medians["value_raw"], log_value=medians["log_value_raw"]),
+        cells,
+        means["linear"].to_numpy(dtype=bool),
+    )
     cut = cut_of(counts(cells[usable], len(means)))
     return means.assign(drift=drifts(medians[usable], cells[usable], len(means), scaled, cut))
 
@@ -293,7 +321,7 @@ def precision(frame: pd.DataFrame, paired: frozenset[str] = frozenset()) -> dict
     class has LEAST_PAIRS processes: pairs of other classes do not help its contrasts.
     """
     first_metric = frame.drop_duplicates("case")[["case", "metric"]]
-    rows = with_distance(frame.merge(first_metric, on=["case", "metric"]))
+    rows = with_circumstances(frame.merge(first_metric, on=["case", "metric"]))
     cells = estimate_cells(rows)
     cells = cells[cells["main"]]
     enough = ~cells["benchmark"].isin(paired) | (cells["processes"] >= LEAST_PAIRS)
@@ -311,7 +339,7 @@ def shares(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) -> pd.DataFrame:
     """Rows of `values` (process medians) beside the row of `controls` of the same process, block and `shared` columns.
 
-    Adds `log_ratio` and `gap` (value - control), NaN where there is no partner of the same distance class, and both `*_kept`. A row
+    Adds `log_ratio` and `gap` (value - control), NaN where there is no partner of the same distance class, and both `*_kept` and `*_raw`. A row
     without a class (one thread) takes its partner's.
     """
     on = [*dict.fromkeys(("machine_id", "benchmark", "metric", "session", "block", "process", *shared))]
@@ -331,7 +359,7 @@ def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) 
             **{
                 f"{name}{end}": np.where(fits, values[of + end].to_numpy()[left] - of_control(of + end, np.nan), np.nan)
                 for name, of in (("log_ratio", "log_value"), ("gap", "value"))
-                for end in ("", "_kept")
+                for end in ENDS
             },
         )
     )

@@ -39,7 +39,7 @@ from .digest import Cell, Visit
 
 NAME = "index.sqlite"
 #: Of what a digest holds: another number makes all of them anew, as another numabench, which may read other logs, and another order of bytes do.
-VERSION = 1
+VERSION = 2
 _MADE_BY = zlib.crc32(f"{VERSION} {SCHEMA} {__version__} {sys.byteorder}".encode()) & 0x7FFFFFFF
 _OURS = 0x6E756D61  # application_id: "numa"
 _TABLES = (

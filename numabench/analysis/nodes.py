@@ -8,7 +8,7 @@ from ..errors import UsageError
 from ..runlog.export import samples
 from ..runlog.read import RunLog
 from .estimate import estimate_cells
-from .structure import with_distance
+from .structure import with_circumstances
 
 
 def one_machine(log: RunLog) -> dict:
@@ -21,7 +21,7 @@ def one_machine(log: RunLog) -> dict:
 
 def valid_cells(log: RunLog, frame: pd.DataFrame | None = None) -> pd.DataFrame:
     """The estimates that have a value, each at its main distance. `frame`: the log's samples, where they are at hand."""
-    estimates = estimate_cells(with_distance(samples(log) if frame is None else frame))
+    estimates = estimate_cells(with_circumstances(samples(log) if frame is None else frame))
     return estimates[estimates["main"] & estimates["value"].notna()]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..model import HIGHER, LOWER, Answer, BenchmarkRecord, Frozen, Value
 from .answers.evidence import matching, point_text
-from .estimate import paired
+from .estimate import ENDS, paired
 from .structure import parameter_columns
 
 KINDS = ("cell", "best", "difference")  # of answers that are one figure of the machine; a ratio is made of two
@@ -96,7 +96,7 @@ def differences(medians: pd.DataFrame, asked_for: Sequence[Quantity]) -> pd.Data
         if values.empty or controls.empty:
             continue
         pairs = paired(values, controls, [p for p in parameter_columns(rows) if p not in quantity.against])
-        gaps = {end: pairs[f"gap{end}"].to_numpy(dtype=float) for end in ("", "_kept")}
+        gaps = {end: pairs[f"gap{end}"].to_numpy(dtype=float) for end in ENDS}
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = {f"log_value{end}": np.where(gap > 0, np.log(gap), np.nan) for end, gap in gaps.items()}
         values_of = {f"value{end}": gap for end, gap in gaps.items()}

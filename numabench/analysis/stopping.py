@@ -11,7 +11,7 @@ from ..model import Answer, BenchmarkRecord, TrialRecord, judged_in_pairs
 from ..runlog.export import samples
 from ..runlog.read import RunLog
 from .estimate import LEAST_PAIRS, precision
-from .structure import own_columns, with_distance
+from .structure import own_columns, with_circumstances
 
 #: Of the intervals that decide early whether an answer is settled. At 95 % each of several looks would let one false answer in twenty end the measuring; the last word is said at 95 %.
 EARLY = 0.975
@@ -45,7 +45,7 @@ class Stopping:
         found = {b.name: len(b.answers) for b in asked if b.name in early}
         ripe = tuple(b for b in asked if b.answers and b.name not in early)
         log = self._log((t for t in trials if t.benchmark in {b.name for b in ripe}), ripe)
-        frame = with_distance(samples(log))
+        frame = with_circumstances(samples(log))
         for one in ripe:  # by itself, without the columns of the others, which every selection would carry along
             rows = own_columns(frame[frame["benchmark"] == one.name])
             found[one.name] = sum(answer.grade != SETTLED for answer in answers(self._log((), (one,)), rows, EARLY))

@@ -1,4 +1,4 @@
-"""What the rows of a tidy frame are: which columns are parameters, and which distance class a sample belongs to.
+"""What the rows of a tidy frame are: which columns are parameters, which distance class a sample belongs to, and how slow its clock was.
 
 A sample's key is (machine_id, benchmark, case, metric, distance). On a virtual machine two CPUs are sometimes siblings
 of one core, sometimes on two sockets, and move without a sign: values of different classes are different quantities.
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..runlog.columns import RESERVED
+from .clock import behind
+from .segments import group_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +31,12 @@ SHARED = " shared core"  # suffix of the class of threads that share one core
 MANY = 100_000
 
 
+SAMPLE = ["run", "session", "benchmark", "block", "process", "case", "sample"]  # what the rows of one sample share
+
+
 def each_sample(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each sample of a frame that has one for each sample and metric."""
-    return frame.drop_duplicates(["run", "session", "benchmark", "block", "process", "case", "sample"])
+    return frame.drop_duplicates(SAMPLE)
 
 
 def parameter_columns(frame: pd.DataFrame) -> list[str]:
@@ -99,13 +104,14 @@ def distance_classes(hops_ns: np.ndarray, learn: np.ndarray | None = None) -> np
     return labels
 
 
-def with_distance(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` (samples) with a column `distance`: classes per machine over all its valid samples, all benchmarks pooled.
+def with_circumstances(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` (samples) with two columns more. `distance`: classes per machine over all its valid samples, all benchmarks pooled; `slow`: log(usual clock / clock) of the
+    CPUs that the sample ran on, over all samples that its session has on them (`clock.behind`).
 
     A disturbed sample joins the nearest class: its hop may be halfway between two and must not found a third. Threads that
     share a core are classes of their own, since a hop between siblings can be as long as one between cores.
     """
-    if "distance" in frame.columns:
+    if {"distance", "slow"} <= {*frame.columns}:
         return frame
     import pandas as pd
 
@@ -116,7 +122,9 @@ def with_distance(frame: pd.DataFrame) -> pd.DataFrame:
     for machine in range(machines.max(initial=-1) + 1):
         rows = machines == machine
         distance[rows] = distances(hops[rows], widths[rows], valid[rows])
-    return frame.assign(distance=distance)
+    places, _ = group_codes(frame, ("machine_id", "session", "cpus"))
+    clock = frame["frequency_ghz"].to_numpy(dtype=float)
+    return frame.assign(distance=distance, slow=behind(clock, places, ~frame.duplicated(SAMPLE).to_numpy()))
 
 
 def distances(hops: np.ndarray, widths: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -220,12 +220,12 @@ def cell_name(row: Any, descriptor: BenchmarkRecord | None) -> str:
 def _side_estimates(base: RunLog, new: RunLog) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
     """(side, estimates, contrasts) of both sides."""
     from ..analysis.estimate import contrast_cells, estimate_cells
-    from ..analysis.structure import with_distance
+    from ..analysis.structure import with_circumstances
     from ..runlog.export import samples
 
     found = []
     for name, log in (("base", base), ("new", new)):
-        frame = with_distance(samples(log))
+        frame = with_circumstances(samples(log))
         found.append((name, estimate_cells(frame), contrast_cells(frame, log.benchmarks)))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: The columns that every export starts with; one column per parameter follows, then the rest.
 COLUMNS = ("run", "machine", "benchmark", "metric", "unit", "session", "process", "sample", "value", "valid")
-DETAILS = ("case", "block", "polarity", "least", "most", "machine_id", "hop_ns", "core_width", "frequency_ghz", "reasons")
+DETAILS = ("case", "block", "polarity", "least", "most", "machine_id", "cpus", "hop_ns", "core_width", "frequency_ghz", "reasons")
 
 #: Reasons that make a sample doubtful and not wrong: it measured what it says, and something went on beside it. Every other one is a proof that failed.
 SOFT = frozenset(("run_delay", "gaps", "frequency_changed"))
@@ -15,9 +15,12 @@ RESERVED = frozenset(
         *COLUMNS,
         *DETAILS,
         "distance",
+        "slow",
         "distance_new",
         "main",
         "log_value",
+        "value_raw",
+        "log_value_raw",
         "value_kept",
         "log_value_kept",
         "mean_kept",
@@ -41,6 +44,8 @@ RESERVED = frozenset(
         "gap",
         "log_ratio_kept",
         "gap_kept",
+        "log_ratio_raw",
+        "gap_raw",
         "ratio",
         "ratio_low",
         "ratio_high",

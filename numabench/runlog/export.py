@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MachineError, UsageError
 from ..files import write_whole
 from ..model import Metric
+from ..units import format_cpus
 from .columns import COLUMNS, DETAILS
 from .read import RunLog
 
@@ -19,10 +21,16 @@ FORMATS = ("csv", "json", "parquet")
 UNKNOWN = Metric(name="", unit="", polarity="", least=None)  # of which a log says nothing
 
 
+@lru_cache(maxsize=4096)
+def pinned_to(cpus: tuple[int, ...]) -> str:
+    """The CPUs of a sample's threads in words, the least first."""
+    return format_cpus({*cpus})
+
+
 def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
     """Tidy samples: `COLUMNS`, then one column per parameter, then `DETAILS`.
 
-    `process` numbers a case's processes within its session; `hop_ns` is the one-way CAS hop measured around the
+    `process` numbers a case's processes within its session; `cpus` are those that its threads were pinned to (`0-3`); `hop_ns` is the one-way CAS hop measured around the
     sample (mean of before and after; NaN with one thread) and `core_width` how many independent operations a cycle the
     widest thread had; `least` and `most` are what the metric's values cannot leave (NaN: there is no end); `reasons` says why a sample is not `valid`.
     Parameters that a benchmark does not have are empty (NaN or None).
@@ -53,6 +61,7 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
                 "case": sample.case,
                 "valid": sample.valid,
                 "reasons": " ".join(sample.reasons),
+                "cpus": pinned_to(tuple(thread.cpu for thread in sample.threads)),
                 "hop_ns": sum(sample.hop) / 2 * 1e9 if sample.hop else float("nan"),
                 "core_width": sum(sample.width) / 2 if sample.width else float("nan"),
                 "frequency_ghz": sum(sample.frequency) / 2 / 1e9 if sample.frequency else float("nan"),

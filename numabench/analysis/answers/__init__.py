@@ -17,7 +17,7 @@ from ...runlog.read import RunLog
 from ...text import fill
 from ..estimate import CONFIDENCE, contrasts_of, estimates_of, keeping, process_medians
 from ..segments import text_of
-from ..structure import light, own_columns, with_distance
+from ..structure import light, own_columns, with_circumstances
 from . import cells, curves, matrices
 from .evidence import Data, Found, design_text, differs, interval_text, place_text, said, template
 
@@ -124,7 +124,7 @@ class Subject:
 
 def subjects(log: RunLog, frame: pd.DataFrame | None = None, confidence: float = CONFIDENCE) -> list[Subject]:
     """Every benchmark on every machine, in the order of the log. `frame`: its samples, where they are at hand; `confidence` of the intervals that decide."""
-    frame = with_distance(samples(log) if frame is None else frame)
+    frame = with_circumstances(samples(log) if frame is None else frame)
     ways = [_tables(light(process_medians(frame)), log, confidence)]
     if ways[0].medians["soft"].any():
         ways.append(_kept(ways[0], log))
