@@ -88,7 +88,7 @@ class View(Frozen):
 class Answer(Frozen):
     """One sentence that the report can say, as data. `text` holds {placeholders} that the kind fills.
 
-    Kinds: `cell` (the metric at `where`), `difference` and `ratio` (of `where` against `against`,
+    Kinds: `cell` (the metric at `where`; settled within 5 %, or within `tolerance` where that is more), `difference` and `ratio` (of `where` against `against`,
     paired), `threshold` (the first value of `axis` from which on nothing differs from the
     contrast's control by more than `tolerance`), `gain` (how many times better than at `where` the metric gets
     along `axis`; at least, while the last step still gains more than `tolerance`), `saturation` (the first value of `axis` that gives the best value over the

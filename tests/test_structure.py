@@ -62,7 +62,7 @@ def test_order_does_not_matter(values, random):
 
 def of_samples(hops, **columns):
     """A frame of one sample for each hop."""
-    shared = {name: "" for name in ("run", "session", "benchmark", "block", "process", "case", "cpus")}
+    shared = dict.fromkeys(("run", "session", "benchmark", "block", "process", "case", "cpus"), "")
     default = {**shared, "machine_id": "m", "core_width": 4.0, "frequency_ghz": 3.0, "valid": True, "sample": range(len(hops))}
     return pd.DataFrame({**default, "hop_ns": hops, **columns})
 
@@ -148,3 +148,9 @@ def test_light_rows_are_the_same_rows():
 def test_missing_parameters_form_one_group():
     codes, first = group_codes(pd.DataFrame({"a": [1, None, None, 1], "b": ["x", None, None, "y"]}), ["a", "b"])
     assert list(codes) == [0, 1, 1, 2] and list(first) == [0, 1, 3]
+
+
+def test_threads_with_half_a_core_at_the_hop_of_two_cores_have_a_neighbour_and_are_no_siblings():
+    """Seen on a guest: 88 ns, and 86 with half the width, where siblings would be at a third of it."""
+    frame = of_samples([88.0, 88.2, 86.0, 87.0, 27.0], core_width=[4.7, 4.6, 2.6, 2.7, 2.6])
+    assert list(with_circumstances(frame).distance) == ["88 ns"] * 4 + ["27 ns shared core"]

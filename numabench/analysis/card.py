@@ -218,7 +218,7 @@ def _prices(about: Iterable[Subject]) -> tuple[tuple[Price, ...], tuple[str, ...
                 value=figure.value,
                 low=figure.low,
                 high=figure.high,
-                grade=grade(figure, answer.kind),
+                grade=grade(figure, answer),
                 rank=rank,
             )
     chosen = list(found.values())[:MOST_PRICES]
@@ -234,7 +234,7 @@ def _tiles(about: Iterable[Subject]) -> tuple[Tile, ...]:
         if tile.subject in found and found[tile.subject].grade != MISSING:
             continue
         figure = subject.find(tile.answer)
-        shown = {"topic": subject.record.topic, "grade": grade(figure, tile.answer.kind)}
+        shown = {"topic": subject.record.topic, "grade": grade(figure, tile.answer)}
         if not figure.usable:
             why = (figure.problem or figure.instead).rpartition(": ")[2]
             note = MISSING if why == NOTHING else f"{MISSING}: {why}"

@@ -8,6 +8,8 @@ at the usual clock stays itself whatever the slope.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .segments import Ordered, counts
@@ -21,6 +23,22 @@ FEW_SAMPLES = 8
 ROUNDS = 8  # of reweighting; slopes change by less than a hundredth after these
 HUBER = 1.345  # standard deviations from which on a sample counts for less (Huber 1964)
 MAD = 1.4826  # standard deviation over median absolute deviation of a normal distribution
+
+
+class Slopes(NamedTuple):
+    """Of cells, shape (cells,): how much of its values follows the clock, 0 (nothing) to 1 (all); the standard error of that; and how many degrees of freedom it took."""
+
+    slope: np.ndarray
+    error: np.ndarray
+    fitted: np.ndarray
+
+
+class Clocked(NamedTuple):
+    """Of samples: the values at the usual clock; how far the slope's standard error moves their logs, with its sign; and the degrees of freedom that the slope of their cell took."""
+
+    values: np.ndarray
+    error: np.ndarray
+    fitted: np.ndarray
 
 
 def follows(unit: str) -> int:
@@ -45,7 +63,7 @@ def calm_but_for_clock(valid: np.ndarray, reasons: np.ndarray, clocked: np.ndarr
 
 def at_usual_clock(
     values: np.ndarray, usable: np.ndarray, clocked: np.ndarray, slow: np.ndarray, cells: np.ndarray, benchmarks: np.ndarray
-) -> np.ndarray:
+) -> Clocked:
     """`values` of samples at the usual clock; those that do not follow it (`clocked` 0), or are not positive, as they are.
 
     `usable`: samples that slopes are taken from; `clocked`: `follows` of their units; `slow`: `behind`; `cells`: of each sample, `benchmarks`: of each cell, numbers from 0 on.
@@ -53,14 +71,17 @@ def at_usual_clock(
     follow = (values > 0) & (clocked != 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where(follow & usable, clocked * np.log(values), np.nan)
-    part = slopes(logs, slow, cells, benchmarks)[cells] * slow
-    return np.where(follow, values * np.exp(-clocked * part), values)
+    found = slopes(logs, slow, cells, benchmarks)
+    part = clocked * found.slope[cells] * slow
+    return Clocked(
+        values=np.where(follow, values * np.exp(-part), values),
+        error=np.where(follow, clocked * found.error[cells] * slow, 0.0),
+        fitted=np.where(follow, found.fitted[cells], 0.0),
+    )
 
 
-def slopes(logs: np.ndarray, slow: np.ndarray, cells: np.ndarray, benchmarks: np.ndarray) -> np.ndarray:
-    """By cell, how much of its values follows the clock: 0 (nothing) to 1 (all).
-
-    `logs`: of values that rise as the clock falls; NaN: not known. Weighted least squares with Huber's weights, one slope for a benchmark's cells
+def slopes(logs: np.ndarray, slow: np.ndarray, cells: np.ndarray, benchmarks: np.ndarray) -> Slopes:
+    """`logs`: of values that rise as the clock falls; NaN: not known. Weighted least squares with Huber's weights, one slope for a benchmark's cells
     together and then, drawn towards it, one for each cell (ridge: the posterior mean where slopes are normal).
     """
     known = np.isfinite(logs)
@@ -81,7 +102,10 @@ def slopes(logs: np.ndarray, slow: np.ndarray, cells: np.ndarray, benchmarks: np
             ridge = (noise / CELL_SPREAD**2)[benchmarks]
             slope = np.where(np.isfinite(ridge), (xy + ridge * shared[benchmarks]) / (xx + ridge), 0.0)
         slope = np.clip(slope, 0.0, 1.0)
-    return slope
+    finite = np.isfinite(ridge)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(finite, np.sqrt(noise[benchmarks] / (xx + ridge)), 0.0)
+        return Slopes(slope, error, np.where(finite, xx / (xx + ridge), 0.0))
 
 
 def _means(values: np.ndarray, weight: np.ndarray, groups: np.ndarray, size: int) -> np.ndarray:

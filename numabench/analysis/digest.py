@@ -128,7 +128,7 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
         label[part] = [label_of[text] for text in distances(hop[part], width[part], calm[part])]
     counted = calm_but_for_clock(calm, reason, clocked)
     quantity, begin = in_order(cell, label, session)
-    value = at_usual_clock(value, counted, clocked, slow, quantity, benchmark[begin])
+    value = at_usual_clock(value, counted, clocked, slow, quantity, benchmark[begin]).values
     kind, mean, main = _by_class(value, counted, cell, label, process, session, np.array([label_hop(text) for text in label_of]))
     found: dict[str, list[tuple[Cell, float]]] = {}
     names = list(cell_of)

@@ -78,7 +78,7 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per machine, benchmark, case, metric, distance, session, block and process of tidy samples.
 
     Columns: these, machine, unit, polarity, the parameters, `value` (median of the valid samples, times and rates at the usual clock: `clock.at_usual_clock`), `log_value` (NaN
-    unless the value is positive), the same of the valid and the softly disturbed ones (`value_kept`, `log_value_kept`) and of the valid ones at the clocks that there were (`value_raw`, `log_value_raw`),
+    unless the value is positive), the same of the valid and the softly disturbed ones (`value_kept`, `log_value_kept`) and of the valid ones at the clocks that there were (`value_raw`, `log_value_raw`), what the slope on the clock adds to their uncertainty (`clock_error`, `clock_fitted`: `clock.Clocked`),
     and how many are valid (`samples`), disturbed softly (`soft`: nothing but SOFT reasons) and failed a proof (`hard`). Without valid samples `value` is NaN.
     A sample of which nothing but its clock's change is said counts as valid where that is taken off.
     """
@@ -90,14 +90,15 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
     soft = ~valid & disturbed_softly(frame["reasons"])
     cells, cell = group_codes(frame, (*CELL, "distance", "session"))
     benchmarks, _ = group_codes(frame.iloc[cell], ("machine_id", "benchmark", "metric", "session"))
-    values = at_usual_clock(raw, valid, clocked, frame["slow"].to_numpy(dtype=float), cells, benchmarks)
+    clock = at_usual_clock(raw, valid, clocked, frame["slow"].to_numpy(dtype=float), cells, benchmarks)
     size = len(first)
 
     def medians(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
         usable = usable & np.isfinite(values)
         return Ordered(values[usable], codes[usable], size).median()
 
-    found = {"": medians(values, valid), "_kept": medians(values, valid | soft), "_raw": medians(raw, valid)}
+    kept = {"": (clock.values, valid), "_kept": (clock.values, valid | soft), "_raw": (raw, valid)}
+    found = {end: medians(*kept[end]) for end in ENDS}
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = {end: np.where(median > 0, np.log(median), np.nan) for end, median in found.items()}
     identity = [
@@ -121,9 +122,11 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
         .assign(
             **{f"value{end}": median for end, median in found.items()},
             **{f"log_value{end}": median for end, median in logs.items()},
-            samples=counts(codes, size, valid & np.isfinite(values)).astype(np.int64),
+            clock_error=medians(clock.error, valid),
+            clock_fitted=clock.fitted[first],
+            samples=counts(codes, size, valid & np.isfinite(raw)).astype(np.int64),
             soft=counts(codes, size, soft).astype(np.int64),
-            hard=counts(codes, size, ~(valid & np.isfinite(values)) & ~soft).astype(np.int64),
+            hard=counts(codes, size, ~(valid & np.isfinite(raw)) & ~soft).astype(np.int64),
         )
     )
 
@@ -170,6 +173,8 @@ def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
             "block",
             "process",
             *(f"{name}{end}" for name in ("value", "log_value") for end in ENDS),
+            "clock_error",
+            "clock_fitted",
             "samples",
             "soft",
             "hard",
@@ -189,10 +194,15 @@ def cell_means(medians: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(mean, variance of it, its df, sessions, processes) per cell."""
+    """(mean, variance of it, its df, sessions, processes) per cell. Of one session, the variance has what the slope on the clock adds to it, and has lost to it."""
     scaled, usable = _scaled(medians, cells, linear)
     session, begin = group_codes(medians[["session"]].assign(cell=cells)[usable], ("cell", "session"))
-    return nested_means(scaled, cells[usable], session, begin, len(linear))
+    mean, variance, df, sessions, processes = nested_means(scaled, cells[usable], session, begin, len(linear))
+    fitted, error = (counts(cells[usable], len(linear), medians[f"clock_{of}"].to_numpy()[usable]) for of in ("fitted", "error"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = df - fitted / processes
+        own = np.where(left > 0, variance * df / left, np.nan) + np.where(linear, 0.0, (error / processes) ** 2)
+    return mean, np.where(sessions >= 2, variance, own), df, sessions, processes
 
 
 def _scaled(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

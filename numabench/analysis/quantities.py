@@ -100,7 +100,11 @@ def differences(medians: pd.DataFrame, asked_for: Sequence[Quantity]) -> pd.Data
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = {f"log_value{end}": np.where(gap > 0, np.log(gap), np.nan) for end, gap in gaps.items()}
         values_of = {f"value{end}": gap for end, gap in gaps.items()}
-        tables.append(pairs.assign(metric=quantity.column, **values_of, **logs)[medians.columns])
+        unmoved = {
+            "clock_error": 0.0,
+            "clock_fitted": 0.0,
+        }  # both cells were measured beside each other, at nearly the same clock
+        tables.append(pairs.assign(metric=quantity.column, **values_of, **logs, **unmoved)[medians.columns])
     return pd.concat(tables, ignore_index=True) if tables else medians.iloc[:0]
 
 

@@ -203,6 +203,11 @@ class Benchmark(ABC):
         and sixty of the largest, chosen by the topology alone. None: it has no part in that."""
         return None
 
+    def mediated(self, parameters: Parameters) -> bool:
+        """Whether the kernel carries what passes between the CPUs of a case: it costs interrupts and the way into and out of sleep, of which the hop of a cache line says nothing.
+        Such samples have no hop, and no distance class."""
+        return False
+
     def keep(self, parameters: Parameters, topology: Topology) -> bool:
         """Whether a point of the product is a case of its own."""
         return True

@@ -352,9 +352,9 @@ class Worker:
         overlap = together([t.end for t in threads], [t.begin for t in threads])
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
-        reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory), *probe_reasons(before, after)]
-        if not self.benchmark.judges_clock:
-            reasons = [reason for reason in reasons if reason != "frequency_changed"]
+        reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory)]
+        mediated = self.benchmark.mediated(case.parameters)
+        reasons += probe_reasons(before, after, clock=self.benchmark.judges_clock, distance=not mediated)
         if self.benchmark.judges_overlap and overlap < LEAST_OVERLAP and not crowded:
             reasons.append("overlap")
         if complaint := self.benchmark.check(case.parameters, found):
@@ -382,7 +382,7 @@ class Worker:
             memory=memory[0],
             overlap=overlap,
             start_skew=max(t.begin for t in threads),
-            hop=(before.hop, after.hop) if before.hop and after.hop and not case.company else None,
+            hop=(before.hop, after.hop) if before.hop and after.hop and not (case.company or mediated) else None,
             frequency=(before.frequency, after.frequency),
             width=(before.width, after.width),
             extra={**self.benchmark.extra(arguments, around, found), **price_of_interrupt(around)},
@@ -465,12 +465,14 @@ def misplaced(proof: MemoryProof) -> bool:
     return proof.misplaced > 0 or (wanted and not proof.pages and proof.by != NOT_TOLD)
 
 
-def probe_reasons(before: Probes, after: Probes) -> list[str]:
+def probe_reasons(before: Probes, after: Probes, clock: bool = True, distance: bool = True) -> list[str]:
+    """What the probes around a sample say against it, of its `clock` and its `distance`, where these are judged."""
     reasons = []
-    if changed(before.frequency, after.frequency, FREQUENCY_CHANGE):
+    if clock and changed(before.frequency, after.frequency, FREQUENCY_CHANGE):
         reasons.append("frequency_changed")
     if (
-        before.hop
+        distance
+        and before.hop
         and after.hop
         and (changed(before.hop, after.hop, HOP_CHANGE) or changed(before.width, after.width, WIDTH_CHANGE))
     ):

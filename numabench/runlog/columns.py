@@ -26,6 +26,8 @@ RESERVED = frozenset(
         "mean_kept",
         "variance_kept",
         "df_kept",
+        "clock_error",
+        "clock_fitted",
         "match",
         "drift",
         "samples",

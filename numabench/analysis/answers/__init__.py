@@ -50,7 +50,7 @@ __all__ = ["Answered", "answers", "design_text", "interval_text"]
 
 #: How far an answer may be relied on: settled; rough, where the value stands and its interval or what disturbed it leaves the question open; or nothing was found.
 SETTLED, ROUGH, MISSING = "settled", "rough", "not measured"
-FIGURE = 0.05  # relative half-width up to which a figure by itself is settled
+FIGURE = 0.05  # relative half-width up to which a figure by itself is settled, where its answer tolerates no more
 
 
 class Answered(Frozen):
@@ -97,10 +97,10 @@ class Subject:
     def find(self, answer: Answer) -> Found:
         """What all visits say; and where that is open, what the surest of them says that would be settled by itself."""
         found = self.merged(answer)
-        if grade(found, answer.kind) == SETTLED or answer.kind not in FINDERS:
+        if grade(found, answer) == SETTLED or answer.kind not in FINDERS:
             return found
         each = (FINDERS[answer.kind](visit, answer) for visit in self.visits)
-        settled = [one for one in each if grade(one, answer.kind) == SETTLED and math.isfinite(one.value)]
+        settled = [one for one in each if grade(one, answer) == SETTLED and math.isfinite(one.value)]
         if not settled:
             return found
         best = min(settled, key=lambda one: _or_infinite(half_width(one)))
@@ -193,10 +193,11 @@ def _kept(tables: Tables, log: RunLog) -> Tables:
     )
 
 
-def grade(found: Found, kind: str) -> str:
+def grade(found: Found, answer: Answer) -> str:
     if found.problem:
         return ROUGH if found.usable else MISSING
-    return ROUGH if kind in ("cell", "best") and not half_width(found) <= FIGURE else SETTLED
+    alone = answer.kind in ("cell", "best")
+    return ROUGH if alone and not half_width(found) <= max(FIGURE, answer.tolerance) else SETTLED
 
 
 def half_width(figure: Found | Answered) -> float:
@@ -222,7 +223,7 @@ def _answered(subject: Subject, answer: Answer) -> Answered:
         unit=found.unit,
         ok=not found.problem,
         headline=answer.headline,
-        grade=grade(found, answer.kind),
+        grade=grade(found, answer),
         alone=found.alone,
     )
 
