@@ -1,0 +1,282 @@
+"""`numabench bill`: what a program does that runtimes silently pay for, times what that costs on this machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import INTERRUPTED, UsageError
+from ..text import in_shell, printable
+from ..units import format_bytes, format_cpus, format_number, format_quantity, format_seconds, parse_seconds, plural
+from . import say
+from .logs import named_or_own, read_visits
+from .outputs import as_json, json_option
+
+if TYPE_CHECKING:
+    from ..bill.bill import Bill, Line
+    from ..bill.counts import Ledger
+    from ..bill.prices import Span, Tariff
+    from ..bill.transfers import Tally
+    from ..host.watch import Watched
+    from ..runlog.read import RunLog
+    from .console import Terminal
+
+EPILOG = """\b
+Examples:
+  numabench run runtime --profile quick              first: the prices of this machine
+  numabench bill -- python3 server.py                until it ends, or Ctrl-C ends it
+  numabench bill --pid 4711 --for 10s                what runs already
+  numabench bill --transfers -- ./server             how bytes reach sockets and pipes, too (strace)
+  numabench bill --no-prices -- make                 the counts alone
+The command has this terminal, its streams and its signals, and numabench ends with its exit code (128 and the signal's number where one ended it). The bill goes to standard
+error, of a process that runs already to standard output."""
+
+WORTH_A_REMEDY = 0.01  # share of a line from which on what to do is printed: below nothing is gained
+LINGERS = 1.0  # s after the end of the command until what it left running is named
+MOST_PATHS = 8  # of transfers that are printed
+TITLES = {"cpu": "CPU time", "wait": "Waits, of wall clock times threads", "bound": "At most, in no sum"}
+
+
+@click.command(
+    "bill",
+    epilog=EPILOG,
+    short_help="What a program pays for silently, by this machine's prices.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
+@click.option("--pid", type=click.IntRange(1), metavar="PID", help="Watch this process and what it starts, instead of a command.")
+@click.option("--for", "duration", metavar="TIME", help="With --pid: for so long, such as 10s; else until it ends or Ctrl-C.")
+@click.option("--transfers", is_flag=True, help="Tell transfers by their path (strace; of a command alone, which it slows down).")
+@click.option(
+    "--prices",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=str),
+    metavar="LOG|FOLDER",
+    help="Prices from these logs. Repeatable. [default: this machine's]",
+)
+@click.option("--any-prices", is_flag=True, help="Also prices of another machine, kernel, microcode or other mitigations.")
+@click.option("--no-prices", is_flag=True, help="Counts alone.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the bill there.")
+@json_option
+def command(
+    program: tuple[str, ...],
+    pid: int | None,
+    duration: str | None,
+    transfers: bool,
+    paths: tuple[str, ...],
+    any_prices: bool,
+    no_prices: bool,
+    output: Path | None,
+    form: str,
+) -> int:
+    """Count what a program does that runtimes silently pay for, and multiply each count by what it costs on this machine.
+
+    Counts are the kernel's own (switches, faults, migrations, calls, waits for a CPU), read once a second and without root; prices come from the last
+    visits to this machine that measured the topic `runtime`.
+    """
+    from ..bill.bill import make_bill
+    from ..bill.counts import Ledger
+    from ..bill.prices import prices
+
+    if bool(program) == (pid is not None):
+        raise UsageError("name a command, or a process with --pid", "numabench bill -- COMMAND, or numabench bill --pid PID")
+    for given, name, needs in ((duration, "--for", "--pid"), (transfers and pid, "--transfers", "a command")):
+        if given and (pid is None) == (needs == "--pid"):
+            raise UsageError(f"{name} goes with {needs}", "numabench help bill")
+    seconds = parse_seconds(duration) if duration else None
+    found = None if no_prices else find_prices(paths, any_prices)
+    ledger, tally = Ledger(whole=pid is None), None
+    with ExitStack() as opened:
+        if pid is None:
+            watched, tally = watch(program, ledger, transfers, opened)
+        else:
+            from ..host.watch import watch_process
+
+            watched = watch_process(pid, seconds, ledger.take)
+    bill = make_bill(
+        ledger.counts(watched),
+        prices(found[0]) if found else {},
+        tally,
+        watched.state,
+        command=program,
+        process=pid,
+        code=watched.code,
+        watching=watched.spent,
+        tariff=found[1] if found else None,
+    )
+    deliver(bill, form, output, to_errors=pid is None)
+    if watched.code is not None:
+        return watched.code
+    return INTERRUPTED if watched.interrupted and seconds else 0
+
+
+def find_prices(paths: tuple[str, ...], any_prices: bool) -> tuple[RunLog, Tariff]:
+    """Before the program begins: without prices it would run in vain."""
+    from ..bill.prices import applicable
+    from ..extras import need_report
+    from ..host.machine import read_machine
+
+    need_report()
+    here = read_machine(facts=False)
+    return applicable(read_visits(named_or_own(paths), False, ()), here.id, here.configuration, any_prices)
+
+
+def watch(program: tuple[str, ...], ledger: Ledger, transfers: bool, opened: ExitStack) -> tuple[Watched, Tally | None]:
+    from ..host.watch import watch_command
+
+    if not transfers:
+        return watch_command(program, ledger.take), None
+    from ..bill.transfers import Tally, strace_command
+    from ..host.tracing import traced, usable_strace
+
+    strace, tally = usable_strace(strace_command), Tally()
+    trace = opened.enter_context(traced(tally.add))
+    watched = watch_command([*strace_command(strace, trace.path), *program], ledger.take)
+    if not trace.finish(LINGERS):
+        say("waiting for what the command left running, which strace follows (without it their transfers would fail)", err=True)
+        trace.finish()
+    return watched, tally
+
+
+def deliver(bill: Bill, form: str, output: Path | None, to_errors: bool) -> None:
+    from .console import Terminal
+    from .export import write_text
+
+    if form == "json":
+        text = as_json(bill)
+        if output or not to_errors:
+            write_text(text, output)
+        else:
+            say(text, nl=False, err=True)
+        return
+    if output:
+        import io
+
+        text = io.StringIO()
+        console = Terminal(file=text, width=100, no_color=True, force_terminal=False)
+        show(console, bill)
+        write_text(text.getvalue(), output)
+        return
+    show(Terminal(stderr=to_errors, outlives_reader=True), bill)
+
+
+def show(console: Terminal, bill: Bill) -> None:
+    """Lines by kind, dearest first, each with its count and price; what to do about those that matter; what is not on the bill."""
+    from rich.padding import Padding
+    from rich.table import Table
+
+    console.print(
+        f"Bill of {printable(in_shell(*bill.command) if bill.command else f'process {bill.process}')}",
+        style="bold",
+        soft_wrap=True,
+    )
+    for text in head(bill):
+        console.print(text)
+    for kind, title in TITLES.items():
+        lines = sorted(
+            (line for line in bill.lines if line.kind == kind), key=lambda line: -(line.total.value if line.total else 0.0)
+        )
+        if not lines:
+            continue
+        console.print(f"\n{title}", style="bold")
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for justify in ("right", "right", "right", "left"):
+            table.add_column(justify=justify, no_wrap=justify == "right")
+        for line in lines:
+            table.add_row(span_text(line.total), share_text(line.share), count_text(line), line_text(line))
+        if kind == "cpu" and bill.cpu:
+            used = bill.counts.cpu
+            table.add_row(
+                span_text(bill.cpu),
+                share_text(bill.cpu.value / used if used else None),
+                "",
+                f"together, of {format_seconds(used)}",
+            )
+        console.print(table)
+    for line in bill.lines:
+        if line.remedy and line.share is not None and line.share >= WORTH_A_REMEDY:
+            console.print(f"\n{line.what[0].upper()}{line.what[1:]}", style="bold")
+            for label, text in (("remedy", line.remedy), ("proof", line.experiment)):
+                console.print(Padding(f"{label}: {text}", (0, 0, 0, 2)))
+    console.print()
+    for text in foot(bill):
+        console.print(text)
+
+
+def head(bill: Bill) -> Iterator[str]:
+    counts = bill.counts
+    ended = f", ended with {bill.code}" if bill.code is not None else ""
+    yield f"{format_seconds(counts.wall)} of wall clock, {format_seconds(counts.cpu)} of CPU time, at most {plural(counts.threads, 'thread')} at once, on CPUs {format_cpus(counts.cpus)}{ended}"
+    if bill.tariff:
+        runs = f"{'run' if len(bill.tariff.runs) == 1 else 'runs'} {', '.join(bill.tariff.runs)}"
+        yield f"Prices: {printable(bill.tariff.machine)}, {runs}, {bill.tariff.measured[:10]}"
+        for name, text in bill.tariff.differs.items():
+            yield f"Prices are those of another {name}: {printable(text)}"
+    else:
+        yield "No prices: counts alone."
+    yield from bill.verdict
+
+
+def foot(bill: Bill) -> Iterator[str]:
+    yield f"Not priced: {plural(bill.unpriced['major_faults'], 'fault')} that waited for a disk"
+    if bill.state:
+        yield f"The largest process ({bill.state.process}): {'; '.join(state_texts(bill))}"
+    if bill.transfers is not None:
+        took = f", some {format_seconds(bill.tracing)} of the wall clock" if bill.tracing is not None else ""
+        yield f"Traced calls, each of which stopped the program twice: {bill.traced:,}{took}. Switches and moves are not on this bill: the tracer causes them, too."
+        for moved in bill.transfers[:MOST_PATHS]:
+            yield f"  {moved.path}, {moved.source} to {moved.target}: {moved.calls:,} of together {format_bytes(moved.bytes)}"
+    yield f"Watching took {format_seconds(bill.watching)} of CPU time."
+    for text in bill.not_seen:
+        yield f"Not seen: {text}"
+
+
+def state_texts(bill: Bill) -> Iterator[str]:
+    state = bill.state
+    if bill.pages:
+        shares = (
+            f"node {node} {100 * span.value:.0f} % ({100 * span.low:.0f}–{100 * span.high:.0f} %)"
+            for node, span in bill.pages.items()
+        )
+        yield f"pages by node, by a sample: {', '.join(shares)}"
+    elif state:
+        yield "pages by node: not told"
+    if state and state.huge is not None and state.resident:
+        yield f"{min(1.0, state.huge / state.resident):.0%} of {format_bytes(state.resident)} in huge pages"
+    if state and state.filters:
+        yield f"each system call passes {plural(state.filters, 'seccomp filter')}"
+    if state and state.slack_ns is not None:
+        yield f"timer slack {format_quantity(state.slack_ns, 'ns')}"
+    if state and state.scheduling:
+        yield f"scheduling class {state.scheduling}"
+
+
+def span_text(span: Span | None) -> str:
+    """`12 ms (11–14 ms)` of seconds; nothing where there is none."""
+    if span is None:
+        return ""
+    value = format_quantity(span.value * 1e9, "ns")
+    if not (math.isfinite(span.low) and math.isfinite(span.high)) or span.low == span.high:
+        return value
+    return f"{value} ({format_quantity(span.low * 1e9, 'ns')}–{format_quantity(span.high * 1e9, 'ns')})"
+
+
+def share_text(share: float | None) -> str:
+    return "" if share is None else f"{format_number(100 * share)} %" if share >= 0.001 else "<0.1 %"
+
+
+def count_text(line: Line) -> str:
+    if not line.count:
+        return ""
+    return f"{line.count:,} × {format_quantity(line.price.value, 'ns')}" if line.price else f"{line.count:,}"
+
+
+def line_text(line: Line) -> str:
+    said = [line.how, *([line.note] if line.note else []), *([] if line.price or not line.count else ["no price in these logs"])]
+    return f"{line.what} ({'; '.join(said)})"
