@@ -15,6 +15,7 @@ from .prices import Price, Span, Tariff
 from .transfers import COPIED, Moved, Tally
 
 CPU, WAIT, BOUND = "cpu", "wait", "bound"
+EXACT, AT_LEAST, AT_MOST = "exact", "at least", "at most"  # how a count is known
 NS = 1e-9
 WORKING_SET = 1024  # lines of 64 B that the price of a moved thread's cache is of
 Z = 1.96  # of the 95 % intervals of shares
@@ -29,12 +30,13 @@ NOT_SEEN = (
 
 class Line(Frozen):
     """`kind`: `cpu` is part of the sum; `wait` is time in which it could not go on, and used no CPU; `bound` is at most so much, and in no sum. Prices are in ns, totals in s;
-    None where there is no price, or where prices do not apply. `of`: what was measured. `share`: of the CPU time; of a wait, of wall clock times threads."""
+    None where there is no price, or where prices do not apply. `count`: None where the kernel measured the time itself. `how` a count is known: `exact`, `at least` (`Counts.seen`),
+    `at most`. `of`: what was measured. `share`: of the CPU time; of a wait, of wall clock times threads."""
 
     name: str
     kind: Literal["cpu", "wait", "bound"]
     what: str
-    count: int
+    count: int | None
     how: str
     price: Span | None
     of: str
@@ -65,7 +67,7 @@ class Bill(Frozen):
     tracing: float | None  # s that this took
     watching: float  # CPU time (s) of numabench itself
     tariff: Tariff | None
-    not_seen: tuple[str, ...] = NOT_SEEN
+    not_seen: tuple[str, ...]
 
 
 class Kind(NamedTuple):
@@ -81,8 +83,8 @@ class Kind(NamedTuple):
     experiment: str
     note: str = ""
     times: int = 1  # operations of one event
-    by_tracer: bool = False  # a tracer adds to it
-    how: str = "exact"
+    scheduling: bool = False  # a tracer adds to it
+    how: str = EXACT
 
 
 KINDS = (
@@ -91,13 +93,14 @@ KINDS = (
         "hand over more at once (buffered channels, batches), or spin for as long as a wake-up takes before sleeping",
         "give the busiest channel 64 slots, or take 64 at once: the count falls to about a thirtieth, CPU time by this line",
         "both ends of a wake-up on one CPU; a timer or a disk in place of a waker costs less",
-        by_tracer=True,
+        scheduling=True,
     ),
     Kind(
-        "preemptions", CPU, "switches to another thread that it did not ask for", lambda c: c.involuntary, "switch", False,
+        "preemptions", BOUND, "switches to another thread that it did not ask for", lambda c: c.involuntary, "switch", False,
         "no more threads that run than CPUs (GOMAXPROCS, worker counts), and other programs elsewhere",
         "run it alone, with as many workers as CPUs: the count falls to a few a second",
-        by_tracer=True,
+        "where who is woken takes the CPU of who wakes it, that is one of these, and part of the price of the sleep",
+        scheduling=True,
     ),
     Kind(
         "faults", CPU, "first touches of pages", lambda c: c.minor, "fault", False,
@@ -115,7 +118,7 @@ KINDS = (
         "pin threads (taskset, sched_setaffinity, a cpuset)",
         "taskset -c 0 COMMAND, or a CPU for each thread: no moves, and the time goes with them",
         "as by sched_setaffinity; moved as it is woken, a thread pays it within the wake-up",
-        by_tracer=True,
+        scheduling=True,
     ),
     Kind(
         "refetches", BOUND, "lines left behind in another cache by moves", lambda c: c.migrations, "refetch", True,
@@ -123,20 +126,20 @@ KINDS = (
         "taskset -c 0 COMMAND, or a CPU for each thread",
         "if it had written 64 KiB in its caches before each move, and nothing shared them",
         times=WORKING_SET,
-        by_tracer=True,
+        scheduling=True,
     ),
     Kind(
         "wake-ups", WAIT, "wake-ups, had each come from another CPU to one that is idle", lambda c: c.voluntary if len(c.cpus) > 1 else None, "wake_elsewhere", False,
         "spin for as long as that takes before sleeping, or keep both ends on one CPU",
         "taskset -c 0 COMMAND: where both ends take turns anyway, it is faster on one CPU",
-        by_tracer=True,
+        scheduling=True,
     ),
     Kind(
         "flushes", BOUND, "interrupts that make its CPUs forget addresses (TLB)", lambda c: c.tlb, "flush", False,
         "give memory back rarely and in large pieces: munmap, MADV_DONTNEED and mprotect interrupt every thread that runs",
         "run it with memory kept (GODEBUG=madvdontneed=0, MALLOC_TRIM_THRESHOLD_): the count of the row TLB of interrupts falls",
         "of the whole machine on the CPUs that it may have run on: other programs cause some of them",
-        how="upper bound",
+        how=AT_MOST,
     ),
 )  # fmt: skip
 CPU_REFUSED = (
@@ -173,7 +176,7 @@ def make_bill(
 ) -> Bill:
     """`facts`: the fields of Bill that nothing is worked out of."""
     lines = [
-        *(line for kind in KINDS if not (tally and kind.by_tracer) and (line := _line(kind, counts, prices))),
+        *(line for kind in KINDS if not (tally and kind.scheduling) and (line := _line(kind, counts, prices))),
         *([_run_delay(counts)] if counts.waited else []),
         *(_copies(tally, prices, counts) if tally else []),
     ]
@@ -193,7 +196,8 @@ def make_bill(
         pages={str(node): share_of(n, found) for node, n in state.pages.items()} if state and state.pages else {},
         transfers=tally.found if tally else None,
         traced=tally.traced if tally else None,
-        tracing=tally.traced * stop.value * NS if tally and stop else None,
+        not_seen=NOT_SEEN,
+        tracing=tally.traced * stop.span.value * NS if tally and stop else None,
         **facts,
     )
 
@@ -208,7 +212,7 @@ def _line(kind: Kind, counts: Counts, prices: Mapping[str, Price]) -> Line | Non
     count = kind.count(counts)
     if not count:
         return None
-    sampled = kind.sampled or (kind.by_tracer and not counts.whole)
+    sampled = kind.sampled or (kind.scheduling and not counts.whole)
     most = count / counts.seen if sampled and counts.seen > 0 else count
     price = prices.get(kind.price)
     each = price.span.times(kind.times) if price else None
@@ -217,7 +221,7 @@ def _line(kind: Kind, counts: Counts, prices: Mapping[str, Price]) -> Line | Non
         kind=kind.kind,
         what=kind.what,
         count=count,
-        how=f"at least: who spent {counts.seen:.0%} of the CPU time was seen" if sampled else kind.how,
+        how=AT_LEAST if sampled else kind.how,
         price=each,
         of=price.of if price else "",
         **_total(kind.kind, Span(value=count, low=count, high=most), each, counts),
@@ -245,8 +249,8 @@ def _run_delay(counts: Counts) -> Line:
         name="run delay",
         kind=WAIT,
         what="waiting for a CPU while able to run, as the kernel measured it",
-        count=0,
-        how=f"at least: who spent {counts.seen:.0%} of the CPU time was seen",
+        count=None,
+        how=AT_LEAST,
         price=None,
         of="",
         total=Span(value=waited, low=waited, high=waited),
@@ -269,7 +273,7 @@ def _copies(tally: Tally, prices: Mapping[str, Price], counts: Counts) -> Iterat
             kind=CPU,
             what=f"files copied to a {target} by {COPIED}, beyond what sendfile takes",
             count=count,
-            how="exact",
+            how=EXACT,
             price=each,
             of=next((price.of for price in priced.values()), ""),
             **_total(CPU, Span(value=count, low=count, high=count), each, counts),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 
 from ..errors import INTERRUPTED, UsageError
 from ..text import in_shell, printable
-from ..units import format_bytes, format_cpus, format_number, format_quantity, format_seconds, parse_seconds, plural
+from ..units import format_bytes, format_cpus, format_quantity, format_seconds, parse_seconds, plural
 from . import say
 from .logs import named_or_own, read_visits
 from .outputs import as_json, json_option
@@ -39,6 +40,9 @@ error, of a process that runs already to standard output."""
 WORTH_A_REMEDY = 0.01  # share of a line from which on what to do is printed: below nothing is gained
 LINGERS = 1.0  # s after the end of the command until what it left running is named
 MOST_PATHS = 8  # of transfers that are printed
+LEAST_SHARE = 0.001  # that is printed as a figure
+LONGEST_COMMAND = 120  # signs
+SIGNS = {"exact": "", "at least": "≥ ", "at most": "≤ "}
 TITLES = {"cpu": "CPU time", "wait": "Waits, of wall clock times threads", "bound": "At most, in no sum"}
 
 
@@ -89,6 +93,8 @@ def command(
     for given, name, needs in ((duration, "--for", "--pid"), (transfers and pid, "--transfers", "a command")):
         if given and (pid is None) == (needs == "--pid"):
             raise UsageError(f"{name} goes with {needs}", "numabench help bill")
+    if output and not output.parent.is_dir():
+        raise UsageError(f"there is no folder {printable(str(output.parent))}", "choose another file with --output")
     seconds = parse_seconds(duration) if duration else None
     found = None if no_prices else find_prices(paths, any_prices)
     ledger, tally = Ledger(whole=pid is None), None
@@ -135,6 +141,8 @@ def watch(program: tuple[str, ...], ledger: Ledger, transfers: bool, opened: Exi
     from ..bill.transfers import Tally, strace_command
     from ..host.tracing import traced, usable_strace
 
+    if shutil.which(program[0]) is None:  # else strace would say so in words of its own
+        raise UsageError(f"{program[0]!r} cannot be started: No such file or directory", "name a program, as in a shell")
     strace, tally = usable_strace(strace_command), Tally()
     trace = opened.enter_context(traced(tally.add))
     watched = watch_command([*strace_command(strace, trace.path), *program], ledger.take)
@@ -168,14 +176,13 @@ def deliver(bill: Bill, form: str, output: Path | None, to_errors: bool) -> None
 
 def show(console: Terminal, bill: Bill) -> None:
     """Lines by kind, dearest first, each with its count and price; what to do about those that matter; what is not on the bill."""
+    from textwrap import shorten
+
     from rich.padding import Padding
     from rich.table import Table
 
-    console.print(
-        f"Bill of {printable(in_shell(*bill.command) if bill.command else f'process {bill.process}')}",
-        style="bold",
-        soft_wrap=True,
-    )
+    whose = in_shell(*bill.command) if bill.command else f"process {bill.process}"
+    console.print(f"Bill of {shorten(whose, LONGEST_COMMAND)}", style="bold")
     for text in head(bill):
         console.print(text)
     for kind, title in TITLES.items():
@@ -189,24 +196,34 @@ def show(console: Terminal, bill: Bill) -> None:
         for justify in ("right", "right", "right", "left"):
             table.add_column(justify=justify, no_wrap=justify == "right")
         for line in lines:
-            table.add_row(span_text(line.total), share_text(line.share), count_text(line), line_text(line))
-        if kind == "cpu" and bill.cpu:
+            table.add_row(amount(line.total), share_text(line.share), count_text(line), line.what)
+        if kind == "cpu" and bill.cpu and sum(line.total is not None for line in lines) > 1:
             used = bill.counts.cpu
             table.add_row(
-                span_text(bill.cpu),
-                share_text(bill.cpu.value / used if used else None),
+                amount(bill.cpu),
+                share_text(bill.cpu.value / used),
                 "",
-                f"together, of {format_seconds(used)}",
+                f"together ({interval(bill.cpu)}), of {format_seconds(used)}",
             )
         console.print(table)
     for line in bill.lines:
-        if line.remedy and line.share is not None and line.share >= WORTH_A_REMEDY:
-            console.print(f"\n{line.what[0].upper()}{line.what[1:]}", style="bold")
-            for label, text in (("remedy", line.remedy), ("proof", line.experiment)):
-                console.print(Padding(f"{label}: {text}", (0, 0, 0, 2)))
+        if line.remedy and line.total and line.share is not None and line.share >= WORTH_A_REMEDY:
+            console.print(f"\n{line.what[0].upper()}{line.what[1:]}: {amount(line.total)}", style="bold")
+            for text in explained(line):
+                console.print(Padding(text, (0, 0, 0, 2)))
     console.print()
     for text in foot(bill):
         console.print(text)
+
+
+def explained(line: Line) -> Iterator[str]:
+    """What a line is made of, and what to do about it."""
+    if line.price and line.total:
+        yield f"price {format_quantity(line.price.value, 'ns')} ({interval(line.price, 1.0)}): {line.of}; total {interval(line.total)}"
+    if line.note:
+        yield line.note
+    yield f"remedy: {line.remedy}"
+    yield f"proof: {line.experiment}"
 
 
 def head(bill: Bill) -> Iterator[str]:
@@ -220,6 +237,8 @@ def head(bill: Bill) -> Iterator[str]:
             yield f"Prices are those of another {name}: {printable(text)}"
     else:
         yield "No prices: counts alone."
+    if any(line.how == "at least" for line in bill.lines):
+        yield f"≥: of threads that were seen, which spent {counts.seen:.0%} of the CPU time. ≤: other programs cause some of them."
     yield from bill.verdict
 
 
@@ -257,26 +276,25 @@ def state_texts(bill: Bill) -> Iterator[str]:
         yield f"scheduling class {state.scheduling}"
 
 
-def span_text(span: Span | None) -> str:
-    """`12 ms (11–14 ms)` of seconds; nothing where there is none."""
-    if span is None:
-        return ""
-    value = format_quantity(span.value * 1e9, "ns")
-    if not (math.isfinite(span.low) and math.isfinite(span.high)) or span.low == span.high:
-        return value
-    return f"{value} ({format_quantity(span.low * 1e9, 'ns')}–{format_quantity(span.high * 1e9, 'ns')})"
+def amount(span: Span | None) -> str:
+    """Of seconds; nothing where there is none."""
+    return "" if span is None else format_quantity(span.value * 1e9, "ns")
+
+
+def interval(span: Span, in_ns: float = 1e9) -> str:
+    """`11.2 ms–14.0 ms`; how many ns one of its unit is, `in_ns`, says what unit it has."""
+    if not (math.isfinite(span.low) and math.isfinite(span.high)):
+        return "no interval"
+    return "–".join(format_quantity(end * in_ns, "ns") for end in (span.low, span.high))
 
 
 def share_text(share: float | None) -> str:
-    return "" if share is None else f"{format_number(100 * share)} %" if share >= 0.001 else "<0.1 %"
+    return "" if share is None else f"{100 * share:.1f} %" if share >= LEAST_SHARE else f"<{100 * LEAST_SHARE:.1f} %"
 
 
 def count_text(line: Line) -> str:
-    if not line.count:
-        return ""
-    return f"{line.count:,} × {format_quantity(line.price.value, 'ns')}" if line.price else f"{line.count:,}"
-
-
-def line_text(line: Line) -> str:
-    said = [line.how, *([line.note] if line.note else []), *([] if line.price or not line.count else ["no price in these logs"])]
-    return f"{line.what} ({'; '.join(said)})"
+    """`≥ 1,203 × 28.0 µs`."""
+    if line.count is None:
+        return "measured"
+    price = format_quantity(line.price.value, "ns") if line.price else "no price"
+    return f"{SIGNS[line.how]}{line.count:,} × {price}"
