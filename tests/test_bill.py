@@ -16,13 +16,14 @@ import pytest
 from synthetic_sysfs import SyntheticTree
 from test_cli import numabench
 
-from numabench.bill.bill import BOUND, CPU, WAIT, make_bill, product, share_of
+from numabench.bill.bill import BOUND, CPU, WAIT, make_bill, not_seen, product, share_of
 from numabench.bill.counts import Counts, Ledger
 from numabench.bill.prices import CATALOGUE, Price, Span, applicable, prices
 from numabench.bill.transfers import COPIED, Tally, strace_command
 from numabench.cli import main
 from numabench.errors import IncomparableError, MachineError
 from numabench.host.accounts import Process, Reading, Task, read_tree
+from numabench.host.perf import counting
 from numabench.host.state import SAMPLE, sample_pages
 from numabench.host.tracing import traced, usable_strace
 from numabench.host.watch import Usage, Watched, watch_command, watch_process
@@ -34,7 +35,7 @@ from numabench.runlog.read import RunLog
 N = 400
 STARTS = 8  # of whatever is counted, that a C program does before and after what it is asked for: it maps its libraries, and waits for its files
 HERE = Path(__file__).parent
-BARE = {"command": ("x",), "process": None, "code": 0, "watching": 0.0, "tariff": None}
+BARE = {"command": ("x",), "process": None, "code": 0, "watching": 0.0, "tariff": None, "not_seen": ()}
 SAMPLE_LOG = HERE.parent / "results" / "sample" / "first.jsonl"
 CONFIGURATION = {"kernel": "6.1", "mitigations": {"spectre_v2": "Retpolines"}, "microcode": "0x1"}
 
@@ -123,6 +124,20 @@ def test_transfers_are_told_by_their_path():
     assert not {"sleeps", "migrations"} & {line.name for line in bill.lines}  # which the tracer causes, too
 
 
+def test_shoot_downs_are_counted_by_who_asks_for_them(capfd, victims, two_cpus):
+    ledger = Ledger(whole=True)
+    try:
+        with counting() as count:
+            seen = watch_command([victims, "gives", str(N)], ledger.take, count.start)
+            counts = ledger.counts(seen, count.finish())
+    except MachineError as error:
+        pytest.skip(str(error))
+    assert seen.code == 0 and N <= counts.shootdowns <= N + 4 * STARTS  # one for each page that it gives back
+    assert N + 20 <= counts.system_calls <= N + 4000  # what it waits in, until the other thread runs, is not known
+    names = {line.name for line in make_bill(counts, {}, **BARE).lines}
+    assert {"system calls", "shoot-downs"} <= names and not {"calls", "flushes"} & names
+
+
 def test_what_a_program_starts_is_on_its_bill(counted):
     """Also of processes that live for less than a reading."""
     counts, _ = counted("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do cat /dev/null; done; exec true")
@@ -203,6 +218,7 @@ def test_a_process_that_runs_already(tmp_path):
         ((), 2, "name a command"),
         (("--pid", "1", "--", "true"), 2, "name a command"),
         (("--for", "1s", "--", "true"), 2, "--for goes with --pid"),
+        (("--transfers", "--hardware", "--", "true"), 2, "two runs"),
         (("--transfers", "--pid", "1"), 2, "--transfers goes with a command"),
         (("--no-prices", "--", "no-such-program"), 2, "cannot be started"),
         (("--no-prices", "--pid", "4194304"), 2, "there is no process"),
@@ -269,13 +285,7 @@ def test_threads_that_come_and_go():
     counts = ledger.counts(watched())
     assert (counts.voluntary, counts.migrations, counts.minor, counts.calls, counts.threads) == (23, 1, 200, 10, 2)
     assert counts.cpu == pytest.approx(1.5) and counts.seen == pytest.approx(1.2 / 1.5)
-    assert counts.cpus == (0, 1) and counts.tlb == 12
-
-
-def test_a_move_that_no_reading_saw_may_have_gone_anywhere():
-    ledger = Ledger(whole=True)
-    ledger.take(Reading(at=0, processes=(process(task(migrations=2)),)))
-    assert ledger.counts(watched()).tlb == 112
+    assert counts.cpus == (0, 1, 3) and counts.tlb == 12
 
 
 def test_a_process_that_is_waited_for_is_counted_once():
@@ -530,8 +540,9 @@ def test_shares_stay_between_none_and_all():
 
 
 def test_what_no_count_shows_is_said():
-    said = " ".join(bill_of().not_seen)
-    assert "false sharing" in said and "HITM" in said and "another node" in said
+    said = " ".join(not_seen(counters=False, transfers=False, hardware=False))
+    assert "false sharing" in said and "HITM" in said and "another node" in said and "this system has none" in said
+    assert "perf c2c" in not_seen(True, True, True)[0]
 
 
 def test_a_child_that_ends_at_once_has_its_usage():

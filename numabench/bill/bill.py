@@ -20,12 +20,20 @@ NS = 1e-9
 WORKING_SET = 1024  # lines of 64 B that the price of a moved thread's cache is of
 Z = 1.96  # of the 95 % intervals of shares
 
-#: What no count of the kernel shows. Said on each bill.
-NOT_SEEN = (
-    "false sharing, and lines that another CPU has modified (HITM): perf c2c, where the processor's counters can be used",
-    "how often memory of another node is accessed: pages by node are counted, accesses are not",
-    "system calls other than those that read and write; transfers by io_uring",
-)
+
+def not_seen(counters: bool, transfers: bool, hardware: bool) -> tuple[str, ...]:
+    """What is not on the bill, and what would show it. `counters`: whether the processor's own can be asked for."""
+    how = (
+        "perf c2c record shows them"
+        if counters
+        else "the processor's counters would show them, and this system has none (most virtual machines)"
+    )
+    return (
+        f"false sharing, and lines that another CPU has modified (HITM): {how}",
+        "how often memory of another node is accessed: pages by node are counted, accesses are not",
+        *([] if hardware else ["system calls other than those that read or write: --hardware (root, perf)"]),
+        "transfers by io_uring" if transfers else "how bytes reach sockets and pipes: --transfers",
+    )
 
 
 class Line(Frozen):
@@ -109,9 +117,20 @@ KINDS = (
         "each counted as one new page of 4 KiB: one that only maps a page that is in memory costs less, a huge page more",
     ),
     Kind(
-        "calls", CPU, "calls that read or write, without what they move", lambda c: c.calls, "call", False,
+        "calls", CPU, "calls that read or write, without what they move", lambda c: None if c.system_calls else c.calls, "call", False,
         "larger buffers, or several at once (readv, writev, io_uring)",
         "double the buffer: half the calls, and CPU time falls by half of this line",
+    ),
+    Kind(
+        "system calls", CPU, "system calls, without what they do", lambda c: c.system_calls, "call", False,
+        "fewer and larger ones (readv, writev, io_uring, larger buffers), and none for what does not change",
+        "strace -c COMMAND says which: half of the most frequent, and CPU time falls by their part of this line",
+    ),
+    Kind(
+        "shoot-downs", CPU, "calls that waited until other CPUs forgot addresses", lambda c: c.shootdowns, "shootdown", False,
+        "give memory back rarely and in large pieces: munmap, MADV_DONTNEED and mprotect interrupt every thread that runs",
+        "run it with memory kept (GODEBUG=madvdontneed=0, MALLOC_TRIM_THRESHOLD_): they go, and CPU time by this line",
+        "where no thread ran on the other CPU it costs less",
     ),
     Kind(
         "migrations", WAIT, "moves to another CPU", lambda c: c.migrations, "move", True,
@@ -135,7 +154,7 @@ KINDS = (
         scheduling=True,
     ),
     Kind(
-        "flushes", BOUND, "interrupts that make its CPUs forget addresses (TLB)", lambda c: c.tlb, "flush", False,
+        "flushes", BOUND, "interrupts that make its CPUs forget addresses (TLB)", lambda c: None if c.shootdowns else c.tlb, "flush", False,
         "give memory back rarely and in large pieces: munmap, MADV_DONTNEED and mprotect interrupt every thread that runs",
         "run it with memory kept (GODEBUG=madvdontneed=0, MALLOC_TRIM_THRESHOLD_): the count of the row TLB of interrupts falls",
         "of the whole machine on the CPUs that it may have run on: other programs cause some of them",
@@ -196,7 +215,6 @@ def make_bill(
         pages={str(node): share_of(n, found) for node, n in state.pages.items()} if state and state.pages else {},
         transfers=tally.found if tally else None,
         traced=tally.traced if tally else None,
-        not_seen=NOT_SEEN,
         tracing=tally.traced * stop.span.value * NS if tally and stop else None,
         **facts,
     )

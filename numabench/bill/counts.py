@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..host.accounts import Reading, Task
 from ..host.watch import Watched
 from ..model import Frozen
@@ -27,6 +29,8 @@ class Counts(Frozen):
     calls: int | None
     cpus: tuple[int, ...]  # that it may have run on
     tlb: int | None  # interrupts of these, whoever caused them
+    system_calls: int | None = None  # by tracepoints, where they were asked for
+    shootdowns: int | None = None  # that it asked other CPUs for
 
 
 class Ledger:
@@ -41,7 +45,6 @@ class Ledger:
         self.tells_calls = True
         self.most_threads = 1
         self.visited: set[int] = set()
-        self.changes = 0  # of the CPU, between two readings
 
     def take(self, reading: Reading) -> None:
         if not reading.processes:
@@ -49,7 +52,6 @@ class Ledger:
         now = {(p.number, task.number, task.began): task for p in reading.processes for task in p.tasks}
         if self.sums is None and not self.whole:
             self.before = dict(now)
-        self.changes += sum(key in self.last and self.last[key].cpu != task.cpu for key, task in now.items())
         self.last |= now
         self.most_threads = max(self.most_threads, len(now))
         self.visited |= {task.cpu for task in now.values()}
@@ -64,11 +66,11 @@ class Ledger:
         self.grown = [had + max(0, new - old) for had, new, old in zip(self.grown, sums, before, strict=True)]
         self.sums = sums
 
-    def counts(self, watched: Watched) -> Counts:
+    def counts(self, watched: Watched, events: Mapping[str, int] | None = None) -> Counts:
         usage = watched.usage
         ran, waited, migrations = (self._more(name) for name in ("ran", "waited", "migrations"))
         cpu = usage.cpu if usage else max(self.grown[0], ran or 0.0)  # the kernel's sums are in ticks
-        cpus = self._cpus(watched, migrations)
+        cpus = tuple(sorted(self.visited.union(watched.cpus)))
         return Counts(
             wall=watched.wall,
             cpu=cpu,
@@ -84,6 +86,7 @@ class Ledger:
             calls=int(self.grown[3]) if self.tells_calls else None,
             cpus=cpus,
             tlb=None if watched.tlb is None else sum(watched.tlb.get(cpu, 0) for cpu in cpus),
+            **(events or {}),
         )
 
     def _more(self, name: str) -> float | None:
@@ -95,8 +98,3 @@ class Ledger:
                 return None
             total += value - (getattr(self.before[key], name) if key in self.before else 0)
         return total
-
-    def _cpus(self, watched: Watched, migrations: float | None) -> tuple[int, ...]:
-        """Where it ran: at the readings; and where it moved between two of them, wherever it was allowed to."""
-        hidden = migrations is None or migrations > self.changes or not self.visited
-        return tuple(sorted(self.visited.union(watched.cpus) if hidden else self.visited))

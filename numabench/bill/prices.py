@@ -46,6 +46,7 @@ class Source(NamedTuple):
 
 _FUTEX = {"primitive": "futex", "idle_gap": 50_000}
 _MOVED = {"action": "move", "lines": 1024, "dirty": 100}
+_GIVEN = {"operation": "dontneed", "pages": 1, "bystander": "spinning"}
 _SENT = {"source": "warm", "receiver": "reads", "placement": "alone"}
 #: Name -> where it is found: the first that the logs have. Axes that are not named are at their first value: CPUs that are nearest.
 CATALOGUE: dict[str, tuple[Source, ...]] = {
@@ -61,7 +62,8 @@ CATALOGUE: dict[str, tuple[Source, ...]] = {
     "stop": (Source("system_calls", "time", {"call": "getppid", "wrap": "trace"}, {"wrap": "none"}),),
     "move": (Source("migration", "call", _MOVED),),
     "refetch": (Source("migration", "time", _MOVED, {"action": "stay"}),),
-    "flush": (Source("address_space", "loss", {"operation": "dontneed", "pages": 1, "bystander": "spinning"}),),
+    "shootdown": (Source("address_space", "time", _GIVEN, {"bystander": "none"}),),
+    "flush": (Source("address_space", "loss", _GIVEN),),
     **{
         f"copy {transport} {chunk}": (
             Source(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..bill.counts import Ledger
     from ..bill.prices import Span, Tariff
     from ..bill.transfers import Tally
+    from ..host.perf import Counting
     from ..host.watch import Watched
     from ..runlog.read import RunLog
     from .console import Terminal
@@ -56,6 +57,7 @@ TITLES = {"cpu": "CPU time", "wait": "Waits, of wall clock times threads", "boun
 @click.option("--pid", type=click.IntRange(1), metavar="PID", help="Watch this process and what it starts, instead of a command.")
 @click.option("--for", "duration", metavar="TIME", help="With --pid: for so long, such as 10s; else until it ends or Ctrl-C.")
 @click.option("--transfers", is_flag=True, help="Tell transfers by their path (strace; of a command alone, which it slows down).")
+@click.option("--hardware", is_flag=True, help="Count all system calls and shoot-downs, too (perf; as root).")
 @click.option(
     "--prices",
     "paths",
@@ -73,6 +75,7 @@ def command(
     pid: int | None,
     duration: str | None,
     transfers: bool,
+    hardware: bool,
     paths: tuple[str, ...],
     any_prices: bool,
     no_prices: bool,
@@ -84,29 +87,38 @@ def command(
     Counts are the kernel's own (switches, faults, migrations, calls, waits for a CPU), read once a second and without root; prices come from the last
     visits to this machine that measured the topic `runtime`.
     """
-    from ..bill.bill import make_bill
+    from ..bill.bill import make_bill, not_seen
     from ..bill.counts import Ledger
     from ..bill.prices import prices
+    from ..bill.transfers import Tally
+    from ..host.perf import counting, offers_counters
+    from ..host.watch import watch_process
 
     if bool(program) == (pid is not None):
         raise UsageError("name a command, or a process with --pid", "numabench bill -- COMMAND, or numabench bill --pid PID")
     for given, name, needs in ((duration, "--for", "--pid"), (transfers and pid, "--transfers", "a command")):
         if given and (pid is None) == (needs == "--pid"):
             raise UsageError(f"{name} goes with {needs}", "numabench help bill")
+    if transfers and hardware:
+        raise UsageError(
+            "--transfers and --hardware are for two runs: who traces makes system calls of its own", "leave one of them away"
+        )
     if output and not output.parent.is_dir():
         raise UsageError(f"there is no folder {printable(str(output.parent))}", "choose another file with --output")
     seconds = parse_seconds(duration) if duration else None
     found = None if no_prices else find_prices(paths, any_prices)
-    ledger, tally = Ledger(whole=pid is None), None
+    ledger, tally = Ledger(whole=pid is None), Tally() if transfers else None
     with ExitStack() as opened:
+        count = opened.enter_context(counting()) if hardware else None
         if pid is None:
-            watched, tally = watch(program, ledger, transfers, opened)
+            watched = watch(program, ledger, tally, count, opened)
         else:
-            from ..host.watch import watch_process
-
+            if count:
+                count.start(pid)
             watched = watch_process(pid, seconds, ledger.take)
+        events = count.finish() if count else None
     bill = make_bill(
-        ledger.counts(watched),
+        ledger.counts(watched, events),
         prices(found[0]) if found else {},
         tally,
         watched.state,
@@ -115,6 +127,7 @@ def command(
         code=watched.code,
         watching=watched.spent,
         tariff=found[1] if found else None,
+        not_seen=not_seen(offers_counters(), transfers, hardware),
     )
     deliver(bill, form, output, to_errors=pid is None)
     if watched.code is not None:
@@ -133,23 +146,22 @@ def find_prices(paths: tuple[str, ...], any_prices: bool) -> tuple[RunLog, Tarif
     return applicable(read_visits(named_or_own(paths), False, ()), here.id, here.configuration, any_prices)
 
 
-def watch(program: tuple[str, ...], ledger: Ledger, transfers: bool, opened: ExitStack) -> tuple[Watched, Tally | None]:
+def watch(program: tuple[str, ...], ledger: Ledger, tally: Tally | None, count: Counting | None, opened: ExitStack) -> Watched:
+    from ..bill.transfers import strace_command
+    from ..host.tracing import traced, usable_strace
     from ..host.watch import watch_command
 
-    if not transfers:
-        return watch_command(program, ledger.take), None
-    from ..bill.transfers import Tally, strace_command
-    from ..host.tracing import traced, usable_strace
-
-    if shutil.which(program[0]) is None:  # else strace would say so in words of its own
+    if (tally or count) and shutil.which(program[0]) is None:  # else another program would say so in words of its own
         raise UsageError(f"{program[0]!r} cannot be started: No such file or directory", "name a program, as in a shell")
-    strace, tally = usable_strace(strace_command), Tally()
+    if tally is None:
+        return watch_command(program, ledger.take, count.start if count else None)
+    strace = usable_strace(strace_command)
     trace = opened.enter_context(traced(tally.add))
     watched = watch_command([*strace_command(strace, trace.path), *program], ledger.take)
     if not trace.finish(LINGERS):
         say("waiting for what the command left running, which strace follows (without it their transfers would fail)", err=True)
         trace.finish()
-    return watched, tally
+    return watched
 
 
 def deliver(bill: Bill, form: str, output: Path | None, to_errors: bool) -> None:
@@ -229,7 +241,7 @@ def explained(line: Line) -> Iterator[str]:
 def head(bill: Bill) -> Iterator[str]:
     counts = bill.counts
     ended = f", ended with {bill.code}" if bill.code is not None else ""
-    yield f"{format_seconds(counts.wall)} of wall clock, {format_seconds(counts.cpu)} of CPU time, at most {plural(counts.threads, 'thread')} at once, on CPUs {format_cpus(counts.cpus)}{ended}"
+    yield f"{format_seconds(counts.wall)} of wall clock, {format_seconds(counts.cpu)} of CPU time, at most {plural(counts.threads, 'thread')} at once, allowed on CPUs {format_cpus(counts.cpus)}{ended}"
     if bill.tariff:
         runs = f"{'run' if len(bill.tariff.runs) == 1 else 'runs'} {', '.join(bill.tariff.runs)}"
         yield f"Prices: {printable(bill.tariff.machine)}, {runs}, {bill.tariff.measured[:10]}"

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from ..errors import MachineError, UsageError
 from ..model import Frozen
@@ -21,6 +21,7 @@ STATE_FIRST = 0.05  # s
 HEARD = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2))
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
 PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)  # which Python ignores, and its children should not
+STOPPED = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")  # in front of a program that is to wait for its begin
 KILLED = 128  # what shells add to the number of the signal that ended a program
 
 
@@ -35,7 +36,7 @@ class Usage(Frozen):
 
 
 class Watched(Frozen):
-    """`code`: of a child, as shells say it. `tlb`: interrupts of each CPU meanwhile; `spent`: CPU time that watching took (s)."""
+    """`code`: of a child, as shells say it. `cpus`: that it was allowed to use; `tlb`: interrupts of each CPU meanwhile; `spent`: CPU time that watching took (s)."""
 
     wall: float
     code: int | None
@@ -47,14 +48,24 @@ class Watched(Frozen):
     spent: float
 
 
-def watch_command(command: Sequence[str], take: Callable[[Reading], None]) -> Watched:
-    """Runs a program to its end; its counts are read now and then, and once more when it has ended. UsageError where it cannot be started."""
+def watch_command(command: Sequence[str], take: Callable[[Reading], None], begin: Callable[[int], None] | None = None) -> Watched:
+    """Runs a program to its end; its counts are read now and then, and once more when it has ended. `begin` is called with its process before it begins.
+    UsageError where it cannot be started."""
     with _deaf() as mask:
-        watch = _Watch(take)
         try:
-            child = os.posix_spawnp(command[0], [*command], os.environ, setsigmask=mask, setsigdef=PYTHONS_OWN)
+            words = [*(STOPPED if begin else ()), *command]
+            child = os.posix_spawnp(words[0], words, os.environ, setsigmask=mask, setsigdef=PYTHONS_OWN)
         except OSError as error:
             raise UsageError(f"{command[0]!r} cannot be started: {error.strerror}", "name a program, as in a shell") from error
+        if begin:
+            os.waitid(os.P_PID, child, os.WSTOPPED)
+            try:
+                begin(child)
+            except BaseException:
+                os.kill(child, signal.SIGKILL)
+                raise
+            os.kill(child, signal.SIGCONT)
+        watch = _Watch(take, os.sched_getaffinity(0))  # which it inherits
         while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             heard = signal.sigtimedwait(HEARD | {signal.SIGCHLD}, watch.pause())
             if heard is None:
@@ -103,12 +114,12 @@ def watch_process(number: int, seconds: float | None, take: Callable[[Reading], 
 class _Watch:
     """When to look, and what was seen beside what the kernel counts."""
 
-    def __init__(self, take: Callable[[Reading], None]):
+    def __init__(self, take: Callable[[Reading], None], cpus: Collection[int] = ()):
         self.take, self.tlb = take, tlb_interrupts()
         self.spent, self.began = time.process_time(), time.monotonic()
         self.next, self.next_state = self.began + FIRST, self.began + STATE_FIRST
         self.state: State | None = None
-        self.cpus: set[int] = set()
+        self.cpus: set[int] = set(cpus)
 
     def pause(self) -> float:
         """s until the next look."""
@@ -121,8 +132,9 @@ class _Watch:
         if begin >= self.next_state and reading.processes:
             self.look_closer(max(reading.processes, key=lambda process: process.resident))
             self.next_state = begin + (begin - self.began) * (STATE_EVERY - 1)
-        with contextlib.suppress(OSError):
-            self.cpus |= os.sched_getaffinity(number)
+        for task in (task.number for process in reading.processes for task in process.tasks):
+            with contextlib.suppress(OSError):
+                self.cpus |= os.sched_getaffinity(task)
         now = time.monotonic()
         self.next = now + max(min(LONGEST, max(FIRST, (now - self.began) / GROWTH)), COST * (now - begin))
 
