@@ -496,6 +496,13 @@ def test_waits_are_no_longer_than_all_threads_together():
     assert [line.name for line in bill.lines if line.kind == WAIT and line.total] == ["run delay"]  # which was measured
 
 
+def test_a_wait_that_was_measured_is_none_of_the_others():
+    crowded = msgspec.structs.replace(COUNTS, waited=3.9)
+    bill = bill_of(crowded, wake_elsewhere=20_000)  # 0.2 s of 4 s, of which 0.1 s is left
+    assert not bill.waits_apply and bill.verdict
+    assert bill_of(msgspec.structs.replace(COUNTS, waited=4.5)).waits_apply  # nothing is multiplied
+
+
 def test_a_bound_above_the_time_used_says_nothing():
     assert next(line for line in bill_of(flush=2e8).lines if line.name == "flushes").total is None
 
@@ -507,6 +514,35 @@ def test_intervals_add_up_in_logs(wide):
     factor = math.exp(math.hypot(math.log(wide), math.log(1.2)))
     assert (found.value, found.low, found.high) == pytest.approx((700, 700 / factor, 700 * factor))
     assert math.isnan(product(count, Span(value=7.0, low=-1.0, high=9.0)).low)
+
+
+def test_files_of_several_sizes_are_copied_at_their_own_prices():
+    tally = Tally()
+    for size in (100, 100, 60_000, 60_000):
+        tally.add(f'1 read(5</a>, ""..., {size}) = {size}')
+        tally.add(f'1 write(4<pipe:[1]>, ""..., {size}) = {size}')
+    line = next(
+        line
+        for line in bill_of(tally=tally, **{"copy pipe 64": 100.0, "copy pipe 65536": 3000.0}).lines
+        if line.name == "copies to pipe"
+    )
+    assert line.count == 4 and line.price.value == pytest.approx(1550) and line.total.value == pytest.approx(6.2e-6)
+    part = next(line for line in bill_of(tally=tally, **{"copy pipe 64": 100.0}).lines if line.name == "copies to pipe")
+    assert part.total is None and part.count == 4
+
+
+def test_a_price_that_is_missing_says_why(log):
+    alone = msgspec.structs.replace(
+        log,
+        benchmarks=tuple(b for b in log.benchmarks if b.name != "fibers"),
+        trials=tuple(t for t in log.trials if t.benchmark != "fibers"),
+    )
+    found = prices(alone)
+    assert found["switch"] == "fibers was not measured" and isinstance(found["wake"], Price)
+    line = next(line for line in make_bill(COUNTS, found, **BARE).lines if line.name == "preemptions")
+    assert line.price is None and line.of == found["switch"]
+    other = msgspec.structs.replace(alone, benchmarks=tuple(b for b in alone.benchmarks if b.name != "user_faults"))
+    assert prices(other)["fault"].of.startswith("first_touch")
 
 
 def test_what_was_not_seen_widens_the_line():

@@ -39,7 +39,7 @@ def not_seen(counters: bool, transfers: bool, hardware: bool) -> tuple[str, ...]
 class Line(Frozen):
     """`kind`: `cpu` is part of the sum; `wait` is time in which it could not go on, and used no CPU; `bound` is at most so much, and in no sum. Prices are in ns, totals in s;
     None where there is no price, or where prices do not apply. `count`: None where the kernel measured the time itself. `how` a count is known: `exact`, `at least` (`Counts.seen`),
-    `at most`. `of`: what was measured. `share`: of the CPU time; of a wait, of wall clock times threads."""
+    `at most`. `of`: what was measured, or why there is no price. `share`: of the CPU time; of a wait, of wall clock times threads."""
 
     name: str
     kind: Literal["cpu", "wait", "bound"]
@@ -165,7 +165,7 @@ CPU_REFUSED = (
     "Prices do not apply: the lines of CPU time add up to more than the CPU time used. Its events are cheaper than the measured ones, or some are counted in two lines; "
     "the largest is: {dearest}."
 )
-WAITS_REFUSED = "Prices of waits do not apply: they add up to more than wall clock times threads, so that most were paid within other waits; the largest is: {dearest}."
+WAITS_REFUSED = "Prices of waits do not apply: with the waits for a CPU they add up to more than wall clock times threads; most were none, or part of others. The largest is: {dearest}."
 COPY_REMEDY = (
     "let the copy see the file itself: io.Copy(conn, file) unwrapped, FileChannel.transferTo, shutil.copyfileobj to os.sendfile"
 )
@@ -191,7 +191,7 @@ def share_of(part: int, whole: int) -> Span:
 
 
 def make_bill(
-    counts: Counts, prices: Mapping[str, Price], tally: Tally | None = None, state: State | None = None, **facts
+    counts: Counts, prices: Mapping[str, Price | str], tally: Tally | None = None, state: State | None = None, **facts
 ) -> Bill:
     """`facts`: the fields of Bill that nothing is worked out of."""
     lines = [
@@ -202,6 +202,7 @@ def make_bill(
     lines, cpu_applies, waits_apply, verdict = _judged(lines, counts)
     priced = [line.total for line in lines if line.kind == CPU and line.total]
     stop = prices.get("stop")
+    tracing = tally.traced * stop.span.value * NS if tally and isinstance(stop, Price) else None
     found = sum(state.pages.values()) if state and state.pages else 0
     return Bill(
         counts=counts,
@@ -215,7 +216,7 @@ def make_bill(
         pages={str(node): share_of(n, found) for node, n in state.pages.items()} if state and state.pages else {},
         transfers=tally.found if tally else None,
         traced=tally.traced if tally else None,
-        tracing=tally.traced * stop.span.value * NS if tally and stop else None,
+        tracing=tracing,
         **facts,
     )
 
@@ -226,14 +227,14 @@ def added(spans: Iterable[Span]) -> Span:
     return Span(**{name: sum(getattr(span, name) for span in spans) for name in Span.__struct_fields__})
 
 
-def _line(kind: Kind, counts: Counts, prices: Mapping[str, Price]) -> Line | None:
+def _line(kind: Kind, counts: Counts, prices: Mapping[str, Price | str]) -> Line | None:
     count = kind.count(counts)
     if not count:
         return None
     sampled = kind.sampled or (kind.scheduling and not counts.whole)
     most = count / counts.seen if sampled and counts.seen > 0 else count
-    price = prices.get(kind.price)
-    each = price.span.times(kind.times) if price else None
+    price = prices.get(kind.price, "")
+    each = price.span.times(kind.times) if isinstance(price, Price) else None
     return Line(
         name=kind.name,
         kind=kind.kind,
@@ -241,7 +242,7 @@ def _line(kind: Kind, counts: Counts, prices: Mapping[str, Price]) -> Line | Non
         count=count,
         how=AT_LEAST if sampled else kind.how,
         price=each,
-        of=price.of if price else "",
+        of=price.of if isinstance(price, Price) else price,
         **_total(kind.kind, Span(value=count, low=count, high=most), each, counts),
         remedy=kind.remedy,
         experiment=kind.experiment,
@@ -278,13 +279,14 @@ def _run_delay(counts: Counts) -> Line:
     )
 
 
-def _copies(tally: Tally, prices: Mapping[str, Price], counts: Counts) -> Iterator[Line]:
+def _copies(tally: Tally, prices: Mapping[str, Price | str], counts: Counts) -> Iterator[Line]:
     """What copying files by read and write cost more than sendfile, for each kind of target."""
     for target in dict.fromkeys(target for target, _ in tally.copies):
         sizes = {chunk: n for (to, chunk), n in sorted(tally.copies.items()) if to == target}
-        priced = {n: price for chunk, n in sizes.items() if (price := prices.get(f"copy {target} {chunk}"))}
         count = sum(sizes.values())
-        each = added(price.span.times(n / count) for n, price in priced.items()) if len(priced) == len(sizes) else None
+        asked = [(n, prices.get(f"copy {target} {chunk}", "")) for chunk, n in sizes.items()]
+        lacking = [price for _, price in asked if not isinstance(price, Price)]
+        each = None if lacking else added(price.span.times(n / count) for n, price in asked if isinstance(price, Price))
         worth = each is not None and each.value > 0
         yield Line(
             name=f"copies to {target}",
@@ -293,7 +295,7 @@ def _copies(tally: Tally, prices: Mapping[str, Price], counts: Counts) -> Iterat
             count=count,
             how=EXACT,
             price=each,
-            of=next((price.of for price in priced.values()), ""),
+            of=lacking[0] if lacking else next(price.of for _, price in asked if isinstance(price, Price)),
             **_total(CPU, Span(value=count, low=count, high=count), each, counts),
             remedy=COPY_REMEDY if worth else "",
             experiment=COPY_EXPERIMENT if worth else "",
@@ -305,20 +307,18 @@ def _judged(lines: list[Line], counts: Counts) -> tuple[list[Line], bool, bool, 
     """Lines without totals that cannot be true; whether prices of CPU time and of waits apply; and why not, in sentences."""
     said, applies = [], {}
     for kind, text in ((CPU, CPU_REFUSED), (WAIT, WAITS_REFUSED)):
-        own = [line for line in lines if line.kind == kind and line.total]
-        applies[kind] = sum(line.total.value for line in own if line.total) <= whole(kind, counts)
+        room = whole(kind, counts) - (counts.waited or 0.0) * (
+            kind == WAIT
+        )  # a wait that the kernel measured was none of the others
+        own = {line.what: line.total.value for line in lines if line.kind == kind and line.total and line.price}
+        applies[kind] = not own or sum(own.values()) <= room
         if not applies[kind]:
-            dearest = max(own, key=lambda line: line.total.value if line.total else 0.0)
-            said.append(text.format(dearest=dearest.what))
+            said.append(text.format(dearest=max(own, key=lambda what: own[what])))
 
     def cannot_be(line: Line) -> bool:
         if line.total is None or line.price is None:  # a time that was measured is no product
             return False
         return line.total.value > whole(BOUND, counts) if line.kind == BOUND else not applies[line.kind]
 
-    return (
-        [msgspec.structs.replace(line, total=None, share=None) if cannot_be(line) else line for line in lines],
-        applies[CPU],
-        applies[WAIT],
-        said,
-    )
+    kept = [msgspec.structs.replace(line, total=None, share=None) if cannot_be(line) else line for line in lines]
+    return kept, applies[CPU], applies[WAIT], said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -164,18 +164,23 @@ def applicable(log: RunLog, identity: str, configuration: Mapping[str, Any], any
     )
 
 
-def prices(log: RunLog) -> dict[str, Price]:
-    """Those of CATALOGUE that these visits have."""
+def prices(log: RunLog) -> dict[str, Price | str]:
+    """Each of CATALOGUE, as these visits have it; or why they have not."""
     from ..analysis.answers import subjects
 
     about = {subject.record.name: subject for subject in subjects(log)}
-    return {name: price for name, sources in CATALOGUE.items() if (price := next(_found(sources, about), None))}
+    found: dict[str, Price | str] = {}
+    for name, sources in CATALOGUE.items():
+        tried = [_found(source, about.get(source.benchmark)) for source in sources]
+        measured = [each for source, each in zip(sources, tried, strict=True) if source.benchmark in about]
+        found[name] = next((each for each in tried if isinstance(each, Price)), (measured or tried)[0])
+    return found
 
 
-def _found(sources: tuple[Source, ...], about: Mapping[str, Subject]) -> Iterator[Price]:
-    for source in sources:
-        subject = about.get(source.benchmark)
-        found = subject.find(source.answer) if subject else None
-        if subject and found and found.usable and found.unit == "ns" and math.isfinite(found.value):
-            span = Span(value=found.value, low=found.low, high=found.high)
-            yield Price(span=span, of=source.words, run=subject.record.run)
+def _found(source: Source, subject: Subject | None) -> Price | str:
+    if subject is None:
+        return f"{source.benchmark} was not measured"
+    found = subject.find(source.answer)
+    if not (found.usable and found.unit == "ns" and math.isfinite(found.value)):
+        return f"{source.benchmark}: {found.problem or found.instead}"
+    return Price(span=Span(value=found.value, low=found.low, high=found.high), of=source.words, run=subject.record.run)

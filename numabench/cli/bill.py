@@ -241,7 +241,7 @@ def explained(line: Line) -> Iterator[str]:
 def head(bill: Bill) -> Iterator[str]:
     counts = bill.counts
     ended = f", ended with {bill.code}" if bill.code is not None else ""
-    yield f"{format_seconds(counts.wall)} of wall clock, {format_seconds(counts.cpu)} of CPU time, at most {plural(counts.threads, 'thread')} at once, allowed on CPUs {format_cpus(counts.cpus)}{ended}"
+    yield f"{format_seconds(counts.wall)} of wall clock, {format_seconds(counts.cpu)} of CPU time, up to {plural(counts.threads, 'thread')} seen at once, allowed on CPUs {format_cpus(counts.cpus)}{ended}"
     if bill.tariff:
         runs = f"{'run' if len(bill.tariff.runs) == 1 else 'runs'} {', '.join(bill.tariff.runs)}"
         yield f"Prices: {printable(bill.tariff.machine)}, {runs}, {bill.tariff.measured[:10]}"
@@ -255,6 +255,9 @@ def head(bill: Bill) -> Iterator[str]:
 
 
 def foot(bill: Bill) -> Iterator[str]:
+    for line in bill.lines:
+        if line.count and not line.price and line.of:
+            yield f"No price of {line.what}: {line.of}"
     yield f"Not priced: {plural(bill.unpriced['major_faults'], 'fault')} that waited for a disk"
     if bill.state:
         yield f"The largest process ({bill.state.process}): {'; '.join(state_texts(bill))}"

@@ -52,6 +52,7 @@ def watch_command(command: Sequence[str], take: Callable[[Reading], None], begin
     """Runs a program to its end; its counts are read now and then, and once more when it has ended. `begin` is called with its process before it begins.
     UsageError where it cannot be started."""
     with _deaf() as mask:
+        watch = _Watch(take, os.sched_getaffinity(0))  # which the program inherits
         try:
             words = [*(STOPPED if begin else ()), *command]
             child = os.posix_spawnp(words[0], words, os.environ, setsigmask=mask, setsigdef=PYTHONS_OWN)
@@ -64,8 +65,8 @@ def watch_command(command: Sequence[str], take: Callable[[Reading], None], begin
             except BaseException:
                 os.kill(child, signal.SIGKILL)
                 raise
+            watch = _Watch(take, watch.cpus)  # from now on
             os.kill(child, signal.SIGCONT)
-        watch = _Watch(take, os.sched_getaffinity(0))  # which it inherits
         while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             heard = signal.sigtimedwait(HEARD | {signal.SIGCHLD}, watch.pause())
             if heard is None:
