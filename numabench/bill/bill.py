@@ -14,7 +14,10 @@ from .counts import Counts
 from .prices import Price, Span, Tariff
 from .transfers import COPIED, Moved, Tally
 
-CPU, WAIT, BOUND = "cpu", "wait", "bound"
+LineKind = Literal["cpu", "wait", "bound"]
+CPU: LineKind = "cpu"
+WAIT: LineKind = "wait"
+BOUND: LineKind = "bound"
 EXACT, AT_LEAST, AT_MOST = "exact", "at least", "at most"  # how a count is known
 NS = 1e-9
 WORKING_SET = 1024  # lines of 64 B that the price of a moved thread's cache is of
@@ -42,7 +45,7 @@ class Line(Frozen):
     `at most`. `of`: what was measured, or why there is no price. `share`: of the CPU time; of a wait, of wall clock times threads."""
 
     name: str
-    kind: Literal["cpu", "wait", "bound"]
+    kind: LineKind
     what: str
     count: int | None
     how: str
@@ -82,9 +85,9 @@ class Kind(NamedTuple):
     """What there can be a line of."""
 
     name: str
-    kind: Literal["cpu", "wait", "bound"]
+    kind: LineKind
     what: str
-    count: Callable[[Counts], int | None]
+    counted: Callable[[Counts], int | None]
     price: str
     sampled: bool  # known by readings of living threads alone, whatever watches
     remedy: str
@@ -191,7 +194,7 @@ def share_of(part: int, whole: int) -> Span:
 
 
 def make_bill(
-    counts: Counts, prices: Mapping[str, Price | str], tally: Tally | None = None, state: State | None = None, **facts
+    counts: Counts, prices: Mapping[str, Price | str], tally: Tally | None = None, state: State | None = None, **facts: Any
 ) -> Bill:
     """`facts`: the fields of Bill that nothing is worked out of."""
     lines = [
@@ -228,7 +231,7 @@ def added(spans: Iterable[Span]) -> Span:
 
 
 def _line(kind: Kind, counts: Counts, prices: Mapping[str, Price | str]) -> Line | None:
-    count = kind.count(counts)
+    count = kind.counted(counts)
     if not count:
         return None
     sampled = kind.sampled or (kind.scheduling and not counts.whole)
@@ -250,14 +253,14 @@ def _line(kind: Kind, counts: Counts, prices: Mapping[str, Price | str]) -> Line
     )
 
 
-def _total(kind: str, count: Span, price: Span | None, counts: Counts) -> dict[str, Any]:
+def _total(kind: LineKind, count: Span, price: Span | None, counts: Counts) -> dict[str, Any]:
     if price is None or price.value <= 0:
         return {"total": None, "share": None}
     total = product(count, price.times(NS))
     return {"total": total.below(counts.cpu) if kind == CPU else total, "share": total.value / whole(kind, counts)}
 
 
-def whole(kind: str, counts: Counts) -> float:
+def whole(kind: LineKind, counts: Counts) -> float:
     """What a line can be at most, in s: the CPU time used; for waits the wall clock times threads."""
     return max(counts.wall * counts.threads if kind == WAIT else counts.cpu, NS)
 

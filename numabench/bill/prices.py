@@ -44,10 +44,10 @@ class Source(NamedTuple):
         return f"{self.benchmark}.{self.metric} {point}{f' - {more}' if more else ''}"
 
 
-_FUTEX = {"primitive": "futex", "idle_gap": 50_000}
-_MOVED = {"action": "move", "lines": 1024, "dirty": 100}
-_GIVEN = {"operation": "dontneed", "pages": 1, "bystander": "spinning"}
-_SENT = {"source": "warm", "receiver": "reads", "placement": "alone"}
+_FUTEX: dict[str, Value] = {"primitive": "futex", "idle_gap": 50_000}
+_MOVED: dict[str, Value] = {"action": "move", "lines": 1024, "dirty": 100}
+_GIVEN: dict[str, Value] = {"operation": "dontneed", "pages": 1, "bystander": "spinning"}
+_SENT: dict[str, Value] = {"source": "warm", "receiver": "reads", "placement": "alone"}
 #: Name -> where it is found: the first that the logs have. Axes that are not named are at their first value: CPUs that are nearest.
 CATALOGUE: dict[str, tuple[Source, ...]] = {
     "wake": (Source("wake_up", "wake_time", {**_FUTEX, "target": "same_cpu"}),),

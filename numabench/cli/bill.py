@@ -178,10 +178,10 @@ def deliver(bill: Bill, form: str, output: Path | None, to_errors: bool) -> None
     if output:
         import io
 
-        text = io.StringIO()
-        console = Terminal(file=text, width=100, no_color=True, force_terminal=False)
+        page = io.StringIO()
+        console = Terminal(file=page, width=100, no_color=True, force_terminal=False)
         show(console, bill)
-        write_text(text.getvalue(), output)
+        write_text(page.getvalue(), output)
         return
     show(Terminal(stderr=to_errors, outlives_reader=True), bill)
 

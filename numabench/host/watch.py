@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from ..errors import MachineError, UsageError
 from ..model import Frozen
@@ -15,8 +16,8 @@ from .state import State, read_state
 
 FIRST, LONGEST = 0.02, 1.0  # s between two readings of a program that has just begun, and later
 GROWTH = 4  # a reading after so large a part of the time that has passed: short programs have several
-COST = 200  # times what a reading took pass until the next: many threads are read more rarely
-STATE_EVERY = 2  # readings of the state come as many times later each time: they keep the program waiting for a moment
+COST = 200  # times the CPU time of a reading pass until the next: many threads are read more rarely
+STATE_GROWTH = 2  # times what has passed lies before the next look at the state, which keeps the program waiting for a moment
 STATE_FIRST = 0.05  # s
 HEARD = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2))
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
@@ -127,24 +128,25 @@ class _Watch:
         return max(0.0, self.next - time.monotonic())
 
     def look(self, number: int) -> None:
-        begin = time.monotonic()
+        begin, spent = time.monotonic(), time.thread_time()
         reading = read_tree(number)
         self.take(reading)
+        spent = time.thread_time() - spent  # not what a busy machine made of it
         if begin >= self.next_state and reading.processes:
             self.look_closer(max(reading.processes, key=lambda process: process.resident))
-            self.next_state = begin + (begin - self.began) * (STATE_EVERY - 1)
+            self.next_state = self.began + (begin - self.began) * STATE_GROWTH
         for task in (task.number for process in reading.processes for task in process.tasks):
             with contextlib.suppress(OSError):
                 self.cpus |= os.sched_getaffinity(task)
         now = time.monotonic()
-        self.next = now + max(min(LONGEST, max(FIRST, (now - self.began) / GROWTH)), COST * (now - begin))
+        self.next = now + max(min(LONGEST, max(FIRST, (now - self.began) / GROWTH)), COST * spent)
 
     def look_closer(self, process: Process) -> None:
         state = read_state(process.number, process.resident)
         if state.pages is not None or self.state is None:  # it may be ending
             self.state = state
 
-    def watched(self, **how) -> Watched:
+    def watched(self, **how: Any) -> Watched:
         tlb = tlb_interrupts()
         return Watched(
             wall=time.monotonic() - self.began,
@@ -157,7 +159,7 @@ class _Watch:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[set[signal.Signals]]:
+def _deaf() -> Iterator[Collection[int]]:
     """Signals are asked for, and interrupt nothing: a Ctrl-C is for who is watched. Yields the signals that were blocked before."""
     children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or a child that ends is forgotten at once
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD | {signal.SIGCHLD})
