@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import pty
 import random
+import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -22,7 +26,7 @@ from numabench.bill.prices import CATALOGUE, Price, Span, applicable, prices
 from numabench.bill.transfers import COPIED, Tally, strace_command
 from numabench.cli import main
 from numabench.errors import IncomparableError, MachineError
-from numabench.host.accounts import Process, Reading, Task, read_tree
+from numabench.host.accounts import Process, Reading, Task, read_process, read_tree
 from numabench.host.perf import counting
 from numabench.host.state import SAMPLE, sample_pages
 from numabench.host.tracing import traced, usable_strace
@@ -156,6 +160,36 @@ def test_streams_and_exit_code_are_the_commands(tmp_path):
     )  # fmt: skip
     assert done.returncode == 37 and done.stdout == "given--traceback\n" and done.stderr.startswith("wrong\n")
     assert "ended with 37" in " ".join((tmp_path / "bill").read_text().split())
+
+
+def test_a_terminal_interrupts_the_command_alone():
+    """Ctrl-C, which the terminal itself sends to both: numabench prints its bill, and the command hears it once."""
+    heard = "import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: print('heard', flush=True)); print('here', flush=True)\n"
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(
+            sys.executable,
+            [
+                sys.executable,
+                "-m",
+                "numabench",
+                "bill",
+                "--no-prices",
+                "--",
+                sys.executable,
+                "-S",
+                "-c",
+                heard + "time.sleep(1)\nsys.exit(9)",
+            ],
+        )
+    text = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while part := os.read(terminal, 4096):
+            text += part
+            if b"here" in part:
+                os.write(terminal, b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert text.count(b"heard") == 1 and b"Bill of" in text
 
 
 def test_a_signal_that_ends_it_is_said_as_shells_do():
@@ -307,11 +341,29 @@ def test_one_reads_oneself_as_others():
     assert mine[0].tasks and mine[0].minor > 0
 
 
+def test_the_counts_of_a_thread_are_those_of_the_kernel():
+    """As getrusage(2) has them, which is read before and after."""
+    begin, whole = resource.getrusage(resource.RUSAGE_THREAD), resource.getrusage(resource.RUSAGE_SELF)
+    mine = read_process(os.getpid())
+    end, then = resource.getrusage(resource.RUSAGE_THREAD), resource.getrusage(resource.RUSAGE_SELF)
+    thread = next(each for each in mine.tasks if each.number == threading.get_native_id())
+    assert begin.ru_nvcsw <= thread.voluntary <= end.ru_nvcsw and begin.ru_nivcsw <= thread.involuntary <= end.ru_nivcsw
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert whole.ru_minflt <= mine.minor - children.ru_minflt <= then.ru_minflt
+    assert whole.ru_majflt <= mine.major - children.ru_majflt <= then.ru_majflt
+    used = sum(each.ru_utime + each.ru_stime for each in (whole, children))
+    assert used - 0.1 <= mine.cpu <= used + 0.1  # in ticks
+    if mine.calls is not None:
+        for _ in range(50):
+            HERE.joinpath("single.c").read_bytes()
+        assert read_process(os.getpid()).calls >= mine.calls + 50
+
+
 def test_pages_are_drawn_from_those_that_are_there():
     found = sample_pages(os.getpid(), random.Random(1))
     if found is None:
         pytest.skip("move_pages is not allowed here")
-    assert 0 < sum(found.values()) <= SAMPLE
+    assert 0 < sum(found.values()) <= SAMPLE and min(found) >= 0
 
 
 # --- what strace writes ---------------------------------------------------------------------------------------------

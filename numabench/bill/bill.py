@@ -35,7 +35,7 @@ def not_seen(counters: bool, transfers: bool, hardware: bool) -> tuple[str, ...]
         f"false sharing, and lines that another CPU has modified (HITM): {how}",
         "how often memory of another node is accessed: pages by node are counted, accesses are not",
         *([] if hardware else ["system calls other than those that read or write: --hardware (root, perf)"]),
-        "transfers by io_uring" if transfers else "how bytes reach sockets and pipes: --transfers",
+        "transfers by io_uring, sendmmsg and recvmmsg" if transfers else "how bytes reach sockets and pipes: --transfers",
     )
 
 

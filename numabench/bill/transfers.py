@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from ..model import Frozen
 from .prices import CHUNKS
 
-SENDS = ("write", "writev", "pwrite64", "pwritev", "sendto", "sendmsg")
-READS = ("read", "readv", "pread64", "preadv", "recvfrom", "recvmsg")
+SENDS = ("write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg")
+READS = ("read", "readv", "pread64", "preadv", "preadv2", "recvfrom", "recvmsg")
 #: Calls between two descriptors, and which of these (in order of the arguments) is the source.
 BETWEEN = {"sendfile": 1, "sendfile64": 1, "splice": 0, "tee": 0, "copy_file_range": 0}
 TRACED = (*SENDS, *READS, *BETWEEN, "vmsplice")
