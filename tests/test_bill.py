@@ -162,34 +162,30 @@ def test_streams_and_exit_code_are_the_commands(tmp_path):
     assert "ended with 37" in " ".join((tmp_path / "bill").read_text().split())
 
 
+HEARS = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: print("heard", flush=True))
+print("here", flush=True)
+time.sleep(0.5)
+sys.exit(9)
+"""
+
+
 def test_a_terminal_interrupts_the_command_alone():
     """Ctrl-C, which the terminal itself sends to both: numabench prints its bill, and the command hears it once."""
-    heard = "import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: print('heard', flush=True)); print('here', flush=True)\n"
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(
-            sys.executable,
-            [
-                sys.executable,
-                "-m",
-                "numabench",
-                "bill",
-                "--no-prices",
-                "--",
-                sys.executable,
-                "-S",
-                "-c",
-                heard + "time.sleep(1)\nsys.exit(9)",
-            ],
-        )
+        words = [sys.executable, "-m", "numabench", "bill", "--no-prices", "--", sys.executable, "-S", "-c", HEARS]
+        os.execv(words[0], words)
     text = b""
+    while b"here" not in text:
+        text += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
     with contextlib.suppress(OSError):  # how a terminal ends
         while part := os.read(terminal, 4096):
             text += part
-            if b"here" in part:
-                os.write(terminal, b"\x03")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert text.count(b"heard") == 1 and b"Bill of" in text
+    assert text.count(b"heard\r\n") == 1 and b"Bill of" in text
 
 
 def test_a_signal_that_ends_it_is_said_as_shells_do():
