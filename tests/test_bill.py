@@ -28,7 +28,7 @@ from numabench.cli import main
 from numabench.errors import IncomparableError, MachineError
 from numabench.host.accounts import Process, Reading, Task, read_process, read_tree
 from numabench.host.perf import counting
-from numabench.host.state import SAMPLE, sample_pages
+from numabench.host.state import SAMPLE, State, sample_pages
 from numabench.host.tracing import traced, usable_strace
 from numabench.host.watch import Usage, Watched, watch_command, watch_process
 from numabench.measure.visit import Request, Visit
@@ -38,8 +38,9 @@ from numabench.runlog.read import RunLog
 
 N = 400
 STARTS = 8  # of whatever is counted, that a C program does before and after what it is asked for: it maps its libraries, and waits for its files
+MOST_TRIES = 20  # until a thread is left alone for N calls, which take some milliseconds
 HERE = Path(__file__).parent
-BARE = {"command": ("x",), "process": None, "code": 0, "watching": 0.0, "tariff": None, "not_seen": ()}
+BARE = {"command": ("x",), "process": None, "code": 0, "watching": 0.0, "not_seen": ()}
 SAMPLE_LOG = HERE.parent / "results" / "sample" / "first.jsonl"
 CONFIGURATION = {"kernel": "6.1", "mitigations": {"spectre_v2": "Retpolines"}, "microcode": "0x1"}
 
@@ -128,16 +129,22 @@ def test_transfers_are_told_by_their_path():
     assert not {"sleeps", "migrations"} & {line.name for line in bill.lines}  # which the tracer causes, too
 
 
-def test_shoot_downs_are_counted_by_who_asks_for_them(capfd, victims, two_cpus):
-    ledger = Ledger(whole=True)
-    try:
-        with counting() as count:
-            seen = watch_command([victims, "gives", str(N)], ledger.take, count.start)
-            counts = ledger.counts(seen, count.finish())
-    except MachineError as error:
-        pytest.skip(str(error))
-    assert seen.code == 0 and N <= counts.shootdowns <= N + 4 * STARTS  # one for each page that it gives back
-    assert N + 20 <= counts.system_calls <= N + 4000  # what it waits in, until the other thread runs, is not known
+def test_shoot_downs_are_counted_by_who_asks_for_them(victims, two_cpus):
+    """One for each page that is given back, unless the other thread is kept from running: then there is nothing to shoot down."""
+    counts = None
+    for _ in range(MOST_TRIES):
+        ledger = Ledger(whole=True)
+        try:
+            with counting() as count:
+                seen = watch_command([victims, "gives", str(N)], ledger.take, count.start)
+                counts = ledger.counts(seen, count.finish())
+        except MachineError as error:
+            pytest.skip(str(error))
+        assert seen.code == 0 and counts.shootdowns <= N + 4 * STARTS
+        assert N < counts.system_calls < N + 300  # begin and end, and that of the shell
+        if counts.shootdowns >= N:
+            break
+    assert counts.shootdowns >= N
     names = {line.name for line in make_bill(counts, {}, **BARE).lines}
     assert {"system calls", "shoot-downs"} <= names and not {"calls", "flushes"} & names
 
@@ -155,7 +162,7 @@ def test_what_a_program_starts_is_on_its_bill(counted):
 def test_streams_and_exit_code_are_the_commands(tmp_path):
     words = ["-o", str(tmp_path / "bill"), "--no-prices", "--"]
     done = subprocess.run(
-        [sys.executable, "-m", "numabench", "bill", *words, "sh", "-c", "cat; echo wrong >&2; echo --traceback; exit 37", "--traceback"],
+        [sys.executable, "-m", "numabench", "bill", *words, "sh", "-c", "cat; echo wrong >&2; echo $0; exit 37", "--traceback"],
         input="given", capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 37 and done.stdout == "given--traceback\n" and done.stderr.startswith("wrong\n")
@@ -376,18 +383,21 @@ def test_lines_of_a_tracer():
         '10 write(4<TCP:[127.0.0.1:1->127.0.0.1:2]>, ""..., 65536) = 65536',  # it comes from nowhere: memory
         "10 splice(5</memfd:x>(deleted), NULL, 7<pipe:[9]>, NULL, 5, 0) = 5",
         "10 read(5</srv/a>, 0x1, 5) = -1 EINTR (Interrupted)",
+        '12 read(5</srv/a>, ""..., 100) = 100',
+        '12 write(7<pipe:[9]>, ""..., 40) = 40',  # not what it has just read
         "10 +++ exited with 0 +++",
     ):
         tally.add(line)
     assert {(m.path, m.source, m.target): (m.calls, m.bytes) for m in tally.found} == {
         (COPIED, "file", "tcp"): (1, 65536),
-        ("read", "file", "memory"): (1, 65536),
+        ("read", "file", "memory"): (2, 65636),
+        ("write", "memory", "pipe"): (1, 40),
         ("write", "memory", "tcp"): (1, 65536),
         ("write", "memory", "device"): (1, 9),
         ("sendfile", "file", "tcp"): (1, 100),
         ("splice", "file", "pipe"): (1, 5),
     }
-    assert tally.copies == {("tcp", 65536): 1} and tally.traced == 7
+    assert tally.copies == {("tcp", 65536): 1} and tally.traced == 9
 
 
 # --- prices: a log whose truth is known ------------------------------------------------------------------------------
@@ -615,6 +625,15 @@ def test_copies_cost_what_sendfile_saves():
     assert bill.tracing == pytest.approx(6 * 10e-6) and bill.traced == 6
     dearer = next(line for line in bill_of(tally=tally, **{"copy tcp 65536": -500.0}).lines if line.name == "copies to tcp")
     assert dearer.total is None and not dearer.remedy and "no less" in dearer.note
+
+
+def test_what_a_program_has_otherwise_is_said(log):
+    _, tariff = applicable(log, "me", CONFIGURATION)
+    state = State(process=1, resident=1 << 20, pages={0: 660, 1: 340}, huge=0, scheduling="fifo", slack_ns=50_000, filters=2)
+    bill = make_bill(COUNTS, {}, None, state, tariff, **BARE)
+    assert ["seccomp" in text for text in bill.verdict] == [True]  # the class of who measured is not known
+    assert bill.pages["1"].low == pytest.approx(0.311, abs=0.001)
+    assert not make_bill(COUNTS, {}, Tally(), state, tariff, **BARE).verdict  # the tracer's own
 
 
 def test_shares_stay_between_none_and_all():

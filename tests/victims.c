@@ -122,7 +122,7 @@ int main(int argc, char **argv)
         pin(cpus[0]);
         pthread_create(&other, NULL, spinner, NULL);
         while (!atomic_load(&turn))
-            sched_yield();
+            ;
         for (int i = 0; i < count; i++) {
             page[0] = 1;
             if (madvise(page, 4096, MADV_DONTNEED))

@@ -169,6 +169,11 @@ CPU_REFUSED = (
     "the largest is: {dearest}."
 )
 WAITS_REFUSED = "Prices of waits do not apply: with the waits for a CPU they add up to more than wall clock times threads; most were none, or part of others. The largest is: {dearest}."
+OTHERWISE = (
+    ("scheduling", "scheduling class", "who wakes whom when is another question there"),
+    ("timer_slack_ns", "timer slack in ns", "sleeps that a timer ends take as much longer or shorter"),
+    ("seccomp_filters", "number of seccomp filters", "each system call passes all of them"),
+)
 COPY_REMEDY = (
     "let the copy see the file itself: io.Copy(conn, file) unwrapped, FileChannel.transferTo, shutil.copyfileobj to os.sendfile"
 )
@@ -194,7 +199,12 @@ def share_of(part: int, whole: int) -> Span:
 
 
 def make_bill(
-    counts: Counts, prices: Mapping[str, Price | str], tally: Tally | None = None, state: State | None = None, **facts: Any
+    counts: Counts,
+    prices: Mapping[str, Price | str],
+    tally: Tally | None = None,
+    state: State | None = None,
+    tariff: Tariff | None = None,
+    **facts: Any,
 ) -> Bill:
     """`facts`: the fields of Bill that nothing is worked out of."""
     lines = [
@@ -213,15 +223,27 @@ def make_bill(
         cpu=added(priced).below(counts.cpu) if priced else None,
         cpu_applies=cpu_applies,
         waits_apply=waits_apply,
-        verdict=tuple(verdict),
+        verdict=(*verdict, *_otherwise(state, tariff, tally is not None)),
         unpriced={"major_faults": counts.major},
         state=state,
+        tariff=tariff,
         pages={str(node): share_of(n, found) for node, n in state.pages.items()} if state and state.pages else {},
         transfers=tally.found if tally else None,
         traced=tally.traced if tally else None,
         tracing=tracing,
         **facts,
     )
+
+
+def _otherwise(state: State | None, tariff: Tariff | None, traced: bool) -> Iterator[str]:
+    """What the program has otherwise than who measured the prices. A tracer adds a filter of its own."""
+    if state is None or tariff is None:
+        return
+    now = {"scheduling": state.scheduling, "timer_slack_ns": state.slack_ns, "seccomp_filters": None if traced else state.filters}
+    for name, what, changes in OTHERWISE:
+        then = tariff.process.get(name)
+        if None not in (then, now[name]) and then != now[name]:
+            yield f"Its {what} is {now[name]}, that of the prices is {then}: {changes}."
 
 
 def added(spans: Iterable[Span]) -> Span:
@@ -310,9 +332,8 @@ def _judged(lines: list[Line], counts: Counts) -> tuple[list[Line], bool, bool, 
     """Lines without totals that cannot be true; whether prices of CPU time and of waits apply; and why not, in sentences."""
     said, applies = [], {}
     for kind, text in ((CPU, CPU_REFUSED), (WAIT, WAITS_REFUSED)):
-        room = whole(kind, counts) - (counts.waited or 0.0) * (
-            kind == WAIT
-        )  # a wait that the kernel measured was none of the others
+        measured = counts.waited or 0.0 if kind == WAIT else 0.0  # which was none of the others
+        room = whole(kind, counts) - measured
         own = {line.what: line.total.value for line in lines if line.kind == kind and line.total and line.price}
         applies[kind] = not own or sum(own.values()) <= room
         if not applies[kind]:

@@ -21,6 +21,8 @@ CHUNKS = (64, 4096, 16384, 65536, 262144)  # bytes of a transfer that all profil
 TRANSPORTS = ("tcp", "unix", "pipe")
 #: What makes another machine of one, or of its kernel: prices of one do not hold for the other.
 SAME = ("kernel", "mitigations", "microcode")
+#: What a program may have otherwise than who measured: said, and not refused.
+OF_PROCESS = ("scheduling", "timer_slack_ns", "seccomp_filters")
 
 
 class Source(NamedTuple):
@@ -110,6 +112,7 @@ class Tariff(Frozen):
     runs: tuple[str, ...]
     measured: str  # when the last of these began
     differs: dict[str, str]
+    process: dict[str, str | int | None]  # OF_PROCESS, as they were for who measured
 
 
 def differences(header: Header, identity: str, configuration: Mapping[str, Any]) -> dict[str, str]:
@@ -161,6 +164,7 @@ def applicable(log: RunLog, identity: str, configuration: Mapping[str, Any], any
         runs=tuple(h.run for h in runs),
         measured=runs[-1].started,
         differs={name: text for h in runs for name, text in found[h.run].items()},
+        process={name: (runs[-1].machine.get("configuration") or {}).get(name) for name in OF_PROCESS},
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..bill.prices import Span, Tariff
     from ..bill.transfers import Tally
     from ..host.perf import Counting
+    from ..host.state import State
     from ..host.watch import Watched
     from ..runlog.read import RunLog
     from .console import Terminal
@@ -96,9 +97,10 @@ def command(
 
     if bool(program) == (pid is not None):
         raise UsageError("name a command, or a process with --pid", "numabench bill -- COMMAND, or numabench bill --pid PID")
-    for given, name, needs in ((duration, "--for", "--pid"), (transfers and pid, "--transfers", "a command")):
-        if given and (pid is None) == (needs == "--pid"):
-            raise UsageError(f"{name} goes with {needs}", "numabench help bill")
+    if duration and pid is None:
+        raise UsageError("--for goes with --pid: a command is watched until it ends", "leave --for away")
+    if transfers and pid is not None:
+        raise UsageError("--transfers goes with a command, which strace has to begin", "numabench bill --transfers -- COMMAND")
     if transfers and hardware:
         raise UsageError(
             "--transfers and --hardware are for two runs: who traces makes system calls of its own", "leave one of them away"
@@ -113,20 +115,18 @@ def command(
         if pid is None:
             watched = watch(program, ledger, tally, count, opened)
         else:
-            if count:
-                count.start(pid)
-            watched = watch_process(pid, seconds, ledger.take)
+            watched = watch_process(pid, seconds, ledger.take, count.start if count else None)
         events = count.finish() if count else None
     bill = make_bill(
         ledger.counts(watched, events),
         prices(found[0]) if found else {},
         tally,
         watched.state,
+        found[1] if found else None,
         command=program,
         process=pid,
         code=watched.code,
         watching=watched.spent,
-        tariff=found[1] if found else None,
         not_seen=not_seen(offers_counters(), transfers, hardware),
     )
     deliver(bill, form, output, to_errors=pid is None)
@@ -260,7 +260,7 @@ def foot(bill: Bill) -> Iterator[str]:
             yield f"No price of {line.what}: {line.of}"
     yield f"Not priced: {plural(bill.unpriced['major_faults'], 'fault')} that waited for a disk"
     if bill.state:
-        yield f"The largest process ({bill.state.process}): {'; '.join(state_texts(bill))}"
+        yield f"The largest process ({bill.state.process}): {'; '.join(state_texts(bill.state, bill.pages))}"
     if bill.transfers is not None:
         took = f", some {format_seconds(bill.tracing)} of the wall clock" if bill.tracing is not None else ""
         yield f"Traced calls, each of which stopped the program twice: {bill.traced:,}{took}. Switches and moves are not on this bill: the tracer causes them, too."
@@ -271,23 +271,18 @@ def foot(bill: Bill) -> Iterator[str]:
         yield f"Not seen: {text}"
 
 
-def state_texts(bill: Bill) -> Iterator[str]:
-    state = bill.state
-    if bill.pages:
-        shares = (
-            f"node {node} {100 * span.value:.0f} % ({100 * span.low:.0f}–{100 * span.high:.0f} %)"
-            for node, span in bill.pages.items()
-        )
-        yield f"pages by node, by a sample: {', '.join(shares)}"
-    elif state:
-        yield "pages by node: not told"
-    if state and state.huge is not None and state.resident:
+def state_texts(state: State, pages: dict[str, Span]) -> Iterator[str]:
+    shares = [
+        f"node {node} {100 * span.value:.0f} % ({100 * span.low:.0f}–{100 * span.high:.0f} %)" for node, span in pages.items()
+    ]
+    yield f"pages by node, by a sample: {', '.join(shares) or 'not told'}"
+    if state.huge is not None and state.resident:
         yield f"{min(1.0, state.huge / state.resident):.0%} of {format_bytes(state.resident)} in huge pages"
-    if state and state.filters:
+    if state.filters:
         yield f"each system call passes {plural(state.filters, 'seccomp filter')}"
-    if state and state.slack_ns is not None:
+    if state.slack_ns is not None:
         yield f"timer slack {format_quantity(state.slack_ns, 'ns')}"
-    if state and state.scheduling:
+    if state.scheduling:
         yield f"scheduling class {state.scheduling}"
 
 

@@ -90,8 +90,10 @@ def watch_command(command: Sequence[str], take: Callable[[Reading], None], begin
     )
 
 
-def watch_process(number: int, seconds: float | None, take: Callable[[Reading], None]) -> Watched:
-    """For so long, to the end of the process, or until interrupted. UsageError where there is no such process."""
+def watch_process(
+    number: int, seconds: float | None, take: Callable[[Reading], None], begin: Callable[[int], None] | None = None
+) -> Watched:
+    """For so long, to the end of the process, or until interrupted; `begin` is called first. UsageError where there is no such process."""
     process = read_process(number)
     if process is None:
         raise UsageError(f"there is no process {number}", "ps -e lists them")
@@ -99,6 +101,8 @@ def watch_process(number: int, seconds: float | None, take: Callable[[Reading], 
         raise MachineError(f"what process {number} does cannot be read", "as its user, or with sudo")
     interrupted = False
     with _deaf():
+        if begin:
+            begin(number)
         watch = _Watch(take)
         watch.look(number)
         end = float("inf") if seconds is None else watch.began + seconds
