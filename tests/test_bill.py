@@ -260,10 +260,12 @@ def test_a_process_that_runs_already(tmp_path):
         (("--no-prices", "--", "no-such-program"), 2, "cannot be started"),
         (("--no-prices", "--pid", "4194304"), 2, "there is no process"),
         (("--no-prices", "-o", "/nowhere/bill", "--", "true"), 2, "no folder"),
+        (("--", "true"), 4, "numabench run runtime"),
         (("--prices", str(SAMPLE_LOG), "--", "true"), 4, "the prices are of another machine"),
     ],
 )
-def test_what_cannot_be_billed(words, code, said, capsys):
+def test_what_cannot_be_billed(words, code, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         main(["bill", *words])
     (line,) = capsys.readouterr().err.splitlines()

@@ -16,7 +16,7 @@ from ..runlog.visits import only
 if TYPE_CHECKING:
     from ..analysis.answers import Subject
 
-MEASURE = "numabench run runtime --profile quick"
+MEASURE = "numabench run runtime --profile quick, or --no-prices for counts alone"
 CHUNKS = (64, 4096, 16384, 65536, 262144)  # bytes of a transfer that all profiles measure
 TRANSPORTS = ("tcp", "unix", "pipe")
 #: What makes another machine of one, or of its kernel: prices of one do not hold for the other.
@@ -148,7 +148,7 @@ def applicable(log: RunLog, identity: str, configuration: Mapping[str, Any], any
         why = "; ".join(f"{name} {text}" for name, text in found[last.run].items())
         raise IncomparableError(
             f"the prices are of another machine, or of this one otherwise set up ({why})",
-            f"{MEASURE}, or --any-prices to use them all the same",
+            f"{MEASURE}; --any-prices uses them all the same",
         )
     latest = {benchmark: header.run for header in fitting for benchmark in wanted if (header.run, benchmark) in measured}
     runs = [header for header in fitting if header.run in latest.values()]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import INTERRUPTED, UsageError
+from ..errors import INTERRUPTED, IncomparableError, UsageError
 from ..text import in_shell, printable
 from ..units import format_bytes, format_cpus, format_quantity, format_seconds, parse_seconds, plural
 from . import say
@@ -137,13 +137,17 @@ def command(
 
 def find_prices(paths: tuple[str, ...], any_prices: bool) -> tuple[RunLog, Tariff]:
     """Before the program begins: without prices it would run in vain."""
-    from ..bill.prices import applicable
+    from ..bill.prices import MEASURE, applicable
     from ..extras import need_report
     from ..host.machine import read_machine
 
     need_report()
     here = read_machine(facts=False)
-    return applicable(read_visits(named_or_own(paths), False, ()), here.id, here.configuration, any_prices)
+    try:
+        paths = named_or_own(paths)
+    except UsageError as error:
+        raise IncomparableError(error.message, MEASURE) from error
+    return applicable(read_visits(paths, False, ()), here.id, here.configuration, any_prices)
 
 
 def watch(program: tuple[str, ...], ledger: Ledger, tally: Tally | None, count: Counting | None, opened: ExitStack) -> Watched:
