@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "benchmarks": BASE | {"host", "kernel"},
     "measure": BASE | {"host", "kernel", "benchmarks", "runlog"},
     "launch": BASE | {"runlog", "host"},
+    "bill": BASE | {"runlog", "analysis", "host"},
     "api": BASE | {"runlog", "analysis", "report", "host", "benchmarks", "measure"},
-    "cli": BASE | {"runlog", "contract", "analysis", "report", "host", "kernel", "benchmarks", "measure", "launch", "api"},
+    "cli": BASE | {"runlog", "contract", "analysis", "report", "host", "kernel", "benchmarks", "measure", "launch", "bill", "api"},
     "__main__": {"cli"},
     "__init__": {"api", "errors"},
 }

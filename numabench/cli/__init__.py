@@ -37,6 +37,7 @@ VERBS = {
     "launch": "Measure on each of many machines, once, and bring the logs here.",
     "fleet": "Name the machines that are unlike the others of their kind, and why.",
     "history": "When a machine's figures changed for good, and what changed with them.",
+    "bill": "What a program pays for silently: its counts, times this machine's prices.",
     "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
     "import": "Read a published core-to-core matrix into a run log.",
@@ -112,7 +113,8 @@ def command(traceback: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error becomes one line and its exit code, never a traceback unless that was asked for."""
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a verb's module here
-    told = TRACEBACK in arguments
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments  # behind it are another program's
+    told = TRACEBACK in own
     if told:
         arguments.remove(TRACEBACK)
     else:  # what nobody can catch, as for want of memory in a callback of a library, whose caller says what came of it

@@ -193,6 +193,7 @@ def schemas() -> dict[str, Any]:
     from ..analysis.cohorts import Fleet
     from ..analysis.history import History
     from ..analysis.selftest import SelfTest
+    from ..bill.bill import Bill
     from ..contract.standing import Drift, Standing
     from ..model import Value
     from ..runlog.visits import Visited
@@ -201,6 +202,7 @@ def schemas() -> dict[str, Any]:
     contract = [("standing", Standing | None), ("drift", tuple[Drift, ...]), ("written", tuple[str, ...])]
     verbs = {
         "advise": list[Padding],
+        "bill": Bill,
         "card": list[Shown],
         "check": Checked,
         "compare": Compared,

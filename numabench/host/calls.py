@@ -66,6 +66,6 @@ def get_mempolicy() -> int:
     return _call("get_mempolicy", c.byref(mode), None, c.c_ulong(0), None, c.c_ulong(0))
 
 
-def where_pages_are(addresses: c.Array, status: c.Array) -> int:
-    """Fills `status` with the node of each page (an array of pointers), or minus an error number: move_pages(2) without moving."""
-    return _call("move_pages", c.c_long(0), c.c_ulong(len(addresses)), addresses, None, status, c.c_long(0))
+def where_pages_are(addresses: c.Array, status: c.Array, process: int = 0) -> int:
+    """Fills `status` with the node of each page (an array of pointers) of a process (0: this one), or minus an error number: move_pages(2) without moving."""
+    return _call("move_pages", c.c_long(process), c.c_ulong(len(addresses)), addresses, None, status, c.c_long(0))
