@@ -111,10 +111,10 @@ static uint64_t wait_beside_rival(struct state *s, int32_t home, int32_t away)
         return 0;
     s->failed |= nb_allow(home, away);
     s->at_home += sched_getcpu() == home;
-    const uint64_t turns = nb_load_relaxed(&s->turns), until = nb_now() + LIMIT_NS;
-    tell_rival(s, RUN);
+    const uint64_t turns = nb_load_relaxed(&s->turns), begin = nb_now(), until = begin + LIMIT_NS;
     uint64_t took = 0, step = 0;
-    for (uint64_t last = nb_now(), now; !took && last < until; step = now - last, last = now) { /* it may have waited on either side of the clock's reading */
+    tell_rival(s, RUN); /* who may run at once */
+    for (uint64_t last = begin, now; !took && last < until; step = now - last, last = now) { /* it may have waited on either side of the clock's reading */
         now = nb_now();
         if (away != home ? sched_getcpu() == away : nb_load_relaxed(&s->turns) != turns)
             took = now - last > step ? now - last : step;

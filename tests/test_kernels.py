@@ -41,7 +41,7 @@ from numabench.benchmarks.memory_latency import (
 )
 from numabench.benchmarks.memory_ordering import BYTES as BYTES_OF_TESTS
 from numabench.benchmarks.memory_ordering import ORDERINGS, THREADS
-from numabench.benchmarks.publication import METHODS
+from numabench.benchmarks.publication import DEAD_FRAME, METHODS
 from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
 from numabench.benchmarks.single_operations import COUNTED_SLOT, OPERATIONS, OTHERS, OWN, ROUND_SLOT, SIZE_SLOT, STATES, STEP_SLOT
 from numabench.errors import MachineError, UsageError
@@ -1115,16 +1115,26 @@ def test_no_reader_sees_what_is_not_published(loaded, method, spacing, readers):
     assert "1 objects of" in benchmark.check(parameters, found)
 
 
+@pytest.mark.parametrize("spacing", [0, 20])
+def test_an_object_on_a_stack_that_is_gone_is_found_by_its_check_value(loaded, spacing):
+    parameters = {"method": DEAD_FRAME, "spacing": spacing, "readers": 1}
+    benchmark = discover()["publication"]
+    found = enter(loaded["publication"], benchmark.arguments(parameters, PROBES), threads=2, size=131072)
+    writer, reader = found.threads
+    assert writer.check == writer.executed > 0 and 0 < reader.executed - reader.check <= reader.executed
+    assert "that were not wholly published, or out of order" in benchmark.check(parameters, found)
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU sees all in order")
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("put(s, o, method);\n        x =", "x ="),  # never published
+        ("put(s, o, method);\n        if (method", "if (method"),  # never published
         (
             "        for (unsigned k = 0; k < WORDS; k++)\n            nb_store_relaxed(&o->word[k]",
             "        put(s, o, method);\n        for (unsigned k = 0; k < WORDS; k++)\n            nb_store_relaxed(&o->word[k]",
         ),
-        ("if (++number % (OBJECTS / 2) == 0)", "if (++number == 0)"),  # objects are used again while they are read
+        ("++number % (OBJECTS / 2) == 0", "++number == 0"),  # objects are used again while they are read
     ],
 )
 def test_objects_that_are_seen_too_early_or_too_late_are_noticed(tmp_path, right, wrong):
