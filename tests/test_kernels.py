@@ -716,7 +716,7 @@ def test_quantiles_of_few_single_events_are_those_of_the_list(single_events, tak
 
 def test_events_that_take_no_time_at_first_are_no_measure_of_the_others(single_events):
     """One sleep in four ends in time: bins that are fine around 1 ns would end at 512."""
-    count, value = single_events([0, 50_000, 50_000, 50_000], [0] * 4, 5)
+    _, value = single_events([0, 50_000, 50_000, 50_000], [0] * 4, 5)
     assert value[abi.SHORTEST_SLOT] == 0 and value[abi.MEDIAN_PS_SLOT] == pytest.approx(50_000_000, rel=0.035)
 
 

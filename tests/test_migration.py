@@ -38,7 +38,10 @@ def kernel() -> abi.Kernel:
     return abi.Kernel(abi.build("migration").target)
 
 
-@pytest.mark.parametrize(("action", "dirty", "lines"), [*itertools.product((STAY, MOVE), SHARES, (LINES,)), (MOVE, 33, 2), (PINNED, ALL_DIRTY, LINES), (PULLED, ALL_DIRTY, LINES)])
+@pytest.mark.parametrize(
+    ("action", "dirty", "lines"),
+    [*itertools.product((STAY, MOVE), SHARES, (LINES,)), (MOVE, 33, 2), (PINNED, ALL_DIRTY, LINES), (PULLED, ALL_DIRTY, LINES)],
+)
 def test_each_line_is_written_as_often_as_it_was_to_be(kernel, action, dirty, lines):
     found, wrong = measured(kernel, action, dirty, lines)
     assert wrong == ""

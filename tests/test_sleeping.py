@@ -79,7 +79,11 @@ def test_slack_is_a_known_answer():
 
 def test_it_is_refused_where_timers_have_no_slack(monkeypatch):
     p = {"call": "nanosleep", "duration": 1_000, "slack": 1, "scheduling": NORMAL}
-    for number, said in ((2, "SCHED_RR"), (os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, "SCHED_FIFO"), (os.SCHED_IDLE, "by privilege alone")):
+    for number, said in (
+        (2, "SCHED_RR"),
+        (os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, "SCHED_FIFO"),
+        (os.SCHED_IDLE, "by privilege alone"),
+    ):
         monkeypatch.setattr(os, "sched_getscheduler", lambda pid, number=number: number)
         with ExitStack() as opened, pytest.raises(MachineError, match=said):
             SLEEPING.descriptors(p, opened)

@@ -39,7 +39,9 @@ def test_each_call_brings_what_it_is_to_bring(kernel, call):
     assert measured(kernel, call, PLAIN) == ""
 
 
-@pytest.mark.parametrize(("call", "wrap"), [p for p in itertools.product(CALLS, WRAPS[1:]) if BENCHMARK.keep(dict(zip(AXES, p, strict=True)), None)])
+@pytest.mark.parametrize(
+    ("call", "wrap"), [p for p in itertools.product(CALLS, WRAPS[1:]) if BENCHMARK.keep(dict(zip(AXES, p, strict=True)), None)]
+)
 def test_what_looks_at_calls_has_seen_each(kernel, call, wrap):
     assert measured(kernel, call, wrap) == ""
 

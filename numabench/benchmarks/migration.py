@@ -27,11 +27,15 @@ LINES = (64, 256, 1024, 4096, 16_384)
 USUAL = 1024  # lines: 64 KiB, more than a first cache and less than a second one
 ALL_DIRTY = 100
 SHARES = (0, 50, ALL_DIRTY)
-CALL_PS_SLOT, ARRIVED_SLOT, RIGHT_SLOT, CAME_SLOT, AT_HOME_SLOT, TRIED_SLOT = range(6, 12)  # of `value`, as in kernels/migration.c
+CALL_PS_SLOT, ARRIVED_SLOT, RIGHT_SLOT, CAME_SLOT, AT_HOME_SLOT, TRIED_SLOT = range(
+    6, 12
+)  # of `value`, as in kernels/migration.c
 STATE_BYTES = 8192  # of scratch memory: what the threads share
 ORDER_BYTES = 4  # of it for each line
 LONG = 4.0  # windows of events in which a thread waits for some slices and ticks of a timer
-LEAST_CAME = 0.5  # of events beside a rival, in which the thread was pulled, or had to wait: below it, times are not what they are called
+LEAST_CAME = (
+    0.5  # of events beside a rival, in which the thread was pulled, or had to wait: below it, times are not what they are called
+)
 LEAST_AT_HOME = 0.5  # of them, before which the thread was where the rival comes: it may go by itself, but why should it
 
 
@@ -123,7 +127,9 @@ class Migration(Benchmark):
         return Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=size, scratch=scratch)
 
     def waiters(self, p: Parameters) -> Collection[int]:
-        return () if p["action"] == STAY else (0,)  # until the CPU that it goes to is awake, or its turn comes: part of what is measured
+        return (
+            () if p["action"] == STAY else (0,)
+        )  # until the CPU that it goes to is awake, or its turn comes: part of what is measured
 
     def stretch(self, p: Parameters) -> float:
         return LONG if p["action"] in RIVALS else 1.0

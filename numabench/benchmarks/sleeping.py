@@ -119,9 +119,7 @@ class Sleeping(Benchmark):
             if p["scheduling"] != NORMAL:
                 text = f"Of class SCHED_{p['scheduling'].upper()}, {which} ends {{value}} later than of SCHED_OTHER, with a timer slack of {p['slack']:,} ns"
                 found.append(
-                    Answer(
-                        kind="difference", metric="late", where=p, against={"scheduling": NORMAL}, headline=False, text=text
-                    )
+                    Answer(kind="difference", metric="late", where=p, against={"scheduling": NORMAL}, headline=False, text=text)
                 )
                 continue
             slack = "" if usual else f", with a timer slack of {p['slack']} ns"

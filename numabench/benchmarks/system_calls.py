@@ -13,7 +13,11 @@ CALLS = ("getppid", "clock_vdso", "clock", "pread", "futex_wake", "sched_yield")
 FILTERS = ("number_filter", "number_filter_long", "argument_filter", "argument_filter_long")
 COUNTED = ("user_dispatch", "notify", "trace")
 SUPERVISED = COUNTED[1:]
-PLAIN, FILTERED, VDSO = "none", "getppid", "clock_vdso"  # the control, the call that is looked at by all, and the one that is none
+PLAIN, FILTERED, VDSO = (
+    "none",
+    "getppid",
+    "clock_vdso",
+)  # the control, the call that is looked at by all, and the one that is none
 WRAPS = (PLAIN, *FILTERS, *COUNTED)
 REFUSED_SLOT, SEEN_SLOT, CALLS_SLOT = 6, 7, 8  # of `value`, as in kernels/system_calls.c
 FILE_SLOT = 2  # of the descriptors

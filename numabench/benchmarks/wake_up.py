@@ -61,7 +61,10 @@ WAITS = 5  # the slot of what epoll_wait waits with
 CALL_PS_SLOT, EARLY_SLOT = 6, 7  # of the waker's `value`
 SLEPT_SLOT, OUT_OF_ORDER_SLOT, AWAKE_SLOT = 6, 7, 8  # of the receiver's
 P99 = 0.99
-URING_SETUP, URING_PARAMS = 425, 120  # the number of io_uring_setup on all architectures of Linux but Alpha; bytes of its second argument
+URING_SETUP, URING_PARAMS = (
+    425,
+    120,
+)  # the number of io_uring_setup on all architectures of Linux but Alpha; bytes of its second argument
 
 
 class WakeUp(Benchmark):
@@ -160,7 +163,11 @@ class WakeUp(Benchmark):
             usual, primitive = p["idle_gap"] == GAP, WORDS[p["primitive"]]
             if p["target"] != SPINNING:
                 after = f" left alone for {p['idle_gap'] // 1000} us" if p["idle_gap"] else " not left alone"
-                found.append(self.cell(p, "slept", f"A thread{after} slept before {{value}} of its wake-ups by {primitive} ({place(p)})", False))
+                found.append(
+                    self.cell(
+                        p, "slept", f"A thread{after} slept before {{value}} of its wake-ups by {primitive} ({place(p)})", False
+                    )
+                )
             if p["primitive"] == FUTEX or not usual:
                 text = f"{waking(p)} takes {{value}} by {primitive}{'' if usual else idle(p['idle_gap'])}"
                 found.append(self.cell(p, "wake_time", text, usual))

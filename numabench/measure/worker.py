@@ -389,9 +389,7 @@ class Worker:
             extra={**self.benchmark.extra(arguments, around, found), **price_of_interrupt(around)},
         )
 
-    def thread_reasons(
-        self, threads: tuple[ThreadProof, ...], crowded: bool = False, waiters: Collection[int] = ()
-    ) -> list[str]:
+    def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False, waiters: Collection[int] = ()) -> list[str]:
         reasons, longest = [], max(t.end for t in threads)
         for index, t in enumerate(
             threads
