@@ -50,7 +50,7 @@ static const struct nb_parameter parameters[] = {
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one switch, with the turn between two of them", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("fibers", 1, "the price of a switch between tasks", parameters, metrics);
+NB_DESCRIBE("fibers", 2, "the price of a switch between tasks", parameters, metrics);
 
 /* -- fibers ---------------------------------------------------------------------------------------------------------------------------- */
 

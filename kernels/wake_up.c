@@ -9,7 +9,7 @@
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_series.h"
-#include "nb_uring.h"
+#include "nb_uring_read.h"
 #include "nb_usage.h"
 #include <errno.h>
 #include <fcntl.h>

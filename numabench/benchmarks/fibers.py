@@ -81,6 +81,7 @@ class Fibers(Benchmark):
         return [
             few,
             {"switch": (OWN,), "fibers": COUNTS[:3], "lines": LINES},
+            {"switch": (OWN,), "fibers": COUNTS[3:], "lines": LINES[:1]},
             {"switch": (SWAPCONTEXT,), "fibers": COUNTS[1:3], "lines": LINES[:1]},
             threads,
         ]

@@ -161,7 +161,7 @@ class WakeUp(Benchmark):
         found = []
         for p in cases:
             usual, primitive = p["idle_gap"] == GAP, WORDS[p["primitive"]]
-            if p["target"] != SPINNING:
+            if p["target"] != SPINNING and (not usual or p["primitive"] == FUTEX):
                 after = f" left alone for {p['idle_gap'] // 1000} us" if p["idle_gap"] else " not left alone"
                 found.append(
                     self.cell(

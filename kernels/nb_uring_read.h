@@ -1,6 +1,6 @@
-/* An io_uring by its own calls, without a library: one entry at a time, by the thread that opened it. */
-#ifndef NB_URING_H
-#define NB_URING_H
+/* io_uring by its own calls, without a library: reads that are waited for, one at a time, by the thread that opened the ring. */
+#ifndef NB_URING_READ_H
+#define NB_URING_READ_H
 #include "nb.h"
 #include <string.h>
 #include <sys/mman.h>
@@ -14,10 +14,10 @@
 #endif
 
 struct nb_ring {
-    uint8_t *queues, *entries, *completions;
+    uint8_t *queues, *entries, *cqes;
     uint64_t queue_bytes, entry_bytes;
     uint32_t *sq_tail, *sq_array, *cq_head, *cq_tail;
-    uint32_t sq_mask, cq_mask;
+    uint32_t mask, sq_mask;
     int32_t file;
 };
 
@@ -69,8 +69,8 @@ static inline int nb_ring_open(struct nb_ring *r)
     r->sq_mask = *(uint32_t *)(r->queues + p.sq_off.ring_mask);
     r->cq_head = (uint32_t *)(r->queues + p.cq_off.head);
     r->cq_tail = (uint32_t *)(r->queues + p.cq_off.tail);
-    r->completions = r->queues + p.cq_off.cqes;
-    r->cq_mask = *(uint32_t *)(r->queues + p.cq_off.ring_mask);
+    r->cqes = r->queues + p.cq_off.cqes;
+    r->mask = *(uint32_t *)(r->queues + p.cq_off.ring_mask);
     return 0;
 }
 
@@ -101,7 +101,7 @@ static inline int nb_ring_take(struct nb_ring *r, int32_t *result)
     const uint32_t head = *r->cq_head;
     if (head == nb_load32_acquire(r->cq_tail))
         return 0;
-    *result = ((const struct io_uring_cqe *)r->completions)[head & r->cq_mask].res;
+    *result = ((const struct io_uring_cqe *)(void *)r->cqes)[head & r->mask].res;
     nb_store32_release(r->cq_head, head + 1);
     return 1;
 }
