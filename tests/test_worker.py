@@ -146,28 +146,6 @@ def test_a_quantile_beyond_the_end_of_its_histogram_is_left_out_and_said():
     assert "clipped" not in sample.reasons and sample.metrics["latency_p99"] > 40_000
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters", "judged"),
-    [
-        ("system_calls", {"call": "getppid", "wrap": "none"}, False),
-        ("system_calls", {"call": "clock_vdso", "wrap": "none"}, True),
-        ("fibers", {"switch": "own", "fibers": 2, "lines": 1}, True),
-        ("fibers", {"switch": "swapcontext", "fibers": 2, "lines": 1}, False),
-    ],
-)
-def test_the_clock_of_a_core_disturbs_what_the_core_does_alone(name, parameters, judged):
-    worker = Worker.__new__(Worker)
-    worker.benchmark, worker.kernel, worker.measured = find(name), abi.Kernel(abi.build(name).target), 0.0
-    thread = abi.ThreadBlock(end_ns=8_000_000, operations=1000)
-    thread.value[abi.BATCH_SLOT] = 1
-    case = JobCase(
-        case="c", parameters=parameters, cpus=(0,), groups=(0,), node=None, size=4096, scratch=0, page_size="4k", seed=1
-    )
-    entries, changed = [Entry(status=0, switches=0, faults=0)], Probes(frequency=3.2e9, width=4.5)
-    sample = worker.judge(case, 0, parameters, Found([thread]), entries, (proof(None), proof(None)), CALM, changed)
-    assert ("frequency_changed" in sample.reasons) == judged
-
-
 GROWING = """
 import sys
 from numabench.benchmarks.padded_counters import BENCHMARK

@@ -271,10 +271,6 @@ class Benchmark(ABC):
     def seed_argument(self, seed: int) -> dict[str, int]:
         return {}
 
-    def follows_clock(self, parameters: Parameters) -> bool:
-        """Whether a clock that changes disturbs a sample of this case: where `judges_clock` says so of all but some."""
-        return self.judges_clock
-
     def waiters(self, parameters: Parameters) -> Collection[int]:
         """Threads whose waiting for their CPU is part of what is measured (woken, moved or asleep by design): it is recorded, and disturbs nothing."""
         return ()

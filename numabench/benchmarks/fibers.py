@@ -182,12 +182,6 @@ class Fibers(Benchmark):
         vectors = ("sse2",) if platform.machine() == "x86_64" else ()
         return {"switch": p["switch"], "fibers": p["fibers"], "lines": p["lines"], "stack_bytes": stack_bytes(vectors)}
 
-    def follows_clock(self, p: Parameters) -> bool:
-        return p["switch"] in (
-            OWN,
-            OWN_FP,
-        )  # the kernel's and the host's share of the others scatters by more than a clock changes
-
     def waiters(self, p: Parameters) -> Collection[int]:
         return (0, 1) if p["switch"] in THREADS else ()  # from being woken until its CPU is awake
 

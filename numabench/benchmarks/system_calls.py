@@ -84,9 +84,6 @@ class SystemCalls(Benchmark):
         """What the program answers itself is no call of any kind, and what does not enter the kernel is seen by nobody who counts."""
         return p["wrap"] not in COUNTED or p["call"] == FILTERED or (p["wrap"] != "user_dispatch" and p["call"] != VDSO)
 
-    def follows_clock(self, p: Parameters) -> bool:
-        return p["call"] == VDSO  # the kernel's and the host's share of the others scatters by more than a clock changes
-
     def waiters(self, p: Parameters) -> Collection[int]:
         return (0,) if p["wrap"] in SUPERVISED else ()  # two tasks take turns on one CPU: each waits for the other
 

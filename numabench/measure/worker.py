@@ -354,7 +354,7 @@ class Worker:
         crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
         waiters = self.benchmark.waiters(case.parameters)
         reasons = [*self.thread_reasons(threads, crowded, waiters), *memory_reasons(*memory), *probe_reasons(before, after)]
-        if not self.benchmark.follows_clock(case.parameters):
+        if not self.benchmark.judges_clock:
             reasons = [reason for reason in reasons if reason != "frequency_changed"]
         if self.benchmark.judges_overlap and overlap < LEAST_OVERLAP and not crowded:
             reasons.append("overlap")
