@@ -10,7 +10,7 @@ from test_kernels import PROBES, broken_kernel, enter
 
 from numabench import kernel as abi
 from numabench.benchmarks import Found, discover
-from numabench.benchmarks.migration import ALL_DIRTY, MOVE, PINNED, PULLED, RIVALS, SHARES, STAY, came, dirty_lines
+from numabench.benchmarks.migration import ALL_DIRTY, MOVE, PINNED, PULLED, RIVALS, SHARES, STAY, TRIED_SLOT, came, dirty_lines
 
 BENCHMARK = discover()["migration"]
 LINES = 200
@@ -73,4 +73,5 @@ def test_a_rival_that_never_runs_is_waited_for_in_vain_and_not_for_long(tmp_path
     """No time is told, and nothing hangs."""
     found, wrong = measured(broken_kernel(tmp_path, "migration", "migration.c", "tell_rival(s, RUN);", ";"), PINNED, ALL_DIRTY)
     parameters = {"action": PINNED, "lines": LINES, "dirty": ALL_DIRTY}
+    assert found.threads[0].value[TRIED_SLOT] == 4, "whoever was never seen to run is given up"
     assert wrong == "" and came(found.threads[0]) == 0 and BENCHMARK.doubts(parameters, found, {}, PROBES) == ["run_delay"]
