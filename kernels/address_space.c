@@ -48,7 +48,7 @@ static const struct nb_metric metrics[] = {
     {"tlb_interrupts", "per call", "on the bystander's CPU, to make it forget addresses: those of the median call", NB_LOWER_IS_BETTER},
     {"loss", "ns", "of the bystander's time that one call takes", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("address_space", 1, "the life of mapped memory", parameters, metrics);
+NB_DESCRIBE("address_space", 2, "the life of mapped memory", parameters, metrics);
 
 #define LEAST_LOSS_NS 400       /* more than the usual turn: a line that comes from another package takes less, an interrupt more */
 #define LOSS_SCALE_NS 4096      /* what NB_FINE bins of the histogram of losses stand for: 16 ns each up to 8 us, then within 3 % */

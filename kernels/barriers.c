@@ -29,7 +29,7 @@ static const struct nb_metric metrics[] = {
     {"weak", "per 10^8", "trials in which both sides read the old value", NB_NEITHER_IS_BETTER},
     {"trials", "1", "of both sides against each other", NB_NEITHER_IS_BETTER},
 };
-NB_DESCRIBE("barriers", 1, "fences against membarrier", parameters, metrics);
+NB_DESCRIBE("barriers", 2, "fences against membarrier", parameters, metrics);
 
 struct place {
     uint64_t mine;

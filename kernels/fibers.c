@@ -50,7 +50,7 @@ static const struct nb_parameter parameters[] = {
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one switch, with the turn between two of them", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("fibers", 1, "the price of a switch between tasks", parameters, metrics);
+NB_DESCRIBE("fibers", 2, "the price of a switch between tasks", parameters, metrics);
 
 /* -- fibers ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -394,6 +394,7 @@ static void answer(struct nb_thread *t)
     const int asleep = t->shared->parameter[SWITCH] == THREAD_OTHER;
     nb_gate(t);
     t->cpu_begin = sched_getcpu();
+    t->run_delay_ns = nb_run_delay(t);
     for (;;) {
         (asleep ? await_asleep : await)(p, SECOND);
         if (p->over) {
@@ -404,10 +405,11 @@ static void answer(struct nb_thread *t)
         (asleep ? give_asleep : give)(p, FIRST);
     }
     t->cpu_end = sched_getcpu();
+    t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
     t->begin_ns = p->begin_ns; /* it has worked for as long as the other */
     t->end_ns = p->end_ns;
     t->gaps = 0;
-    t->gap_ns = t->run_delay_ns = 0; /* its waits are the switch that is measured */
+    t->gap_ns = 0; /* its waits are the switch that is measured */
 }
 
 static int run_threads(struct nb_thread *t)
@@ -428,8 +430,6 @@ static int run_threads(struct nb_thread *t)
         p->turn = FIRST;
         p->over = 0;
         nb_window(t, asleep ? hand_over_asleep : hand_over);
-        if (asleep)
-            t->run_delay_ns = 0; /* from being woken until its CPU is awake: what is measured */
         p->begin_ns = t->begin_ns;
         p->end_ns = t->end_ns;
         p->over = 1;

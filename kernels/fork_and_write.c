@@ -27,7 +27,7 @@ static const struct nb_metric metrics[] = {
     {"time", "ns", "of one fork, or of the first writes to all pages", NB_LOWER_IS_BETTER},
     {"time_per_page", "ns", "of that, for each page of the size asked for", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("fork_and_write", 1, "a fork, and what is copied when it is written to", parameters, metrics);
+NB_DESCRIBE("fork_and_write", 2, "a fork, and what is copied when it is written to", parameters, metrics);
 
 static uint64_t old(uint64_t at) { return at * 2 + 1; }
 

@@ -4,7 +4,7 @@
 #define NB_EACH_H
 #include "nb_window.h"
 
-#define NB_LEAST_EVENTS 8 /* in a window, however long it gets: a median of fewer is whatever the first one was */
+#define NB_LEAST_EVENTS NB_FEW /* in a window, however long it gets: a median of fewer is whatever the first one was */
 #define NB_CLOCK_TRIES_EACH 64
 
 /* Performs one event and returns the ns of what counts, between two readings of nb_now: the cost of one reading is taken off here. */
@@ -20,20 +20,49 @@ static inline uint64_t nb_clock_cost(void)
     return least;
 }
 
+/* The middle of the bin of the `rank`-th shortest event. */
+static inline double nb_event_at(const uint32_t *bins, uint64_t rank)
+{
+    uint64_t seen = 0;
+    uint32_t bin = 0;
+    while (bin < NB_BINS - 1 && (seen += bins[bin]) < rank)
+        bin++;
+    return nb_batch_middle(bin);
+}
+
+/* ns of the median of so many events in a histogram whose NB_FINE bins stand for `usual`. A window may have eight: of an even number it lies between the two in the
+ * middle, since the lower one of eight is their 44th percentile. */
+static inline double nb_median_event(const uint32_t *bins, uint64_t events, uint64_t usual)
+{
+    return (nb_event_at(bins, (events + 1) / 2) + nb_event_at(bins, events / 2 + 1)) / 2 * (double)usual / NB_FINE;
+}
+
+/* ns that a histogram's bins are to be fine around: the median of the `events` of a warm-up that nb_count counted. Not the shortest, which may be none at all (a sleep that
+ * ended in time): bins end at 512 times that. */
+static inline uint64_t nb_usual_event(const uint32_t *bins, uint64_t events)
+{
+    uint64_t seen = 0;
+    uint32_t bin = 0;
+    while (bin < NB_BINS - 1 && (seen += bins[bin]) * 2 < events)
+        bin++;
+    return bin ? nb_bin_ns(bin) : 1;
+}
+
 /* Events for warmup_ns, and a few at least, then for window_ns. Leaves what nb_window does, with batches of one operation; nothing counts as a gap, since an event may
  * wait by design: NB_LONGEST says how long one took. */
 static inline void nb_each(struct nb_thread *t, nb_event event)
 {
     const struct nb_case *c = t->shared;
     const uint64_t clock = nb_clock_cost(), begin = nb_gate(t) + c->warmup_ns;
-    uint64_t usual = UINT64_MAX, shortest = UINT64_MAX, longest = 0, events = 0, took;
-    for (int n = 0; n < NB_LEAST_EVENTS || nb_now() < begin; n++) {
+    uint64_t shortest = UINT64_MAX, longest = 0, events = 0, took;
+    memset(t->histogram, 0, sizeof t->histogram);
+    for (; events < NB_LEAST_EVENTS || nb_now() < begin; events++) {
         took = event(t);
         t->executed++;
-        if (took < usual)
-            usual = took;
+        nb_count(t->histogram, took > clock ? took - clock : 0, 1);
     }
-    usual = usual > clock ? usual - clock : 1;
+    const uint64_t usual = nb_usual_event(t->histogram, events);
+    events = 0;
     nb_empty_histogram(t);
     t->gaps = 0;
     t->gap_ns = 0;
@@ -60,7 +89,7 @@ static inline void nb_each(struct nb_thread *t, nb_event event)
     t->value[NB_SHORTEST] = shortest;
     t->value[NB_LONGEST] = longest;
     t->value[NB_USUAL] = usual;
-    t->value[NB_MEDIAN_PS] = (uint64_t)(nb_median_batch(t->histogram, events) * (double)usual * 1000 / NB_FINE);
+    t->value[NB_MEDIAN_PS] = (uint64_t)(nb_median_event(t->histogram, events, usual) * 1000);
     t->value[NB_MEAN_PS] = (uint64_t)(nb_mean_batch(t->histogram, events) * (double)usual * 1000 / NB_FINE);
 }
 #endif

@@ -31,6 +31,7 @@ typedef void (*nb_batch)(struct nb_thread *t, uint64_t n);
 #define NB_FINE 256
 #define NB_COARSE 16
 #define NB_TRIMMED 0.01 /* at either end: a timer's tick comes to one in 400 batches of 10 us, and costs several of them */
+#define NB_FEW 8        /* from which on a whole batch is left out at either end: a hundredth of fewer than a hundred is none, and one interruption would weigh as much as all */
 
 static inline uint32_t nb_batch_bin(uint64_t took, uint64_t usual)
 {
@@ -62,7 +63,7 @@ static inline double nb_median_batch(const uint32_t *bins, uint64_t batches)
  * and not what they cost: 33 ns where the mean was 28. The trimming leaves out what interrupted the window. */
 static inline double nb_mean_batch(const uint32_t *bins, uint64_t batches)
 {
-    const double cut = NB_TRIMMED * (double)batches, end = (double)batches - cut;
+    const double share = NB_TRIMMED * (double)batches, cut = share < 1 && batches >= NB_FEW ? 1 : share, end = (double)batches - cut;
     double seen = 0, sum = 0;
     for (uint32_t bin = 0; bin < NB_BINS; bin++) {
         const double from = seen > cut ? seen : cut;

@@ -3,17 +3,20 @@
  *
  * An object's words all follow from its number: a reader that sees it before it was wholly written, or an older one after a newer one, notices. Objects lie in a
  * ring. Each reader says which number it has seen, and the writer looks at that once in half a ring: it waits rather than write to an object that somebody may
- * still read (quiescent states, as in userspace RCU; Desnoyers et al. 2012). */
+ * still read (quiescent states, as in userspace RCU; Desnoyers et al. 2012).
+ *
+ * One way is wrong, and there so that the check can be seen to find it: the object lies on a stack (in measured memory, as goroutines have theirs), in the frame of a call that
+ * publishes it and returns. What the next call has on that stack is written over it. */
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_window.h"
 #include <pthread.h>
 
 enum { METHOD, SPACING };
-enum { RELAXED_FENCE, RELEASE_ACQUIRE, SEQ_CST_EXCHANGE, MUTEX, SEQLOCK };
+enum { RELAXED_FENCE, RELEASE_ACQUIRE, SEQ_CST_EXCHANGE, MUTEX, SEQLOCK, DEAD_FRAME };
 
 static const struct nb_parameter parameters[] = {
-    [METHOD] = {"method", "relaxed_fence|release_acquire|seq_cst_exchange|mutex|seqlock", "how the pointer is written and read", RELEASE_ACQUIRE, 0, 4},
+    [METHOD] = {"method", "relaxed_fence|release_acquire|seq_cst_exchange|mutex|seqlock|dead_frame", "how the pointer is written and read", RELEASE_ACQUIRE, 0, DEAD_FRAME},
     [SPACING] = {"spacing", NULL, "dependent multiplies of the writer between two objects", 0, 0, 100000},
 };
 static const struct nb_metric metrics[] = {
@@ -62,7 +65,7 @@ INLINE void put(struct shared *s, struct object *o, int method)
     if (method == RELAXED_FENCE) {
         nb_release_fence();
         nb_store_relaxed(&s->current, next);
-    } else if (method == RELEASE_ACQUIRE) {
+    } else if (method == RELEASE_ACQUIRE || method == DEAD_FRAME) {
         nb_store_release(&s->current, next);
     } else if (method == SEQ_CST_EXCHANGE) {
         (void)nb_swap(&s->current, next);
@@ -85,7 +88,7 @@ INLINE const struct object *get(struct shared *s, int method)
     if (method == RELAXED_FENCE) {
         found = nb_load_relaxed(&s->current);
         nb_acquire_fence();
-    } else if (method == RELEASE_ACQUIRE) {
+    } else if (method == RELEASE_ACQUIRE || method == DEAD_FRAME) {
         found = nb_load_acquire(&s->current);
     } else if (method == SEQ_CST_EXCHANGE) {
         found = nb_load(&s->current);
@@ -113,6 +116,13 @@ static void wait_for_readers(const struct nb_case *c, uint64_t number)
             nb_relax();
 }
 
+/* A call that has other things where the one before it had the object: no words of one. */
+INLINE void call_another(struct object *frame, uint64_t number)
+{
+    for (unsigned k = 0; k < WORDS; k++)
+        nb_store_relaxed(&frame->word[k], ~number + k * k);
+}
+
 /* A loop of its own where there is no work between two objects: what it takes to make the next one wait for it is a tenth of the cheapest methods. */
 INLINE void write_objects(struct nb_thread *t, uint64_t n, int method, int spaced)
 {
@@ -123,12 +133,14 @@ INLINE void write_objects(struct nb_thread *t, uint64_t n, int method, int space
     uint64_t number = t->cursor, nothing = 0, x = 0;
     NB_OPAQUE(nothing);
     while (number != end) {
-        if (++number % (OBJECTS / 2) == 0)
+        if (++number % (OBJECTS / 2) == 0 && method != DEAD_FRAME)
             wait_for_readers(c, number);
-        struct object *o = (struct object *)((uint8_t *)(ring + number % OBJECTS) + (spaced ? x & nothing : 0));
+        struct object *o = (struct object *)((uint8_t *)(ring + (method == DEAD_FRAME ? 0 : number % OBJECTS)) + (spaced ? x & nothing : 0));
         for (unsigned k = 0; k < WORDS; k++)
             nb_store_relaxed(&o->word[k], word(number, k));
         put(s, o, method);
+        if (method == DEAD_FRAME)
+            call_another(o, number);
         x = nb_work(number, spacing);
     }
     t->cursor = number;
@@ -169,6 +181,7 @@ ROLES(release_acquire, RELEASE_ACQUIRE)
 ROLES(seq_cst_exchange, SEQ_CST_EXCHANGE)
 ROLES(mutex, MUTEX)
 ROLES(seqlock, SEQLOCK)
+ROLES(dead_frame, DEAD_FRAME)
 
 static int prepare(struct nb_thread *t)
 {
@@ -189,14 +202,16 @@ static int prepare(struct nb_thread *t)
 int nb_run(struct nb_thread *t)
 {
 #define WRITERS(NAME) {write_##NAME, write_##NAME##_spaced}
-    static const nb_batch writers[][2] = {WRITERS(relaxed_fence), WRITERS(release_acquire), WRITERS(seq_cst_exchange), WRITERS(mutex), WRITERS(seqlock)};
-    static const nb_batch readers[] = {read_relaxed_fence, read_release_acquire, read_seq_cst_exchange, read_mutex, read_seqlock};
+    static const nb_batch writers[][2] = {WRITERS(relaxed_fence), WRITERS(release_acquire), WRITERS(seq_cst_exchange), WRITERS(mutex), WRITERS(seqlock),
+                                           WRITERS(dead_frame)};
+    static const nb_batch readers[] = {read_relaxed_fence, read_release_acquire, read_seq_cst_exchange, read_mutex, read_seqlock, read_dead_frame};
     const struct nb_case *c = t->shared;
     if (c->phase == NB_PREPARE)
         return prepare(t);
     if (t->index == 0) {
         nb_window(t, writers[c->parameter[METHOD]][c->parameter[SPACING] > 0]);
-        t->check = ((const struct object *)(uintptr_t)((struct shared *)c->buffer)->current)->word[0];
+        const struct object *last = (const struct object *)(uintptr_t)((struct shared *)c->buffer)->current;
+        t->check = c->parameter[METHOD] == DEAD_FRAME ? t->cursor : last->word[0]; /* that it is gone is for readers to find */
         return NB_OK;
     }
     *seen(c, t->index) = t->cursor;

@@ -1,35 +1,42 @@
-/* How late a thread wakes that sleeps for a given time: by several calls, and by the slack that the kernel may take with its timer.
+/* How late a thread wakes that sleeps for a given time: by several calls, by the slack that the kernel may take with its timer, and by the class that schedules it.
  *
- * What is proven: no sleep ended early, each gave the CPU up (by the kernel's count of voluntary context switches), and the slack is what was asked for. */
+ * Who sleeps is a thread of its own for each sample: who is of class SCHED_IDLE gets out of it by privilege alone.
+ *
+ * What is proven: no sleep ended early, each gave the CPU up (by the kernel's count of voluntary context switches), and the slack and the class are what was asked for. */
 #include "nb.h"
 #include "nb_each.h"
 #include "nb_usage.h"
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 
-enum { CALL, DURATION, SLACK };
+enum { CALL, DURATION, SLACK, SCHEDULING };
 enum { NANOSLEEP, CLOCK_NANOSLEEP, EPOLL_WAIT, EPOLL_PWAIT2, TIMERFD };
+enum { NORMAL, BATCH, IDLE };
 
 static const struct nb_parameter parameters[] = {
     [CALL] = {"call", "nanosleep|clock_nanosleep|epoll_wait|epoll_pwait2|timerfd", "what the thread sleeps in", NANOSLEEP, 0, 4},
     [DURATION] = {"duration", NULL, "ns for which it is to sleep", 100000, 1, 1000000000},
     [SLACK] = {"slack", NULL, "ns of timer slack (PR_SET_TIMERSLACK)", 50000, 1, 1000000000},
+    [SCHEDULING] = {"scheduling", "normal|batch|idle", "class of the thread", NORMAL, 0, IDLE},
 };
 static const struct nb_metric metrics[] = {
     {"late", "ns", "from the end of the time asked for to the thread's next instruction: median", NB_LOWER_IS_BETTER},
     {"late_p99", "ns", "the same, 99th percentile", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("sleeping", 1, "how late sleeps end", parameters, metrics);
+NB_DESCRIBE("sleeping", 2, "how late sleeps end", parameters, metrics);
 
 /* Of `value`, behind those of nb_each. */
-enum { REFUSED = 6, EARLY = 7, SWITCHES = 8, SLACK_SEEN = 9 };
+enum { REFUSED = 6, EARLY, SWITCHES, SLACK_SEEN, CLASS_SEEN };
 
 /* Descriptors: a timer that is read, and an epoll instance in which nothing ever happens. */
 enum { TIMER = 1, WAITS = 5 };
 
+#define STACK_BYTES (128u << 10) /* of who sleeps, in the scratch memory */
 #define SECOND 1000000000u
 #define MILLISECOND 1000000u
 #define EARLY_NS 10 /* by which a sleep may seem early: what the kernel reads of the clock and what programs do are rounded apart */
@@ -84,11 +91,35 @@ static uint64_t sleep_once(struct nb_thread *t)
     return took > duration ? took - duration : 0;
 }
 
+/* The thread that sleeps, in the other one's place. NULL: it is of the class that it is to be. */
+static void *sleep_in_class(void *at)
+{
+    static const int classes[] = {SCHED_OTHER, SCHED_BATCH, SCHED_IDLE};
+    struct nb_thread *t = at;
+    const struct nb_case *c = t->shared;
+    const struct sched_param none = {0};
+    const int wanted = classes[c->parameter[SCHEDULING]], before = t->schedstat;
+    if (before >= 0)
+        t->schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    const int refused = sched_getscheduler(0) != wanted && sched_setscheduler(0, wanted, &none);
+    t->value[CLASS_SEEN] = (uint64_t)sched_getscheduler(0);
+    prctl(PR_SET_TIMERSLACK, (unsigned long)c->parameter[SLACK], 0, 0, 0);
+    t->value[SLACK_SEEN] = (uint64_t)prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    const uint64_t switches = (uint64_t)nb_usage().ru_nvcsw;
+    if (!refused)
+        nb_each(t, sleep_once);
+    t->value[SWITCHES] += (uint64_t)nb_usage().ru_nvcsw - switches;
+    if (t->schedstat >= 0)
+        close(t->schedstat);
+    t->schedstat = before;
+    return refused ? at : NULL;
+}
+
 int nb_run(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     const int64_t call = c->parameter[CALL];
-    if (c->threads != 1 || c->buffer_bytes < 64 || (call == TIMERFD && c->descriptor[TIMER] < 0) ||
+    if (c->threads != 1 || c->buffer_bytes < 64 || c->scratch_bytes < STACK_BYTES || (call == TIMERFD && c->descriptor[TIMER] < 0) ||
         ((call == EPOLL_WAIT || call == EPOLL_PWAIT2) && c->descriptor[WAITS] < 0))
         return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE) {
@@ -98,14 +129,16 @@ int nb_run(struct nb_thread *t)
         t->check = 0;
         return call == EPOLL_PWAIT2 && pause_in_epoll(c->descriptor[WAITS], &none) ? NB_UNSUPPORTED : NB_OK;
     }
-    const int before = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
-    prctl(PR_SET_TIMERSLACK, (unsigned long)c->parameter[SLACK], 0, 0, 0);
-    t->value[SLACK_SEEN] = (uint64_t)prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
-    const uint64_t switches = (uint64_t)nb_usage().ru_nvcsw;
-    nb_each(t, sleep_once);
-    t->value[SWITCHES] += (uint64_t)nb_usage().ru_nvcsw - switches;
-    if (before >= 0)
-        prctl(PR_SET_TIMERSLACK, before, 0, 0, 0);
-    t->run_delay_ns = 0; /* being late for its CPU is what is measured */
-    return NB_OK;
+    pthread_attr_t attributes;
+    pthread_t sleeper;
+    void *refused = t;
+    pthread_attr_init(&attributes);
+#ifndef NB_SANITIZED /* what it keeps for each thread has no room on this stack */
+    pthread_attr_setstack(&attributes, c->scratch, STACK_BYTES);
+#endif
+    const int started = !pthread_create(&sleeper, &attributes, sleep_in_class, t);
+    pthread_attr_destroy(&attributes);
+    if (started)
+        pthread_join(sleeper, &refused);
+    return refused ? NB_UNSUPPORTED : NB_OK;
 }

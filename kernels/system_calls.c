@@ -43,7 +43,7 @@ static const struct nb_parameter parameters[] = {
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one call", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("system_calls", 1, "the price of a call into the kernel", parameters, metrics);
+NB_DESCRIBE("system_calls", 2, "the price of a call into the kernel", parameters, metrics);
 
 struct task { /* what the task is told and tells: behind its stack */
     struct nb_thread *thread;
@@ -93,11 +93,14 @@ static void clocks(struct nb_thread *t, uint64_t n)
     }
 }
 
+/* Of the file: read beforehand, since each read that is made here is looked at. */
+static uint64_t *first_word(const struct nb_case *c) { return (uint64_t *)c->buffer + 1; }
+
 static void reads(struct nb_thread *t, uint64_t n)
 {
     const int file = t->shared->descriptor[FILE_SLOT];
-    uint64_t first = 0, word;
-    syscall(SYS_pread64, file, &first, sizeof first, 0);
+    const uint64_t first = *first_word(t->shared);
+    uint64_t word;
     for (; n; n--) {
         word = ~first;
         syscall(SYS_pread64, file, &word, sizeof word, 0);
@@ -114,10 +117,11 @@ static void wakes(struct nb_thread *t, uint64_t n)
 static void yields(struct nb_thread *t, uint64_t n)
 {
     for (; n; n--)
-        t->check += syscall(SYS_sched_yield) == 0;
+        t->check += syscall(SYS_sched_yield, 0) == 0;
 }
 
 static const nb_batch calls[] = {parents, clocks_of_vdso, clocks, reads, wakes, yields};
+static const uint32_t numbers[] = {SYS_getppid, NEVER, SYS_clock_gettime, SYS_pread64, SYS_futex, SYS_sched_yield};
 
 /* -- what looks at them ---------------------------------------------------------------------------------------------------------------- */
 
@@ -166,7 +170,7 @@ static long filter(uint32_t field, uint32_t n, uint32_t refuses, uint32_t found,
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -1 : syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &whole);
 }
 
-static int wrap(struct task *own, int64_t how, uint64_t *refused)
+static int wrap(struct task *own, int64_t how, uint32_t asked, uint64_t *refused)
 {
     const uint32_t number = offsetof(struct seccomp_data, nr), argument = offsetof(struct seccomp_data, args); /* its lower half, on little endian */
     const uint32_t n = how == NUMBER_FILTER || how == ARGUMENT_FILTER ? SHORT : LONG;
@@ -186,7 +190,7 @@ static int wrap(struct task *own, int64_t how, uint64_t *refused)
     case USER_DISPATCH:
         return start_dispatch();
     case NOTIFY: {
-        const long listener = filter(number, 1, SYS_getppid, SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+        const long listener = filter(number, 1, asked, SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER);
         __atomic_store_n(&own->listener, (int32_t)listener, __ATOMIC_RELEASE);
         return listener < 0;
     }
@@ -209,10 +213,10 @@ static int work(void *at)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     own->parent = syscall(SYS_getppid, 0);
     t->schedstat = -1;
-    if (before >= 0 && how != NOTIFY && how != TRACE) /* there two tasks take turns: each waits for the other on one CPU */
+    if (before >= 0)
         t->schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
     dispatched = 0;
-    own->failed = wrap(own, how, &t->value[REFUSED]);
+    own->failed = wrap(own, how, numbers[c->parameter[CALL]], &t->value[REFUSED]);
     if (!own->failed && c->phase == NB_MEASURE) {
         nb_window(t, how == USER_DISPATCH ? dispatches : calls[c->parameter[CALL]]);
         if (how == USER_DISPATCH)
@@ -273,9 +277,11 @@ int nb_run(struct nb_thread *t)
     const int64_t how = c->parameter[WRAP];
     struct task *own = task_of(c);
     int status = 0;
-    if (c->threads != 1 || c->scratch_bytes < STACK_BYTES + sizeof *own || c->buffer_bytes < sizeof(uint32_t))
+    if (c->threads != 1 || c->scratch_bytes < STACK_BYTES + sizeof *own || c->buffer_bytes < 2 * sizeof(uint64_t))
         return NB_UNSUPPORTED;
-    if (how != NONE && c->parameter[CALL] != GETPPID)
+    if (how == USER_DISPATCH && c->parameter[CALL] != GETPPID) /* whatever was called: it never gets to the kernel */
+        return NB_UNSUPPORTED;
+    if (c->parameter[CALL] == CLOCK_VDSO && (how == NOTIFY || how == TRACE)) /* there is no call to look at */
         return NB_UNSUPPORTED;
     if (c->parameter[CALL] == PREAD && c->descriptor[FILE_SLOT] < 0)
         return NB_UNSUPPORTED;
@@ -289,6 +295,8 @@ int nb_run(struct nb_thread *t)
     if (c->phase == NB_PREPARE) {
         memset(c->buffer, 0, c->buffer_bytes < 4096 ? c->buffer_bytes : 4096);
         t->check = 0;
+        if (c->parameter[CALL] == PREAD && pread(c->descriptor[FILE_SLOT], first_word(c), sizeof(uint64_t), 0) != sizeof(uint64_t))
+            return NB_UNSUPPORTED;
     }
     t->value[REFUSED] = t->value[SEEN] = t->value[CALLS] = 0;
     *own = (struct task){.thread = t, .listener = INT32_MIN};

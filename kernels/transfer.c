@@ -48,7 +48,7 @@ static const struct nb_metric metrics[] = {
     {"sender_cpu_per_gib", "s", "CPU time of the thread that sends, for one GiB", NB_LOWER_IS_BETTER},
     {"receiver_cpu_per_gib", "s", "CPU time of the thread that receives, for one GiB", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("transfer", 1, "the price of moving bytes to a socket or a pipe", parameters, metrics);
+NB_DESCRIBE("transfer", 2, "the price of moving bytes to a socket or a pipe", parameters, metrics);
 
 /* At the begin of the buffer; behind it memory with the source's bytes, a bounce buffer and what was received, whole pages each. */
 struct state {

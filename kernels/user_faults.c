@@ -27,7 +27,7 @@ static const struct nb_metric metrics[] = {
     {"time", "ns", "of one touch of a page that is not there, until its word is", NB_LOWER_IS_BETTER},
     {"p99", "ns", "that 99 of 100 touches do not exceed", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("user_faults", 1, "page faults that a program serves itself", parameters, metrics);
+NB_DESCRIBE("user_faults", 2, "page faults that a program serves itself", parameters, metrics);
 
 /* What handlers need, which get nothing but an address; one case at a time is measured in a process. In the buffer's first page: the page that is copied. */
 static struct {

@@ -9,6 +9,7 @@
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_series.h"
+#include "nb_uring_read.h"
 #include "nb_usage.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -21,11 +22,11 @@
 #include <sys/syscall.h>
 
 enum { PRIMITIVE, TARGET, GAP };
-enum { FUTEX, CONDITION, EVENTFD, PIPE, UNIX_SOCKET, TCP, SIGNAL, EPOLL_LEVEL, EPOLL_EDGE };
+enum { FUTEX, CONDITION, EVENTFD, PIPE, UNIX_SOCKET, TCP, SIGNAL, EPOLL_LEVEL, EPOLL_EDGE, IO_URING };
 enum { SAME_CPU, OTHER_HALTED, OTHER_AWAKE, SPINNING };
 
 static const struct nb_parameter parameters[] = {
-    [PRIMITIVE] = {"primitive", "futex|condition|eventfd|pipe|unix_socket|tcp|signal|epoll_level|epoll_edge", "what the receiver waits for", FUTEX, 0, 8},
+    [PRIMITIVE] = {"primitive", "futex|condition|eventfd|pipe|unix_socket|tcp|signal|epoll_level|epoll_edge|io_uring", "what the receiver waits for", FUTEX, 0, IO_URING},
     [TARGET] = {"target", "same_cpu|other_halted|other_awake|spinning", "where the receiver waits, and whether it sleeps", OTHER_HALTED, 0, 3},
     [GAP] = {"idle_gap", NULL, "ns for which the waker leaves the receiver alone before each wake-up", 50000, 0, 100000000},
 };
@@ -35,7 +36,7 @@ static const struct nb_metric metrics[] = {
     {"waker_time", "ns", "the waker's own time in the call that wakes: median", NB_LOWER_IS_BETTER},
     {"slept", "1", "share of wake-ups before which the receiver slept", NB_NEITHER_IS_BETTER},
 };
-NB_DESCRIBE("wake_up", 1, "waking a thread that waits", parameters, metrics);
+NB_DESCRIBE("wake_up", 2, "waking a thread that waits", parameters, metrics);
 
 /* Of `value`, behind those of nb_each in the waker's. */
 enum { CALL_PS = 6, EARLY = 7, SLEPT = 6, OUT_OF_ORDER = 7, AWAKE = 8 };
@@ -67,9 +68,13 @@ struct shared {
     uint32_t ready, left;
     int32_t tid;
     uint8_t pad3[NB_APART - 20];
+    /* The receiver's own: its ring, and where a read that it handed in leaves the count. */
+    struct nb_ring ring;
+    uint64_t count;
+    uint8_t pad4[NB_APART - (sizeof(struct nb_ring) + 8) % NB_APART];
     uint64_t turns; /* of the spinner, whether it is to end, and what became of it */
     uint32_t end, state;
-    uint8_t pad4[NB_APART - 16];
+    uint8_t pad5[NB_APART - 16];
     /* The waker's own: what a reading of the clock costs, whether a wake-up was lost, and times of its calls. */
     uint64_t clock;
     uint32_t lost;
@@ -109,6 +114,7 @@ static void wake(const struct nb_case *c, uint32_t number)
     case EVENTFD:
     case EPOLL_LEVEL:
     case EPOLL_EDGE:
+    case IO_URING:
         written = write(in, &one, sizeof one);
         break;
     case SIGNAL: {
@@ -138,7 +144,7 @@ static int arrived(const struct nb_case *c, uint32_t number)
             sched_yield();
         else
             nb_relax();
-        if (look % LOOKS == 0 && nb_now() > until)
+        if (look % LOOKS == 0 && (nb_now() > until || nb_load32_acquire(&s->left)))
             return 0;
     }
     return 1;
@@ -274,6 +280,18 @@ static uint32_t receive(const struct nb_case *c, uint32_t last, uint64_t *at)
         number = nb_load32_acquire(&s->sent);
         if (primitive == EPOLL_LEVEL && (read(out, &count, sizeof count) != sizeof count || count != 1)) /* else it would be ready still */
             number = last;
+    } else if (primitive == IO_URING) {
+        uint32_t entries = 1;
+        int32_t found = 0;
+        nb_ring_read(&s->ring, out, &s->count, sizeof s->count);
+        while (!nb_ring_take(&s->ring, &found)) { /* one call hands the read in and waits for it; who spins hands it in, and looks at the ring from then on */
+            if (stopped(s))
+                return number;
+            if ((entries || !spins) && nb_ring_enter(&s->ring, entries, !spins) >= 0)
+                entries = 0;
+        }
+        *at = nb_now();
+        number = found == sizeof s->count && s->count == 1 ? nb_load32_acquire(&s->sent) : last;
     } else {
         const size_t size = primitive == EVENTFD ? sizeof(uint64_t) : sizeof number;
         union {
@@ -303,7 +321,7 @@ static void serve(struct nb_thread *t)
     uint64_t at = 0, slept = (uint64_t)nb_usage().ru_nvcsw, turns = 0;
     int inside = 0;
     t->operations = 0;
-    t->run_delay_ns = 0; /* what it waits for its CPU is what is measured */
+    t->run_delay_ns = 0;
     t->gaps = 0;
     t->gap_ns = 0;
     nb_gate(t);
@@ -329,6 +347,7 @@ static void serve(struct nb_thread *t)
             inside = 1;
             nb_empty_histogram(t);
             t->begin_ns = window;
+            t->run_delay_ns = nb_run_delay(t);
             t->value[NB_LONGEST] = t->value[SLEPT] = t->value[AWAKE] = 0;
         }
         if (inside) {
@@ -344,6 +363,7 @@ static void serve(struct nb_thread *t)
         nb_store32_release(&s->ready, number);
     }
     t->cpu_end = sched_getcpu();
+    t->run_delay_ns = inside ? nb_run_delay(t) - t->run_delay_ns : 0;
     t->end_ns = nb_now();
     t->cursor = last;
     t->check = t->executed;
@@ -405,8 +425,15 @@ static int receive_all(struct nb_thread *t)
     pthread_sigmask(SIG_UNBLOCK, &leaves, NULL);
     s->tid = (int32_t)syscall(SYS_gettid);
     s->left = 0;
-    const int done = c->parameter[TARGET] == OTHER_AWAKE ? serve_with_spinner(t) : (serve(t), 1);
+    const int ring = c->parameter[PRIMITIVE] != IO_URING || !nb_ring_open(&s->ring);
+    if (!ring) {
+        t->operations = 0;
+        t->begin_ns = t->end_ns = nb_gate(t);
+    }
+    const int done = ring && (c->parameter[TARGET] == OTHER_AWAKE ? serve_with_spinner(t) : (serve(t), 1));
     nb_store32_release(&s->left, 1);
+    if (ring && c->parameter[PRIMITIVE] == IO_URING)
+        nb_ring_close(&s->ring);
     while (!nb_load32_acquire(&s->forget)) /* a signal may be on its way */
         sched_yield();
     pthread_sigmask(SIG_BLOCK, &leaves, NULL);
@@ -435,9 +462,14 @@ static int prepare(struct nb_thread *t)
         memset(c->buffer, 0, c->buffer_bytes);
         pthread_mutex_init(&s->mutex, NULL);
         pthread_cond_init(&s->condition, NULL);
-        if (is_file(primitive)) { /* who polls never sleeps; what is told and never read is read in the end */
-            const int flags = fcntl(c->descriptor[OUT], F_GETFL);
-            fcntl(c->descriptor[OUT], F_SETFL, c->parameter[TARGET] == SPINNING || epoll ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+        if (is_file(primitive)) { /* who polls never sleeps; what is told and never read is read in the end; a ring waits for what would block alone */
+            const int flags = fcntl(c->descriptor[OUT], F_GETFL), polls = (c->parameter[TARGET] == SPINNING && primitive != IO_URING) || epoll;
+            fcntl(c->descriptor[OUT], F_SETFL, polls ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+        }
+        if (primitive == IO_URING) {
+            if (nb_ring_open(&s->ring))
+                return NB_UNSUPPORTED;
+            nb_ring_close(&s->ring);
         }
     }
     return NB_OK;

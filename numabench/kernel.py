@@ -366,7 +366,7 @@ def median_batch(block: ThreadBlock) -> float:
 
 
 def mean_batch(block: ThreadBlock) -> float:
-    """Nanoseconds of one operation in the mean batch of a thread's window, trimmed by 1 % at either end (nb_mean_batch)."""
+    """Nanoseconds of one operation in the mean batch of a thread's window, trimmed by 1 % at either end, one at least of eight and more (nb_mean_batch)."""
     return block.value[MEAN_PS_SLOT] / block.value[BATCH_SLOT] / 1000
 
 
@@ -408,6 +408,11 @@ def add_histograms(blocks: Sequence[ThreadBlock]) -> list[int]:
     low, high = (memoryview(half.to_bytes(4 * BINS, sys.byteorder)).cast("Q") for half in halves)
     pairs = zip(low, high, strict=True) if sys.byteorder == "little" else zip(high, low, strict=True)
     return [count for pair in pairs for count in pair]
+
+
+def has_tail(events: int, share: float) -> bool:
+    """Whether one of so many events lies beyond their quantile `share`: that of fewer is only the longest of them, which grows with the window."""
+    return events * (1 - share) >= 1
 
 
 def histogram_quantile(bins: list[int], share: float) -> float:

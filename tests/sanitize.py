@@ -52,7 +52,7 @@ OWN_THREADS = {
     "fibers": (1, 2),
     "memory_latency": (1, 1, 1, 2),
     "memory_ordering": (1, 2, 2, 4),
-    "migration": (1, 2, 2, 2),
+    "migration": (1, 2, 2, 3, 3),
     "numa_balancing": (1, 1, 1, 2),
     "page_identity": (1, 1, 1, 2),
     "page_migration": (1, 1, 1, 2),

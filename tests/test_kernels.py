@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import os
 import shutil
+import statistics
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ from numabench.benchmarks.memory_latency import (
 )
 from numabench.benchmarks.memory_ordering import BYTES as BYTES_OF_TESTS
 from numabench.benchmarks.memory_ordering import ORDERINGS, THREADS
-from numabench.benchmarks.publication import METHODS
+from numabench.benchmarks.publication import DEAD_FRAME, METHODS
 from numabench.benchmarks.single_operations import BYTES as BYTES_OF_LINES
 from numabench.benchmarks.single_operations import COUNTED_SLOT, OPERATIONS, OTHERS, OWN, ROUND_SLOT, SIZE_SLOT, STATES, STEP_SLOT
 from numabench.errors import MachineError, UsageError
@@ -688,7 +689,8 @@ def single_events(tmp_path_factory):
 def test_a_single_event_takes_what_it_takes(single_events, takes, between, reading):
     """Neither what lies between two of them nor the reading of the clock is in it."""
     count, value = single_events([takes], [between], reading)
-    assert value[abi.SHORTEST_SLOT] == value[abi.LONGEST_SLOT] == value[abi.USUAL_SLOT] == takes and value[abi.BATCH_SLOT] == 1
+    assert value[abi.SHORTEST_SLOT] == value[abi.LONGEST_SLOT] == takes and value[abi.BATCH_SLOT] == 1
+    assert value[abi.USUAL_SLOT] == pytest.approx(takes, rel=0.033)
     assert value[abi.MEDIAN_PS_SLOT] == pytest.approx(takes * 1000, rel=0.005)
     least = 10_000_000 // (takes + between + 3 * reading)
     assert count >= max(8, least) and count <= max(8, least + 2)
@@ -698,6 +700,28 @@ def test_single_events_of_two_kinds_are_told_apart(single_events):
     count, value = single_events([2_000, 2_000, 40_000], [0, 0, 0], 25)
     assert value[abi.MEDIAN_PS_SLOT] == pytest.approx(2_000_000, rel=0.005) and value[abi.LONGEST_SLOT] == 40_000
     assert value[abi.MEAN_PS_SLOT] == pytest.approx(44_000_000 / 3, rel=0.03) and count > 600
+
+
+@given(st.lists(st.integers(1_000, 200_000), min_size=8, max_size=90))
+def test_quantiles_of_few_single_events_are_those_of_the_list(single_events, takes):
+    """A window with each of them once: the median between two, and the mean without the shortest and the longest."""
+    takes = takes * -(-8 // len(takes))
+    window = sum(takes) + 3 * len(takes) - 1  # so many readings of the clock, each of 1 ns
+    count, value = single_events(takes, [0] * len(takes), 1, window)
+    assert count == len(takes)
+    within = {"rel": 0.035, "abs": max(takes) * 1.1e3 / abi.FINE_BINS}
+    assert value[abi.MEDIAN_PS_SLOT] == pytest.approx(1e3 * statistics.median(takes), **within)
+    assert value[abi.MEAN_PS_SLOT] == pytest.approx(1e3 * statistics.mean(sorted(takes)[1:-1]), **within)
+
+
+def test_events_that_take_no_time_at_first_are_no_measure_of_the_others(single_events):
+    """One sleep in four ends in time: bins that are fine around 1 ns would end at 512."""
+    _, value = single_events([0, 50_000, 50_000, 50_000], [0] * 4, 5)
+    assert value[abi.SHORTEST_SLOT] == 0 and value[abi.MEDIAN_PS_SLOT] == pytest.approx(50_000_000, rel=0.035)
+
+
+def test_a_quantile_of_a_few_is_none():
+    assert not abi.has_tail(99, 0.99) and abi.has_tail(100, 0.99) and not abi.has_tail(0, 0.5) and abi.has_tail(1000, 0.999)
 
 
 def test_the_mean_batch_is_that_of_a_mixture_and_leaves_interruptions_out(window):
@@ -1091,16 +1115,26 @@ def test_no_reader_sees_what_is_not_published(loaded, method, spacing, readers):
     assert "1 objects of" in benchmark.check(parameters, found)
 
 
+@pytest.mark.parametrize("spacing", [0, 20])
+def test_an_object_on_a_stack_that_is_gone_is_found_by_its_check_value(loaded, spacing):
+    parameters = {"method": DEAD_FRAME, "spacing": spacing, "readers": 1}
+    benchmark = discover()["publication"]
+    found = enter(loaded["publication"], benchmark.arguments(parameters, PROBES), threads=2, size=131072)
+    writer, reader = found.threads
+    assert writer.check == writer.executed > 0 and 0 < reader.executed - reader.check <= reader.executed
+    assert "that were not wholly published, or out of order" in benchmark.check(parameters, found)
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU sees all in order")
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("put(s, o, method);\n        x =", "x ="),  # never published
+        ("put(s, o, method);\n        if (method", "if (method"),  # never published
         (
             "        for (unsigned k = 0; k < WORDS; k++)\n            nb_store_relaxed(&o->word[k]",
             "        put(s, o, method);\n        for (unsigned k = 0; k < WORDS; k++)\n            nb_store_relaxed(&o->word[k]",
         ),
-        ("if (++number % (OBJECTS / 2) == 0)", "if (++number == 0)"),  # objects are used again while they are read
+        ("++number % (OBJECTS / 2) == 0", "++number == 0"),  # objects are used again while they are read
     ],
 )
 def test_objects_that_are_seen_too_early_or_too_late_are_noticed(tmp_path, right, wrong):

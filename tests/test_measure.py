@@ -143,6 +143,22 @@ def test_who_starves_at_a_lock_is_no_disturbance():
     assert reasons("padded_counters", 0.0001) == ["run_delay"]
 
 
+def test_who_waits_for_its_cpu_by_what_is_measured_is_not_disturbed():
+    """A thread that is woken, beside one that wakes it: of the one it is what is measured, of the other it is not."""
+    waited = ThreadProof(cpu=0, cpu_begin=0, cpu_end=0, begin=0.0, end=0.01, operations=1000, run_delay=0.005)
+
+    def reasons(benchmark: str, parameters: dict, threads: int = 2) -> list[str]:
+        found = nb.list_benchmarks()[benchmark]
+        judge = SimpleNamespace(benchmark=found)
+        return worker.Worker.thread_reasons(judge, (waited,) * threads, False, found.waiters(parameters))
+
+    assert reasons("wake_up", {"target": "other_halted"}) == ["run_delay"] == reasons("fibers", {"switch": "own"}, 1)
+    assert reasons("wake_up", {"target": "spinning"}) == ["run_delay"] * 2
+    assert reasons("fibers", {"switch": "thread_other"}) == [] == reasons("sleeping", {}, 1)
+    assert reasons("migration", {"action": "move"}, 1) == [] and reasons("migration", {"action": "stay"}, 1) == ["run_delay"]
+    assert reasons("system_calls", {"wrap": "notify"}, 1) == [] and reasons("system_calls", {"wrap": "none"}, 1) == ["run_delay"]
+
+
 @pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: two threads cannot run at the same time")
 @pytest.mark.parametrize("primitive", ["mutex", "futex", "mcs"])
 def test_unfair_locks_are_not_thrown_out_for_being_so(primitive):

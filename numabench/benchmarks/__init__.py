@@ -10,7 +10,7 @@ import importlib
 import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import UsageError
@@ -275,6 +275,10 @@ class Benchmark(ABC):
 
     def seed_argument(self, seed: int) -> dict[str, int]:
         return {}
+
+    def waiters(self, parameters: Parameters) -> Collection[int]:
+        """Threads whose waiting for their CPU is part of what is measured (woken, moved or asleep by design): it is recorded, and disturbs nothing."""
+        return ()
 
     def stretch(self, parameters: Parameters) -> float:
         """How many times as long as usual a window of this case must be."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..kernel import mean_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from . import MOST_LINE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
@@ -79,6 +81,7 @@ class Fibers(Benchmark):
         return [
             few,
             {"switch": (OWN,), "fibers": COUNTS[:3], "lines": LINES},
+            {"switch": (OWN,), "fibers": COUNTS[3:], "lines": LINES[:1]},
             {"switch": (SWAPCONTEXT,), "fibers": COUNTS[1:3], "lines": LINES[:1]},
             threads,
         ]
@@ -178,6 +181,9 @@ class Fibers(Benchmark):
 
         vectors = ("sse2",) if platform.machine() == "x86_64" else ()
         return {"switch": p["switch"], "fibers": p["fibers"], "lines": p["lines"], "stack_bytes": stack_bytes(vectors)}
+
+    def waiters(self, p: Parameters) -> Collection[int]:
+        return (0, 1) if p["switch"] in THREADS else ()  # from being woken until its CPU is awake
 
     def stretch(self, p: Parameters) -> float:
         return LONGER if p["switch"] in THREADS else 1.0

@@ -19,6 +19,7 @@ from . import (
 )
 
 METHODS = ("relaxed_fence", "release_acquire", "seq_cst_exchange", "mutex", "seqlock")
+DEAD_FRAME = "dead_frame"  # wrong, and in no sweep: whoever asks for it sees the check find it
 CONTROL = "release_acquire"
 OBJECTS = 256  # as in kernels/publication.c
 ROLES = {"publish_time": "the writer", "read_time": "a reader"}
@@ -35,7 +36,7 @@ class Publication(Benchmark):
         "makes the writer wait for it as well. A mutex makes all wait for each other; a seqlock costs the writer two stores more and lets readers try again."
     )
     axes = (
-        Axis(name="method", summary="how the pointer is written and read", values=METHODS),
+        Axis(name="method", summary="how the pointer is written and read", values=(*METHODS, DEAD_FRAME)),
         Axis(
             name="spacing",
             summary="dependent multiplies of the writer between two objects",
@@ -58,6 +59,7 @@ class Publication(Benchmark):
     }
     notes = (
         "Every read is checked: an object that was not wholly written, or older than the one before, fails the sample.",
+        "`dead_frame` publishes an object on a stack whose call has returned, and is measured only where it is asked for: its samples must fail.",
         "The writer looks once in 128 objects whether readers have gone on, which is part of its time.",
     )
     judges_gaps = False  # a mutex sleeps

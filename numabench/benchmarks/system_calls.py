@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
@@ -12,10 +12,16 @@ from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_nod
 CALLS = ("getppid", "clock_vdso", "clock", "pread", "futex_wake", "sched_yield")
 FILTERS = ("number_filter", "number_filter_long", "argument_filter", "argument_filter_long")
 COUNTED = ("user_dispatch", "notify", "trace")
-PLAIN, FILTERED = "none", "getppid"  # the control, and the call that is looked at
+SUPERVISED = COUNTED[1:]
+PLAIN, FILTERED, VDSO = (
+    "none",
+    "getppid",
+    "clock_vdso",
+)  # the control, the call that is looked at by all, and the one that is none
 WRAPS = (PLAIN, *FILTERS, *COUNTED)
 REFUSED_SLOT, SEEN_SLOT, CALLS_SLOT = 6, 7, 8  # of `value`, as in kernels/system_calls.c
 FILE_SLOT = 2  # of the descriptors
+OWN_READS = 2  # preads of the task itself, of how long it waited
 STOPS = 2  # of a traced call: at its begin and at its end
 OTHER_STOPS = 32  # at most, of what a task calls besides: when it begins and ends, and twice to read how long it waited
 SCRATCH = 128 << 10  # the task's stack, and what it is told
@@ -68,13 +74,22 @@ class SystemCalls(Benchmark):
     may_sleep = True
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
+        if profile == "full":
+            return [{"call": CALLS, "wrap": WRAPS}]
         calls = CALLS if profile != "quick" else CALLS[:3]
-        return [{"call": calls, "wrap": (PLAIN,)}, {"call": (FILTERED,), "wrap": WRAPS[1:]}]
+        usual = [{"call": calls, "wrap": (PLAIN,)}, {"call": (FILTERED,), "wrap": WRAPS[1:]}]
+        return usual if profile == "quick" else [*usual, {"call": (VDSO, "pread"), "wrap": ("number_filter", "argument_filter")}]
 
     def keep(self, p: Parameters, topology) -> bool:
-        return p["wrap"] == PLAIN or p["call"] == FILTERED
+        """What the program answers itself is no call of any kind, and what does not enter the kernel is seen by nobody who counts."""
+        return p["wrap"] not in COUNTED or p["call"] == FILTERED or (p["wrap"] != "user_dispatch" and p["call"] != VDSO)
+
+    def waiters(self, p: Parameters) -> Collection[int]:
+        return (0,) if p["wrap"] in SUPERVISED else ()  # two tasks take turns on one CPU: each waits for the other
 
     def place(self, p: Parameters, topology) -> Placement | None:
+        if not self.keep(p, topology):
+            return None
         cpu = topology.order_cpus()[0]
         return Placement(cpus=(cpu,), node=memory_node(topology, topology.node_of(cpu)), size=4096, scratch=SCRATCH)
 
@@ -100,7 +115,19 @@ class SystemCalls(Benchmark):
             )
             for wrap, words in WRAP_WORDS.items()
         ]
-        return (*plain, *looked_at)
+        others = [
+            Answer(
+                kind="difference",
+                metric="time",
+                where=p,
+                against={"wrap": PLAIN},
+                headline=False,
+                text=f"To {p['call']} {WRAP_WORDS[p['wrap']]} adds {{value}}",
+            )
+            for p in cases
+            if p["wrap"] != PLAIN and p["call"] != FILTERED
+        ]
+        return (*plain, *looked_at, *others)
 
     def card(self, topology, cases: list[Parameters]) -> Card:
         where = {"call": FILTERED, "wrap": PLAIN}
@@ -129,7 +156,8 @@ class SystemCalls(Benchmark):
             return f"{thread.executed - thread.check} of {thread.executed} calls brought something else than they are to bring"
         if p["wrap"] in FILTERS and not thread.value[REFUSED_SLOT]:
             return "the filter let through what it is to refuse"
-        if p["wrap"] in ("user_dispatch", "notify") and seen != calls:
+        own = OWN_READS if p["call"] == "pread" and p["wrap"] == "notify" else 0
+        if p["wrap"] in ("user_dispatch", "notify") and not 0 <= seen - calls <= own:
             return f"{seen} of {calls} calls were looked at"
         if p["wrap"] == "trace" and not 0 <= seen - STOPS * calls <= OTHER_STOPS:
             return f"{seen} stops of {calls} calls, which have {STOPS} each"

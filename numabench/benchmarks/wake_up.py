@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
+from ..errors import MachineError
 from ..host.pages import base_page
-from ..kernel import LONGEST_SLOT, histogram_quantile, median_batch
+from ..kernel import LONGEST_SLOT, has_tail, histogram_quantile, median_batch
 from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import (
     RELATION_NAMES,
@@ -24,8 +25,8 @@ from . import (
     place_threads,
 )
 
-FUTEX = "futex"
-PRIMITIVES = (FUTEX, "condition", "eventfd", "pipe", "unix_socket", "tcp", "signal", "epoll_level", "epoll_edge")
+FUTEX, IO_URING = "futex", "io_uring"
+PRIMITIVES = (FUTEX, "condition", "eventfd", "pipe", "unix_socket", "tcp", "signal", "epoll_level", "epoll_edge", IO_URING)
 FEW = (
     FUTEX,
     "condition",
@@ -43,9 +44,9 @@ WORDS = {
     "signal": "a signal that it waits for",
     "epoll_level": "epoll, level-triggered",
     "epoll_edge": "epoll, edge-triggered",
+    IO_URING: "a read through io_uring",
 }
 _, HALTED, AWAKE, SPINNING = TARGETS = (SAME_CPU, "other_halted", "other_awake", "spinning")
-SAME = "same"  # placement of two threads on one CPU
 GAP, GAPS = 50_000, (0, 50_000, 1_000_000)  # ns
 SLEEPS_FROM = 20_000  # ns of gap from which on the receiver must have fallen asleep: a park takes some 3 us
 LEAST_SLEPT = 0.5  # of those, or it polls: the rest were interrupted between saying that they wait and the call in which they do,
@@ -59,6 +60,11 @@ STACK = 128 * 1024  # bytes, of the spinner
 WAITS = 5  # the slot of what epoll_wait waits with
 CALL_PS_SLOT, EARLY_SLOT = 6, 7  # of the waker's `value`
 SLEPT_SLOT, OUT_OF_ORDER_SLOT, AWAKE_SLOT = 6, 7, 8  # of the receiver's
+P99 = 0.99
+URING_SETUP, URING_PARAMS = (
+    425,
+    120,
+)  # the number of io_uring_setup on all architectures of Linux but Alpha; bytes of its second argument
 
 
 class WakeUp(Benchmark):
@@ -88,7 +94,7 @@ class WakeUp(Benchmark):
             least=0,
             most=100_000_000,
         ),
-        Axis(name="placement", summary="relation of the two CPUs; same: one CPU", values=()),
+        Axis(name="placement", summary="relation of the two CPUs; same_cpu: one CPU", values=(SAME_CPU,)),
     )
     contrasts = (
         Contrast(axis="primitive", control=FUTEX, metric="wake_time"),
@@ -102,7 +108,7 @@ class WakeUp(Benchmark):
         "one way": "from just before the call that wakes to the return of the call that waited",
         "wait": "without a time limit",
         "same CPU": "the waker yields after each wake-up",
-        "message": "8 bytes of an eventfd, 4 of pipes and sockets, a queued signal",
+        "message": "8 bytes of an eventfd (io_uring too), 4 of pipes and sockets, a queued signal",
     }
     notes = (
         "`slept` is the share of wake-ups before which the receiver gave up its CPU of its own accord, by the kernel's count of its voluntary context switches.",
@@ -122,7 +128,7 @@ class WakeUp(Benchmark):
 
         def both(primitives: Sequence[str], gaps: Sequence[int], placements: Sequence[str]) -> list[Sweep]:
             return [
-                {"primitive": primitives, "target": (SAME_CPU,), "idle_gap": gaps, "placement": (SAME,)},
+                {"primitive": primitives, "target": (SAME_CPU,), "idle_gap": gaps, "placement": (SAME_CPU,)},
                 *([{"primitive": primitives, "target": others, "idle_gap": gaps, "placement": placements}] if placements else []),
             ]
 
@@ -134,17 +140,19 @@ class WakeUp(Benchmark):
         return [*both(PRIMITIVES, (GAP,), ends), *both((FUTEX,), (GAP,), relations), *both((FUTEX, "eventfd"), gaps, ends[:1])]
 
     def keep(self, p: Parameters, topology) -> bool:
-        return (p["target"] == SAME_CPU) == (p["placement"] == SAME)
+        return (p["target"] == SAME_CPU) == (p["placement"] == SAME_CPU)
 
     def place(self, p: Parameters, topology) -> Placement | None:
-        same = p["placement"] == SAME
-        cpus = place_threads(topology, SAME_CPU if same else str(p["placement"]), 2)
-        if not cpus or same != (p["target"] == SAME_CPU):
+        cpus = place_threads(topology, str(p["placement"]), 2)
+        if not cpus or not self.keep(p, topology):
             return None
         scratch = STACK if p["target"] == AWAKE else 0
         return Placement(
             cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=max(BYTES, base_page()), scratch=scratch
         )
+
+    def waiters(self, p: Parameters) -> Collection[int]:
+        return () if p["target"] == SPINNING else (1,)  # from being woken until its CPU is awake
 
     def stretch(self, p: Parameters) -> float:
         return LONG_WINDOWS if p["idle_gap"] >= LONG_GAP else SHORT_WINDOW
@@ -153,12 +161,19 @@ class WakeUp(Benchmark):
         found = []
         for p in cases:
             usual, primitive = p["idle_gap"] == GAP, WORDS[p["primitive"]]
+            if p["target"] != SPINNING and (not usual or p["primitive"] == FUTEX):
+                after = f" left alone for {p['idle_gap'] // 1000} us" if p["idle_gap"] else " not left alone"
+                found.append(
+                    self.cell(
+                        p, "slept", f"A thread{after} slept before {{value}} of its wake-ups by {primitive} ({place(p)})", False
+                    )
+                )
             if p["primitive"] == FUTEX or not usual:
                 text = f"{waking(p)} takes {{value}} by {primitive}{'' if usual else idle(p['idle_gap'])}"
                 found.append(self.cell(p, "wake_time", text, usual))
-                if usual:
-                    found.append(self.cell(p, "waker_time", f"{waking(p)} keeps the waker for {{value}} by {primitive}", False))
-            elif usual:
+            if usual:
+                found.append(self.cell(p, "waker_time", f"{waking(p)} keeps the waker for {{value}} by {primitive}", False))
+            if usual and p["primitive"] != FUTEX:
                 text = f"{waking(p)} takes {{value}} more by {primitive} than by {WORDS[FUTEX]}"
                 headline = p["target"] in (SAME_CPU, HALTED)
                 found.append(
@@ -206,10 +221,12 @@ class WakeUp(Benchmark):
         import socket
 
         primitive = p["primitive"]
-        if primitive in ("eventfd", "epoll_level", "epoll_edge"):
+        if primitive == IO_URING:
+            need_uring()
+        if primitive in ("eventfd", "epoll_level", "epoll_edge", IO_URING):
             counter = os.eventfd(0)
             opened.callback(os.close, counter)
-            if primitive == "eventfd":
+            if primitive in ("eventfd", IO_URING):
                 return counter, counter
             waits = opened.enter_context(select.epoll())
             waits.register(counter, select.EPOLLIN | (select.EPOLLET if primitive == "epoll_edge" else 0))
@@ -234,8 +251,9 @@ class WakeUp(Benchmark):
         waker, receiver = found.threads
         metrics = {"wake_time": median_batch(waker), "waker_time": waker.value[CALL_PS_SLOT] / 1000}
         if receiver.operations:
-            metrics["wake_p99"] = min(histogram_quantile(list(receiver.histogram), 0.99), receiver.value[LONGEST_SLOT])
             metrics["slept"] = receiver.value[SLEPT_SLOT] / receiver.operations
+        if has_tail(receiver.operations, P99):
+            metrics["wake_p99"] = min(histogram_quantile(list(receiver.histogram), P99), receiver.value[LONGEST_SLOT])
         return metrics
 
     def check(self, p: Parameters, found: Found) -> str:
@@ -275,6 +293,24 @@ def starved(p: Parameters, found: Found) -> bool:
     loses wake-ups loses them without a spinner as well."""
     waker, receiver = found.threads
     return p["target"] == AWAKE and not waker.executed == waker.check == receiver.check
+
+
+def need_uring() -> None:
+    """MachineError where io_uring is not there or not allowed."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    ring = libc.syscall(URING_SETUP, 1, ctypes.create_string_buffer(URING_PARAMS))
+    if ring < 0:
+        raise MachineError(
+            f"wake_up: io_uring_setup: {os.strerror(ctypes.get_errno())}",
+            "sysctl kernel.io_uring_disabled=0, and a container that allows it",
+        )
+    os.close(ring)
+
+
+def place(p: Parameters) -> str:
+    return "the same CPU" if p["target"] == SAME_CPU else f"{where(p)}{', kept awake' if p['target'] == AWAKE else ''}"
 
 
 def where(p: Parameters) -> str:

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 # msgspec takes typing_extensions where it finds it and does without it otherwise: it would double this process's start.
 sys.modules.setdefault("typing_extensions", None)
@@ -352,8 +352,8 @@ class Worker:
         overlap = together([t.end for t in threads], [t.begin for t in threads])
         self.measured += self.benchmark.windows * max(t.end for t in threads)
         crowded = len(set(case.cpus)) < len(case.cpus)  # waiting for the CPU is then what is measured
-        reasons = [*self.thread_reasons(threads, crowded), *memory_reasons(*memory)]
-        mediated = self.benchmark.mediated(case.parameters)
+        waiters, mediated = self.benchmark.waiters(case.parameters), self.benchmark.mediated(case.parameters)
+        reasons = [*self.thread_reasons(threads, crowded, waiters), *memory_reasons(*memory)]
         reasons += probe_reasons(before, after, clock=self.benchmark.judges_clock, distance=not mediated)
         if self.benchmark.judges_overlap and overlap < LEAST_OVERLAP and not crowded:
             reasons.append("overlap")
@@ -388,9 +388,9 @@ class Worker:
             extra={**self.benchmark.extra(arguments, around, found), **price_of_interrupt(around)},
         )
 
-    def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False) -> list[str]:
+    def thread_reasons(self, threads: tuple[ThreadProof, ...], crowded: bool = False, waiters: Collection[int] = ()) -> list[str]:
         reasons, longest = [], max(t.end for t in threads)
-        for t in (
+        for index, t in enumerate(
             threads
         ):  # one that starves may have begun at the end; what it waited for its CPU is then held against the window of all
             window = t.end - t.begin if self.benchmark.judges_overlap else longest
@@ -401,6 +401,7 @@ class Worker:
             if (
                 self.benchmark.judges_delay
                 and not crowded
+                and index not in waiters
                 and (t.run_delay or 0.0) > (DELAY_SHARE_SLEEPING if self.benchmark.may_sleep else DELAY_SHARE) * window
             ):
                 reasons.append("run_delay")
