@@ -231,6 +231,29 @@ def test_a_short_budget_is_kept_for_pairs(scene):
     assert Counter(t.block for t in trials_of(path)) == {paired.name: 8, "plain/1": 5}
 
 
+def test_what_is_dear_leaves_room_for_what_is_cheap(scene):
+    """A benchmark whose process takes ten times as long waits where it would take the cheap one's last processes for its pairs."""
+    now = [0.0]
+    executor = FakeExecutor(sd=0.5, tick=lambda: now.__setitem__(0, now[0] + (10.0 if "dear" in executor.block else 1.0)))
+    runner, path = scene(executor, clock=lambda: now[0], budget=49.5)
+    (cheap,) = runner.blocks
+    dear = msgspec.structs.replace(cheap, name="dear/1", least=5)
+    runner.blocks, runner.active = [dear, cheap], {dear.name: dear, cheap.name: cheap}
+    runner.costs = {dear.name: 10.0, cheap.name: 1.0}
+    execute = runner.execute
+
+    def noted(block, cases):
+        executor.block = block.name
+        return execute(block, cases)
+
+    runner.execute = noted
+    runner.record = lambda *given, _record=runner.record: msgspec.structs.replace(
+        _record(*given), duration=runner.costs[given[0].name]
+    )
+    runner.run()
+    assert Counter(t.block for t in trials_of(path)) == {cheap.name: 9, "dear/1": 4}
+
+
 class Asked:
     """A judge whose cells are never precise, and of whose answers those of `open` are, by processes of the look."""
 

@@ -28,6 +28,7 @@ WAITED = frozenset(("run_delay", "gaps"))
 HOPELESS = 4.0  # times the last look: a cell that would need more processes is given up, so that others get its time
 HOPELESS_FROM = 12  # processes that such a judgement needs
 UNFINISHED = {"interrupted": "the run was interrupted", "busy": "the CPUs were not free"}
+DEARER = 4.0  # times what a process of another block takes: that one's are kept room for first
 RETRIES = 2  # more processes for what a crashed one had not reached
 GIVE_UP_AFTER = 2  # failures of a case; processes of a block that ended without a word
 TIMEOUT_FACTOR, TIMEOUT_LEAST = (
@@ -176,12 +177,12 @@ class Runner:
         return block.least if block.benchmark in self.settled else self.plan.looks[-1]
 
     def owed(self, block: Block, processes: Callable[[Block], int]) -> float:
-        """Seconds to be kept for the other blocks that have not yet so many processes and still fit, once this one has those by which it can be judged."""
+        """Seconds to be kept for the other blocks that have not yet so many processes and still fit: for all of them once this one has those by which it can be judged,
+        before that for the cheaper ones, many of which are judged in the time of one that is dear."""
         done, left = Counter(trial.block for trial in self.trials), self.left()
-        if done[block.name] < block.least:
-            return 0.0
+        most = left if done[block.name] >= block.least else min(left, self.costs[block.name] / DEARER)
         others = [(self.costs[name], processes(other) - done[name]) for name, other in self.active.items()]
-        return sum(cost * more for cost, more in others if more > 0 and cost <= left)
+        return sum(cost * more for cost, more in others if more > 0 and cost <= most)
 
     def left(self) -> float:
         """Seconds of the budget."""
