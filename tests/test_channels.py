@@ -216,7 +216,11 @@ LIARS = {
     ),
     "nobody answers": ("if (!move(c, o, BACK, kind, NB_RECEIVES))", "if (0)", {"pattern": ROUND_TRIP, "capacity": 64}),
     "the answer is another one": ("take(t, o, f, 1);", "take(t, o, f, 1), o->message[0] ^= 64;", {"pattern": ROUND_TRIP}),
-    "who is the only one passes over a place": ("nb_store_relaxed(index, at + 1);", "nb_store_relaxed(index, at + 2);", {"kind": MPSC, "capacity": 8}),
+    "who is the only one passes over a place": (
+        "nb_store_relaxed(index, at + 1);",
+        "nb_store_relaxed(index, at + 2);",
+        {"kind": MPSC, "capacity": 8},
+    ),
     "places overlap": ("* p->stride", "* 8", {"kind": "spsc", "capacity": 64, "element": 64}),
 }
 SAID = {

@@ -196,7 +196,7 @@ def in_order(values: Iterable[Value]) -> Sequence[Value]:
     return list(dict.fromkeys(values))
 
 
-def cell(metric: str, p: Parameters, text: str, headline: bool) -> Answer:
+def cell(metric: str, p: Parameters, text: str, headline: bool = True) -> Answer:
     return Answer(kind="cell", metric=metric, where=p, text=text, headline=headline)
 
 

@@ -278,14 +278,13 @@ class Channels(Benchmark):
         arrived = sum(found.rates[p["producers"] :])
         if not arrived:  # no consumer was there in the window: no figure
             return {"round_trip" if answered else "time": float("inf")}
-        messages = arrived * (2 if answered else 1)
+        ways = 2 if answered else 1
         metrics = {"round_trip": p["batch"] * 1e9 / arrived} if answered else {"time": 1e9 / arrived}
-        metrics["cpu_time"] = sum(share(t, CPU_NS) for t in found.threads) / messages
-        metrics["producer_parks"] = sum(share(t, PARKS) for t in producers) / messages
-        metrics["consumer_parks"] = sum(share(t, PARKS) for t in consumers) / messages
+        metrics["cpu_time"] = sum(t.value[CPU_NS] * 1e9 / (t.end_ns - t.begin_ns) for t in found.threads) / (ways * arrived)
+        metrics["producer_parks"], metrics["consumer_parks"] = (counted(side, PARKS) / ways for side in (producers, consumers))
         metrics["parks"] = metrics["producer_parks"] + metrics["consumer_parks"]
         if p["kind"] not in SLEEPERS:  # whose wake-ups are the kernel's, or the library's
-            metrics["wakes"] = sum(share(t, WAKES) for t in found.threads) / messages
+            metrics["wakes"] = (counted(producers, WAKES) + counted(consumers, WAKES)) / ways
         if len(producers) > 1:
             metrics["fairness"] = jain_index([max(rate, 1e-9) for rate in found.rates[: len(producers)]])
         if not answered and (looks := sum(t.value[LOOKS] for t in consumers)):
@@ -407,9 +406,9 @@ def least_parks(p: Parameters) -> float:
     return 1 / (p["capacity"] + 2 * p["batch"]) if p["kind"] == HCHAN else 1 / p["capacity"]
 
 
-def share(thread, slot: int) -> float:
-    """What a thread counted in its window, for a second of it."""
-    return thread.value[slot] * 1e9 / (thread.end_ns - thread.begin_ns)
+def counted(side: Sequence, slot: int) -> float:
+    """What threads of one side counted for each of their own messages: whether one of them was kept from its CPU for longer does not matter then."""
+    return sum(t.value[slot] for t in side) / max(1, sum(t.operations for t in side))
 
 
 BENCHMARK = Channels()
