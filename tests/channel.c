@@ -17,7 +17,7 @@ enum { HCHAN, SPSC, SPSC_CACHED, MPSC, MPMC };
 
 static ucontext_t side[2], back;
 static int self, left[2], preempts;
-static uint64_t sleeps[2], wrong, messages, spoken[2];
+static uint64_t sleeps[2], wrong, messages, spoken[2], held;
 static int kind;
 static struct nb_hchan hchan;
 static struct nb_ring ring;
@@ -69,6 +69,8 @@ static void run(int receives)
             break;
         spoken[receives]++;
         wrong += receives && message != i;
+        if (receives)
+            held += kind == HCHAN ? *hchan.held : *ring.index[NB_SENDS] - *ring.index[NB_RECEIVES];
     }
     left[receives] = 1;
     if (left[!receives])
@@ -77,7 +79,8 @@ static void run(int receives)
     setcontext(&side[!receives]);
 }
 
-/* Sleeps of the producer and of the consumer, messages that went through, and those that were not the next. `preempting`: who is woken runs at once; `apart`:
+/* Sleeps of the producer and of the consumer, messages that went through, those that were not the next, and what the consumer
+ * found in the channel after each, all together. `preempting`: who is woken runs at once; `apart`:
  * words and places have lines of their own. */
 void take_turns(int which, uint64_t capacity, uint64_t count, int preempting, int apart, uint64_t *found)
 {
@@ -85,7 +88,7 @@ void take_turns(int which, uint64_t capacity, uint64_t count, int preempting, in
     struct nb_layout words = {memory + MOST_BYTES, (uint32_t)apart};
     kind = which, preempts = preempting, messages = count;
     self = left[0] = left[1] = 0;
-    sleeps[0] = sleeps[1] = spoken[0] = spoken[1] = wrong = 0;
+    sleeps[0] = sleeps[1] = spoken[0] = spoken[1] = wrong = held = 0;
     memset(end, 0, sizeof end);
     hchan.places = ring.places = (struct nb_places){memory, capacity, 8, apart ? NB_APART : 16};
     if (kind == HCHAN)
@@ -102,7 +105,7 @@ void take_turns(int which, uint64_t capacity, uint64_t count, int preempting, in
         makecontext(&side[i], (void (*)(void))run, 1, i);
     }
     swapcontext(&back, &side[0]);
-    found[0] = sleeps[0], found[1] = sleeps[1], found[2] = spoken[1], found[3] = wrong;
+    found[0] = sleeps[0], found[1] = sleeps[1], found[2] = spoken[1], found[3] = wrong, found[4] = held;
     free(memory);
     free(stacks);
 }

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
+from synthetic_sysfs import SyntheticTree
 from test_kernels import PROBES, enter, native
 
 from numabench import kernel as abi
-from numabench.benchmarks import discover
+from numabench.benchmarks import Found, discover
 from numabench.benchmarks.channels import (
     APART,
     BATCH,
+    CONSUMER,
     HCHAN,
     HELD,
     KINDS,
@@ -29,6 +33,7 @@ from numabench.benchmarks.channels import (
     PATTERNS,
     PLACES_APART,
     PLAIN,
+    PRODUCER,
     ROUND_TRIP,
     SAME_CPU,
     SENDS,
@@ -72,33 +77,38 @@ def in_turn(tmp_path_factory) -> ctypes.CDLL:
     return native("channel.c", tmp_path_factory.mktemp("channel"))
 
 
-def sleeps(library, kind: str, capacity: int, messages: int, preempts: bool = False, apart: bool = False) -> tuple[int, int]:
-    found = (ctypes.c_uint64 * 4)()
+def in_turns(
+    library, kind: str, capacity: int, messages: int, preempts: bool = False, apart: bool = False
+) -> tuple[int, int, int]:
+    """Sleeps of the producer and of the consumer, and messages that the latter found in the channel."""
+    found = (ctypes.c_uint64 * 5)()
     sizes = ctypes.c_uint64(capacity), ctypes.c_uint64(messages)
     library.take_turns(IN_TURN.index(kind), *sizes, int(preempts), int(apart), found)
     assert (found[2], found[3]) == (messages, 0)
-    return found[0], found[1]
+    return found[0], found[1], found[4]
 
 
 @pytest.mark.parametrize("capacity", [0, 1, 2, 8, 64, 1024])
 @pytest.mark.parametrize("kind", IN_TURN)
 def test_ends_that_take_turns_sleep_exactly_so_often(in_turn, kind, capacity):
-    """The known answer, where no scheduler can interfere: 1/(c+2) sleeps a message and side by hchan, 1/c by plain rings."""
+    """The known answer, where no scheduler can interfere: 1/(c+2) sleeps a message and side by hchan, 1/c by plain rings. What is found goes down from c or from
+    c - 1 to nothing in each cycle, and in hchan stays at c once, when the sender that waits puts its message in."""
     if capacity < LEAST_PLACES.get(kind, 1):
         return
     known = least_parks(point(kind=kind, capacity=capacity))
     cycles = 50
-    producer, consumer = sleeps(in_turn, kind, capacity, round(cycles / known))
+    producer, consumer, found = in_turns(in_turn, kind, capacity, round(cycles / known))
     assert abs(producer - cycles) <= 1 and abs(consumer - cycles) <= 1  # the first and the last cycle are not whole
-    more = sleeps(in_turn, kind, capacity, round(2 * cycles / known))
-    assert (more[0] - producer, more[1] - consumer) == (cycles, cycles)  # and between them it is exact
-    assert sleeps(in_turn, kind, capacity, round(cycles / known), apart=True) == (producer, consumer)
+    more = in_turns(in_turn, kind, capacity, round(2 * cycles / known))
+    in_cycle = capacity * (capacity + 3) // 2 if kind == HCHAN else capacity * (capacity - 1) // 2
+    assert tuple(a - b for a, b in zip(more, (producer, consumer, found), strict=True)) == (cycles, cycles, cycles * in_cycle)
+    assert in_turns(in_turn, kind, capacity, round(cycles / known), apart=True) == (producer, consumer, found)
 
 
 @pytest.mark.parametrize("capacity", [0, 1, 64])
 def test_who_preempts_when_woken_sleeps_for_each_message(in_turn, capacity):
     """Why the class of the threads matters: the ring stays as empty, or as full, as it is, and each message takes a sleep."""
-    assert sum(sleeps(in_turn, HCHAN, capacity, 1000, True)) >= 999 - capacity
+    assert sum(in_turns(in_turn, HCHAN, capacity, 1000, True)[:2]) >= 999 - capacity
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -271,6 +281,42 @@ def test_parks_that_are_not_those_known_are_doubted():
     assert BENCHMARK.doubts({**p, "wait": SPIN}, None, {"parks": 0.0}, PROBES) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "known"),
+    [
+        ({}, 1 / 2),
+        ({"capacity": 64}, 1 / 66),
+        ({"capacity": 64, "batch": 16}, 1 / 96),
+        ({"batch": 16}, 1 / 32),
+        ({"capacity": 64, "batch": 16, "kind": "spsc"}, 1 / 64),
+        ({"pattern": ROUND_TRIP, "capacity": 64}, 1 / 2),
+        ({"pattern": ROUND_TRIP, "capacity": 64, "batch": 4, "kind": "spsc"}, 1 / 8),
+    ],
+)
+def test_parks_of_each_side_are_known(values, known):
+    assert least_parks(point(**values)) == known
+
+
+def test_what_counts_is_told_for_each_message():
+    """A round trip is two; a side is held against its own messages, however long it was kept from its CPU."""
+
+    def thread(operations: int, ns: int, **values: int):
+        slots = [0] * abi.VALUES
+        for name, value in values.items():
+            slots[globals()[name]] = value
+        return SimpleNamespace(
+            operations=operations, begin_ns=0, end_ns=ns, value=slots, histogram=(ctypes.c_uint32 * abi.BINS)()
+        )
+
+    found = Found([thread(1000, 1_000_000, PARKS=500), thread(2000, 2_000_000, PARKS=500, HELD=60, LOOKS=20)])
+    found.threads[1].histogram[20 * 16] = 300
+    stream = BENCHMARK.metrics(point(), found, PROBES)
+    assert (stream["time"], stream["producer_parks"], stream["consumer_parks"], stream["occupancy"]) == (1000, 0.5, 0.25, 3)
+    assert stream["delivery_p50"] == stream["delivery_p99"] and stream["delivery_p50"] // (1 << 23) == 1
+    answered = BENCHMARK.metrics(point(pattern=ROUND_TRIP, batch=4), found, PROBES)
+    assert (answered["round_trip"], answered["parks"]) == (4000, 0.375) and not {"time", "occupancy"} & set(answered)
+
+
 def test_what_no_channel_can_do_is_no_case():
     topology = read_topology()
     impossible = (
@@ -290,6 +336,47 @@ def test_what_no_channel_can_do_is_no_case():
     assert BENCHMARK.place(point(capacity=3, placement=SAME_CPU), topology) is None
     assert BENCHMARK.place(point(kind="spsc", capacity=8, producers=2, placement="oversubscribed"), topology) is None
     assert BENCHMARK.place(point(placement=SAME_CPU), topology).cpus == topology.order_cpus()[:1] * 2
+
+
+def placed(benchmark, topology, profile: str) -> list[tuple[dict, object]]:
+    points = [
+        dict(zip(sweep, v, strict=True))
+        for sweep in benchmark.sweep(topology, profile)
+        for v in itertools.product(*sweep.values())
+    ]
+    return [(p, place) for p in points if benchmark.keep(p, topology) and (place := benchmark.place(p, topology))]
+
+
+def test_the_memory_is_at_either_end_where_these_are_on_two_nodes(tmp_path):
+    topology = read_topology(str(SyntheticTree(tmp_path, packages=2, cores=4).root))
+    homes = {
+        p["home"]: (place.cpus, place.node)
+        for p, place in placed(BENCHMARK, topology, "standard")
+        if p["placement"] == "cross_package"
+    }
+    assert set(homes) == {PRODUCER, CONSUMER}
+    for home, (cpus, node) in homes.items():
+        assert node == topology.node_of(cpus[home == CONSUMER])
+
+
+def test_on_one_node_there_is_one_home_and_crowds_need_their_cpus(tmp_path):
+    topology = read_topology(str(SyntheticTree(tmp_path, cores=4).root))
+    cases = placed(BENCHMARK, topology, "standard")
+    assert {p["home"] for p, _ in cases} == {PRODUCER}
+    assert {len(set(place.cpus)) for p, place in cases if p["producers"] == 3 and p["placement"] != "oversubscribed"} == {4}
+    assert {p["consumers"] for p, _ in cases if p["kind"] == MPSC} == {1}
+
+
+def test_the_memory_that_was_planned_is_enough(kernel):
+    """To the byte where lines are the widest; on narrower ones there is more than it takes."""
+    for values in (
+        {"capacity": 64, "padding": PLACES_APART, "kind": MPMC},
+        {"capacity": 1024, "batch": 16, "element": 256, "pattern": ROUND_TRIP},
+    ):
+        p = point(placement=SAME_CPU, **values)
+        size = BENCHMARK.place(p, read_topology()).size
+        with contextlib.ExitStack() as opened:
+            enter(kernel, BENCHMARK.arguments(p, PROBES), size=size, threads=2, descriptors=BENCHMARK.descriptors(p, opened))
 
 
 def test_a_window_without_a_consumer_has_no_figure(kernel):

@@ -35,7 +35,7 @@ PLAIN: dict[str, Value] = {
     "producers": 1,
     "consumers": 1,
 }
-TOLD = (0, 64)  # capacities of which a newcomer is told
+ROOMY = 64  # places: by so many a newcomer is told what places save
 
 WORDS = {
     HCHAN: "a channel as Go's (hchan)",
@@ -49,15 +49,16 @@ WORDS = {
 }
 WAIT_WORDS = {PARK: "sleep", SPIN_PARK: "spin before they sleep", SPIN: "spin"}
 UNDISTURBED = "where who is woken does not preempt who wakes it (SCHED_BATCH)"
-#: How a case that differs in one of these is told from the plain one, to which its time is a ratio.
+#: How a case that differs in one of these is told, and the plain one that its time is held against.
 AGAINST_PLAIN = {
-    "batch": "{} at a time",
-    "padding": {
-        PACKED: "with its words packed",
-        APART: "with its words on lines of their own",
-        PLACES_APART: "with words and places on lines of their own",
-    },
-    "home": {CONSUMER: "with its memory on the consumer's node"},
+    "batch": "where each goes alone",
+    "padding": "where its words lie as usual",
+    "home": "where it is on the producer's node",
+}
+PADDING_WORDS = {
+    PACKED: "its words packed",
+    APART: "its words on lines of their own",
+    PLACES_APART: "words and places on lines of their own",
 }
 
 
@@ -102,45 +103,48 @@ def answers(cases: list[Parameters]) -> tuple[Answer, ...]:
 
 def answers_of(p: Parameters) -> list[Answer]:
     """What is said of one point, by what tells it from a plain one."""
-    changed = [name for name, value in PLAIN.items() if p[name] != value]
+    changed = {name for name, value in PLAIN.items() if p[name] != value}
     if not changed:
         return answers_of_channel(p)
-    if changed == ["pattern"]:
+    if changed == {"pattern"}:
         return answers_of_round_trip(p)
-    if len(changed) == 1 and changed[0] in AGAINST_PLAIN:
-        return answers_against_plain(p, changed[0])
-    if changed == ["service_time"]:
+    if changed <= {"producers", "consumers"}:
+        return answers_of_crowd(p)
+    if changed == {"service_time"}:
         text = f"A consumer that takes {p['service_time']} ns for each message finds {{value}} in the channel ({details(p)})"
         return [cell("occupancy", p, text, False)]
-    if set(changed) <= {"producers", "consumers"}:
-        return answers_of_crowd(p)
-    return [cell("time", p, f"{message(p)} of {p['element']} bytes costs {{value}}", False)] if changed == ["element"] else []
+    if changed == {"element"}:
+        return [cell("time", p, f"{message(p)} costs {{value}}", False)]
+    changed -= {"element"}
+    return answers_against_plain(p, changed.pop()) if len(changed) == 1 and changed <= set(AGAINST_PLAIN) else []
 
 
 def answers_of_channel(p: Parameters) -> list[Answer]:
     kind, wait, capacity = p["kind"], p["wait"], p["capacity"]
     if p["scheduling"] == BATCH:
-        found = [cell("parks", p, f"{sent(p)} takes {{value}} {UNDISTURBED}", kind == HCHAN and capacity in (1, 64))]
+        found = [cell("parks", p, f"{message(p)} takes {{value}} {UNDISTURBED}", kind == HCHAN and capacity in (1, ROOMY))]
         if kind == HCHAN:
-            text = f"{sent(p)} takes {{value}} of the time {UNDISTURBED}"
+            text = f"{message(p)} takes {{value}} of the time {UNDISTURBED}"
             found.append(ratio("time", p, {"scheduling": NORMAL}, text, False))
         return found
     if kind != HCHAN:
         text = f"{capital(WORDS[kind])} takes {{value}} of the time of {WORDS[HCHAN]}, {details(p)}"
         return [ratio("time", p, {"kind": HCHAN}, text, wait == SPIN and kind == SPSC_CACHED)]
-    found = [cell("time", p, f"{message(p)} costs {{value}}", not capacity and wait == PARK)]
-    found += [
-        cell(f"delivery_{rank}", p, f"{message(p)} arrives after {{value}} ({words})", False)
-        for rank, words in (("p50", "median"), ("p99", "99th percentile"))
-    ]
+    same = p["placement"] == SAME_CPU
+    found = [cell("time", p, f"{message(p)} costs {{value}}", not capacity and wait == PARK and not same)]
+    if not same:
+        found += [
+            cell(f"delivery_{rank}", p, f"{message(p)} arrives after {{value}} ({words})", False)
+            for rank, words in (("p50", "median"), ("p99", "99th percentile"))
+        ]
     if wait != PARK:
         text = f"{message(p)} takes {{value}} of the time where its ends sleep"
-        return [*found, ratio("time", p, {"wait": PARK}, text, capacity in TOLD and wait == SPIN)]
-    found.append(cell("parks", p, f"{message(p)} takes {{value}}", p["placement"] == SAME_CPU and not capacity))
-    if capacity and p["placement"] != SAME_CPU:
-        text = f"{capital(places(p))} save {{value}} of the time of a message from hand to hand ({place_words(p['placement'])})"
+        return [*found, ratio("time", p, {"wait": PARK}, text, not capacity and wait == SPIN)]
+    found.append(cell("parks", p, f"{message(p)} takes {{value}}", not capacity))
+    if capacity and not same:
+        text = f"{capital(places(p))} save{'s' * (capacity == 1)} {{value}} of the time of a message from hand to hand ({place_words(p['placement'])})"
         found.append(
-            Answer(kind="saving", metric="time", where=p, against={"capacity": 0}, headline=capacity == TOLD[1], text=text)
+            Answer(kind="saving", metric="time", where=p, against={"capacity": 0}, headline=capacity == ROOMY, text=text)
         )
     return found
 
@@ -153,18 +157,21 @@ def answers_of_round_trip(p: Parameters) -> list[Answer]:
 
 
 def answers_against_plain(p: Parameters, axis: str) -> list[Answer]:
-    words = AGAINST_PLAIN[axis]
-    how = words[p[axis]] if isinstance(words, dict) else words.format(p[axis])
+    how = {
+        "batch": f"{p['batch']} at a time",
+        "padding": PADDING_WORDS.get(p["padding"], ""),
+        "home": "the memory on the consumer's node",
+    }[axis]
     if p["scheduling"] == BATCH:
-        return [cell("parks", p, f"{sent(p)}, {how}, takes {{value}} {UNDISTURBED}", False)]
-    text = f"{sent(p)}, {how}, takes {{value}} of the time"
+        return [cell("parks", p, f"{message(p)}, {how}, takes {{value}} {UNDISTURBED}", False)]
+    text = f"{message(p)}, {how}, takes {{value}} of the time {AGAINST_PLAIN[axis]}"
     return [ratio("time", p, {axis: PLAIN[axis]}, text, False)]
 
 
 def answers_of_crowd(p: Parameters) -> list[Answer]:
     sides = [f"{p[side]} {side[:-1]}{'s' * (p[side] > 1)}" for side in ("producers", "consumers")]
     who = f"{' and '.join(sides)} by {WORDS[p['kind']]}, {details(p)}"
-    found = [cell("time", p, f"{who}: a message costs {{value}}", p["wait"] == PARK and p["kind"] == HCHAN)]
+    found = [cell("time", p, f"{who}: a message costs {{value}}", False)]
     if p["wait"] != PARK:
         found.append(ratio("time", p, {"wait": PARK}, f"{who}: a message takes {{value}} of the time where they sleep", False))
     if p["producers"] > 1:
@@ -222,9 +229,7 @@ def details(p: Parameters) -> str:
 
 
 def message(p: Parameters) -> str:
-    return f"A message ({details(p)})"
-
-
-def sent(p: Parameters) -> str:
-    """The same, with what it goes through where that is not the usual channel."""
-    return message(p) if p["kind"] == HCHAN else f"A message through {WORDS[p['kind']]} ({details(p)})"
+    """Its size where it is no word, and what it goes through where that is not the usual channel."""
+    size = f" of {p['element']} bytes" if p["element"] != PLAIN["element"] else ""
+    through = f" through {WORDS[p['kind']]}" if p["kind"] != HCHAN else ""
+    return f"A message{size}{through} ({details(p)})"
