@@ -35,7 +35,7 @@ static const int out_slot[] = {0, 3}, in_slot[] = {1, 4};
 #define MOST_AT_ONCE 64
 #define MOST_BYTES 4096 /* of messages that go at once: what a pipe takes as a whole (PIPE_BUF) */
 #define MOST_PRODUCERS 64
-#define LAST UINT64_MAX        /* what the last message says */
+#define LAST UINT64_MAX             /* what the last message says */
 #define STAMPED (UINT64_C(1) << 63) /* when it was sent stands with its producer */
 #define MIX 0x9e3779b97f4a7c15u
 
@@ -394,6 +394,36 @@ static uint64_t least_messages(const struct nb_thread *t)
 
 static void deadline(struct own *o, uint64_t ns) { o->at[THERE].end.deadline = o->at[BACK].end.deadline = ns; }
 
+/* What lies between two edges, in value[]. */
+static void count(struct nb_thread *t, const struct edge from, const struct edge to)
+{
+    t->begin_ns = from.ns;
+    t->end_ns = to.ns > from.ns ? to.ns : from.ns + 1;
+    t->operations = to.messages - from.messages;
+    t->value[PARKS] = to.parks - from.parks;
+    t->value[WAKES] = to.wakes - from.wakes;
+    t->value[CPU_NS] = to.cpu_ns - from.cpu_ns;
+}
+
+/* And what lies in the whole entry: since `first`, with the messages by which the last producer lets all consumers go. */
+static void finish(struct nb_thread *t, const struct edge first, enum nb_side side)
+{
+    const struct nb_case *c = t->shared;
+    struct own *const o = own(c, t->index);
+    if (side == NB_SENDS || c->parameter[PATTERN] == ROUND_TRIP)
+        t->value[SENDS] = (t->executed - first.messages) / (uint64_t)c->parameter[AT_ONCE];
+    if (side == NB_SENDS && nb_add32(&shared(c)->sending, UINT32_MAX) == 1)
+        for (uint32_t i = (uint32_t)c->parameter[PRODUCERS]; i < c->threads; i++)
+            t->value[SENDS] += roles[c->parameter[KIND]].end(c, o);
+    const struct edge last = edge(t);
+    t->value[SWITCHES] = last.parks - first.parks;
+    t->value[DRIVEN_OUT] = last.others - first.others;
+    for (int way = THERE; way <= BACK; way++) {
+        t->value[WAITS] += o->at[way].end.waits;
+        t->value[LOST] |= o->at[way].end.lost;
+    }
+}
+
 /* Messages until the window is over; consumers until their last one. Begin and end of what counts lie between two messages, at a look at the clock. */
 static void work(struct nb_thread *t, some batch, enum nb_side side)
 {
@@ -437,25 +467,10 @@ static void work(struct nb_thread *t, some batch, enum nb_side side)
         t->run_delay_ns = 0;
         t->cpu_end = sched_getcpu();
     }
-    t->begin_ns = from.ns;
-    t->end_ns = to.ns > from.ns ? to.ns : from.ns + 1;
-    t->operations = to.messages - from.messages;
-    t->value[PARKS] = to.parks - from.parks;
-    t->value[WAKES] = to.wakes - from.wakes;
-    t->value[CPU_NS] = to.cpu_ns - from.cpu_ns;
-    t->value[SENDS] = side == NB_SENDS || c->parameter[PATTERN] == ROUND_TRIP ? (t->executed - first.messages) / at_once : 0;
-    if (side == NB_SENDS && nb_add32(&shared(c)->sending, UINT32_MAX) == 1) /* of all producers the last one */
-        for (uint32_t i = (uint32_t)c->parameter[PRODUCERS]; i < c->threads; i++)
-            t->value[SENDS] += roles[c->parameter[KIND]].end(c, o);
-    to = edge(t);
+    count(t, from, to);
+    finish(t, first, side);
     if (timer >= 0)
         syscall(SYS_timer_delete, timer);
-    t->value[SWITCHES] = to.parks - first.parks;
-    t->value[DRIVEN_OUT] = to.others - first.others;
-    for (int way = THERE; way <= BACK; way++) {
-        t->value[WAITS] += o->at[way].end.waits;
-        t->value[LOST] |= o->at[way].end.lost;
-    }
     if (c->parameter[WAIT] != NB_SPINS)
         t->run_delay_ns = 0; /* for how long who is woken waits for its CPU is what is measured */
 }
