@@ -5,17 +5,19 @@
 #define NB_WAKE(WORD, COUNT) wake_in_turn()
 static long sleep_in_turn(uint32_t *word, uint32_t value);
 static void wake_in_turn(void);
-#include "nb_channel.h"
+#include "nb_hchan.h"
+#include "nb_ring.h"
 #include <stdlib.h>
 #include <ucontext.h>
 
-enum { HCHAN, SPSC, SPSC_CACHED, MPMC };
+enum { HCHAN, SPSC, SPSC_CACHED, MPSC, MPMC };
 #define STACK (256u << 10)
 #define MOST_BYTES (1u << 20)
+#define MOST_WORDS (8 * NB_APART)
 
 static ucontext_t side[2], back;
 static int self, left[2], preempts;
-static uint64_t sleeps[2], wrong, messages, spoken[2];
+static uint64_t sleeps[2], wrong, messages, spoken[2], held;
 static int kind;
 static struct nb_hchan hchan;
 static struct nb_ring ring;
@@ -47,14 +49,15 @@ static void wake_in_turn(void)
         turn();
 }
 
-static int move(int sends, uint64_t *message)
+static int move(enum nb_side side, uint64_t *message)
 {
-    uint8_t *bytes = (uint8_t *)message;
+    struct nb_end *const e = &end[side == NB_RECEIVES];
+    uint8_t *const bytes = (uint8_t *)message;
     if (kind == HCHAN)
-        return sends ? nb_hchan_send(&hchan, &end[0], bytes) : nb_hchan_receive(&hchan, &end[1], bytes);
-    if (kind == MPMC)
-        return nb_mpmc(&ring, &end[!sends], bytes, sends);
-    return sends ? nb_spsc_send(&ring, &end[0], bytes, kind == SPSC_CACHED) : nb_spsc_receive(&ring, &end[1], bytes, kind == SPSC_CACHED);
+        return nb_hchan_move(&hchan, e, bytes, side);
+    if (kind == MPSC || kind == MPMC)
+        return nb_numbered(&ring, e, bytes, side, kind == MPSC && side == NB_RECEIVES);
+    return nb_spsc(&ring, e, bytes, side, kind == SPSC_CACHED);
 }
 
 static void run(int receives)
@@ -62,10 +65,12 @@ static void run(int receives)
     uint64_t message;
     for (uint64_t i = 0; i < messages; i++) {
         message = i;
-        if (!move(!receives, &message))
+        if (!move(receives ? NB_RECEIVES : NB_SENDS, &message))
             break;
         spoken[receives]++;
         wrong += receives && message != i;
+        if (receives)
+            held += kind == HCHAN ? *hchan.held : *ring.index[NB_SENDS] - *ring.index[NB_RECEIVES];
     }
     left[receives] = 1;
     if (left[!receives])
@@ -74,19 +79,24 @@ static void run(int receives)
     setcontext(&side[!receives]);
 }
 
-/* Sleeps of the producer and of the consumer, messages that went through, and those that were not the next. `preempting`: who is woken runs at once. */
-void take_turns(int which, uint64_t capacity, uint64_t count, int preempting, uint64_t *found)
+/* Sleeps of the producer and of the consumer, messages that went through, those that were not the next, and what the consumer
+ * found in the channel after each, all together. `preempting`: who is woken runs at once; `apart`:
+ * words and places have lines of their own. */
+void take_turns(int which, uint64_t capacity, uint64_t count, int preempting, int apart, uint64_t *found)
 {
-    uint8_t *memory = calloc(1, MOST_BYTES), *stacks = malloc(2 * STACK);
+    uint8_t *memory = calloc(1, MOST_BYTES + MOST_WORDS), *stacks = malloc(2 * STACK);
+    struct nb_layout words = {memory + MOST_BYTES, (uint32_t)apart};
     kind = which, preempts = preempting, messages = count;
     self = left[0] = left[1] = 0;
-    sleeps[0] = sleeps[1] = spoken[0] = spoken[1] = wrong = 0;
+    sleeps[0] = sleeps[1] = spoken[0] = spoken[1] = wrong = held = 0;
     memset(end, 0, sizeof end);
-    memset(&ring, 0, sizeof ring);
-    hchan = (struct nb_hchan){.capacity = capacity, .element = 8, .ring = memory};
-    ring.capacity = capacity, ring.element = 8, ring.stride = kind == MPMC ? 16 : 8, ring.ring = memory;
-    for (uint64_t i = 0; kind == MPMC && i < capacity; i++)
-        *(uint64_t *)nb_place(&ring, i) = i;
+    hchan.places = ring.places = (struct nb_places){memory, capacity, 8, apart ? NB_APART : 16};
+    if (kind == HCHAN)
+        nb_hchan_lay(&hchan, &words);
+    else
+        nb_ring_lay(&ring, &words);
+    if (kind == MPSC || kind == MPMC)
+        nb_number_places(&ring.places);
     for (int i = 0; i < 2; i++) {
         end[i].deadline = UINT64_MAX, end[i].alone = 1;
         getcontext(&side[i]);
@@ -95,7 +105,7 @@ void take_turns(int which, uint64_t capacity, uint64_t count, int preempting, ui
         makecontext(&side[i], (void (*)(void))run, 1, i);
     }
     swapcontext(&back, &side[0]);
-    found[0] = sleeps[0], found[1] = sleeps[1], found[2] = spoken[1], found[3] = wrong;
+    found[0] = sleeps[0], found[1] = sleeps[1], found[2] = spoken[1], found[3] = wrong, found[4] = held;
     free(memory);
     free(stacks);
 }

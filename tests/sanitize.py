@@ -80,6 +80,8 @@ MOST = {
     "spacing": 1000,
     "critical_section": 1000,
     "think_time": 1000,
+    "think": 1000,
+    "service": 1000,
     "limit_s": 1,
     "longer": 20,
     "passes": 1000,
