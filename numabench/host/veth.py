@@ -102,7 +102,10 @@ def make_pair(netlink: socket.socket) -> None:
     data = _attribute(KIND, b"veth") + _attribute(DATA, _attribute(PEER, peer))
     own = _attribute(NAME, NAMES[HERE].encode() + b"\0") + _attribute(MAC, MACS[HERE]) + _attribute(MTU, _word(MOST_MTU))
     _ask(netlink, LINK, _link(HERE) + own + _attribute(KIND_AND_DATA, data), NEW)
-    for device in (THERE, HERE):  # the other one first: what is up before that is without a carrier, and drops by itself for a while
+    for device in (
+        THERE,
+        HERE,
+    ):  # the other one first: what is up before that is without a carrier, and drops by itself for a while
         _ask(netlink, LINK, _link(device, UP))
     here, there = (socket.inet_aton(address) for address in NETWORK)
     _ask(
