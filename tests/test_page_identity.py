@@ -37,6 +37,7 @@ from numabench.benchmarks.page_identity import (
     usual_source,
 )
 from numabench.errors import MachineError
+from numabench.host import veth
 from numabench.host.opening import NAME, file_systems
 from numabench.model import Answer, Metric
 
@@ -247,6 +248,34 @@ def test_a_claim_is_true_or_refuted_by_the_outcome():
 )
 def test_what_is_said_is_held_against_what_is_found(kernel, method, source, found):
     assert measured(kernel, method, "tcp", source, "aligned")[1].get("claim") == found
+
+
+def test_a_network_that_is_refused_is_named_with_what_it_takes(monkeypatch):
+    """By a flag that no kernel knows: the child ends, and nothing stays open."""
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(veth, "NEW_USER", 1)
+    monkeypatch.setattr(veth, "NEW_NETWORK", 1)
+    with pytest.raises(MachineError, match="a namespace of users and of networks: Invalid argument.*user namespaces"):
+        veth.open_dropping()
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_pair_that_does_not_drop_is_refused(monkeypatch):
+    """Nothing arrives at a device of another name: a socket that sends nowhere would look like one that copies nothing."""
+    monkeypatch.setattr(veth, "ARRIVES_S", 0.01)
+    monkeypatch.setattr(veth, "received", lambda device: 0)
+    with pytest.raises(MachineError, match="a veth pair that drops"):
+        veth.open_dropping()
+
+
+def test_a_file_system_that_is_not_there_is_named():
+    p = {"method": "sendfile", "target": "pipe", "source": "f2fs", "alignment": "aligned"}
+    if "f2fs" in file_systems():
+        pytest.skip("it is there")
+    with contextlib.ExitStack() as opened, pytest.raises(MachineError, match="f2fs.*TMPDIR"):
+        BENCHMARK.descriptors(p, opened)
 
 
 def test_nothing_stays_open():

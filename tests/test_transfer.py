@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import resource
 from collections.abc import Callable
 
 import pytest
 from test_kernels import PROBES, broken_kernel, enter
 
 from numabench import kernel as abi
-from numabench.benchmarks import ALONE, Found, discover
+from numabench.benchmarks import ALONE, Found, _ends, discover
 from numabench.benchmarks._ends import keep_open, pipe
 from numabench.benchmarks.transfer import (
     CHANGED_SLOT,
@@ -171,6 +172,19 @@ def test_what_the_loopback_delivers_is_told_of_as_copied(kernel, method):
 )
 def test_a_copy_that_is_called_none_is_found_out(tmp_path, lost, right, wrong, said):
     assert said in lost(broken_kernel(tmp_path, "transfer", "nb_told.h", right, wrong), "zerocopy")
+
+
+@pytest.mark.parametrize(("hard", "refused"), [(1 << 16, True), (8 << 20, False), (resource.RLIM_INFINITY, False)])
+def test_memory_that_may_not_be_locked_is_named(monkeypatch, hard, refused):
+    """As for a user who is not root: the limit is raised as far as it goes."""
+    raised = []
+    monkeypatch.setattr(_ends.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(_ends.resource, "getrlimit", lambda which: (1 << 16, hard))
+    monkeypatch.setattr(_ends.resource, "setrlimit", lambda which, ends: raised.append(ends))
+    with pytest.raises(MachineError, match="ulimit -l") if refused else contextlib.nullcontext():
+        _ends.need("zerocopy", 131072)
+    assert raised == ([] if refused else [(hard, hard)])
+    _ends.need("write", 131072)
 
 
 @pytest.mark.parametrize(("chunk", "chunks"), [(64, 0), (64, 1), (5000, 7), (4096, 4)])

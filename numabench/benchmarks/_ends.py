@@ -7,16 +7,20 @@ import ctypes
 import fcntl
 import mmap
 import os
+import resource
 import socket
 from contextlib import ExitStack
 
 from ..errors import MachineError
 from ..host.veth import open_dropping
+from ..units import format_bytes
 
 CONNECT_S = 5.0  # for which a connection on the loopback may take
 URING_SETUP, URING_REGISTER = 425, 427  # the numbers of these calls on all architectures of Linux but Alpha
 REGISTER_BUFFERS = 0
 URING_PARAMETERS = 120  # bytes of the second argument of io_uring_setup
+LOCKED_TIMES = 3  # a registered buffer, that of a ring that is being closed, and what is under way
+LOCKED_RINGS = 64 << 10
 URING_REMEDY = "sysctl kernel.io_uring_disabled=0, and a container that allows it"
 
 
@@ -82,23 +86,46 @@ def _widen(end: socket.socket, room: int) -> None:
         end.setsockopt(socket.SOL_SOCKET, option, room)
 
 
-def need_uring(registered: int = 0) -> None:
-    """MachineError where io_uring is not there or not allowed, or a buffer of so many bytes cannot be registered."""
+def need(method: str, sent: int) -> None:
+    """MachineError where a method cannot be that sends from `sent` bytes of memory: io_uring that is not there or not allowed, memory that cannot be locked."""
+    uring, fixed = method.startswith("uring"), method.endswith("fixed")
+    if uring or method == "zerocopy":
+        _need_locked(sent)
+    if uring:
+        _need_uring(sent if fixed else 0)
+
+
+def _need_locked(sent: int) -> None:
+    """Pages that are sent without a copy count as locked, and so do rings and their buffers, for a while after they are closed."""
+    wanted = LOCKED_TIMES * sent + LOCKED_RINGS
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if os.geteuid() == 0 or enough(soft, wanted):
+        return
+    if not enough(hard, wanted):
+        raise MachineError(
+            f"{format_bytes(hard)} of memory may be locked, and {format_bytes(wanted)} are wanted", f"ulimit -l {wanted >> 10}"
+        )
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+
+
+def enough(limit: int, wanted: int) -> bool:
+    return limit == resource.RLIM_INFINITY or limit >= wanted
+
+
+def _need_uring(registered: int) -> None:
+    """`registered`: bytes of the buffer that is registered; 0: none."""
     libc = ctypes.CDLL(None, use_errno=True)
     ring = libc.syscall(URING_SETUP, 1, ctypes.create_string_buffer(URING_PARAMETERS))
     if ring < 0:
         raise MachineError(f"io_uring_setup: {os.strerror(ctypes.get_errno())}", URING_REMEDY)
     try:
-        if not registered:
-            return
-        with mmap.mmap(-1, registered) as memory:
-            at = ctypes.c_char.from_buffer(memory)
-            whole = (ctypes.c_size_t * 2)(ctypes.addressof(at), registered)
-            refused = libc.syscall(URING_REGISTER, ring, REGISTER_BUFFERS, whole, 1)
-            del at
+        if registered:
+            with mmap.mmap(-1, registered) as memory:
+                at = ctypes.c_char.from_buffer(memory)
+                whole = (ctypes.c_size_t * 2)(ctypes.addressof(at), registered)
+                refused = libc.syscall(URING_REGISTER, ring, REGISTER_BUFFERS, whole, 1)
+                del at  # by which the memory could not be closed
             if refused:
-                raise MachineError(
-                    f"io_uring_register: {os.strerror(ctypes.get_errno())}", "ulimit -l: registered buffers are locked memory"
-                )
+                raise MachineError(f"io_uring_register: {os.strerror(ctypes.get_errno())}", URING_REMEDY)
     finally:
         os.close(ring)

@@ -12,7 +12,7 @@ from ..errors import MachineError
 from ..host.opening import file_system_of, file_systems, open_again, open_name
 from ..model import ALPHA, Answer, Axis, Frozen, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
-from ._ends import keep_open, need_uring, pipe, tcp, udp, unix, veth
+from ._ends import keep_open, need, pipe, tcp, udp, unix, veth
 
 READS = ("read_write", "sendfile", "splice", "copy_file_range", "mmap_write")  # need a file to read
 TELLS = ("zerocopy", "uring_zc", "uring_zc_fixed")  # the kernel is to say whether it copied
@@ -51,7 +51,7 @@ def expected(p: Parameters) -> frozenset[int] | None:
     the machine is copied, and the notification says so; without SO_ZEROCOPY the flag is ignored. Two files never share a later change (copy_file_range(2)), and O_APPEND
     is refused by the calls that would have to know where to write (EINVAL, EBADF)."""
     method, target, source = p["method"], p["target"], p["source"]
-    if source == "proc" and method not in ("read_write", "write", "writev"):
+    if source == "proc" and method != "read_write":
         return frozenset({REFUSED})  # nothing of it is in the page cache, and it cannot be mapped
     if target == "file_append" and method in ("sendfile", "splice", "vmsplice", "copy_file_range"):
         return frozenset({REFUSED})
@@ -229,8 +229,7 @@ class PageIdentity(Benchmark):
     # -- what a case is given -----------------------------------------------------------------------------------------------
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
-        if p["method"].startswith("uring"):
-            need_uring(PAGES * mmap.PAGESIZE if p["method"].endswith("fixed") else 0)
+        need(p["method"], PAGES * mmap.PAGESIZE)
         to, there = target(p, opened)
         given, changed = source(p["source"], opened) if p["source"] != "memory" else (-1, -1)
         between = pipe(opened) if p["method"] in ("splice", "vmsplice") and p["target"] != "pipe" else (-1, -1)

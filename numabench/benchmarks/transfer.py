@@ -10,7 +10,7 @@ from ..kernel import median_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from ..units import format_bytes
 from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
-from ._ends import keep_open, need_uring, pipe, tcp, unix, veth
+from ._ends import keep_open, need, pipe, tcp, unix, veth
 
 COPYING, IN_MEMORY = "read_write", "write"  # the two controls: copying from the same file, and data that is in memory anyway
 SHARES = ("sendfile", "splice", "vmsplice")
@@ -305,8 +305,7 @@ class Transfer(Benchmark):
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
         """The end to send to and the one to receive from, the file, and a pipe for what is spliced to a socket."""
         room = whole_pages(max(USUAL, p["chunk"]))
-        if p["method"].startswith("uring"):
-            need_uring(PLACES * whole_pages(p["chunk"]) if p["method"].endswith("fixed") else 0)
+        need(p["method"], PLACES * whole_pages(p["chunk"]))
         to, there = pipe(opened, room) if p["transport"] == "pipe" else ENDS[p["transport"]](opened, ROOM)
         file = keep_open(os.memfd_create("numabench"), opened)
         between = pipe(opened, room) if p["method"] in ("splice", "vmsplice") and p["transport"] != "pipe" else (-1, -1)
