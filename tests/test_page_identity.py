@@ -263,9 +263,9 @@ def test_a_network_that_is_refused_is_named_with_what_it_takes(monkeypatch):
 
 
 def test_a_pair_that_does_not_drop_is_refused(monkeypatch):
-    """Nothing arrives at a device of another name: a socket that sends nowhere would look like one that copies nothing."""
+    """A socket whose datagrams get nowhere would look like one that copies nothing."""
     monkeypatch.setattr(veth, "ARRIVES_S", 0.01)
-    monkeypatch.setattr(veth, "received", lambda device: 0)
+    monkeypatch.setattr(veth, "dropped", lambda device: 0)
     with pytest.raises(MachineError, match="a veth pair that drops"):
         veth.open_dropping()
 

@@ -185,7 +185,7 @@ class Transfer(Benchmark):
     def keep(self, p: Parameters, topology) -> bool:
         alone = p["placement"] == ALONE
         if p["transport"] == "veth":
-            return p["receiver"] == "drops" and alone and p["method"] in SENT and p["chunk"] <= DATAGRAMS[-1]
+            return p["receiver"] == "drops" and alone and p["method"] in SENT and DATAGRAMS[0] <= p["chunk"] <= DATAGRAMS[-1]
         if p["method"] in SENT[1:] and not (
             alone and p["transport"] == "tcp"
         ):  # Unix sockets refuse to be told of what they copy

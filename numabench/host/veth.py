@@ -1,5 +1,7 @@
 """A pair of virtual Ethernet devices in a network of its own, one of which drops what the other sends: what leaves a socket there is read by nobody, and needs no copy.
 
+The other end takes smaller packets than are sent, so that they are dropped as they get there: Linux 6.12 copies what it drops one step later, as meant for somebody else (6.18 does not).
+
 No privilege is needed where user namespaces are allowed: who makes one has all rights over the network that it makes along with it. The pair lives as long as a socket in
 that network is open.
 """
@@ -33,12 +35,14 @@ LOCAL, OTHER, AT, HAS_MAC = 2, 1, 1, 2
 HERE, THERE = 10, 11  # of the two devices
 NAMES = {HERE: "nb0", THERE: "nb1"}
 MACS = {HERE: bytes((2, 0, 0, 0, 0, 1)), THERE: bytes((2, 0, 0, 0, 0, 2))}
-NOBODY = bytes((2, 0, 0, 0, 0, 3))  # the other end takes what comes for this one as meant for somebody else, and drops it
+NOBODY = bytes((2, 0, 0, 0, 0, 3))  # a neighbour that nobody asks for: small packets are meant for somebody else
 NETWORK, PREFIX = ("192.0.2.1", "192.0.2.2"), 30  # RFC 5737: of documentation, found in no real network
 DISCARD = 9  # the port
-MOST_MTU = 65535  # so that a datagram is one packet
-PROBE = 20_000  # bytes, more than the devices send by themselves
-ARRIVES_S = 1.0  # until a datagram arrives, which may take where the CPUs are busy
+#: So that a datagram is one packet; and so that datagrams from LEAST bytes on find no room, and IPv6, which wants 1,280, sends none by itself.
+MTUS = {HERE: 65535, THERE: 900}
+LEAST = 1024
+SENT_AND_DROPPED = 11  # of the numbers of a device in /proc/net/dev
+ARRIVES_S = 1.0  # until a datagram gets there, which may take where the CPUs are busy
 WAIT_S = 5.0  # for the child, which needs some ms
 
 
@@ -52,6 +56,7 @@ def open_dropping() -> socket.socket:
             child = os.fork()
         if not child:
             _serve(childs, unshare)
+        childs.close()  # so that one that ends without a word is noticed
         own.settimeout(WAIT_S)
         said, files = b"it did not answer", []
         try:
@@ -78,10 +83,10 @@ def _serve(channel: socket.socket, unshare: Callable[[int], int]) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
             to.connect((NETWORK[1], DISCARD))
             limit = time.monotonic() + ARRIVES_S
-            while received(NAMES[THERE]) < PROBE:
+            while not dropped(NAMES[HERE]):
                 if time.monotonic() > limit:
-                    raise OSError(0, "the other end did not get it")
-                to.send(bytes(PROBE))
+                    raise OSError(0, "it was not")
+                to.send(bytes(LEAST))
                 time.sleep(ARRIVES_S / 1000)
             socket.send_fds(channel, [b"here"], [to.fileno()])
     except OSError as error:
@@ -93,43 +98,35 @@ def _serve(channel: socket.socket, unshare: Callable[[int], int]) -> None:
 
 def make_pair(netlink: socket.socket) -> None:
     """Both devices, the address of one, and a neighbour there whose address the other does not have."""
-    peer = (
-        _link(THERE)
-        + _attribute(NAME, NAMES[THERE].encode() + b"\0")
-        + _attribute(MAC, MACS[THERE])
-        + _attribute(MTU, _word(MOST_MTU))
-    )
-    data = _attribute(KIND, b"veth") + _attribute(DATA, _attribute(PEER, peer))
-    own = _attribute(NAME, NAMES[HERE].encode() + b"\0") + _attribute(MAC, MACS[HERE]) + _attribute(MTU, _word(MOST_MTU))
-    _ask(netlink, LINK, _link(HERE) + own + _attribute(KIND_AND_DATA, data), NEW)
-    for device in (
-        THERE,
-        HERE,
-    ):  # the other one first: what is up before that is without a carrier, and drops by itself for a while
+    pair = _attribute(KIND, b"veth") + _attribute(DATA, _attribute(PEER, _device(THERE)))
+    _ask(netlink, LINK, _device(HERE) + _attribute(KIND_AND_DATA, pair), NEW)
+    # The other one first: what is up before that has no carrier, and drops by itself for a while.
+    for device in (THERE, HERE):
         _ask(netlink, LINK, _link(device, UP))
     here, there = (socket.inet_aton(address) for address in NETWORK)
-    _ask(
-        netlink,
-        ADDRESS,
-        struct.pack("=BBBBI", socket.AF_INET, PREFIX, 0, 0, HERE) + _attribute(LOCAL, here) + _attribute(OTHER, here),
-        NEW,
-    )
+    address = struct.pack("=BBBBI", socket.AF_INET, PREFIX, 0, 0, HERE) + _attribute(LOCAL, here) + _attribute(OTHER, here)
+    _ask(netlink, ADDRESS, address, NEW)
     neighbour = struct.pack("=BxxxiHBB", socket.AF_INET, HERE, PERMANENT, 0, 0)
     _ask(netlink, NEIGHBOUR, neighbour + _attribute(AT, there) + _attribute(HAS_MAC, NOBODY), NEW)
 
 
-def received(device: str) -> int:
-    """Bytes that a device of this process's network has got."""
+def dropped(device: str) -> int:
+    """Packets sent by a device of this process's network that were dropped."""
     with open("/proc/self/net/dev") as file:
         for line in file:
             name, _, counts = line.partition(":")
             if name.strip() == device:
-                return int(counts.split()[0])
+                return int(counts.split()[SENT_AND_DROPPED])
     return 0
 
 
 def _link(index: int, flags: int = 0) -> bytes:
     return struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, flags, flags)
+
+
+def _device(index: int) -> bytes:
+    named = _attribute(NAME, NAMES[index].encode() + b"\0") + _attribute(MAC, MACS[index])
+    return _link(index) + named + _attribute(MTU, _word(MTUS[index]))
 
 
 def _word(value: int) -> bytes:
