@@ -6,10 +6,12 @@ import contextlib
 import itertools
 import os
 import resource
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from test_kernels import PROBES, broken_kernel, enter
+from test_page_identity import skip_where_refused
 
 from numabench import kernel as abi
 from numabench.benchmarks import ALONE, Found, _ends, discover
@@ -30,6 +32,7 @@ from numabench.benchmarks.transfer import (
     whole_pages,
 )
 from numabench.errors import MachineError
+from numabench.host.topology import read_topology
 
 BENCHMARK = discover()["transfer"]
 
@@ -144,7 +147,7 @@ def lost() -> Callable[[abi.Kernel, str], str]:
         try:
             return BENCHMARK.check(p, moved(kernel, p))
         except MachineError as error:
-            pytest.skip(str(error))
+            skip_where_refused(error)
 
     return check
 
@@ -160,7 +163,7 @@ def test_what_the_loopback_delivers_is_told_of_as_copied(kernel, method):
     try:
         assert BENCHMARK.check(p, moved(kernel, p)) == ""
     except MachineError as error:
-        pytest.skip(str(error))
+        skip_where_refused(error)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,22 @@ def test_what_the_loopback_delivers_is_told_of_as_copied(kernel, method):
 )
 def test_a_copy_that_is_called_none_is_found_out(tmp_path, lost, right, wrong, said):
     assert said in lost(broken_kernel(tmp_path, "transfer", "nb_told.h", right, wrong), "zerocopy")
+
+
+def test_a_quick_look_asks_two_break_evens_of_a_transport_at_most():
+    """Of a source in the caches and of one that is not, each by itself."""
+    topology = read_topology()
+    values = [
+        dict(zip(sweep, point, strict=True))
+        for sweep in BENCHMARK.sweep(topology, "quick")
+        for point in itertools.product(*sweep.values())
+    ]
+    cases = [p for p in values if BENCHMARK.keep(p, topology)]
+    asked = [answer for answer in BENCHMARK.asked(topology, cases) if answer.headline]
+    crossings = Counter((a.where["transport"], a.where["source"]) for a in asked if a.kind == "crossover")
+    assert crossings == {("unix", "warm"): 2, ("pipe", "warm"): 2, ("veth", "warm"): 1, ("veth", "cold"): 1}
+    assert {a.where["transport"] for a in asked if a.kind == "ratio"} == {*STREAMS}
+    assert all(a.kind in ("crossover", "ratio") for a in asked) and len(cases) < 32
 
 
 @pytest.mark.parametrize(("hard", "refused"), [(1 << 16, True), (8 << 20, False), (resource.RLIM_INFINITY, False)])

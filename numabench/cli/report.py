@@ -142,7 +142,7 @@ def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame) -> None:
 @opens_page
 @json_option
 @visit_options
-@click.option("--all", "every", is_flag=True, help="Print all answers and maps here as well, not the card alone.")
+@click.option("--all", "every", is_flag=True, help="Print all answers, outcomes and maps here as well, not the card alone.")
 def command(paths: tuple[str, ...], output: Path | None, every: bool, last: bool, without: tuple[str, ...], form: str) -> None:
     """Show the machine's card, and write one self-contained HTML page with everything.
 
