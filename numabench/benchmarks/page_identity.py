@@ -99,13 +99,8 @@ def claim(p: Parameters, usual: str) -> Claim | None:
     def works(text: str) -> Claim:
         return Claim(text=text, true=LEFT_OUT | DONE, false=frozenset({REFUSED}))
 
-    if (
-        method == "sendfile"
-        and target == "tcp"
-        and alignment == "aligned"
-        and source in ("memfd", *FILE_SYSTEMS)
-        and source != usual
-    ):
+    is_file = source not in ("memory", "direct", "proc")
+    if (method, target, alignment) == ("sendfile", "tcp", "aligned") and is_file and source != usual:
         return copies(f"sendfile copies what is on {source}")
     return {
         ("sendfile", "tcp", "file", "unaligned"): copies("zero copy needs whole pages (sendfile of other pieces, to TCP)"),

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..analysis.answers.cells import OUTCOME
+from ..analysis.answers.evidence import matching
 from ..model import BenchmarkRecord, Metric
 from ..units import format_number
-from .scales import format_value, plain
+from .scales import format_value, in_order, plain
 from .tables import Cell, Table, listed, sorted_rows, split_axes
 
 if TYPE_CHECKING:
@@ -51,16 +52,13 @@ def _sayings(rows: pd.DataFrame, descriptor: BenchmarkRecord, metric: Metric) ->
         return None
     words, found = words_of(metric), []
     for answer in asked:
-        at = rows.loc[[all(plain(row[name]) == value for name, value in answer.where.items()) for _, row in rows.iterrows()]]
+        at = matching(rows, answer.where)
         if len(at) == 1:
             where = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in answer.where.items())
             said = Cell(answer.text.removeprefix(SAID_OF)), Cell(_word(at["value"].iloc[0], words)), Cell(where, kind="remark")
             found.append(said)
-    return (
-        Table(metric.name.replace("_", " "), (("what is said", False), ("here", False), ("tried by", False)), tuple(found))
-        if found
-        else None
-    )
+    headings = ("what is said", False), ("here", False), ("tried by", False)
+    return Table(metric.name.replace("_", " "), headings, tuple(found)) if found else None
 
 
 def matrix_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric: Metric) -> Table | None:
@@ -74,12 +72,7 @@ def matrix_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric: M
     shown, more = listed(sorted_rows(rows, axes))
     down = [axis for axis in axes if axis.name != across]
     column = next((axis for axis in axes if axis.name == across), None)
-    order = list(column.values) if column else []
-    columns = (
-        sorted({plain(v) for v in shown[across].dropna()}, key=lambda v: order.index(v) if v in order else len(order))
-        if column
-        else [None]
-    )
+    columns = in_order(column, [plain(v) for v in shown[across].dropna().unique()]) if column else [None]
     found: dict[tuple, dict] = {}
     for row in shown.to_dict("records"):
         key = tuple((format_value(plain(row[axis.name]), axis.unit),) for axis in down)
