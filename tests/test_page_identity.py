@@ -249,6 +249,16 @@ def test_a_claim_is_true_or_refuted_by_the_outcome():
     assert tried["to write a mapping of a file is zero copy (to TCP)"].false == DONE
 
 
+def test_what_may_be_read_past_the_page_cache_promises_nothing():
+    p = {"method": "sendfile", "target": "tcp", "source": "9p", "alignment": "aligned"}
+    assert (
+        expected(p) is None
+        and expected({**p, "source": "ext4"}) == {SHARED}
+        and expected({**p, "method": "mmap_write"}) == {COPIED}
+    )
+    assert claim(p, "ext4").text == "sendfile copies what is on 9p"
+
+
 @pytest.mark.parametrize(
     ("method", "source", "found"),
     [("mmap_write", usual_source(), 0), ("zerocopy", "memory", 0), ("read_write", usual_source(), None)],

@@ -26,6 +26,7 @@ STREAMS, FILES, DATAGRAMS = ("tcp", "unix", "pipe"), ("file", "file_append"), ("
 TARGETS = (*STREAMS, *FILES, *DATAGRAMS)
 #: Types that are known by name; one that is there and is none of these is measured as well.
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "nfs4", "9p", "virtiofs")
+REMOTE = ("nfs4", "9p", "virtiofs")  # may be read past the page cache, as they are mounted
 SOURCES = ("memory", "memfd", *FILE_SYSTEMS, "direct", "proc")
 ALIGNMENTS = ("aligned", "unaligned")
 
@@ -55,7 +56,7 @@ def expected(p: Parameters) -> frozenset[int] | None:
         return frozenset({REFUSED})  # nothing of it is in the page cache, and it cannot be mapped
     if target == "file_append" and method in ("sendfile", "splice", "vmsplice", "copy_file_range"):
         return frozenset({REFUSED})
-    if source == "direct":
+    if source == "direct" or (source in REMOTE and method in ("sendfile", "splice")):
         return frozenset({COPIED, REFUSED}) if method == "read_write" else None
     if method in TELLS:
         return frozenset({"veth": {UNCOPIED}, "unix": {REFUSED}}.get(target, {SAID}) | {REFUSED})
