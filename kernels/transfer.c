@@ -9,23 +9,17 @@
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_each.h"
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/mman.h>
-#include <sys/sendfile.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
+#include "nb_ways.h"
+#include <netinet/in.h>
 
 enum { METHOD, CHUNK, SOURCE, RECEIVER };
-enum { READ_WRITE, SENDFILE, SPLICE, MMAP_WRITE, WRITE, VMSPLICE };
 enum { WARM, COLD };
 enum { READS, DROPS };
 enum { OUT, IN, SOURCE_FILE, PIPE_IN = 5, PIPE_OUT }; /* of descriptor[]: ends of the transport, the file, a pipe in between */
 /* Of value[]: of the last probe, words that arrived changed and as they were, and words of the source that were seen changed; since the preparation, calls that
- * sent something and waits; of this entry, errno of what failed; in its window, CPU time in ns and bytes of a thread that has one end. */
-enum { CHANGED = 6, KEPT, SEEN, PARTS, WAITS, FAILED, CPU_NS, BYTES };
+ * sent something and waits; of this entry, errno of what failed; then, in its window, CPU time in ns and bytes of a thread that has one end, or in this entry, of a way that is told of
+ * its sends, sends, notifications and those that say "copied". */
+enum { CHANGED = 6, KEPT, SEEN, PARTS, WAITS, FAILED, CPU_NS, BYTES, SENDS = 13, NOTIFIED, SAID_COPIED };
 
 #define PAGE 4096u
 #define PLACES 2u           /* of the source, in turn: what was left from the chunk before is not what this one brings */
@@ -36,10 +30,10 @@ enum { CHANGED = 6, KEPT, SEEN, PARTS, WAITS, FAILED, CPU_NS, BYTES };
 #define LIMIT_NS 2000000000 /* of a transfer: by far more than a busy machine needs, less than makes a worker look dead */
 
 static const struct nb_parameter parameters[] = {
-    [METHOD] = {"method", "read_write|sendfile|splice|mmap_write|write|vmsplice", "how bytes are sent", SENDFILE, 0, VMSPLICE},
+    [METHOD] = {"method", NB_WAYS, "how bytes are sent", NB_SENDFILE, 0, NB_URING_ZC_FIXED},
     [CHUNK] = {"chunk", NULL, "bytes of one transfer", 4096, 64, MOST_CHUNK},
     [SOURCE] = {"source", "warm|cold", "whether the caches have what is sent", WARM, 0, COLD},
-    [RECEIVER] = {"receiver", "reads|drops", "what becomes of it: copied into memory, or thrown away by the kernel (TCP)", READS, 0, DROPS},
+    [RECEIVER] = {"receiver", "reads|drops", "what becomes of it: copied into memory, or thrown away by the kernel (TCP, and what leaves by a device)", READS, 0, DROPS},
 };
 static const struct nb_metric metrics[] = {
     {"time_per_chunk", "ns", "from the first call that sends to the last that receives; of two threads, from one chunk to the next", NB_LOWER_IS_BETTER},
@@ -52,14 +46,13 @@ NB_DESCRIBE("transfer", 2, "the price of moving bytes to a socket or a pipe", pa
 
 /* At the begin of the buffer; behind it memory with the source's bytes, a bounce buffer and what was received, whole pages each. */
 struct state {
-    int out, in, file, through, from; /* through, from: ends of the pipe in between */
-    int is_pipe, method, receiver;
-    uint64_t chunk, room;             /* room: a chunk in whole pages */
-    uint64_t held, held_at;           /* bytes that were taken from the source and not yet sent, and from where on in the bounce buffer */
+    struct nb_way way;
+    int in, receiver;     /* the end to receive from; -1: nobody does */
+    uint64_t chunk, room; /* room: a chunk in whole pages */
     uint64_t *memory, *received;
-    uint8_t *bounce, *mapped;         /* mapped: the file, during an entry */
+    uint8_t *mapped;      /* the file, during an entry */
     uint8_t pad[NB_APART];
-    uint64_t total;                   /* bytes that the sender sent in all, once it has ended */
+    uint64_t total;       /* bytes that the sender sent in all, once it has ended */
     uint8_t pad1[NB_APART];
 };
 _Static_assert(sizeof(struct state) <= PAGE, "it has one page");
@@ -69,58 +62,6 @@ static uint64_t room_of(const struct nb_case *c) { return ((uint64_t)c->paramete
 static inline uint64_t word(uint64_t index) { return (index + 1) * FACTOR; } /* of the source */
 
 /* -- one call ----------------------------------------------------------------------------------------------------------------------------- */
-
-/* Sends on what was taken into the pipe in between. */
-static int64_t send_held(struct state *s)
-{
-    const int64_t sent = splice(s->from, NULL, s->out, NULL, s->held, SPLICE_F_NONBLOCK);
-    if (sent > 0)
-        s->held -= (uint64_t)sent;
-    return sent;
-}
-
-/* Sends some of the `n` bytes at `at` of the source: how many, or -1 with errno, EAGAIN where the transport takes none now. */
-static int64_t send_some(struct state *s, uint64_t at, uint64_t n)
-{
-    const int to = s->is_pipe ? s->out : s->through;
-    off_t offset = (off_t)at;
-    struct iovec piece = {(uint8_t *)s->memory + at, n};
-    int64_t taken;
-    switch (s->method) {
-    case READ_WRITE:
-        if (!s->held) {
-            if ((taken = pread(s->file, s->bounce, n, offset)) <= 0)
-                return taken;
-            s->held = (uint64_t)taken;
-            s->held_at = 0;
-        }
-        if ((taken = write(s->out, s->bounce + s->held_at, s->held)) > 0) {
-            s->held -= (uint64_t)taken;
-            s->held_at += (uint64_t)taken;
-        }
-        return taken;
-    case SENDFILE:
-        return sendfile(s->out, s->file, &offset, n);
-    case SPLICE:
-        if (s->held)
-            return send_held(s);
-        if ((taken = splice(s->file, &offset, to, NULL, n, SPLICE_F_NONBLOCK)) <= 0 || s->is_pipe)
-            return taken;
-        s->held = (uint64_t)taken;
-        return send_held(s);
-    case VMSPLICE:
-        if (s->held)
-            return send_held(s);
-        if ((taken = vmsplice(to, &piece, 1, SPLICE_F_NONBLOCK)) <= 0 || s->is_pipe)
-            return taken;
-        s->held = (uint64_t)taken;
-        return send_held(s);
-    case MMAP_WRITE:
-        return write(s->out, s->mapped + at, n);
-    default:
-        return write(s->out, piece.iov_base, n);
-    }
-}
 
 static inline int64_t receive_some(struct state *s, uint64_t at, uint64_t n, int receiver)
 {
@@ -140,11 +81,11 @@ static int wrong(int64_t moved)
 /* Sends `n` bytes at `at` and, with `receives`, receives them: all of them, in parts where they do not fit. Returns 0 or errno. */
 static int move(struct nb_thread *t, struct state *s, uint64_t at, uint64_t n, int receives)
 {
-    uint64_t sent = 0, got = receives ? 0 : n, limit = 0;
+    uint64_t sent = 0, got = receives && s->in >= 0 ? 0 : n, limit = 0;
     int error;
     while (sent < n || got < n) {
         int64_t moved = 1;
-        while (sent < n && (moved = send_some(s, at + sent, n - sent)) > 0) {
+        while (sent < n && (moved = nb_way_send(&s->way, at + sent, n - sent)) > 0) {
             sent += (uint64_t)moved;
             t->value[PARTS]++;
         }
@@ -158,7 +99,7 @@ static int move(struct nb_thread *t, struct state *s, uint64_t at, uint64_t n, i
             return error;
         if (got > before || (sent == n && got == n)) /* something has room now */
             continue;
-        struct pollfd wait[] = {{s->in, (short)(receives ? POLLIN : 0), 0}, {s->out, (short)(sent < n ? POLLOUT : 0), 0}};
+        struct pollfd wait[] = {{s->in, (short)(receives ? POLLIN : 0), 0}, {s->way.to, (short)(sent < n ? POLLOUT : 0), 0}};
         const uint64_t now = nb_now();
         if (!limit)
             limit = now + LIMIT_NS;
@@ -196,9 +137,10 @@ static uint64_t event(struct nb_thread *t)
     if (t->value[FAILED]) /* the window ends by the clock, and the check tells */
         return 1;
     if (t->shared->parameter[SOURCE] == COLD)
-        cool(s->method == WRITE || s->method == VMSPLICE ? (uint8_t *)s->memory + at : s->mapped + at, s->chunk);
+        cool((nb_way_reads(&s->way) ? s->mapped : (uint8_t *)s->memory) + at, s->chunk);
     const uint64_t before = nb_now();
     t->value[FAILED] = (uint64_t)move(t, s, at, s->chunk, 1);
+    nb_way_reap(&s->way, nb_way_tells(&s->way) ? LIMIT_NS : 0); /* the memory may be used again from here on */
     const uint64_t after = nb_now();
     t->check += sum_of(s);
     return after - before;
@@ -211,7 +153,7 @@ static int change(struct state *s, uint64_t words)
 {
     for (uint64_t i = 0; i < words; i++)
         s->memory[i] = ~s->memory[i];
-    return pwrite(s->file, s->memory, words * 8, 0) != (ssize_t)(words * 8);
+    return pwrite(s->way.file, s->memory, words * 8, 0) != (ssize_t)(words * 8);
 }
 
 /* Returns 0 or errno. The receiver reads, whatever it does with chunks. */
@@ -221,8 +163,10 @@ static int probe(struct nb_thread *t, struct state *s)
     const int receiver = s->receiver;
     t->value[CHANGED] = t->value[KEPT] = t->value[SEEN] = 0;
     int error = move(t, s, 0, n, 0);
-    if (error)
+    if (error || s->in < 0) { /* where nobody receives, what the kernel tells of each send is all that there is */
+        nb_way_reap(&s->way, LIMIT_NS);
         return error;
+    }
     if (change(s, words))
         return EIO;
     for (uint64_t i = 0; i < words; i++) { /* a change that did not happen would look like a copy */
@@ -242,6 +186,7 @@ static int probe(struct nb_thread *t, struct state *s)
             poll(&wait, 1, WAIT_MS);
     }
     s->receiver = receiver;
+    nb_way_reap(&s->way, LIMIT_NS);
     for (uint64_t i = 0; i < words; i++) {
         t->value[CHANGED] += s->received[i] == ~word(i);
         t->value[KEPT] += s->received[i] == word(i);
@@ -290,8 +235,8 @@ static void send_all(struct nb_thread *t, struct state *s, struct span w)
     while (w.state < 2) { /* whole chunks alone: the receiver knows what the last one ends with */
         uint64_t sent = 0;
         while (sent < s->chunk && !t->value[FAILED]) {
-            const int64_t moved = send_some(s, at + sent, s->chunk - sent);
-            struct pollfd wait = {s->out, POLLOUT, 0};
+            const int64_t moved = nb_way_send(&s->way, at + sent, s->chunk - sent);
+            struct pollfd wait = {s->way.to, POLLOUT, 0};
             if (moved > 0) {
                 sent += (uint64_t)moved;
                 t->value[PARTS]++;
@@ -350,24 +295,11 @@ static void receive_all(struct nb_thread *t, struct state *s, struct span w)
 
 /* -- entries ------------------------------------------------------------------------------------------------------------------------------ */
 
-static int is_tcp(int socket)
-{
-    int domain = 0, type = 0;
-    socklen_t size = sizeof domain;
-    return !getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) && !getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) &&
-           (domain == AF_INET || domain == AF_INET6) && type == SOCK_STREAM;
-}
-
-static int never_blocks(int descriptor)
-{
-    const int flags = fcntl(descriptor, F_GETFL);
-    return flags >= 0 && !fcntl(descriptor, F_SETFL, flags | O_NONBLOCK);
-}
-
 static int map(struct state *s)
 {
-    void *at = mmap(NULL, PLACES * s->room, PROT_READ, MAP_SHARED | MAP_POPULATE, s->file, 0);
+    void *at = mmap(NULL, PLACES * s->room, PROT_READ, MAP_SHARED | MAP_POPULATE, s->way.file, 0);
     s->mapped = at == MAP_FAILED ? NULL : at;
+    s->way.memory = s->way.name == NB_MMAP_WRITE ? s->mapped : (uint8_t *)s->memory;
     return s->mapped != NULL;
 }
 
@@ -377,33 +309,46 @@ static void unmap(struct state *s)
     s->mapped = NULL;
 }
 
+/* Whether bytes that are thrown away get there: elsewhere the kernel would write to where nothing is. */
+static int drops(const struct state *s)
+{
+    if (s->in < 0)
+        return nb_socket_is(s->way.to, AF_INET, SOCK_DGRAM);
+    return nb_socket_is(s->in, AF_INET, SOCK_STREAM);
+}
+
 /* The source, and one transfer by which it shows whether this machine can do it. */
 static int prepare(struct nb_thread *t, struct state *s)
 {
     const struct nb_case *c = t->shared;
+    struct nb_way *w = &s->way;
     struct stat kind;
     uint8_t *at = c->buffer + PAGE;
     memset(s, 0, sizeof *s);
-    s->out = c->descriptor[OUT], s->in = c->descriptor[IN], s->file = c->descriptor[SOURCE_FILE];
-    s->through = c->descriptor[PIPE_IN], s->from = c->descriptor[PIPE_OUT];
-    s->method = (int)c->parameter[METHOD], s->receiver = (int)c->parameter[RECEIVER];
+    *w = (struct nb_way){.name = (int)c->parameter[METHOD], .to = c->descriptor[OUT], .file = c->descriptor[SOURCE_FILE]};
+    w->pipe_in = c->descriptor[PIPE_IN], w->pipe_out = c->descriptor[PIPE_OUT];
+    s->in = c->descriptor[IN], s->receiver = (int)c->parameter[RECEIVER];
     s->chunk = (uint64_t)c->parameter[CHUNK], s->room = room_of(c);
     s->memory = (uint64_t *)at;
-    s->bounce = at += PLACES * s->room;
+    w->bounce = at += PLACES * s->room;
     s->received = (uint64_t *)(at + s->room);
-    if (fstat(s->out, &kind) || !never_blocks(s->out) || !never_blocks(s->in))
+    if (fstat(w->to, &kind) || !nb_never_blocks(w->to) || (s->in >= 0 && !nb_never_blocks(s->in)))
         return NB_UNSUPPORTED;
-    s->is_pipe = S_ISFIFO(kind.st_mode);
-    if (!s->is_pipe && (s->method == SPLICE || s->method == VMSPLICE) && (s->through < 0 || s->from < 0))
+    w->is_pipe = S_ISFIFO(kind.st_mode);
+    if (!w->is_pipe && (w->name == NB_SPLICE || w->name == NB_VMSPLICE) && (w->pipe_in < 0 || w->pipe_out < 0))
         return NB_UNSUPPORTED;
-    if (s->receiver == DROPS && !is_tcp(s->in)) /* elsewhere the kernel would write to where nothing is */
+    if ((s->receiver == DROPS || s->in < 0) && !(s->receiver == DROPS && drops(s)))
         return NB_UNSUPPORTED;
     for (uint64_t i = 0; i < PLACES * s->room / 8; i++)
         s->memory[i] = word(i);
-    memset(s->bounce, 0, 2 * s->room);
-    if (pwrite(s->file, s->memory, PLACES * s->room, 0) != (ssize_t)(PLACES * s->room) || !map(s))
+    memset(w->bounce, 0, 2 * s->room);
+    if (pwrite(w->file, s->memory, PLACES * s->room, 0) != (ssize_t)(PLACES * s->room) || !map(s))
         return NB_UNSUPPORTED;
-    const int error = move(t, s, 0, s->chunk, 1);
+    int error = nb_way_open(w, s->memory, PLACES * s->room);
+    if (!error)
+        error = move(t, s, 0, s->chunk, 1);
+    nb_way_reap(w, 0);
+    nb_way_close(w);
     unmap(s);
     return error ? NB_UNSUPPORTED : NB_OK;
 }
@@ -412,8 +357,8 @@ int nb_run(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     struct state *s = state_of(c);
-    if (c->threads > 2 || c->buffer_bytes < PAGE + (PLACES + 2) * room_of(c) || c->parameter[CHUNK] % 8 || c->descriptor[OUT] < 0 || c->descriptor[IN] < 0 ||
-        c->descriptor[SOURCE_FILE] < 0 || (c->parameter[SOURCE] == COLD && (!NB_CAN_FLUSH || c->threads > 1)))
+    if (c->threads > 2 || c->buffer_bytes < PAGE + (PLACES + 2) * room_of(c) || c->parameter[CHUNK] % 8 || c->descriptor[OUT] < 0 || c->descriptor[SOURCE_FILE] < 0 ||
+        (c->parameter[SOURCE] == COLD && (!NB_CAN_FLUSH || c->threads > 1)))
         return NB_UNSUPPORTED;
     if (c->phase == NB_PREPARE) {
         const int status = t->index ? NB_OK : prepare(t, s);
@@ -421,22 +366,30 @@ int nb_run(struct nb_thread *t)
         t->value[PARTS] = t->value[WAITS] = 0;
         return status;
     }
+    if (c->threads > 1 && (nb_way_tells(&s->way) || s->in < 0)) /* what it is told of has no room beside what two threads note */
+        return NB_UNSUPPORTED;
     t->value[FAILED] = 0;
     if (t->index == 0) {
         const uint64_t parts = t->value[PARTS], waits = t->value[WAITS];
         s->total = UINT64_MAX;
-        t->value[FAILED] = map(s) ? (uint64_t)probe(t, s) : ENOMEM;
+        t->value[FAILED] = map(s) ? (uint64_t)nb_way_open(&s->way, s->memory, PLACES * s->room) : ENOMEM;
+        if (!t->value[FAILED])
+            t->value[FAILED] = (uint64_t)probe(t, s);
         t->value[PARTS] = parts, t->value[WAITS] = waits;
     }
     if (c->threads == 1) {
         nb_each(t, event);
+        t->value[SENDS] = s->way.told.sends, t->value[NOTIFIED] = s->way.told.notified, t->value[SAID_COPIED] = s->way.told.copied;
     } else {
         t->gaps = 0;
         t->gap_ns = 0;
         const uint64_t begin = nb_gate(t) + nb_count_warmup(c);
         (t->index ? receive_all : send_all)(t, s, (struct span){begin, begin + c->window_ns, 0});
     }
-    if (t->index == 0 && s->mapped)
-        unmap(s);
+    if (t->index == 0) {
+        nb_way_close(&s->way);
+        if (s->mapped)
+            unmap(s);
+    }
     return NB_OK;
 }

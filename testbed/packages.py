@@ -26,7 +26,7 @@ BACKPORTS = {"bookworm": "bookworm-backports"}
 TOO_OLD = ("buster", "bullseye")
 PROGRAMS = ("qemu-system-x86", "busybox-static")
 KERNEL = "linux-image-amd64"
-#: Kernel modules that the guest's first steps need: the shared folders and the overlay over them.
+#: Kernel modules that the guest's first steps need, the shared folders and the overlay over them; and what a contract is tried with.
 MODULES = (
     "virtio",
     "virtio_ring",
@@ -39,7 +39,9 @@ MODULES = (
     "9pnet_virtio",
     "9p",
     "overlay",
+    "veth",
 )
+NEEDED = ("9p", "overlay", "veth")  # modules of every kernel of Debian's
 
 
 def folder() -> Path:
@@ -78,9 +80,9 @@ def find_tools() -> Tools:
         busybox = root / "usr/bin/busybox"
     if not (folder() / "versions").exists() or not kernels or not qemu.exists() or not busybox.exists():
         raise UnavailableError(f"the simulated machine's QEMU and kernel are not in {folder()}", PREPARE)
-    if not {"9p", "overlay"} <= set(modules):
+    if missing := [name for name in NEEDED if name not in modules]:
         raise UnavailableError(
-            f"the kernel in {root} has no 9p or overlay module", f"rm -r {shlex.quote(str(folder()))}; {PREPARE}"
+            f"the kernel in {root} has no module {', '.join(missing)}", f"rm -r {shlex.quote(str(folder()))}; {PREPARE}"
         )
     versions = dict(line.split(maxsplit=1) for line in (folder() / "versions").read_text().splitlines())
     return Tools(root=root, qemu=qemu, kernel=kernels[-1], busybox=busybox, modules=modules, versions=versions)

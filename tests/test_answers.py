@@ -12,6 +12,7 @@ from synthetic import LOADS, counters, latency, loaded, make_log, matrix, node_b
 
 from numabench.analysis.answers import FINDERS, ROUGH, SETTLED, answers, design_text, interval_text
 from numabench.analysis.answers.cells import _chain
+from numabench.analysis.answers.curves import _place
 from numabench.analysis.estimate import contrast_cells, estimate_cells
 from numabench.model import Answer
 from numabench.runlog.export import samples
@@ -457,9 +458,18 @@ def test_a_crossover_lies_where_the_ratio_is_one():
     """On logs: from e to 1/e between 32 and 64 the turn is halfway."""
     found = crossed({0: 3.0, 8: 3.0, 32: math.e, 64: 1 / math.e, 128: 0.3, 256: 0.3})
     assert found.ok and found.value == pytest.approx(48, abs=0.2) and found.low < found.value < found.high and found.unit == "B"
-    assert found.text.startswith("increment is ahead up to 48.0 B, then atomic_add (4")
+    assert found.text.startswith("increment is ahead up to 48 B, then atomic_add (48 B to 48 B, ")
     other = crossed({0: 0.3, 8: 0.3, 32: 1 / math.e, 64: math.e, 128: 3.0, 256: 3.0})
-    assert other.ok and other.text.startswith("atomic_add is ahead up to 48.0 B, then increment")
+    assert other.ok and other.text.startswith("atomic_add is ahead up to 48 B, then increment")
+
+
+def test_places_on_an_axis_of_bytes_are_sizes():
+    assert [_place(*each) for each in ((262144.0, "B"), (2457.6, "B"), (63.7, "B"), (2457.6, "ns"))] == [
+        "256 KiB",
+        "2.4 KiB",
+        "64 B",
+        "2458 ns",
+    ]
 
 
 def test_without_a_crossover_one_is_ahead_everywhere():

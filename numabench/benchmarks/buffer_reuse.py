@@ -15,10 +15,11 @@ METHODS = {
     "vmsplice": "memory",
     "zerocopy": "memory",
     "uring_zc": "memory",
+    "uring_zc_fixed": "memory",
     "sendfile": "memfd",
 }  # and their sources
 TARGETS = ("tcp", "unix", "pipe")
-NOTIFIED = ("zerocopy", "uring_zc")  # over TCP alone
+NOTIFIED = ("zerocopy", "uring_zc", "uring_zc_fixed")  # over TCP alone
 OVERWRITE, TRUNCATE = "overwrite", "truncate"
 CHANGES = (OVERWRITE, "remap", "dontneed", "fork_write", TRUNCATE)
 #: As in kernels/page_identity.c: what was copied, or whose pages were given away, arrives as it was sent; what is shared arrives as it is now.
@@ -28,6 +29,7 @@ SAYS = {
     "vmsplice": "vmsplice",
     "zerocopy": "MSG_ZEROCOPY",
     "uring_zc": "io_uring's SEND_ZC",
+    "uring_zc_fixed": "io_uring's SEND_ZC of a registered buffer",
     "sendfile": "sendfile",
 }
 
@@ -111,7 +113,7 @@ class BufferReuse(Benchmark):
         return IDENTITY.descriptors(p | {"source": METHODS[p["method"]]}, opened)
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return {**p, "source": METHODS[p["method"]], "alignment": "aligned"}
+        return IDENTITY.arguments({**p, "source": METHODS[p["method"]], "alignment": "aligned"}, probes)
 
     def stretch(self, p: Parameters) -> float:
         return WINDOW
@@ -119,6 +121,7 @@ class BufferReuse(Benchmark):
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         case = p | {"source": METHODS[p["method"]], "alignment": "aligned"}
         metrics = IDENTITY.metrics(case, found, probes)
+        metrics.pop("claim", None)
         code = read_as(metrics.pop("outcome"))
         return {"received": code} | metrics | {"deviates": float(COPIED <= code < MIXED and code != documented(p))}
 

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
-import socket
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 from ..errors import MachineError
-from ..host.opening import open_again, open_name
-from ..model import ALPHA, Answer, Axis, View
+from ..host.opening import file_system_of, file_systems, open_again, open_name
+from ..model import ALPHA, Answer, Axis, Frozen, View
 from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+from ._ends import keep_open, need, pipe, tcp, udp, unix, veth
 
 READS = ("read_write", "sendfile", "splice", "copy_file_range", "mmap_write")  # need a file to read
-SENDS = ("zerocopy", "zerocopy_unset", "uring_send", "uring_zc")  # need a socket
-METHODS = ("read_write", "write", "writev", "mmap_write", "sendfile", "splice", "vmsplice", "copy_file_range", *SENDS)
-TARGETS = ("tcp", "unix", "pipe", "file", "file_append")
-SOCKETS, FILES = TARGETS[:2], TARGETS[3:]
-SOURCES = ("memory", "memfd", "shm", "file", "direct", "proc")
-CACHED = ("memfd", "shm", "file")  # what of files is in the page cache, and read from there
+TELLS = ("zerocopy", "uring_zc", "uring_zc_fixed")  # the kernel is to say whether it copied
+SENDS = (*TELLS, "zerocopy_unset", "uring_send")  # need a socket
+METHODS = (
+    "read_write", "write", "writev", "mmap_write", "sendfile", "splice", "vmsplice", "copy_file_range",
+    "zerocopy", "zerocopy_unset", "uring_send", "uring_zc", "uring_zc_fixed",
+)  # fmt: skip
+ENDS = {"tcp": tcp, "unix": unix, "udp": udp, "veth": veth}
+STREAMS, FILES, DATAGRAMS = ("tcp", "unix", "pipe"), ("file", "file_append"), ("udp", "veth")
+TARGETS = (*STREAMS, *FILES, *DATAGRAMS)
+#: Types that are known by name; one that is there and is none of these is measured as well.
+FILE_SYSTEMS = ("ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "nfs4", "9p", "virtiofs")
+REMOTE = ("nfs4", "9p", "virtiofs")  # may be read past the page cache, as they are mounted
+SOURCES = ("memory", "memfd", *FILE_SYSTEMS, "direct", "proc")
 ALIGNMENTS = ("aligned", "unaligned")
 
 #: Of `outcome`, whose words kernels/page_identity.c has; below the first of them it is the errno of a refusal.
-COPIED, SHARED, SAID, NOT_TOLD, MIXED = range(1000, 1005)
+COPIED, SHARED, SAID, NOT_TOLD, UNCOPIED, MIXED = range(1000, 1006)
 REFUSED = 0  # stands for any refusal where it does not matter which
 
 # Of `value`, as in kernels/page_identity.c.
@@ -36,11 +42,6 @@ PARTS = 3  # of the measured memory: the source, what is read from another one, 
 SCRATCH = 4096  # what the kernel knows from one event to the next
 SOCKET_BYTES = 1 << 18  # of room on either side: a transfer finds place as a whole, on machines with large pages too
 WINDOW = 0.1  # of the usual: outcomes are alike each time, and eight of them are enough
-SHM = "/dev/shm"
-URING_SETUP, URING_PARAMS = (
-    425,
-    120,
-)  # the number of io_uring_setup on all architectures of Linux but Alpha; bytes of its second argument
 
 
 def expected(p: Parameters) -> frozenset[int] | None:
@@ -51,14 +52,14 @@ def expected(p: Parameters) -> frozenset[int] | None:
     the machine is copied, and the notification says so; without SO_ZEROCOPY the flag is ignored. Two files never share a later change (copy_file_range(2)), and O_APPEND
     is refused by the calls that would have to know where to write (EINVAL, EBADF)."""
     method, target, source = p["method"], p["target"], p["source"]
-    if source == "proc" and method not in ("read_write", "write", "writev"):
+    if source == "proc" and method != "read_write":
         return frozenset({REFUSED})  # nothing of it is in the page cache, and it cannot be mapped
     if target == "file_append" and method in ("sendfile", "splice", "vmsplice", "copy_file_range"):
         return frozenset({REFUSED})
-    if source == "direct":
+    if source == "direct" or (source in REMOTE and method in ("sendfile", "splice")):
         return frozenset({COPIED, REFUSED}) if method == "read_write" else None
-    if method in ("zerocopy", "uring_zc"):
-        return frozenset({SAID, REFUSED} if target == "tcp" else {REFUSED})
+    if method in TELLS:
+        return frozenset({"veth": {UNCOPIED}, "unix": {REFUSED}}.get(target, {SAID}) | {REFUSED})
     if method == "zerocopy_unset":
         return frozenset({NOT_TOLD})
     if target in FILES:
@@ -72,6 +73,55 @@ def must(p: Parameters) -> int | None:
         return SHARED  # the control: pages of this process in a pipe
     never = p["target"] in FILES or p["method"] in ("read_write", "write", "writev", "mmap_write", "uring_send", "zerocopy_unset")
     return COPIED if never else None
+
+
+class Claim(Frozen):
+    """What is often said: `text`, where a case has one of the outcomes `true`; refuted, where it has one of `false`."""
+
+    text: str
+    true: frozenset[int]
+    false: frozenset[int]
+
+
+LEFT_OUT, DONE = frozenset({SHARED, UNCOPIED}), frozenset({COPIED, SAID, NOT_TOLD})  # the copy; with a copy
+
+
+def claim(p: Parameters, usual: str) -> Claim | None:
+    """The one that a case tries; `usual`: the type of file system that most cases read from."""
+    method, target, source, alignment = p["method"], p["target"], p["source"], p["alignment"]
+    point = method, target, "file" if source == usual else source, alignment
+
+    def copies(text: str) -> Claim:
+        return Claim(text=text, true=DONE, false=LEFT_OUT)
+
+    def shares(text: str) -> Claim:
+        return Claim(text=text, true=LEFT_OUT, false=DONE)
+
+    def works(text: str) -> Claim:
+        return Claim(text=text, true=LEFT_OUT | DONE, false=frozenset({REFUSED}))
+
+    is_file = source not in ("memory", "direct", "proc")
+    if (method, target, alignment) == ("sendfile", "tcp", "aligned") and is_file and source != usual:
+        return copies(f"sendfile copies what is on {source}")
+    return {
+        ("sendfile", "tcp", "file", "unaligned"): copies("zero copy needs whole pages (sendfile of other pieces, to TCP)"),
+        ("sendfile", "unix", "file", "aligned"): copies("sendfile is zero copy to TCP alone (to a Unix socket)"),
+        ("sendfile", "pipe", "file", "aligned"): copies("sendfile is zero copy to sockets alone (to a pipe)"),
+        ("sendfile", "file", "file", "aligned"): shares("sendfile from file to file shares pages"),
+        ("sendfile", "file_append", "file", "aligned"): works("sendfile appends to a file that was opened with O_APPEND"),
+        ("sendfile", "tcp", "proc", "unaligned"): works("sendfile sends from any file (from /proc)"),
+        ("sendfile", "tcp", "direct", "aligned"): shares("sendfile of a file opened with O_DIRECT is zero copy"),
+        ("mmap_write", "tcp", "file", "aligned"): shares("to write a mapping of a file is zero copy (to TCP)"),
+        ("vmsplice", "pipe", "memory", "aligned"): shares("vmsplice shares memory with a pipe"),
+        ("zerocopy", "tcp", "memory", "aligned"): shares("MSG_ZEROCOPY leaves the copy out (to TCP over the loopback)"),
+        ("zerocopy", "veth", "memory", "aligned"): shares("MSG_ZEROCOPY leaves the copy out (to a device whose packets nobody reads here)"),
+        ("zerocopy", "unix", "memory", "aligned"): works("MSG_ZEROCOPY goes with Unix sockets"),
+        ("zerocopy_unset", "tcp", "memory", "aligned"): Claim(
+            text="MSG_ZEROCOPY goes without SO_ZEROCOPY (to TCP)", true=LEFT_OUT | {SAID}, false=frozenset({COPIED, NOT_TOLD, REFUSED})
+        ),
+        ("uring_zc", "tcp", "memory", "aligned"): shares("io_uring's SEND_ZC leaves the copy out (to TCP over the loopback)"),
+        ("uring_zc_fixed", "veth", "memory", "aligned"): shares("io_uring's SEND_ZC of a registered buffer leaves the copy out (where nobody reads here)"),
+    }.get(point)  # fmt: skip
 
 
 class PageIdentity(Benchmark):
@@ -107,14 +157,15 @@ class PageIdentity(Benchmark):
     notes = (
         "An outcome that is not documented is a result (`deviates`); where a write shares, two files share, or vmsplice to a pipe copies, the sample fails: the first two break programs, "
         "and without the third nothing is proven.",
-        "What the loopback device does says nothing of a network card. `extra` of each sample in the run log has the errno of refusals.",
+        "What the loopback device does says nothing of a network card. Of packets that nobody receives (`veth`) the kernel's own word is the outcome.",
+        "`extra` of each sample in the run log has the errno of refusals.",
     )
     judges_gaps = False
     judges_clock = False
     judges_delay = False
     most_samples = 1  # each is some dozens of transfers that end alike
-    reports = ("outcome", "shared", "refused", "notified", "said_copied", "deviates")
-    most = {"shared": 1.0, "refused": 1.0, "notified": 1.0, "said_copied": 1.0, "deviates": 1.0}
+    reports = ("outcome", "claim", "shared", "refused", "notified", "said_copied", "deviates")
+    most = {"claim": 1.0, "shared": 1.0, "refused": 1.0, "notified": 1.0, "said_copied": 1.0, "deviates": 1.0}
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         def product(
@@ -122,20 +173,24 @@ class PageIdentity(Benchmark):
         ) -> Sweep:
             return {"method": methods, "target": targets, "source": sources, "alignment": alignments}
 
+        usual = usual_source()
         if profile == "quick":
             return [
-                product(("read_write", "sendfile"), ("file",), TARGETS[:3]),
-                product(("mmap_write", "splice"), ("file",), TARGETS[:1], ALIGNMENTS[:1]),
-                product(("sendfile",), ("memfd", "proc"), TARGETS[:1], ALIGNMENTS[1:]),
-                product(("sendfile",), ("file",), TARGETS[3:], ALIGNMENTS[:1]),
-                product(("write", "vmsplice"), ("memory",), ("pipe",), ALIGNMENTS[:1]),
-                product(("zerocopy", "zerocopy_unset"), ("memory",), ("tcp",), ALIGNMENTS[:1]),
+                product(("read_write", "sendfile"), (usual,), STREAMS),
+                product(("mmap_write", "splice"), (usual,), ("tcp",), ("aligned",)),
+                product(("sendfile",), ("memfd", *file_systems()), ("tcp",), ("aligned",)),
+                product(("sendfile",), ("proc",), ("tcp",), ("unaligned",)),
+                product(("sendfile",), (usual,), FILES, ("aligned",)),
+                product(("write", "vmsplice"), ("memory",), ("pipe",), ("aligned",)),
+                product(("zerocopy", "zerocopy_unset"), ("memory",), ("tcp",), ("aligned",)),
+                product(("zerocopy",), ("memory",), ("veth",), ("aligned",)),
             ]
+        there = ("memfd", *file_systems())
         return [
-            product(READS, SOURCES[1:]),
+            product(READS, (*there, "direct", "proc"), (*STREAMS, *FILES)),
             product(("write", "writev"), ("memory",)),
-            product(("vmsplice",), ("memory", "memfd", "file")),
-            product(SENDS, ("memory",), SOCKETS),
+            product(("vmsplice",), ("memory", "memfd", usual), (*STREAMS, *FILES)),
+            product(SENDS, ("memory",), tuple(ENDS)),
         ]
 
     def keep(self, p: Parameters, topology) -> bool:
@@ -143,7 +198,9 @@ class PageIdentity(Benchmark):
             return False
         if p["source"] == "direct" and p["method"] == "mmap_write":  # a mapping knows no O_DIRECT
             return False
-        if (p["source"] == "memory" and p["method"] in READS) or (p["method"] in SENDS and p["target"] not in SOCKETS):
+        if (p["source"] == "memory" and p["method"] in READS) or (p["method"] in SENDS and p["target"] not in ENDS):
+            return False
+        if p["target"] == "veth" and p["method"] not in TELLS:  # who is not told of it learns nothing
             return False
         return p["method"] != "copy_file_range" or p["target"] in FILES
 
@@ -156,37 +213,26 @@ class PageIdentity(Benchmark):
         return Placement(cpus=(cpu,), node=node, size=PARTS * PAGES * mmap.PAGESIZE, scratch=SCRATCH)
 
     def answers(self, topology, cases: list[Parameters]) -> tuple[Answer, ...]:
-        def said(text: str, headline: bool, axis: str | None = None, **where: str) -> Answer:
-            return Answer(kind="outcome", metric="outcome", where=where, axis=axis, text=text, headline=headline)
-
-        claims = [
-            said("sendfile, said to share whole pages alone (file to TCP): {value}", True, "alignment", method="sendfile", target="tcp", source="file"),
-            said("sendfile, said to share with TCP alone (file, whole pages): {value}", True, "target", method="sendfile", source="file", alignment="aligned"),
-            said("sendfile, said to need some file systems (to TCP, unaligned): {value}", True, "source", method="sendfile", target="tcp", alignment="unaligned"),
-            said("A mapping that is written, said to be zero copy (file to TCP): {value}", True, method="mmap_write", target="tcp", source="file", alignment="aligned"),
-            said("MSG_ZEROCOPY, said to leave the copy out (memory to TCP over loopback): {value}", True, method="zerocopy", target="tcp", source="memory", alignment="aligned"),
-            said("MSG_ZEROCOPY, where SO_ZEROCOPY was forgotten (memory to TCP): {value}", True, method="zerocopy_unset", target="tcp", source="memory", alignment="aligned"),
-        ]  # fmt: skip
-        for method in METHODS:
-            for source in SOURCES:
-                for alignment in ALIGNMENTS:
-                    text = f"{method} from {source}, {alignment}: {{value}}"
-                    claims.append(said(text, False, "target", method=method, source=source, alignment=alignment))
+        usual = usual_source()
+        tried = [
+            Answer(kind="outcome", metric="claim", where=p, text=f"{{value}}: {said.text}")
+            for p in cases
+            if (said := claim(p, usual))
+        ]
         text = "Outcomes against what Linux documents: {value}"
-        return (Answer(kind="outcome", metric="deviates", where={}, axis="method", text=text), *claims)
+        return (Answer(kind="outcome", metric="deviates", where={}, axis="method", text=text), *tried)
 
     # -- what a case is given -----------------------------------------------------------------------------------------------
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
-        if p["method"].startswith("uring"):
-            need_uring()
-        to, out = target(p, opened)
+        need(p["method"], PAGES * mmap.PAGESIZE)
+        to, there = target(p, opened)
         given, changed = source(p["source"], opened) if p["source"] != "memory" else (-1, -1)
-        way_out, way_in = pipe(opened)
-        return to, out, given, way_in, way_out, changed
+        between = pipe(opened) if p["method"] in ("splice", "vmsplice") and p["target"] != "pipe" else (-1, -1)
+        return to, there, given, -1, -1, *between, changed
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
-        return dict(p)
+        return {**p, "source": p["source"] if p["source"] in ("memory", "direct", "proc") else "file"}
 
     def stretch(self, p: Parameters) -> float:
         return WINDOW
@@ -198,6 +244,9 @@ class PageIdentity(Benchmark):
         value, code = thread.value, outcome(thread)
         # the first one decides when there is enough: a constant that is not zero has an interval at once
         metrics = {"outcome": float(code), "deviates": float(deviates(p, code)), "refused": value[REFUSED_SLOT] / thread.cursor}
+        if said := claim(p, usual_source()):
+            found_as = code if code >= COPIED else REFUSED
+            metrics |= {"claim": float(found_as in said.true)} if found_as in said.true | said.false else {}
         arrived = value[SHARED_SLOT] + value[COPIED_SLOT] + value[WRONG_SLOT]
         if arrived:
             metrics["shared"] = value[SHARED_SLOT] / arrived
@@ -254,6 +303,8 @@ def outcome(thread) -> int:
         return MIXED
     if value[SHARED_SLOT]:
         return SHARED if not said else MIXED  # who says that it was copied did not share it
+    if sends and notified and not said and not value[COPIED_SLOT]:
+        return UNCOPIED  # nobody received anything
     return COPIED if not sends else SAID if said else NOT_TOLD
 
 
@@ -264,49 +315,22 @@ def deviates(p: Parameters, code: int) -> bool:
 
 def target(p: Parameters, opened: ExitStack) -> tuple[int, int]:
     """The end to write to and the one to read it from."""
-    if p["target"] == "tcp":
-        return tcp(opened)
-    if p["target"] == "unix":
-        ends = [opened.enter_context(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)]
-        for end in ends:
-            make_room(end)
-        return ends[0].fileno(), ends[1].fileno()
     if p["target"] == "pipe":
-        out, to = pipe(opened)
-        return to, out
-    own, _ = source(p["source"] if p["source"] in CACHED else "file" if p["source"] == "direct" else "memfd", opened)
+        return pipe(opened)
+    if p["target"] in ENDS:
+        return ENDS[p["target"]](opened, SOCKET_BYTES)
+    kind = p["source"]
+    own = {"memory": "memfd", "proc": "memfd", "direct": usual_source()}.get(
+        kind, kind
+    )  # files of one kind, as copy_file_range wants them
+    there, _ = source(own, opened)
     flags = os.O_WRONLY | (os.O_APPEND if p["target"] == "file_append" else 0)
-    return keep_open(open_again(own, flags), opened), own
+    return keep_open(open_again(there, flags), opened), there
 
 
-def tcp(opened: ExitStack) -> tuple[int, int]:
-    """Two ends of a connection over the loopback device, without waiting for more to send."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
-        to = opened.enter_context(socket.socket())
-        make_room(to)
-        to.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)  # before: it decides the window
-        to.connect(listener.getsockname())
-        end, _ = listener.accept()
-        return to.fileno(), opened.enter_context(end).fileno()
-
-
-def make_room(end: socket.socket) -> None:
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
-
-
-def pipe(opened: ExitStack) -> tuple[int, int]:
-    """The end to read from and the end to write to."""
-    out, to = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    return keep_open(out, opened), keep_open(to, opened)
-
-
-def keep_open(number: int, opened: ExitStack) -> int:
-    opened.callback(os.close, number)
-    return number
+def usual_source() -> str:
+    """The type of file system that temporary files are on."""
+    return file_system_of(tempfile.gettempdir()) or "unknown"
 
 
 def source(kind: str, opened: ExitStack) -> tuple[int, int]:
@@ -316,9 +340,12 @@ def source(kind: str, opened: ExitStack) -> tuple[int, int]:
     if kind == "memfd":
         file = keep_open(os.memfd_create("numabench", os.MFD_CLOEXEC), opened)
     else:
-        if kind == "shm" and not os.path.isdir(SHM):
-            raise MachineError(f"page_identity: there is no {SHM}", "mount a tmpfs there")
-        number, path = tempfile.mkstemp(prefix="numabench-", dir=SHM if kind == "shm" else None)
+        folder = tempfile.gettempdir() if kind in ("direct", usual_source()) else file_systems().get(kind)
+        if folder is None:
+            raise MachineError(
+                f"page_identity: there is no folder on {kind} that it knows of", f"set TMPDIR to a folder on {kind}"
+            )
+        number, path = tempfile.mkstemp(prefix="numabench-", dir=folder)
         file = keep_open(number, opened)
         os.unlink(path)
     os.pwrite(file, bytes(PAGES * mmap.PAGESIZE), 0)
@@ -329,18 +356,6 @@ def source(kind: str, opened: ExitStack) -> tuple[int, int]:
     except OSError as error:
         where = tempfile.gettempdir()
         raise MachineError(f"page_identity: O_DIRECT in {where}: {error.strerror}", "set TMPDIR to a folder on a disk") from error
-
-
-def need_uring() -> None:
-    """MachineError where io_uring is not there or not allowed."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    ring = libc.syscall(URING_SETUP, 1, ctypes.create_string_buffer(URING_PARAMS))
-    if ring < 0:
-        raise MachineError(
-            f"page_identity: io_uring_setup: {os.strerror(ctypes.get_errno())}",
-            "sysctl kernel.io_uring_disabled=0, and a container that allows it",
-        )
-    os.close(ring)
 
 
 BENCHMARK = PageIdentity()

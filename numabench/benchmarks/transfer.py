@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 from ..kernel import median_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
+from ..units import format_bytes
 from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from ._ends import keep_open, need, pipe, tcp, unix, veth
 
 COPYING, IN_MEMORY = "read_write", "write"  # the two controls: copying from the same file, and data that is in memory anyway
 SHARES = ("sendfile", "splice", "vmsplice")
-METHODS = (COPYING, "sendfile", "splice", "mmap_write", IN_MEMORY, "vmsplice")
+FILED = (COPYING, "sendfile", "splice", "mmap_write", IN_MEMORY, "vmsplice")  # to whatever transport
+TELLS = ("zerocopy", "uring_zc", "uring_zc_fixed")  # the kernel is to say whether it copied
+SENT = (IN_MEMORY, "uring_send", *TELLS)  # of memory to a socket
+METHODS = (*FILED, *SENT[1:])
 MAIN = (COPYING, "sendfile", IN_MEMORY)
-TRANSPORTS = {"tcp": "a TCP socket on the loopback", "unix": "a Unix socket", "pipe": "a pipe"}
+ENDS = {"tcp": tcp, "unix": unix, "veth": veth}
+STREAMS = {"tcp": "a TCP socket on the loopback", "unix": "a Unix socket", "pipe": "a pipe"}
+TRANSPORTS = {**STREAMS, "veth": "a device whose packets nobody reads"}
 RECEIVERS = {"reads": "read", "drops": "dropped"}
 SOURCES = {"warm": "in the caches", "cold": "in no cache"}
 NAMES = {
@@ -27,17 +31,21 @@ NAMES = {
     "mmap_write": "write from a mapping of the file",
     "write": "write from memory",
     "vmsplice": "vmsplice",
+    "zerocopy": "MSG_ZEROCOPY",
+    "uring_send": "io_uring",
+    "uring_zc": "io_uring's SEND_ZC",
+    "uring_zc_fixed": "io_uring's SEND_ZC of a registered buffer",
 }
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SMALL, USUAL = 64, 64 * KIB  # chunks: nearly the fixed price alone; what servers send at once
-QUICK = (SMALL, 4 * KIB, 16 * KIB, USUAL, 256 * KIB)
 CHUNKS = (SMALL, KIB, 4 * KIB, 16 * KIB, USUAL, 256 * KIB, MIB)
 FEW = (SMALL, 4 * KIB, USUAL, 256 * KIB)
+DATAGRAMS = (KIB, 4 * KIB, 16 * KIB, 32 * KIB, 60 * KIB)  # of at most 65,507 bytes
 LARGE = (4 * KIB, 16 * KIB, USUAL, 256 * KIB)  # where it matters what caches have
 PAGE, PLACES, FACTOR, PROBE_BYTES = 4096, 2, 0x9E3779B97F4A7C15, 16384  # as in kernels/transfer.c
 CHANGED_SLOT, KEPT_SLOT, SEEN_SLOT, PARTS_SLOT, WAITS_SLOT, FAILED_SLOT, CPU_SLOT, BYTES_SLOT = range(6, 14)  # of `value`
+SENDS_SLOT, NOTIFIED_SLOT, SAID_SLOT = range(13, 16)  # of a way that is told of its sends
 ROOM = 4 * MIB  # asked for in sockets: four of the largest chunks, whose pages count in full; the system gives what it allows
-CONNECT_S = 5.0  # for which a connection on the loopback may take
 MOST_WAITS = 0.01  # a chunk, by one thread: one that waits for others does not spend its time on the CPU
 
 
@@ -54,17 +62,36 @@ class Transfer(Benchmark):
     )
     axes = (
         Axis(name="method", summary="how bytes are sent", values=METHODS),
-        Axis(name="transport", summary="what they are sent through; TCP by the loopback", values=tuple(TRANSPORTS)),
-        Axis(name="chunk", summary="bytes of one transfer", values=CHUNKS, unit="B", log=True, least=64, most=MIB, step=8),
+        Axis(
+            name="transport",
+            summary="what they are sent through: TCP by the loopback, a Unix socket, a pipe, UDP by a device",
+            values=tuple(TRANSPORTS),
+        ),
+        Axis(
+            name="chunk",
+            summary="bytes of one transfer",
+            values=tuple(sorted({*CHUNKS, *DATAGRAMS})),
+            unit="B",
+            log=True,
+            least=64,
+            most=MIB,
+            step=8,
+        ),
         Axis(name="source", summary="whether caches have what is sent", values=tuple(SOURCES)),
-        Axis(name="receiver", summary="what becomes of the bytes: copied out, or thrown away (TCP)", values=tuple(RECEIVERS)),
+        Axis(
+            name="receiver",
+            summary="what becomes of the bytes: copied out, or thrown away (TCP, and what leaves by a device)",
+            values=tuple(RECEIVERS),
+        ),
         Axis(
             name="placement",
             summary="`alone`: both ends by one thread; else the relation of the CPUs of the two that send and receive",
             values=(),
         ),
     )
-    contrasts = tuple(Contrast(axis="method", control=control, metric="time_per_chunk") for control in (COPYING, IN_MEMORY))
+    contrasts = tuple(
+        Contrast(axis="method", control=control, metric="time_per_chunk") for control in (COPYING, IN_MEMORY, "uring_send")
+    )
     views = (
         View(
             title="Time of a chunk, both ends by one thread",
@@ -92,6 +119,15 @@ class Transfer(Benchmark):
             series="method",
             where={"transport": "tcp", "source": "warm", "receiver": "drops", "placement": ALONE},
         ),
+        View(
+            title="Time of a datagram that nobody receives, with the kernel's word that its memory may be used again",
+            metric="time_per_chunk",
+            kind="line",
+            x="chunk",
+            series="method",
+            facet="source",
+            where={"transport": "veth", "receiver": "drops", "placement": ALONE},
+        ),
     )
     method = {
         "file": "memfd",
@@ -101,7 +137,7 @@ class Transfer(Benchmark):
         "cold": "flushed before each chunk",
     }
     notes = (
-        "The loopback copies what MSG_ZEROCOPY would not, and has no card: figures of TCP are those of the two stacks and of the copies.",
+        "The loopback copies what MSG_ZEROCOPY would not, and has no card: figures of TCP are those of the two stacks and of the copies. By the device nothing is copied, and no card is waited for.",
         "Two threads: CPU times of the two ends depend on who waits for whom. By one thread nobody waits.",
     )
     judges_gaps = False  # a chunk is no batch
@@ -111,30 +147,53 @@ class Transfer(Benchmark):
     may_sleep = True  # of two threads, the one that is ahead
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
-        one = {"transport": tuple(TRANSPORTS), "source": ("warm",), "receiver": ("reads",), "placement": (ALONE,)}
+        one = {"transport": tuple(STREAMS), "source": ("warm",), "receiver": ("reads",), "placement": (ALONE,)}
         dropped = {**one, "transport": ("tcp",), "receiver": ("drops",)}
+        lost = {**dropped, "transport": ("veth",)}
         if profile == "quick":
-            return [{**one, "method": MAIN, "chunk": QUICK}, {**dropped, "method": MAIN, "chunk": (USUAL,)}]
+            # Where a look tells who is ahead: by TCP small chunks cost the two stacks alone, and by Unix sockets 64 bytes the same with a copy more.
+            files, memory = (COPYING, "sendfile"), ("zerocopy", IN_MEMORY)
+            return [
+                {**one, "transport": ("pipe",), "method": MAIN, "chunk": (SMALL, 4 * KIB, USUAL)},
+                {**one, "transport": ("unix",), "method": MAIN[1:], "chunk": (SMALL, 4 * KIB, USUAL)},
+                {**one, "transport": ("unix",), "method": MAIN[:1], "chunk": (4 * KIB, USUAL)},
+                {**one, "transport": ("tcp",), "method": files, "chunk": (USUAL,)},
+                {**dropped, "method": files, "chunk": (USUAL,)},
+                {**lost, "method": memory, "chunk": (KIB, 16 * KIB), "source": ("cold",)},
+                {**lost, "method": memory, "chunk": (16 * KIB, 60 * KIB)},
+            ]
         two = {**one, "placement": topology.relations()}
+        both = tuple(SOURCES)
         if profile == "full":
             return [
-                {**one, "method": METHODS, "chunk": CHUNKS, "source": tuple(SOURCES)},
-                {**dropped, "method": METHODS, "chunk": CHUNKS, "source": tuple(SOURCES)},
-                {**two, "method": METHODS, "chunk": CHUNKS, "receiver": tuple(RECEIVERS)},
+                {**one, "method": METHODS, "chunk": CHUNKS, "source": both},
+                {**dropped, "method": METHODS, "chunk": CHUNKS, "source": both},
+                {**lost, "method": SENT, "chunk": DATAGRAMS, "source": both},
+                {**two, "method": FILED, "chunk": CHUNKS, "receiver": tuple(RECEIVERS)},
             ]
         return [
             {**one, "method": MAIN, "chunk": CHUNKS},
-            {**one, "method": tuple(m for m in METHODS if m not in MAIN), "chunk": FEW},
-            {**dropped, "method": MAIN, "chunk": QUICK},
+            {**one, "method": ("splice", "mmap_write", "vmsplice"), "chunk": FEW},
+            {**dropped, "method": MAIN, "chunk": LARGE},
             {**one, "method": MAIN, "chunk": LARGE, "source": ("cold",)},
-            {**two, "method": MAIN, "chunk": (USUAL,)},
+            {**one, "transport": ("tcp",), "method": SENT[1:], "chunk": (4 * KIB, USUAL)},
+            {**lost, "method": ("zerocopy", IN_MEMORY), "chunk": DATAGRAMS, "source": both},
+            {**lost, "method": SENT[1:], "chunk": (KIB, 16 * KIB, 60 * KIB)},
+            {**two, "method": MAIN, "chunk": (4 * KIB, USUAL, MIB)},
         ]
 
     def keep(self, p: Parameters, topology) -> bool:
-        return (p["receiver"] == "reads" or p["transport"] == "tcp") and (p["source"] == "warm" or p["placement"] == ALONE)
+        alone = p["placement"] == ALONE
+        if p["transport"] == "veth":
+            return p["receiver"] == "drops" and alone and p["method"] in SENT and DATAGRAMS[0] <= p["chunk"] <= DATAGRAMS[-1]
+        if p["method"] in SENT[1:] and not (
+            alone and p["transport"] == "tcp"
+        ):  # Unix sockets refuse to be told of what they copy
+            return False
+        return (p["receiver"] == "reads" or p["transport"] == "tcp") and (p["source"] == "warm" or alone)
 
     def group(self, p: Parameters) -> tuple:
-        return p["transport"], p["source"], p["receiver"], p["placement"]
+        return p["transport"], p["placement"]
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], 1 if p["placement"] == ALONE else 2)
@@ -159,7 +218,7 @@ class Transfer(Benchmark):
                 axis="chunk",
                 where={**at, "method": method},
                 against={"method": control},
-                headline=plain and method == "sendfile",
+                headline=method == "zerocopy" or (plain and method == "sendfile" and at["transport"] != "tcp"),
                 text=f"By bytes sent at once {where}, {against}: {{value}}.",
             )
             for method, control, against in (
@@ -168,6 +227,9 @@ class Transfer(Benchmark):
                 ("splice", COPYING, "of a file"),
                 ("mmap_write", COPYING, "of a file"),
                 ("vmsplice", IN_MEMORY, "of memory"),
+                ("zerocopy", IN_MEMORY, "of memory"),
+                ("uring_zc", "uring_send", "of memory"),
+                ("uring_zc_fixed", "uring_send", "of memory"),
             )
         ]
         cells = [
@@ -175,12 +237,18 @@ class Transfer(Benchmark):
                 Answer(
                     kind="ratio",
                     metric="time_per_chunk",
-                    where={**at, "method": "sendfile", "chunk": USUAL},
+                    where={**at, "method": method, "chunk": chunk},
                     against={"method": control},
                     headline=at["source"] == "warm" and control == COPYING,
-                    text=f"64 KiB {where} cost by sendfile {{value}} of what they cost by {NAMES[control]}",
+                    text=f"{format_bytes(chunk)} {where} cost by {NAMES[method]} {{value}} of what they cost by {NAMES[control]}",
                 )
-                for control in (COPYING, IN_MEMORY)
+                for method, control, chunk in (
+                    ("sendfile", COPYING, USUAL),
+                    ("sendfile", IN_MEMORY, USUAL),
+                    ("zerocopy", IN_MEMORY, DATAGRAMS[-1]),
+                    ("uring_zc", "uring_send", DATAGRAMS[-1]),
+                    ("uring_zc_fixed", "uring_send", DATAGRAMS[-1]),
+                )
             ),
             *(
                 Answer(
@@ -196,7 +264,7 @@ class Transfer(Benchmark):
                 kind="cell",
                 metric="time_per_chunk",
                 where={**at, "method": IN_MEMORY, "chunk": SMALL},
-                headline=plain,
+                headline=False,
                 text=f"64 bytes {where} take {{value}}, nearly all of it whatever their number",
             ),
         ]
@@ -238,13 +306,10 @@ class Transfer(Benchmark):
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
         """The end to send to and the one to receive from, the file, and a pipe for what is spliced to a socket."""
         room = whole_pages(max(USUAL, p["chunk"]))
-        if p["transport"] == "pipe":
-            to, there = open_pipe(opened, room)
-        else:
-            to, there = (one.fileno() for one in (connected if p["transport"] == "tcp" else unix)(opened))
-        file = os.memfd_create("numabench")
-        opened.callback(os.close, file)
-        between = open_pipe(opened, room) if p["method"] in ("splice", "vmsplice") and p["transport"] != "pipe" else (-1, -1)
+        need(p["method"], PLACES * whole_pages(p["chunk"]))
+        to, there = pipe(opened, room) if p["transport"] == "pipe" else ENDS[p["transport"]](opened, ROOM)
+        file = keep_open(os.memfd_create("numabench"), opened)
+        between = pipe(opened, room) if p["method"] in ("splice", "vmsplice") and p["transport"] != "pipe" else (-1, -1)
         return to, there, file, -1, -1, *between
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
@@ -314,6 +379,10 @@ def sum_sent(chunk: int, chunks: int) -> int:
 
 def path_complaint(p: Parameters, value: Sequence[int]) -> str:
     """What the probe says against the path that is called so; empty where it proves it."""
+    if complaint := told_complaint(p, value):
+        return complaint
+    if p["transport"] == "veth":  # nobody receives
+        return ""
     words = min(p["chunk"], PROBE_BYTES) // 8
     changed, kept, seen = value[CHANGED_SLOT], value[KEPT_SLOT], value[SEEN_SLOT]
     if seen != words:
@@ -327,46 +396,15 @@ def path_complaint(p: Parameters, value: Sequence[int]) -> str:
     return ""
 
 
-def open_pipe(opened: ExitStack, room: int) -> tuple[int, int]:
-    """The end to write to and the one to read from, with room for so many bytes where the system allows it: else a chunk goes in parts."""
-    there, to = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    for end in (there, to):
-        opened.callback(os.close, end)
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(to, fcntl.F_SETPIPE_SZ, room)
-    return to, there
-
-
-def unix(opened: ExitStack) -> tuple[socket.socket, socket.socket]:
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    for end in ends:
-        opened.enter_context(end)
-        widen(end)
-        end.setblocking(False)
-    return ends
-
-
-def connected(opened: ExitStack) -> tuple[socket.socket, socket.socket]:
-    """Two ends of a connection of this process with itself, by the loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.settimeout(CONNECT_S)
-        widen(listener)  # before it listens: the window's scale is agreed on as the connection begins
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
-        to = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-        widen(to)
-        to.settimeout(CONNECT_S)
-        to.connect(listener.getsockname())
-        there = opened.enter_context(listener.accept()[0])
-    for end in (to, there):
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        end.setblocking(False)
-    return to, there
-
-
-def widen(end: socket.socket) -> None:
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        end.setsockopt(socket.SOL_SOCKET, option, ROOM)
+def told_complaint(p: Parameters, value: Sequence[int]) -> str:
+    """What the kernel tells of sends against what it is to tell: that it copied on the loopback, and did not by the device."""
+    if p["method"] not in TELLS:
+        return ""
+    sends, notified, said = value[SENDS_SLOT], value[NOTIFIED_SLOT], value[SAID_SLOT]
+    if not sends or notified != sends:
+        return f"{notified} of {sends} sends were notified of"
+    copied = 0 if p["transport"] == "veth" else sends
+    return "" if said == copied else f"{said} of {sends} sends were copied, by what the kernel says, and {copied} were to be"
 
 
 BENCHMARK = Transfer()

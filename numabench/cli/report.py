@@ -80,9 +80,34 @@ def print_answers(log: RunLog, frame: pd.DataFrame, said: Sequence[Answered]) ->
             table.add_row("•", Text.assemble(grade, answer.text))
         console.print(table)
     if found:
+        print_outcomes(log, console, frame, {answer.benchmark for answer in found})
         print_matrices(log, console, frame)
     else:
         console.print("These logs declare no answers; figures and tables are in the report.")
+
+
+def print_outcomes(log: RunLog, console: Console, frame: pd.DataFrame, named: set[str]) -> None:
+    """What cells of exact outcomes have, in words, of the benchmarks that are named; what the sentences say already is left out."""
+    from rich import box
+    from rich.table import Table
+
+    from ..analysis.nodes import valid_cells
+    from ..report.outcomes import matrix_table, words_of
+
+    machines = {header.run: header.machine for header in log.headers}
+    records = {
+        (machines[b.run].get("id"), b.name): b for b in log.benchmarks if b.name in named and any(map(words_of, b.metrics))
+    }
+    cells = valid_cells(log, frame) if records else frame
+    for (machine, _), record in records.items():
+        mine = cells[cells["machine_id"] == str(machine)]
+        for found in filter(None, (matrix_table(mine, record, metric) for metric in record.metrics)):
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{record.title}: {found.caption}", title_justify="left")
+            for heading, _ in found.columns:
+                table.add_column(heading, overflow="fold")
+            for row in found.rows:
+                table.add_row(*(cell.text for cell in row))
+            console.print(table)
 
 
 def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame) -> None:
@@ -117,7 +142,7 @@ def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame) -> None:
 @opens_page
 @json_option
 @visit_options
-@click.option("--all", "every", is_flag=True, help="Print all answers and maps here as well, not the card alone.")
+@click.option("--all", "every", is_flag=True, help="Print all answers, outcomes and maps here as well, not the card alone.")
 def command(paths: tuple[str, ...], output: Path | None, every: bool, last: bool, without: tuple[str, ...], form: str) -> None:
     """Show the machine's card, and write one self-contained HTML page with everything.
 

@@ -22,6 +22,7 @@ from ..model import HIGHER, LOWER, BenchmarkRecord, Header
 from ..runlog.read import RunLog
 from . import card as card_parts
 from . import facts, figures, tables, theme
+from .outcomes import outcome_table
 from .selection import Room
 
 if TYPE_CHECKING:
@@ -223,12 +224,18 @@ def _section(
                 drawn.append(figure)
             else:
                 undrawn.append((view.title, why))
+        outcomes = {m.name: outcome_table(mine, descriptor, m) for m in descriptor.metrics}
         results.append(
             {
                 "alias": own[-1].machine.get("alias", "unknown"),
                 "figures": drawn,
                 "undrawn": undrawn,
-                "tables": [t for m in descriptor.metrics if (t := tables.estimate_table(mine, descriptor, m.name))],
+                "outcomes": list(filter(None, outcomes.values())),
+                "tables": [
+                    t
+                    for m in descriptor.metrics
+                    if not outcomes[m.name] and (t := tables.estimate_table(mine, descriptor, m.name))
+                ],
                 "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c))],
             }
         )

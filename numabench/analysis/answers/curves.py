@@ -362,4 +362,6 @@ def _turn(places: list[float], curve: list[float]) -> float | None:
 
 
 def _place(value: float, unit: str) -> str:
+    if unit == "B":
+        return format_bytes(round(value))
     return format_quantity(value, unit) if unit else format_number(value)
