@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "measure": BASE | {"host", "kernel", "benchmarks", "runlog"},
     "launch": BASE | {"runlog", "host"},
     "api": BASE | {"runlog", "analysis", "report", "host", "benchmarks", "measure"},
-    "cli": BASE | {"runlog", "contract", "analysis", "report", "host", "kernel", "benchmarks", "measure", "launch", "api"},
+    "claims": BASE | {"host"},
+    "cli": BASE | {"runlog", "contract", "claims", "analysis", "report", "host", "kernel", "benchmarks", "measure", "launch", "api"},
     "__main__": {"cli"},
     "__init__": {"api", "errors"},
 }

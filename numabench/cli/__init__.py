@@ -37,6 +37,7 @@ VERBS = {
     "launch": "Measure on each of many machines, once, and bring the logs here.",
     "fleet": "Name the machines that are unlike the others of their kind, and why.",
     "history": "When a machine's figures changed for good, and what changed with them.",
+    "claims": "What is said of runtimes such as Go's and Java's, and whether it holds here.",
     "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet.",
     "import": "Read a published core-to-core matrix into a run log.",

@@ -1,0 +1,186 @@
+"""Claims tested on this machine: a program of ours transfers bytes, strace says which system calls carried them, and the bytes prove that it was a transfer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ..errors import MachineError
+from ..host.commands import ask
+from ..text import in_shell
+from . import NOT_TESTED, Checked, Claim, Test, number, verdict
+from .runtimes import RUNTIMES, Found, build, environment
+from .trace import ENDS, KINDS, carried, was_called
+
+BYTES = 1_000_001  # of the file: no multiple of a page nor of any buffer
+RUN_S = 120.0  # for a transfer that takes less than a second: a JVM under strace on a busy machine
+STRACE = "strace"
+LEAST_STRACE = "5.3"  # the first with --seccomp-bpf, without which a traced JVM takes a minute
+INSTALL_STRACE = "apt-get install strace (dnf, apk and pacman have it as well)"
+MOST_SAID = 300  # characters of what a program complained of
+Told = Callable[[Claim, Checked], None]
+
+
+class Tracer:
+    """strace, as far as it works here. Raises MachineError where it does not."""
+
+    def __init__(self) -> None:
+        path = shutil.which(STRACE)
+        if path is None:
+            raise MachineError("strace is not here, and without it nobody sees the system calls", INSTALL_STRACE)
+        self.path = path
+        with tempfile.TemporaryDirectory(prefix="numabench-") as folder:
+            said = ask(self.command(["true"], Path(folder), ("write",)), RUN_S)
+        if said.code == 0:
+            return
+        version = re.search(r"version (\d+(\.\d+)*)", ask([path, "--version"], RUN_S).output)
+        if version and number(version[1]) < number(LEAST_STRACE):
+            raise MachineError(f"strace {version[1]} has no --seccomp-bpf", f"install strace {LEAST_STRACE} or newer")
+        raise MachineError(
+            f"strace may not trace here: {' '.join(said.errors.split())[:MOST_SAID]}",
+            "allow ptrace (in containers --cap-add=SYS_PTRACE or another seccomp profile; sysctl kernel.yama.ptrace_scope=1)",
+        )
+
+    def command(self, command: Sequence[str], folder: Path, calls: Iterable[str]) -> list[str]:
+        """One file for each thread, so that no call of one is torn apart by another's; data are left out."""
+        options = ["-f", "-ff", "-qq", "-s", "0", "-yy", "--seccomp-bpf", "-e", "signal=none"]
+        return [self.path, *options, "-e", f"trace={','.join(calls)}", "-o", str(folder / "trace"), *command]
+
+
+def check(claims: Sequence[Claim], program: str | None = None, told: Told = lambda claim, checked: None) -> list[Checked]:
+    """Each claim tested with the runtime that is here, or with `program`; `told` hears of each at once. Nothing is raised for what is missing: the claim is `not tested` then."""
+    results = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="numabench-claims-")))
+        place = Workplace(folder, program)
+        for claim in claims:
+            result = place.check(claim)
+            told(claim, result)
+            results.append(result)
+    return results
+
+
+class Workplace:
+    """What the tests of several claims have in common: strace, runtimes, programs that are compiled once, the file."""
+
+    def __init__(self, folder: Path, program: str | None = None):
+        self.folder, self.program = folder, program
+        self.tracer: Tracer | MachineError | None = None
+        self.found: dict[str, Found | MachineError] = {}
+        self.built: dict[tuple[str, str], list[str] | MachineError] = {}
+        self.content = hashlib.shake_128(b"numabench").digest(BYTES)
+        self.source = folder / "source"
+        self.source.write_bytes(self.content)
+
+    def check(self, claim: Claim) -> Checked:
+        version = ""
+        try:
+            if claim.test is None:
+                raise MachineError("no program of ours tests it", "read the evidence that it names")
+            found = once(self.found, claim.runtime, lambda: RUNTIMES[claim.runtime].find(self.program))
+            version = found.version
+            if not claim.is_said_of(version):
+                said = " ".join(
+                    part for part in (claim.since and f"from {claim.since}", claim.before and f"before {claim.before}") if part
+                )
+                title = RUNTIMES[claim.runtime].title
+                raise MachineError(f"it is said of {title} {said}, and this is {version}", "name another one with --program")
+            tracer = self.trace()
+            key = (claim.runtime, claim.test.program)
+            command = once(
+                self.built, key, lambda: build(RUNTIMES[claim.runtime], found, claim.test.program, self.place(*key))
+            )
+            path, refused = self.transfer(tracer, command, claim.test)
+        except MachineError as error:
+            return Checked(claim=claim.name, runtime=claim.runtime, version=version, verdict=NOT_TESTED, needs=str(error))
+        judged = verdict(claim.path, path)
+        return Checked(
+            claim=claim.name,
+            runtime=claim.runtime,
+            version=version,
+            verdict=judged,
+            path=path,
+            refused=refused,
+            as_recorded=judged == claim.verdict,
+        )
+
+    def trace(self) -> Tracer:
+        if self.tracer is None:
+            try:
+                self.tracer = Tracer()
+            except MachineError as error:
+                self.tracer = error
+        if isinstance(self.tracer, MachineError):
+            raise self.tracer
+        return self.tracer
+
+    def place(self, *names: str) -> Path:
+        folder = self.folder.joinpath(*names)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def transfer(self, tracer: Tracer, command: list[str], test: Test) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The path that was seen and what was refused. Raises MachineError where strace or the bytes prove nothing."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            folder = Path(name)
+            if test.call:
+                ran = tracer.command([*command, test.method], folder, (test.call,))
+                self.ran(ran)
+                return (test.call,) if was_called(lines(folder), test.call, test.word) else (), ()
+            source, content = self.source, self.content
+            if test.file:
+                source, content = Path(test.file), readable(test.file)
+            content = content[test.offset :][: test.bytes]
+            transfer = (test.method, test.source, test.target, source, test.offset, len(content), folder)
+            ran = tracer.command([*command, *map(str, transfer)], folder, ENDS)
+            said = self.ran(ran)
+            arrived = f"arrived {len(content)} {zlib.adler32(content)}"
+            if said != arrived:
+                raise MachineError(f"other bytes came than were sent ({said!r} and not {arrived!r})", f"{in_shell(*ran)} says more")
+            into = KINDS.get(test.target, re.escape(str(folder / "target")))
+            seen = carried(lines(folder), KINDS.get(test.source, re.escape(str(source))), into, len(content))
+        if seen.bytes < len(content):
+            raise MachineError(
+                f"strace saw only {seen.bytes:,} of {len(content):,} bytes reach the target: they went another way, such as io_uring",
+                f"{in_shell(*ran)} shows the calls",
+            )
+        return seen.path, seen.refused
+
+    def ran(self, command: list[str]) -> str:
+        said = ask(command, RUN_S, environment())
+        if said.code is None:
+            raise MachineError(f"the transfer did not end within {RUN_S:.0f} s", f"{in_shell(*command)} may say why")
+        if said.code:
+            complaint = " ".join(f"{said.errors} {said.output}".split())[:MOST_SAID]
+            raise MachineError(f"the transfer failed: {complaint}", f"{in_shell(*command)} says more")
+        return said.output.strip()
+
+
+def once(known: dict, key: object, make: Callable[[], object]):
+    """What `make` gave the first time, or the error that it raised."""
+    if key not in known:
+        try:
+            known[key] = make()
+        except MachineError as error:
+            known[key] = error
+    if isinstance(known[key], MachineError):
+        raise known[key]
+    return known[key]
+
+
+def readable(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise MachineError(f"{path} cannot be read: {error.strerror}", "the test needs this file") from error
+
+
+def lines(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("trace.*")):
+        yield from path.read_text(errors="replace").splitlines()
