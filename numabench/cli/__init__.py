@@ -39,7 +39,7 @@ VERBS = {
     "history": "When a machine's figures changed for good, and what changed with them.",
     "claims": "What is said of runtimes such as Go's and Java's, and whether it holds here.",
     "advise": "Say what padding to use, with the evidence for it.",
-    "export": "Write the samples of run logs as CSV, JSON or Parquet.",
+    "export": "Write the samples of run logs as CSV, JSON or Parquet, or the timeline.",
     "import": "Read a published core-to-core matrix into a run log.",
     "contract": "Hold this numabench, or logs, against the frozen versions of the run log.",
     "new": "Begin a benchmark: kernel, description, page.",
