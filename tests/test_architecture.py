@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "launch": BASE | {"runlog", "host"},
     "api": BASE | {"runlog", "analysis", "report", "host", "benchmarks", "measure"},
     "claims": BASE | {"host"},
-    "cli": BASE | {"runlog", "contract", "claims", "analysis", "report", "host", "kernel", "benchmarks", "measure", "launch", "api"},
+    "cli": BASE
+    | {"runlog", "contract", "claims", "analysis", "report", "host", "kernel", "benchmarks", "measure", "launch", "api"},
     "__main__": {"cli"},
     "__init__": {"api", "errors"},
 }

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ..errors import MachineError
 from ..host.commands import ask
-from ..text import in_shell
 from . import NOT_TESTED, Checked, Claim, Test, number, verdict
 from .runtimes import RUNTIMES, Found, build, environment
 from .trace import ENDS, KINDS, carried, was_called
@@ -24,6 +23,7 @@ STRACE = "strace"
 LEAST_STRACE = "5.3"  # the first with --seccomp-bpf, without which a traced JVM takes a minute
 INSTALL_STRACE = "apt-get install strace (dnf, apk and pacman have it as well)"
 MOST_SAID = 300  # characters of what a program complained of
+AGAIN = "try again on a quieter machine, and report it if it stays so"
 Told = Callable[[Claim, Checked], None]
 
 
@@ -93,9 +93,7 @@ class Workplace:
                 raise MachineError(f"it is said of {title} {said}, and this is {version}", "name another one with --program")
             tracer = self.trace()
             key = (claim.runtime, claim.test.program)
-            command = once(
-                self.built, key, lambda: build(RUNTIMES[claim.runtime], found, claim.test.program, self.place(*key))
-            )
+            command = once(self.built, key, lambda: build(RUNTIMES[claim.runtime], found, claim.test.program, self.place(*key)))
             path, refused = self.transfer(tracer, command, claim.test)
         except MachineError as error:
             return Checked(claim=claim.name, runtime=claim.runtime, version=version, verdict=NOT_TESTED, needs=str(error))
@@ -142,23 +140,23 @@ class Workplace:
             said = self.ran(ran)
             arrived = f"arrived {len(content)} {zlib.adler32(content)}"
             if said != arrived:
-                raise MachineError(f"other bytes came than were sent ({said!r} and not {arrived!r})", f"{in_shell(*ran)} says more")
+                raise MachineError(f"other bytes came than were sent ({said[:MOST_SAID]!r} and not {arrived!r})", AGAIN)
             into = KINDS.get(test.target, re.escape(str(folder / "target")))
             seen = carried(lines(folder), KINDS.get(test.source, re.escape(str(source))), into, len(content))
         if seen.bytes < len(content):
             raise MachineError(
-                f"strace saw only {seen.bytes:,} of {len(content):,} bytes reach the target: they went another way, such as io_uring",
-                f"{in_shell(*ran)} shows the calls",
+                f"strace saw only {seen.bytes:,} of {len(content):,} bytes reach the target: they went another way, such as io_uring or a mapping",
+                "without the calls that carry them nothing can be said",
             )
         return seen.path, seen.refused
 
     def ran(self, command: list[str]) -> str:
         said = ask(command, RUN_S, environment())
         if said.code is None:
-            raise MachineError(f"the transfer did not end within {RUN_S:.0f} s", f"{in_shell(*command)} may say why")
+            raise MachineError(f"the transfer did not end within {RUN_S:.0f} s", AGAIN)
         if said.code:
             complaint = " ".join(f"{said.errors} {said.output}".split())[:MOST_SAID]
-            raise MachineError(f"the transfer failed: {complaint}", f"{in_shell(*command)} says more")
+            raise MachineError(f"the transfer failed: {complaint}", AGAIN)
         return said.output.strip()
 
 

@@ -76,7 +76,10 @@ def _compile(command: list[str]) -> None:
     said = _asked(command, BUILD_S)
     if said.code:
         what = " ".join(f"{said.errors} {said.output}".split())[:MOST_SAID]
-        raise MachineError(f"{os.path.basename(command[0])} cannot compile our program: {what}", f"{in_shell(*command)} says more")
+        raise MachineError(
+            f"{os.path.basename(command[0])} cannot compile our program: {what}",
+            "check its installation, or name another one with --program",
+        )
     if said.code is None:
         raise MachineError(f"{command[0]} did not compile our program within {BUILD_S:.0f} s", "try again on a quieter machine")
 

@@ -37,7 +37,9 @@ Frozen forms of run logs are another matter: numabench contract."""
 @click.command("claims", epilog=EPILOG, short_help="What is said of Go, Java and others, and whether it holds here.")
 @click.argument("wanted", nargs=-1, metavar="[RUNTIME | CLAIM]...")
 @click.option("--check", "checks", is_flag=True, help="Test them here: run small programs of numabench's own under strace.")
-@click.option("--program", metavar="PATH", help="The runtime to test instead of the one that is found: go, java, python, rustc, node.")
+@click.option(
+    "--program", metavar="PATH", help="The runtime to test instead of the one that is found: go, java, python, rustc, node."
+)
 @click.option(
     "--format",
     "form",
@@ -132,7 +134,13 @@ def say_claim(console: Terminal, claim: Claim, verdict: str, *details: str) -> N
 
 
 def say_recorded(console: Terminal, claim: Claim) -> None:
-    say_claim(console, claim, claim.verdict, f"{claim.call}: {calls(claim.found)}; seen with {claim.versions}, {claim.date}", claim.instead)
+    say_claim(
+        console,
+        claim,
+        claim.verdict,
+        f"{claim.call}: {calls(claim.found)}; seen with {claim.versions}, {claim.date}",
+        claim.instead,
+    )
 
 
 def say_checked(console: Terminal, claim: Claim, checked: Checked) -> None:
@@ -143,7 +151,9 @@ def say_checked(console: Terminal, claim: Claim, checked: Checked) -> None:
         return
     refused = f", after the kernel had refused {', '.join(checked.refused)}" if checked.refused else ""
     said = "" if checked.verdict == HOLDS else f", and not {calls(claim.path)}"
-    odd = "" if checked.as_recorded else f"otherwise than recorded: {calls(claim.found)}, seen with {claim.versions}, {claim.date}"
+    odd = (
+        "" if checked.as_recorded else f"otherwise than recorded: {calls(claim.found)}, seen with {claim.versions}, {claim.date}"
+    )
     say_claim(console, claim, checked.verdict, f"{claim.call}: {calls(checked.path)}{said}{refused}", odd)
 
 
@@ -173,6 +183,13 @@ def row(claim: Claim) -> str:
     mark = "holds" if claim.verdict == "holds" else "**refuted**"
     said = f"{claim.says}: `{claim.call}`" + (f". {claim.instead[0].upper()}{claim.instead[1:]}" if claim.instead else "")
     others = [f"{evidence.by} {evidence.where}" for evidence in claim.seen if evidence.by != "strace"]
-    by = "; ".join(["strace", *(others and others or [])])
-    cells = (RUNTIMES[claim.runtime].title, said, mark, f"{calls(claim.found)} ({by})", f"{claim.versions}, {claim.date}", f"`{claim.name}`")
+    by = "; ".join(["strace", *others])
+    cells = (
+        RUNTIMES[claim.runtime].title,
+        said,
+        mark,
+        f"{calls(claim.found)} ({by})",
+        f"{claim.versions}, {claim.date}",
+        f"`{claim.name}`",
+    )
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -87,7 +87,9 @@ def claims(context: click.Context, incomplete: str) -> Iterable[CompletionItem]:
     names = {claim.runtime: f"all claims about {claim.runtime}" for claim in facts()}
     names.update({claim.name: claim.says for claim in facts()})
     given = context.params.get("wanted") or ()
-    return [CompletionItem(name, help=words) for name, words in names.items() if name.startswith(incomplete) and name not in given]
+    return [
+        CompletionItem(name, help=words) for name, words in names.items() if name.startswith(incomplete) and name not in given
+    ]
 
 
 #: By name of a parameter in a verb's module.

@@ -28,7 +28,9 @@ case, block, polarity, least, most, machine_id, hop_ns, frequency_ghz, reasons. 
 process, and go on with the medians: samples inside one process are not independent."""
 
 
-@click.command("export", epilog=EPILOG, short_help="Samples as csv, json or parquet; node matrices for hwloc; the timeline for a viewer.")
+@click.command(
+    "export", epilog=EPILOG, short_help="Samples as csv, json or parquet; node matrices for hwloc; the timeline for a viewer."
+)
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...")
 @click.option("-b", "--benchmark", metavar="NAME", help="Only this benchmark, with only its parameters as columns.")
 @click.option(

@@ -19,7 +19,9 @@ from .read import RunLog
 
 MOST_BYTES = 20_000_000  # what viewers in a browser open within seconds
 MOST_NAME = 120  # characters of a bar's name; its parameters stand among its arguments as well
-LONGEST = 10**18  # ns, which are 31 years: a log's figures are anything, and a viewer's clock ends at 2^63
+LONGEST = (
+    31 * 86_400 * 10**9
+)  # ns: what a log says may be anything, and up to here a number of microseconds with a point still tells ns apart
 RESOLUTION = 1_000_000_000  # ns: of the moment at which a process began
 #: What is left out, step by step, of a trace that would be larger; each step leaves out what those before it do.
 DETAILS = ("everything", "without what each thread did", "without rows of threads", "without metrics and parameters")
@@ -53,7 +55,8 @@ def chrome_trace(log: RunLog, benchmark: str | None = None, most: int = MOST_BYT
     trials = [trial for trial in log.trials if benchmark in (None, trial.benchmark)]
     if not any(sample.threads for trial in trials for sample in trial.samples):
         raise UsageError(
-            "these logs hold no time at which anything was measured", "give logs that numabench run wrote, and not what was imported"
+            "these logs hold no time at which anything was measured",
+            "give logs that numabench run wrote, and not what was imported",
         )
     for step, detail in enumerate(DETAILS):
         parts = [_encode(event) for event in events(log.headers, trials, step)]
@@ -133,7 +136,10 @@ class Visit:
             yield from self.of_trial(trial, begin, uncertain)
 
     def of_trial(self, trial: TrialRecord, begin: int, uncertain: int) -> Iterator[dict[str, Any]]:
-        length, startup = duration(trial), min(ns(trial.startup), duration(trial))
+        together = list(at_once(trial.samples))
+        inside = sum(max(map(window, samples)) for samples in together)
+        length = max(ns(trial.duration), inside)
+        startup = min(ns(trial.startup), length - inside)
         about = {
             "benchmark": trial.benchmark,
             "process": trial.process,
@@ -146,9 +152,7 @@ class Visit:
         yield from self.counter("steal", "ms", begin, trial.interference.get("steal"), 1e3)
         if startup:
             yield self.bar(self.main, self.process, "start", "process", begin, startup - EARLIER, {})
-        together = list(at_once(trial.samples))
-        left = length - startup - sum(max(map(window, samples)) for samples in together)
-        gap = max(0, left) // (len(together) + 1)
+        gap = (length - startup - inside) // (len(together) + 1)
         at = begin + startup
         for samples in together:
             at += gap
@@ -201,7 +205,11 @@ class Visit:
 
     def counters(self, sample: Sample, at: int, side: int) -> Iterator[dict[str, Any]]:
         """What the sentinels found before (0) or after (1) a sample."""
-        pairs = (("clock", "GHz", sample.frequency, 1e-9), ("hop", "ns", sample.hop, 1e9), ("core width", "per cycle", sample.width, 1.0))
+        pairs = (
+            ("clock", "GHz", sample.frequency, 1e-9),
+            ("hop", "ns", sample.hop, 1e9),
+            ("core width", "per cycle", sample.width, 1.0),
+        )
         for name, unit, pair, factor in pairs:
             yield from self.counter(name, unit, at, pair[side] if pair else None, factor)
         if side == 0:
@@ -225,7 +233,7 @@ class Visit:
 def placed(trials: Sequence[TrialRecord], first: int) -> Iterator[tuple[TrialRecord, int, int]]:
     """Each process with its begin in ns from `first`, and how far that may be off. Processes of a visit come one after another, and each begins within the second
     that the log names: the begin is the middle between the earliest and the latest that this allows. Where it allows none (somebody set the clock), the begin is the earliest."""
-    begins = [(moment(trial.started) - first) * RESOLUTION for trial in trials]
+    begins = [min((moment(trial.started) - first) * RESOLUTION, LONGEST) for trial in trials]
     lengths = [duration(trial) for trial in trials]
     earliest, latest = [], []
     end = 0
@@ -237,7 +245,9 @@ def placed(trials: Sequence[TrialRecord], first: int) -> Iterator[tuple[TrialRec
     pairs = list(zip(earliest, reversed(latest), strict=True))
     if any(low > high for low, high in pairs):
         pairs = [(low, low) for low in earliest]
-    for trial, (low, high) in zip(trials, pairs, strict=True):  # earliest and latest leave room for each process: so do the middles
+    for trial, (low, high) in zip(
+        trials, pairs, strict=True
+    ):  # earliest and latest leave room for each process: so do the middles
         yield trial, (low + high) // 2, (high - low) // 2
 
 

@@ -36,6 +36,7 @@ def to_socket(method, near, file, offset, bytes_):
         with near.makefile("wb") as out:
             shutil.copyfileobj(file, out)
     elif method == "wrapped":  # what a progress bar or a counter does: no fileno()
+
         class Counted:
             def read(self, count):
                 return file.read(count)
