@@ -246,7 +246,13 @@ with open(f"{folder}/target", "wb") as out, open(path, "rb") as file:
 )
 def test_a_program_that_lies_proves_nothing(tmp_path, monkeypatch, text, says):
     result = result_of(tmp_path, monkeypatch, text)
-    assert result.verdict == NOT_TESTED and says in result.needs
+    assert result.verdict == NOT_TESTED and says in result.needs and not result.as_recorded
+
+
+@needs("python")
+def test_another_path_is_news_though_the_verdict_is_the_same():
+    (result,) = check([claim("python_alignment", found=("splice",))])
+    assert (result.verdict, result.path, result.as_recorded) == (REFUTED, ("sendfile",), False)
 
 
 @needs("python")
@@ -255,7 +261,7 @@ def test_a_transfer_that_copies_is_refuted_though_its_bytes_are_right(tmp_path, 
     assert (result.verdict, result.path, result.as_recorded) == (REFUTED, ("read", "write"), False)
 
 
-def result_of(folder: Path, monkeypatch, text: str) -> claims.Checked:
+def result_of(folder: Path, monkeypatch, text: str) -> claims.Result:
     """The claim that shutil.copyfile copies in the kernel, with `text` as the program that does it."""
     (folder / "transfers.py").write_text(text)
     monkeypatch.setattr(runtimes, "PROGRAMS", folder)

@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import UsageError
 from ..model import Frozen
-from ..text import near
+from ..text import in_shell, near
 
 FACTS = Path(__file__).parent / "facts.toml"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -35,7 +35,6 @@ class Test(Frozen, kw_only=True, forbid_unknown_fields=True):
     program: str = "transfers"
     offset: int = 0
     bytes: int | None = None  # None: to the file's end
-    file: str = ""  # instead of a file of a known content
     call: str = ""  # instead of a transfer: the test is whether this system call is made, with `word` among its arguments
     word: str = ""
 
@@ -45,7 +44,10 @@ class Evidence(Frozen, kw_only=True, omit_defaults=False, forbid_unknown_fields=
 
     versions: tuple[str, ...] = ()  # none: where it does not say
     by: Literal["strace", "source", "documentation"]
-    where: str = ""  # a file at a commit, a page; of strace nothing: the command is the test of the claim
+    where: str = (
+        ""  # a file at a commit, a page; of strace the command, which is the claim's own test where the file does not say
+    )
+    kernel: str = ""  # on which strace saw it
     date: str  # 2026-11-28
 
 
@@ -76,6 +78,11 @@ class Claim(Frozen, kw_only=True, forbid_unknown_fields=True):
         return " to ".join(dict.fromkeys((ordered[0], ordered[-1])))
 
     @property
+    def kernel(self) -> str:
+        """The newest on which strace saw it; empty where it has not."""
+        return max((evidence.kernel for evidence in self.seen), key=number)
+
+    @property
     def date(self) -> str:
         """When it was last seen."""
         return max(evidence.date for evidence in self.seen)
@@ -84,7 +91,7 @@ class Claim(Frozen, kw_only=True, forbid_unknown_fields=True):
         return number(self.since) <= number(version) and (not self.before or number(version) < number(self.before))
 
 
-class Checked(Frozen, kw_only=True, omit_defaults=False):
+class Result(Frozen, kw_only=True, omit_defaults=False):
     """What a test found on this machine."""
 
     claim: str
@@ -94,7 +101,7 @@ class Checked(Frozen, kw_only=True, omit_defaults=False):
     path: tuple[str, ...] = ()  # what was seen
     refused: tuple[str, ...] = ()  # calls that the kernel refused, with their errors: `sendfile EINVAL`
     needs: str = ""  # of what was not tested: what it needs
-    as_recorded: bool = True  # False: the record has another verdict, for a version that it has not seen or another kernel
+    as_recorded: bool = True  # False: news, of a version that the record has not seen, or of another kernel
 
 
 def verdict(claimed: Sequence[str], seen: Sequence[str]) -> Verdict:
@@ -106,6 +113,11 @@ def verdict(claimed: Sequence[str], seen: Sequence[str]) -> Verdict:
     all_claimed = all(any(is_one(call, word) for word in claimed) for call in seen)
     all_seen = all(any(is_one(call, word) for call in seen) for word in claimed)
     return HOLDS if all_claimed and all_seen else REFUTED
+
+
+def families(calls: Iterable[str]) -> set[str]:
+    """The calls, each by the name of its family where it has one."""
+    return {next((word for word, family in FAMILIES.items() if call in family), call) for call in calls}
 
 
 def number(version: str) -> tuple[int, ...]:
@@ -134,7 +146,14 @@ def facts(path: Path = FACTS) -> tuple[Claim, ...]:
     twice = sorted({claim.name for claim in claims if sum(other.name == claim.name for other in claims) > 1})
     if twice:
         raise UsageError(f"{path} has two claims of the name {twice[0]}", "give one of them another name")
-    return claims
+    return tuple(map(commanded, claims))
+
+
+def commanded(claim: Claim) -> Claim:
+    """With the command by which strace saw it."""
+    command = in_shell("numabench", "claims", claim.name, "--check")
+    seen = (msgspec.structs.replace(each, where=each.where or command) if each.by == "strace" else each for each in claim.seen)
+    return msgspec.structs.replace(claim, seen=tuple(seen))
 
 
 def chosen(wanted: Iterable[str], claims: Sequence[Claim] | None = None) -> tuple[Claim, ...]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import MachineError
 from ..host.commands import ask
-from . import NOT_TESTED, Checked, Claim, Test, number, verdict
-from .runtimes import RUNTIMES, Found, build, environment
+from . import NOT_TESTED, Claim, Result, Test, families, number, verdict
+from .runtimes import RUNTIMES, build, environment
 from .trace import ENDS, KINDS, carried, was_called
 
 BYTES = 1_000_001  # of the file: no multiple of a page nor of any buffer
@@ -24,7 +24,11 @@ LEAST_STRACE = "5.3"  # the first with --seccomp-bpf, without which a traced JVM
 INSTALL_STRACE = "apt-get install strace (dnf, apk and pacman have it as well)"
 MOST_SAID = 300  # characters of what a program complained of
 AGAIN = "try again on a quieter machine, and report it if it stays so"
-Told = Callable[[Claim, Checked], None]
+Told = Callable[[Claim, Result], None]
+
+
+class Unproven(MachineError):
+    """A test that ran and proved nothing: what is recorded was seen by the same test, so that this is news."""
 
 
 class Tracer:
@@ -53,12 +57,11 @@ class Tracer:
         return [self.path, *options, "-e", f"trace={','.join(calls)}", "-o", str(folder / "trace"), *command]
 
 
-def check(claims: Sequence[Claim], program: str | None = None, told: Told = lambda claim, checked: None) -> list[Checked]:
+def check(claims: Sequence[Claim], program: str | None = None, told: Told = lambda claim, checked: None) -> list[Result]:
     """Each claim tested with the runtime that is here, or with `program`; `told` hears of each at once. Nothing is raised for what is missing: the claim is `not tested` then."""
     results = []
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="numabench-claims-")))
-        place = Workplace(folder, program)
+    with tempfile.TemporaryDirectory(prefix="numabench-claims-") as folder:
+        place = Workplace(Path(folder), program)
         for claim in claims:
             result = place.check(claim)
             told(claim, result)
@@ -71,52 +74,60 @@ class Workplace:
 
     def __init__(self, folder: Path, program: str | None = None):
         self.folder, self.program = folder, program
-        self.tracer: Tracer | MachineError | None = None
-        self.found: dict[str, Found | MachineError] = {}
-        self.built: dict[tuple[str, str], list[str] | MachineError] = {}
+        self.known: dict[Hashable, Any] = {}
         self.content = hashlib.shake_128(b"numabench").digest(BYTES)
         self.source = folder / "source"
         self.source.write_bytes(self.content)
 
-    def check(self, claim: Claim) -> Checked:
+    def check(self, claim: Claim) -> Result:
         version = ""
         try:
             if claim.test is None:
                 raise MachineError("no program of ours tests it", "read the evidence that it names")
-            found = once(self.found, claim.runtime, lambda: RUNTIMES[claim.runtime].find(self.program))
+            runtime, test = RUNTIMES[claim.runtime], claim.test
+            found = self.once(runtime.name, lambda: runtime.find(self.program))
             version = found.version
             if not claim.is_said_of(version):
                 said = " ".join(
                     part for part in (claim.since and f"from {claim.since}", claim.before and f"before {claim.before}") if part
                 )
-                title = RUNTIMES[claim.runtime].title
-                raise MachineError(f"it is said of {title} {said}, and this is {version}", "name another one with --program")
-            tracer = self.trace()
-            key = (claim.runtime, claim.test.program)
-            command = once(self.built, key, lambda: build(RUNTIMES[claim.runtime], found, claim.test.program, self.place(*key)))
-            path, refused = self.transfer(tracer, command, claim.test)
+                raise MachineError(
+                    f"it is said of {runtime.title} {said}, and this is {version}", "name another one with --program"
+                )
+            tracer = self.once("strace", Tracer)
+            key = (runtime.name, test.program)
+            command = self.once(key, lambda: build(runtime, found, test.program, self.place(*key)))
+            path, refused = self.transfer(tracer, command, test)
         except MachineError as error:
-            return Checked(claim=claim.name, runtime=claim.runtime, version=version, verdict=NOT_TESTED, needs=str(error))
+            return Result(
+                claim=claim.name,
+                runtime=claim.runtime,
+                version=version,
+                verdict=NOT_TESTED,
+                needs=str(error),
+                as_recorded=not isinstance(error, Unproven),
+            )
         judged = verdict(claim.path, path)
-        return Checked(
+        return Result(
             claim=claim.name,
             runtime=claim.runtime,
             version=version,
             verdict=judged,
             path=path,
             refused=refused,
-            as_recorded=judged == claim.verdict,
+            as_recorded=judged == claim.verdict and families(path) == families(claim.found),
         )
 
-    def trace(self) -> Tracer:
-        if self.tracer is None:
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gave the first time, or the error that it raised."""
+        if key not in self.known:
             try:
-                self.tracer = Tracer()
+                self.known[key] = make()
             except MachineError as error:
-                self.tracer = error
-        if isinstance(self.tracer, MachineError):
-            raise self.tracer
-        return self.tracer
+                self.known[key] = error
+        if isinstance(self.known[key], MachineError):
+            raise self.known[key]
+        return self.known[key]
 
     def place(self, *names: str) -> Path:
         folder = self.folder.joinpath(*names)
@@ -131,20 +142,17 @@ class Workplace:
                 ran = tracer.command([*command, test.method], folder, (test.call,))
                 self.ran(ran)
                 return (test.call,) if was_called(lines(folder), test.call, test.word) else (), ()
-            source, content = self.source, self.content
-            if test.file:
-                source, content = Path(test.file), readable(test.file)
-            content = content[test.offset :][: test.bytes]
-            transfer = (test.method, test.source, test.target, source, test.offset, len(content), folder)
+            content = self.content[test.offset :][: test.bytes]
+            transfer = (test.method, test.source, test.target, self.source, test.offset, len(content), folder)
             ran = tracer.command([*command, *map(str, transfer)], folder, ENDS)
             said = self.ran(ran)
             arrived = f"arrived {len(content)} {zlib.adler32(content)}"
             if said != arrived:
-                raise MachineError(f"other bytes came than were sent ({said[:MOST_SAID]!r} and not {arrived!r})", AGAIN)
+                raise Unproven(f"other bytes came than were sent ({said[:MOST_SAID]!r} and not {arrived!r})", AGAIN)
             into = KINDS.get(test.target, re.escape(str(folder / "target")))
-            seen = carried(lines(folder), KINDS.get(test.source, re.escape(str(source))), into, len(content))
+            seen = carried(lines(folder), KINDS.get(test.source, re.escape(str(self.source))), into, len(content))
         if seen.bytes < len(content):
-            raise MachineError(
+            raise Unproven(
                 f"strace saw only {seen.bytes:,} of {len(content):,} bytes reach the target: they went another way, such as io_uring or a mapping",
                 "without the calls that carry them nothing can be said",
             )
@@ -153,30 +161,11 @@ class Workplace:
     def ran(self, command: list[str]) -> str:
         said = ask(command, RUN_S, environment())
         if said.code is None:
-            raise MachineError(f"the transfer did not end within {RUN_S:.0f} s", AGAIN)
+            raise Unproven(f"the transfer did not end within {RUN_S:.0f} s", AGAIN)
         if said.code:
             complaint = " ".join(f"{said.errors} {said.output}".split())[:MOST_SAID]
-            raise MachineError(f"the transfer failed: {complaint}", AGAIN)
+            raise Unproven(f"the transfer failed: {complaint}", AGAIN)
         return said.output.strip()
-
-
-def once(known: dict, key: object, make: Callable[[], object]):
-    """What `make` gave the first time, or the error that it raised."""
-    if key not in known:
-        try:
-            known[key] = make()
-        except MachineError as error:
-            known[key] = error
-    if isinstance(known[key], MachineError):
-        raise known[key]
-    return known[key]
-
-
-def readable(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise MachineError(f"{path} cannot be read: {error.strerror}", "the test needs this file") from error
 
 
 def lines(folder: Path) -> Iterator[str]:

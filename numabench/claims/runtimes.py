@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import MachineError
+from ..host.cache import cache_folder
 from ..host.commands import Answer, ask
 from ..model import Frozen
 from ..text import in_shell
@@ -60,8 +61,8 @@ def environment() -> dict[str, str]:
     """Nothing of the user's changes what is built, and nothing is fetched."""
     own = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "", "CGO_ENABLED": "0", "GOPROXY": "off", "GOMAXPROCS": ""}
     found = {**os.environ, **own}
-    if not any(found.get(name) for name in ("GOCACHE", "XDG_CACHE_HOME", "HOME")):
-        found["GOCACHE"] = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"numabench-go-{os.getuid()}")
+    if not found.get("GOCACHE") and not os.access(found.get("XDG_CACHE_HOME") or found.get("HOME") or "/", os.W_OK):
+        found["GOCACHE"] = str(cache_folder("go"))  # an account without a home of its own
     return found
 
 

@@ -10,7 +10,7 @@ import click
 from . import say
 
 if TYPE_CHECKING:
-    from ..claims import Checked, Claim
+    from ..claims import Claim, Result
     from .console import Terminal
 
 TEXT, JSON, MARKDOWN = FORMATS = ("text", "json", "markdown")
@@ -75,7 +75,7 @@ def command(wanted: tuple[str, ...], checks: bool, program: str | None, form: st
     console = Terminal()
     shown: list[str] = []
 
-    def told(claim: Claim, checked: Checked) -> None:
+    def told(claim: Claim, checked: Result) -> None:
         """Said at once: compiling takes its time."""
         if claim.runtime not in shown:
             shown.append(claim.runtime)
@@ -100,7 +100,7 @@ def command(wanted: tuple[str, ...], checks: bool, program: str | None, form: st
     raise SystemExit(code)
 
 
-def exit_code(results: Sequence[Checked]) -> int:
+def exit_code(results: Sequence[Result]) -> int:
     from ..claims import NOT_TESTED
     from ..errors import MACHINE, OK, REGRESSION
 
@@ -111,6 +111,12 @@ def exit_code(results: Sequence[Checked]) -> int:
 
 def calls(path: Sequence[str]) -> str:
     return " + ".join(path) if path else "none of these calls"
+
+
+def when(claim: Claim) -> str:
+    """With which versions it was seen, on which kernel, and when."""
+    kernel = f" on Linux {claim.kernel}" if claim.kernel else ""
+    return f"seen with {claim.versions}{kernel}, {claim.date}"
 
 
 def say_runtime(console: Terminal, runtime: str, what: str) -> None:
@@ -138,12 +144,12 @@ def say_recorded(console: Terminal, claim: Claim) -> None:
         console,
         claim,
         claim.verdict,
-        f"{claim.call}: {calls(claim.found)}; seen with {claim.versions}, {claim.date}",
+        f"{claim.call}: {calls(claim.found)}; {when(claim)}",
         claim.instead,
     )
 
 
-def say_checked(console: Terminal, claim: Claim, checked: Checked) -> None:
+def say_checked(console: Terminal, claim: Claim, checked: Result) -> None:
     from ..claims import HOLDS, NOT_TESTED
 
     if checked.verdict == NOT_TESTED:
@@ -151,13 +157,11 @@ def say_checked(console: Terminal, claim: Claim, checked: Checked) -> None:
         return
     refused = f", after the kernel had refused {', '.join(checked.refused)}" if checked.refused else ""
     said = "" if checked.verdict == HOLDS else f", and not {calls(claim.path)}"
-    odd = (
-        "" if checked.as_recorded else f"otherwise than recorded: {calls(claim.found)}, seen with {claim.versions}, {claim.date}"
-    )
+    odd = "" if checked.as_recorded else f"otherwise than recorded: {calls(claim.found)}, {when(claim)}"
     say_claim(console, claim, checked.verdict, f"{claim.call}: {calls(checked.path)}{said}{refused}", odd)
 
 
-def say_sum(console: Terminal, results: Sequence[Checked]) -> None:
+def say_sum(console: Terminal, results: Sequence[Result]) -> None:
     counts = {word: sum(result.verdict == word for result in results) for word in STYLES}
     odd = [result.claim for result in results if not result.as_recorded]
     tail = f"; otherwise than recorded: {', '.join(odd)}" if odd else ""
@@ -189,7 +193,7 @@ def row(claim: Claim) -> str:
         said,
         mark,
         f"{calls(claim.found)} ({by})",
-        f"{claim.versions}, {claim.date}",
+        f"{claim.versions}; {claim.date}",
         f"`{claim.name}`",
     )
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -9,8 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from ..claims import Checked as Outcome
-from ..claims import Evidence
+from ..claims import Evidence, Result
 from ..host.findings import Finding
 from ..model import Axis
 from ..text import printable
@@ -209,7 +208,7 @@ class Claimed(Output):
 
 class Claims(Output):
     claims: tuple[Claimed, ...]
-    checked: tuple[Outcome, ...]  # by --check
+    checked: tuple[Result, ...]  # by --check
     exit_code: int
 
 
