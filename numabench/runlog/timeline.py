@@ -175,7 +175,6 @@ class Visit:
             own, busy = title(sample), {}
             for thread in sample.threads:
                 begin, end = at + ns(thread.begin), at + ns(thread.end)
-                end = max(begin, end)
                 if self.step < ROWS_OF_THREADS:
                     row = self.row(self.main, "thread", member, f"thread {member}")
                     yield self.bar(self.main, row, own, "thread", begin, end - begin, self.of_thread(thread))
