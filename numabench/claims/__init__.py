@@ -44,9 +44,7 @@ class Evidence(Frozen, kw_only=True, omit_defaults=False, forbid_unknown_fields=
 
     versions: tuple[str, ...] = ()  # none: where it does not say
     by: Literal["strace", "source", "documentation"]
-    where: str = (
-        ""  # a file at a commit, a page; of strace the command, which is the claim's own test where the file does not say
-    )
+    where: str = ""  # a file at a commit, a page; a command of strace's, which is the claim's own test where nothing is said
     kernel: str = ""  # on which strace saw it
     date: str  # 2026-11-28
 

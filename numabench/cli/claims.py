@@ -175,7 +175,12 @@ def tables(claims: Sequence[Claim]) -> list[str]:
         rows = [claim for claim in claims if claim.common == common]
         if not rows:
             continue
-        lines += [f"## {title}", "", "| runtime | it is said | | seen | versions | claim |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"## {title}",
+            "",
+            "| runtime | it is said | | seen | why, or what instead | versions | claim |",
+            "|---|---|---|---|---|---|---|",
+        ]
         lines += [row(claim) for claim in rows]
         lines += [""]
     return lines[:-1]
@@ -185,14 +190,13 @@ def row(claim: Claim) -> str:
     from ..claims.runtimes import RUNTIMES
 
     mark = "holds" if claim.verdict == "holds" else "**refuted**"
-    said = f"{claim.says}: `{claim.call}`" + (f". {claim.instead[0].upper()}{claim.instead[1:]}" if claim.instead else "")
-    others = [f"{evidence.by} {evidence.where}" for evidence in claim.seen if evidence.by != "strace"]
-    by = "; ".join(["strace", *others])
+    by = "; ".join("strace" if each.by == "strace" else f"{each.by} {each.where}" for each in claim.seen)
     cells = (
         RUNTIMES[claim.runtime].title,
-        said,
+        f"{claim.says}: `{claim.call}`",
         mark,
         f"{calls(claim.found)} ({by})",
+        claim.instead,
         f"{claim.versions}; {claim.date}",
         f"`{claim.name}`",
     )
