@@ -9,7 +9,7 @@ NUMABENCH := $(VENV)/bin/numabench
 # what `make bench` has to be able to do on this system, what it uses where it is there, and what the tests use on top (tools/system-packages)
 ABILITIES := cc venv
 USEFUL := numactl
-USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang
+USEFUL_TEST := browser hwloc aarch64-cc aarch64-run clang strace
 ifeq ($(wildcard /run/systemd/system),)
 USEFUL_TEST += sshd # only where installing it starts no daemon
 endif

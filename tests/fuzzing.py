@@ -671,6 +671,7 @@ def log_verbs(path: Path, other: Path, output: Path) -> list[tuple[str, list[str
         ("export", ["export", log, "--format", "parquet", "-o", f"{output}.parquet"]),
         ("export", ["export", log, "--format", "hwloc-memattrs"]),
         ("export", ["export", log, "--format", "interleave-weights"]),
+        ("export", ["export", log, "--format", "chrome-trace", "-o", f"{output}.json"]),
         ("advise", ["advise", log]),
         ("advise", ["advise", log, "--format", "c-header"]),
         ("advise", ["advise", log, "--format", "json"]),

@@ -215,6 +215,7 @@ MATRIX = "0,20,30\n20,0,25\n30,25,0\n"
         ["report", str(SAMPLE), "-o", "page.html"],
         ["import", "matrix.csv"],
         ["contract", "check"],
+        ["claims", "go"],
         ["compare", str(SAMPLE), str(SAMPLE), "--prices", "BASE=1,NEW=2", "--fail-if", "latency > 5%"],
     ],
 )

@@ -388,7 +388,9 @@ def fleet_costs(machines: int = 1_000, visits: int = 20, logs: int = 256) -> Non
 
 def command_cost(folder: str, logs: int) -> str:
     start = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "numabench", "fleet", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "numabench", "fleet", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     cpu = used.ru_utime + used.ru_stime
@@ -404,7 +406,9 @@ def write_logs(folder: str, count: int) -> int:
     header = msgspec.json.decode(lines.split(b"\n", 1)[0])
     run, total = header["run"].encode(), 0
     for number in range(count):
-        own = lines.replace(run, f"{number:012x}".encode()).replace(header["machine"]["id"].encode(), f"{number // 2:012x}".encode())
+        own = lines.replace(run, f"{number:012x}".encode()).replace(
+            header["machine"]["id"].encode(), f"{number // 2:012x}".encode()
+        )
         packed = gzip.compress(own, 6)
         Path(folder, f"{number}.jsonl.gz").write_bytes(packed)
         total += len(packed)
@@ -416,8 +420,15 @@ def write_index(folder: str, machines: int, visits: int, cells: int = 200) -> in
     header = nb.load(Path(__file__).parent.parent / "results" / "sample" / "first.jsonl").log.headers[0]
     chance = np.random.default_rng(1)
     own = tuple(
-        Point(benchmark=f"benchmark_{n // 20}", title=f"Benchmark {n // 20}", metric="latency", unit="ns", polarity="lower",
-             parameters={"size": 1 << n % 20, "order": "group"}, quantity=json.dumps({"kernel version": [f"kernel_{n // 20}", 3], "method": {"clock": "monotonic"}}))
+        Point(
+            benchmark=f"benchmark_{n // 20}",
+            title=f"Benchmark {n // 20}",
+            metric="latency",
+            unit="ns",
+            polarity="lower",
+            parameters={"size": 1 << n % 20, "order": "group"},
+            quantity=json.dumps({"kernel version": [f"kernel_{n // 20}", 3], "method": {"clock": "monotonic"}}),
+        )
         for n in range(cells)
     )
     index, old = digests.Index(Path(folder)), time.time() - 60
@@ -425,13 +436,19 @@ def write_index(folder: str, machines: int, visits: int, cells: int = 200) -> in
         level = 4 + 0.005 * chance.standard_normal(cells)
         level[:10] += 0.1 * (machine % 100 == 7)
         facts = header.machine | {"id": f"m{machine}", "alias": f"n{machine:05}", "hostname": f"n{machine:05}"}
-        facts["topology"] = facts["topology"] | {"nodes": [facts["topology"]["nodes"][0] | {"memory_bytes": (24 << 30) - int(chance.integers(1 << 20))}]}
+        facts["topology"] = facts["topology"] | {
+            "nodes": [facts["topology"]["nodes"][0] | {"memory_bytes": (24 << 30) - int(chance.integers(1 << 20))}]
+        }
         for number in range(visits):
             started = f"2026-{1 + number // 28:02}-{1 + number % 28:02}T00:00:00Z"
             run = f"{machine}-{number}"
             visit = digests.Visit(
                 header=msgspec.structs.replace(header, run=run, session=run, started=started, machine=facts),
-                status="complete", samples=2_000, undisturbed=1.0, cells=own, values=level + 0.006 * chance.standard_normal(cells),
+                status="complete",
+                samples=2_000,
+                undisturbed=1.0,
+                cells=own,
+                values=level + 0.006 * chance.standard_normal(cells),
             )
             path = Path(folder, f"{run}.jsonl")
             path.touch()
@@ -497,7 +514,9 @@ def launches() -> None:
             spent = after.children_user + after.children_system - before.children_user - before.children_system
             load = os.getloadavg()[0]
             itself = float(done.stderr.splitlines()[-1])
-            print(f"{words[0]}: {took:.1f} s at a load of {load:.0f}; CPU time {itself:.1f} s, and {spent - itself:.1f} s of what the hosts run. {done.stdout.splitlines()[0]}")
+            print(
+                f"{words[0]}: {took:.1f} s at a load of {load:.0f}; CPU time {itself:.1f} s, and {spent - itself:.1f} s of what the hosts run. {done.stdout.splitlines()[0]}"
+            )
 
 
 def thresholds(run: nb.Run) -> None:

@@ -27,7 +27,9 @@ def main() -> None:
         old.unlink()
     for run, name in zip(runs, SESSIONS, strict=True):
         shutil.move(run.log.paths[0], FOLDER / f"{name}.jsonl")
-    print(nb.load(FOLDER / f"{SESSIONS[0]}.jsonl").card().save(ROOT / "docs" / "card.png"))  # two visits have one degree of freedom
+    print(
+        nb.load(FOLDER / f"{SESSIONS[0]}.jsonl").card().save(ROOT / "docs" / "card.png")
+    )  # two visits have one degree of freedom
 
 
 if __name__ == "__main__":

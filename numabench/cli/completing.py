@@ -80,6 +80,18 @@ def verbs(context: click.Context, incomplete: str) -> Iterable[CompletionItem]:
     return [CompletionItem(name, help=words) for name, words in VERBS.items() if name.startswith(incomplete)]
 
 
+def claims(context: click.Context, incomplete: str) -> Iterable[CompletionItem]:
+    """Runtimes, and claims about them."""
+    from ..claims import facts
+
+    names = {claim.runtime: f"all claims about {claim.runtime}" for claim in facts()}
+    names.update({claim.name: claim.says for claim in facts()})
+    given = context.params.get("wanted") or ()
+    return [
+        CompletionItem(name, help=words) for name, words in names.items() if name.startswith(incomplete) and name not in given
+    ]
+
+
 #: By name of a parameter in a verb's module.
 SOURCES: dict[str, Callable[[click.Context, str], Iterable[CompletionItem]]] = {
     "benchmarks": benchmarks,
@@ -94,6 +106,7 @@ SOURCES: dict[str, Callable[[click.Context, str], Iterable[CompletionItem]]] = {
     "only": benchmarks,
     "resume": logs,
     "verb": verbs,
+    "wanted": claims,
 }
 
 

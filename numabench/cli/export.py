@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import say
 
-HWLOC, WEIGHTS = "hwloc-memattrs", "interleave-weights"
+if TYPE_CHECKING:
+    from ..runlog.read import RunLog
+
+HWLOC, WEIGHTS, TRACE = "hwloc-memattrs", "interleave-weights", "chrome-trace"
 EPILOG = """\b
 Examples:
   numabench export results/sample > samples.csv
@@ -17,29 +21,32 @@ Examples:
   numabench export results/* --format parquet -o all.parquet
   numabench export results/mine --format hwloc-memattrs -o mine.xml && lstopo --input mine.xml --memattrs
   numabench export results/mine --format interleave-weights | sudo sh
+  numabench export run.jsonl --format chrome-trace -o run.json     open it in ui.perfetto.dev, speedscope.app, chrome://tracing
 \b
 Columns: run, machine, benchmark, metric, unit, session, process, sample, value, valid; then one per parameter; then
 case, block, polarity, least, most, machine_id, hop_ns, frequency_ghz, reasons. Keep the rows with valid = True, take the median per
 process, and go on with the medians: samples inside one process are not independent."""
 
 
-@click.command("export", epilog=EPILOG, short_help="Samples as csv, json or parquet; node matrices for hwloc.")
+@click.command(
+    "export", epilog=EPILOG, short_help="Samples as csv, json or parquet; node matrices for hwloc; the timeline for a viewer."
+)
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...")
 @click.option("-b", "--benchmark", metavar="NAME", help="Only this benchmark, with only its parameters as columns.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("csv", "json", "parquet", HWLOC, WEIGHTS)),
+    type=click.Choice(("csv", "json", "parquet", HWLOC, WEIGHTS, TRACE)),
     default="csv",
     show_default=True,
     help="parquet needs pyarrow (pip install 'numabench[fleet]'); hwloc-memattrs is a topology with measured memory attributes; "
-    "interleave-weights are shell commands for the kernel's weighted interleave.",
+    "interleave-weights are shell commands for the kernel's weighted interleave; chrome-trace is the run's timeline: a row for each CPU, thread and process.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there instead of to standard output."
 )
 def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Path | None) -> None:
-    """Write one row per sample and metric of LOG..., files or folders; or, for hwloc and the kernel, what was measured between nodes."""
+    """Write one row per sample and metric of LOG..., files or folders; or, for hwloc and the kernel, what was measured between nodes; or the timeline."""
     from ..errors import UsageError
     from ..runlog.export import samples, write_table
     from ..runlog.read import load
@@ -59,6 +66,9 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
         return
     if benchmark is not None:
         check_benchmark(log, benchmark)
+    if form == TRACE:
+        write_timeline(log, benchmark, output)
+        return
     frame = samples(log, benchmark)
     try:
         text = write_table(frame, form, output)
@@ -70,6 +80,15 @@ def command(logs: tuple[str, ...], benchmark: str | None, form: str, output: Pat
         say(text, nl=not text.endswith("\n"))
     else:
         say(f"{len(frame)} rows: {printable(str(output))}", err=True)
+
+
+def write_timeline(log: RunLog, benchmark: str | None, output: Path | None) -> None:
+    from ..runlog.timeline import chrome_trace
+
+    timeline = chrome_trace(log, benchmark)
+    if timeline.left_out:
+        say(f"for want of room {timeline.left_out}; --benchmark NAME shows one with more", err=True)
+    write_text(timeline.content.decode(), output)
 
 
 def write_text(text: str, output: Path | None) -> None:

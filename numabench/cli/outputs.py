@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from ..claims import Evidence, Result
 from ..host.findings import Finding
 from ..model import Axis
 from ..text import printable
@@ -185,6 +186,32 @@ class Compared(Output):
     cells: tuple[dict[str, Any], ...]
 
 
+class Claimed(Output):
+    """A claim about a runtime as it is recorded: `path` is what it says, `found` the system calls that were seen."""
+
+    name: str
+    runtime: str
+    says: str
+    call: str
+    verdict: str  # holds | refuted
+    path: tuple[str, ...]
+    found: tuple[str, ...]
+    common: bool  # widely believed
+    instead: str
+    since: str  # the first version of which it is said, and the first of which it no longer is; empty: any
+    before: str
+    versions: str  # with which it was seen
+    date: str
+    seen: tuple[Evidence, ...]
+    tested: bool  # whether --check can
+
+
+class Claims(Output):
+    claims: tuple[Claimed, ...]
+    checked: tuple[Result, ...]  # by --check
+    exit_code: int
+
+
 def schemas() -> dict[str, Any]:
     """JSON Schema (2020-12): one definition per verb, and those of their parts."""
     from ..analysis.advice import Padding
@@ -205,6 +232,7 @@ def schemas() -> dict[str, Any]:
         "bill": Bill,
         "card": list[Shown],
         "check": Checked,
+        "claims": Claims,
         "compare": Compared,
         "contract": msgspec.defstruct("Contract", contract),
         "export": list[dict[str, Value | bool | None]],
