@@ -37,11 +37,8 @@ VERBS = {
     "launch": "Measure on each of many machines, once, and bring the logs here.",
     "fleet": "Name the machines that are unlike the others of their kind, and why.",
     "history": "When a machine's figures changed for good, and what changed with them.",
-<<<<<<< HEAD
     "bill": "What a program pays for silently: its counts, times this machine's prices.",
-=======
     "claims": "What is said of runtimes such as Go's and Java's, and whether it holds here.",
->>>>>>> claims
     "advise": "Say what padding to use, with the evidence for it.",
     "export": "Write the samples of run logs as CSV, JSON or Parquet, or the timeline.",
     "import": "Read a published core-to-core matrix into a run log.",
