@@ -112,6 +112,14 @@ class Answer(Frozen):
     headline: bool = True
 
 
+def tolerating(answers: Iterable[Answer], tolerance: float) -> tuple[Answer, ...]:
+    """`answers` of which figures, differences and ratios tolerate at least so much."""
+    kinds = ("cell", "difference", "ratio")
+    return tuple(
+        msgspec.structs.replace(a, tolerance=tolerance) if a.kind in kinds and a.tolerance < tolerance else a for a in answers
+    )
+
+
 class Price(Frozen):
     """A bar of the machine's card: what one operation costs here, as a `cell` or `difference` in ns finds it.
 

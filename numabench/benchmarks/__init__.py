@@ -147,6 +147,10 @@ class Found:
         return sum(t.executed for t in self.threads)
 
 
+#: What prices of the kernel's services tolerate: with its version, its mitigations and the machine's firmware they differ by more, and what is asked of them is a factor.
+KERNEL_PRICE = 0.10
+
+
 class Benchmark(ABC):
     """A question asked of a machine with one kernel. Subclasses say what varies and what it means."""
 
@@ -172,6 +176,9 @@ class Benchmark(ABC):
     )
     judges_delay: ClassVar[bool] = (
         True  # waiting for the CPU disturbs (not where outcomes are counted, and not times, nor where one waits for what is measured)
+    )
+    tolerates: ClassVar[float] = (
+        0.0  # relative: half-width of a settled figure, and what still counts as no difference (`Answer.tolerance`)
     )
     may_sleep: ClassVar[bool] = False
     windows: ClassVar[float] = 1.0  # measured time of one sample, in windows

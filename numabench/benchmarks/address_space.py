@@ -10,7 +10,7 @@ from ..host.counters import may_flush_silently, open_interrupts
 from ..host.pages import base_page
 from ..kernel import FINE_BINS, batch_quantile
 from ..model import Answer, Axis, Card, Contrast, Price, View
-from . import ALONE, CROWDED, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import ALONE, CROWDED, KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -88,6 +88,7 @@ class AddressSpace(Benchmark):
         "interrupts": "the row TLB of /proc/interrupts around further calls",
     }
     judges_gaps = False  # a call is no batch
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # a bystander that runs says so before each call
     may_sleep = True
@@ -118,6 +119,9 @@ class AddressSpace(Benchmark):
             {"operation": READ, "pages": (1, BATCH), "bystander": (READING,), "placement": near},
             *([{**few, "placement": far}] if far else []),
         ]
+
+    def mediated(self, p: Parameters) -> bool:
+        return True
 
     def keep(self, p: Parameters, topology) -> bool:
         return p["bystander"] != READING or p["operation"] not in NOTHING_TO_READ

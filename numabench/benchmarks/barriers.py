@@ -12,6 +12,7 @@ from ..errors import MachineError
 from ..model import ALPHA, Answer, Axis, Contrast, View
 from . import (
     ALONE,
+    KERNEL_PRICE,
     MOST_APART,
     MOST_LINE,
     RELATION_WORDS,
@@ -80,6 +81,7 @@ class Barriers(Benchmark):
         "An outcome that the barriers forbid fails its sample, and the run. That none was seen is no proof that none can be.",
     )
     judges_gaps = False  # the other thread is interrupted on purpose
+    tolerates = KERNEL_PRICE
     judges_overlap = False  # it begins with the first turn of the window
     needs_interrupt = True
 

@@ -12,6 +12,7 @@ from ..kernel import add_histograms, histogram_quantile
 from ..model import ALPHA, Answer, Axis, Card, Contrast, View
 from . import (
     CROWDED,
+    KERNEL_PRICE,
     MOST_APART,
     SAME_CPU,
     Benchmark,
@@ -153,6 +154,7 @@ class Channels(Benchmark):
         "`cpu_time` counts what spinning costs while nothing comes: the time of both threads on their CPUs.",
     )
     judges_gaps = False  # threads sleep by design
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # two common times are counted between, and consumers go on until the last message
     may_sleep = True
@@ -216,6 +218,9 @@ class Channels(Benchmark):
             *points(near, capacity=(64,), producers=(3,), **values),
             *points(near, capacity=(64,), producers=(2,), consumers=(2,), **values),
         ]
+
+    def mediated(self, p: Parameters) -> bool:
+        return p["wait"] == "park"
 
     def keep(self, p: Parameters, topology) -> bool:
         if not possible(p):

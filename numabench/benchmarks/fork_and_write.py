@@ -10,7 +10,7 @@ from ..host.pages import page_bytes, page_words
 from ..kernel import median_batch
 from ..model import ALPHA, Answer, Axis, Contrast, View
 from ..units import format_bytes
-from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+from . import KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 from .memory_latency import MIB
 
 OPERATIONS = ("fork", "write")
@@ -62,6 +62,7 @@ class ForkAndWrite(Benchmark):
     )
     counts_pages = True
     judges_gaps = False
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_delay = False  # a parent waits for its own children, on the one CPU that both have
     may_sleep = True

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from ..kernel import median_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from . import (
+    KERNEL_PRICE,
     MOST_APART,
     MOST_LINE,
     RELATION_NAMES,
@@ -99,6 +100,7 @@ class Migration(Benchmark):
         "The CPU that the thread goes to is idle, and as deeply asleep as it gets between two moves.",
     )
     judges_gaps = False  # a move is no batch
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the second thread only says where it is
     may_sleep = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..model import ALPHA, Answer, Axis, View
 from ..units import format_bytes
 from . import (
+    KERNEL_PRICE,
     MOST_APART,
     RELATION_WORDS,
     Benchmark,
@@ -60,6 +61,7 @@ class Preemption(Benchmark):
     }
     notes = ("What a scheduler does after the interruption, such as running something else, is not in it.",)
     judges_gaps = False  # to be interrupted is what is measured
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the thread that works ends the window
     needs_interrupt = True
@@ -74,6 +76,9 @@ class Preemption(Benchmark):
 
     def stretch(self, p: Parameters) -> float:
         return 2.0  # some seven pairs of slices in a quick run's window, and one signal in each at the lowest rate
+
+    def mediated(self, p: Parameters) -> bool:
+        return True
 
     def place(self, p: Parameters, topology) -> Placement | None:
         cpus = place_threads(topology, p["placement"], 2)

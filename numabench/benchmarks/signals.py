@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from . import (
     ALONE,
+    KERNEL_PRICE,
     RELATION_NAMES,
     RELATION_WORDS,
     Benchmark,
@@ -70,6 +71,7 @@ class Signals(Benchmark):
         "The loss is what the clock of the thread itself shows. That its caches are colder afterwards is not in it.",
     )
     judges_gaps = False  # to be interrupted is what is measured
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the other thread begins with the first signal of the window
     needs_interrupt = True
@@ -80,6 +82,9 @@ class Signals(Benchmark):
         if profile == "quick":
             relations = relations[:1] + relations[1:][-1:]
         return [{"target": OWN, "placement": (ALONE,)}, *([{"target": OTHERS, "placement": relations}] if relations else [])]
+
+    def mediated(self, p: Parameters) -> bool:
+        return True
 
     def place(self, p: Parameters, topology) -> Placement | None:
         if (p["placement"] == ALONE) != (p["target"] in OWN):

@@ -10,7 +10,7 @@ from ..errors import MachineError
 from ..host.pages import base_page
 from ..kernel import batch_quantile, has_tail, median_batch
 from ..model import Answer, Axis, Contrast, View
-from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+from . import KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
 NANOSLEEP = "nanosleep"
 CALLS = (NANOSLEEP, "clock_nanosleep", "epoll_wait", "epoll_pwait2", "timerfd")
@@ -84,6 +84,7 @@ class Sleeping(Benchmark):
         "Under SCHED_FIFO and SCHED_RR timers have no slack: sleeps are not measured there.",
     )
     judges_gaps = False  # it sleeps by design
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     may_sleep = True
     needs = "a CPU"

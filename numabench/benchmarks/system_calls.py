@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
-from . import Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+from . import KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
 CALLS = ("getppid", "clock_vdso", "clock", "pread", "futex_wake", "sched_yield")
 FILTERS = ("number_filter", "number_filter_long", "argument_filter", "argument_filter_long")
@@ -71,6 +71,7 @@ class SystemCalls(Benchmark):
         "Time by a tracer or a supervisor is that of both together, as they take turns on one CPU.",
     )
     judges_gaps = False  # a supervisor's turn is no batch
+    tolerates = KERNEL_PRICE
     may_sleep = True
 
     def sweep(self, topology, profile: str) -> list[Sweep]:

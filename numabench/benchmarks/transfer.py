@@ -9,7 +9,19 @@ from contextlib import ExitStack
 from ..kernel import median_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from ..units import format_bytes
-from . import ALONE, RELATION_WORDS, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
+from . import (
+    ALONE,
+    KERNEL_PRICE,
+    RELATION_WORDS,
+    Benchmark,
+    Found,
+    Parameters,
+    Placement,
+    Probes,
+    Sweep,
+    memory_node,
+    place_threads,
+)
 from ._ends import keep_open, need, pipe, tcp, unix, veth
 
 COPYING, IN_MEMORY = "read_write", "write"  # the two controls: copying from the same file, and data that is in memory anyway
@@ -141,6 +153,7 @@ class Transfer(Benchmark):
         "Two threads: CPU times of the two ends depend on who waits for whom. By one thread nobody waits.",
     )
     judges_gaps = False  # a chunk is no batch
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # two common times are counted between
     most_samples = 1  # processes differ more: the pages of each lie elsewhere
@@ -181,6 +194,9 @@ class Transfer(Benchmark):
             {**lost, "method": SENT[1:], "chunk": (KIB, 16 * KIB, 60 * KIB)},
             {**two, "method": MAIN, "chunk": (4 * KIB, USUAL, MIB)},
         ]
+
+    def mediated(self, p: Parameters) -> bool:
+        return True
 
     def keep(self, p: Parameters, topology) -> bool:
         alone = p["placement"] == ALONE

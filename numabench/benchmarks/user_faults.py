@@ -14,6 +14,7 @@ from ..model import ALPHA, Answer, Axis, Card, Price, View
 from . import (
     ALONE,
     CROWDED,
+    KERNEL_PRICE,
     RELATION_WORDS,
     SAME_CPU,
     Benchmark,
@@ -62,6 +63,7 @@ class UserFaults(Benchmark):
     method = {"pages": PAGES, "page_bytes": PAGE, "touch": "written, then read"}
     notes = ("Pages are taken away by MADV_DONTNEED after all were touched, or forbidden by mprotect; neither is counted.",)
     judges_gaps = False
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # a handler serves before and after the window
     may_sleep = True
@@ -73,6 +75,9 @@ class UserFaults(Benchmark):
         beside = {"method": (HANDLER,), "placement": (SAME_CPU,)}
         apart = [{"method": (HANDLER, SPINNER), "placement": relations}] if relations else []
         return [{"method": OWN, "placement": (ALONE,)}, beside, *apart]
+
+    def mediated(self, p: Parameters) -> bool:
+        return True
 
     def place(self, p: Parameters, topology) -> Placement | None:
         spins_beside = p["placement"] == SAME_CPU and p["method"] == SPINNER  # which would keep the other from touching

@@ -11,6 +11,7 @@ from ..host.pages import base_page
 from ..kernel import LONGEST_SLOT, has_tail, histogram_quantile, median_batch
 from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import (
+    KERNEL_PRICE,
     RELATION_NAMES,
     RELATION_WORDS,
     SAME_CPU,
@@ -116,6 +117,7 @@ class WakeUp(Benchmark):
         "With epoll the message is read after the wake-up, which is one system call more; edge-triggered it need not be.",
     )
     judges_gaps = False  # threads sleep by design
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     may_sleep = True
     most = {"slept": 1.0}
@@ -138,6 +140,9 @@ class WakeUp(Benchmark):
             return both(PRIMITIVES, GAPS, relations)
         gaps = tuple(gap for gap in GAPS if gap != GAP)
         return [*both(PRIMITIVES, (GAP,), ends), *both((FUTEX,), (GAP,), relations), *both((FUTEX, "eventfd"), gaps, ends[:1])]
+
+    def mediated(self, p: Parameters) -> bool:
+        return p["target"] != "spinning"
 
     def keep(self, p: Parameters, topology) -> bool:
         return (p["target"] == SAME_CPU) == (p["placement"] == SAME_CPU)

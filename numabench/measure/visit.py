@@ -24,7 +24,7 @@ from ..host.placement import refused_cpus
 from ..host.room import available_bytes
 from ..host.topology import Topology, read_topology
 from ..host.trials import find_placing, unknowns
-from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord
+from ..model import Axis, BenchmarkRecord, EndRecord, Frozen, Header, KernelFacts, Sample, TrialRecord, tolerating
 from ..runlog import MINOR, SCHEMA, utc_now
 from ..runlog.read import STANDARD_INPUT, load
 from ..runlog.twins import contradict
@@ -311,7 +311,7 @@ class Visit:
             | ({"instructions": loaded.instructions} if benchmark.topic == "cores" else {}),  # of which these are made
             contrasts=benchmark.contrasts,
             views=benchmark.figures(self.topology, cases),
-            answers=benchmark.asked(self.topology, cases),
+            answers=tolerating(benchmark.asked(self.topology, cases), benchmark.tolerates),
             card=benchmark.carded(self.topology, cases),
             phase=benchmark.phase,
             topic=benchmark.topic,
