@@ -14,7 +14,7 @@ from numabench.analysis.answers import FINDERS, ROUGH, SETTLED, answers, design_
 from numabench.analysis.answers.cells import _chain
 from numabench.analysis.answers.curves import _place
 from numabench.analysis.estimate import contrast_cells, estimate_cells
-from numabench.model import Answer
+from numabench.model import Answer, tolerating
 from numabench.runlog.export import samples
 
 QUIET = {"processes": 20, "sd": (0.0, 0.002, 0.001)}
@@ -365,6 +365,16 @@ def test_a_merged_answer_says_where_one_visit_alone_is_surer():
     assert apart.grade == ROUGH and alike.grade == SETTLED and noisy.grade == ROUGH
     assert "interval covers how 2 visits differ; one of them alone says " in apart.alone and apart.alone[1:] in apart.text
     assert not alike.alone and not noisy.alone, "nothing is surer of one visit alone"
+
+
+def test_a_figure_by_itself_is_settled_within_what_its_answer_tolerates():
+    """Eight processes that differ by 10 % tell it within 8 %."""
+    log = make_log(processes=8, sd=(0.0, 0.1, 0.001), benchmarks=(counters,))
+    figure = question("cell", where={"operation": "increment", "stride": 8, "spacing": 0})
+    rank = question("ranking", axis="stride")
+    wide, stubborn = tolerating((figure, rank), 0.15)
+    assert wide.tolerance == 0.15 and stubborn == rank and tolerating((wide,), 0.1) == (wide,)
+    assert [asked(log, each)[0].grade for each in (figure, wide)] == [ROUGH, SETTLED]
 
 
 def test_a_gain_knows_polarity():

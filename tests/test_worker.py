@@ -92,6 +92,7 @@ def test_one_page_elsewhere_is_a_reason():
 )
 def test_what_changed_around_a_sample_is_a_reason(after, expected):
     assert probe_reasons(CALM, after) == expected == probe_reasons(after, CALM)
+    assert probe_reasons(CALM, after, clock=False, distance=False) == []
 
 
 def test_a_worker_whose_parent_is_gone_stops():

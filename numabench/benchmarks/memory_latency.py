@@ -37,9 +37,11 @@ LEAST_L1_CYCLES = 3.0  # no load-to-use latency of a current core is shorter
 
 
 def memory_size(topology, *groups: Iterable[int]) -> int:
-    """Bytes of a working set that the caches of none of these groups of CPUs (no group: of all CPUs together) hold: a power of two."""
-    caches = max((topology.llc_bytes_total(cpus) or UNKNOWN_CACHES for cpus in groups or [topology.cpus]), default=0)
-    return 1 << (CACHES_TIMES * caches - 1).bit_length()
+    """Bytes of a working set that the caches of none of these groups of CPUs (no group: of all CPUs together) hold: four to eight times a power of two. To touch and to chain it
+    is most of what a process of memory takes, so that it is no larger than it must be."""
+    least = CACHES_TIMES * max((topology.llc_bytes_total(cpus) or UNKNOWN_CACHES for cpus in groups or [topology.cpus]), default=0)
+    step = 1 << max((least - 1).bit_length() - 3, 0)
+    return -(-least // step) * step
 
 
 def chain_scratch(size: int) -> int:
@@ -203,14 +205,14 @@ class MemoryLatency(Chase):
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         largest = memory_size(topology, topology.order_cpus()[:1])
-        octaves = [1 << k for k in range(SMALLEST.bit_length() - 1, largest.bit_length())]
+        octaves = [*(1 << k for k in range(SMALLEST.bit_length() - 1, (largest - 1).bit_length())), largest]
         one = {"chains": (1,), "laps": (1,)}  # memory_parallelism sweeps the chains
         if profile == "quick":
             beyond = BEYOND_L2 * own_caches(topology).get(2, largest)  # no octave need be in L3 and beyond L2
             return [
                 {
                     **one,
-                    "size": sorted({*octaves[1::2], *([beyond] if beyond < largest else [])}),
+                    "size": sorted({*octaves[::-2], *([beyond] if beyond < largest else [])}),
                     "order": ("group",),
                     "page_size": ("thp",),
                 },
