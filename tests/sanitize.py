@@ -50,6 +50,7 @@ OWN_THREADS = {
     "core_to_core": (1, 2, 2, 2),
     "fences": (1, 1, 1, 2),
     "fibers": (1, 2),
+    "hand_off": (1, 2, 2, 3),
     "memory_latency": (1, 1, 1, 2),
     "memory_ordering": (1, 2, 2, 4),
     "migration": (1, 2, 2, 3, 3),
@@ -60,12 +61,13 @@ OWN_THREADS = {
     "sentinel": (1, 2),
     "signals": (1, 2, 2),
     "sleeping": (1, 1, 1, 2),
+    "stealing": (1, 2, 2, 2),
     "transfer": (1, 1, 2, 2),
     "transfer_unit": (1, 2, 2, 2),
     "wake_up": (1, 2, 2, 2),
 }
 #: Kernels whose threads hand something to and fro all the time: beside another one, each would wait for its partner's CPU.
-ALONE = ("barriers", "core_to_core", "memory_ordering", "preemption", "sentinel", "signals", "transfer_unit")
+ALONE = ("barriers", "core_to_core", "memory_ordering", "preemption", "sentinel", "signals", "stealing", "transfer_unit")
 #: Kernels that can do nothing on some machines or under some sanitizer, and why: these may refuse all.
 NEEDS = {
     "numa_balancing": "two nodes, between which the kernel moves pages",
@@ -74,6 +76,7 @@ NEEDS = {
 }
 #: Numbers whose most takes long and does nothing else than a thousand does: turns of a loop, seconds.
 MOST = {
+    "blocking": 1_000_000,
     "idle_gap": 1_000_000,
     "duration": 1_000_000,
     "slack": 1_000_000,

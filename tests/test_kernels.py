@@ -101,11 +101,11 @@ def enter(
         os.sched_setaffinity(0, before)
 
 
-def native(source: str | Path, folder: Path) -> ctypes.CDLL:
-    """A C file, of this folder where it is a name alone, built in `folder` as kernels are and loaded."""
+def native(source: str | Path, folder: Path, headers: Path | None = None) -> ctypes.CDLL:
+    """A C file, of this folder where it is a name alone, built in `folder` as kernels are, with their headers or those of a copy, and loaded."""
     source = Path(__file__).parent / source
     target = folder / f"{source.stem}.so"
-    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{abi.source_folder()}", source, "-o", target], check=True)
+    subprocess.run([*abi.find_compiler(), *abi.FLAGS, f"-I{headers or abi.source_folder()}", source, "-o", target], check=True)
     return ctypes.CDLL(str(target))
 
 
