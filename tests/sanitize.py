@@ -50,7 +50,6 @@ OWN_THREADS = {
     "core_to_core": (1, 2, 2, 2),
     "fences": (1, 1, 1, 2),
     "fibers": (1, 2),
-    "hand_off": (1, 2, 2, 3),
     "memory_latency": (1, 1, 1, 2),
     "memory_ordering": (1, 2, 2, 4),
     "migration": (1, 2, 2, 3, 3),
@@ -61,11 +60,12 @@ OWN_THREADS = {
     "sentinel": (1, 2),
     "signals": (1, 2, 2),
     "sleeping": (1, 1, 1, 2),
-    "stealing": (1, 2, 2, 2),
     "transfer": (1, 1, 2, 2),
     "transfer_unit": (1, 2, 2, 2),
     "wake_up": (1, 2, 2, 2),
 }
+#: Kernels whose threads follow from their first parameter.
+THREADS_BY_CHOICE = {"hand_off": (1, 2, 3), "stealing": (1, 2)}
 #: Kernels whose threads hand something to and fro all the time: beside another one, each would wait for its partner's CPU.
 ALONE = ("barriers", "core_to_core", "memory_ordering", "preemption", "sentinel", "signals", "stealing", "transfer_unit")
 #: Kernels that can do nothing on some machines or under some sanitizer, and why: these may refuse all.
@@ -183,14 +183,18 @@ def runs_of(kernel: str, parameters: list[Parameter], most: int = MOST_RUNS) -> 
     threads = OWN_THREADS.get(kernel, THREADS)
     initial = tuple(min(p.initial, MOST.get(p.name, p.initial)) for p in parameters)
     rng = random.Random(kernel)
+
+    def some(values: tuple[int, ...]) -> int:
+        return THREADS_BY_CHOICE[kernel][values[0]] if kernel in THREADS_BY_CHOICE else rng.choice(threads)
+
     found = [Run(n, size, initial) for n, size in itertools.product(dict.fromkeys(threads), SIZES)]
     for k, p in enumerate(parameters):
         for value in p.edges:
             values = (*initial[:k], value, *initial[k + 1 :])
-            found.append(Run(rng.choice(threads), SIZES[-1], values))
+            found.append(Run(some(values), SIZES[-1], values))
     while len(found) < most:
         values = tuple(rng.choice(p.edges) for p in parameters)
-        found.append(Run(rng.choice(threads), rng.choice((*SIZES, *[SIZES[-1]] * len(SIZES))), values))
+        found.append(Run(some(values), rng.choice((*SIZES, *[SIZES[-1]] * len(SIZES))), values))
     return list(dict.fromkeys(found))
 
 

@@ -14,7 +14,6 @@ from numabench.benchmarks import SAME_CPU, discover
 from numabench.benchmarks.hand_off import (
     AT_TIMES,
     BYTES,
-    CALLS,
     EAGER,
     HANDED,
     LEAST_SLACK,
@@ -59,7 +58,7 @@ def kernel() -> abi.Kernel:
     ("policy", "blocking", "placement"), [*itertools.product(POLICIES, (1_000, 100_000, LONG), (SAME_CPU, "any"))]
 )
 def test_each_task_runs_once_on_whom_it_was_handed_to(kernel, policy, blocking, placement):
-    found, metrics, wrong = measured(kernel, policy, blocking, placement)
+    _, metrics, wrong = measured(kernel, policy, blocking, placement)
     assert wrong == ""
     assert metrics["blocked"] >= blocking * 0.99  # of bins of 0.4 %
     assert metrics["cost"] == metrics["delay"] + metrics["cpu_time"] > 0
