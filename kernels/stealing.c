@@ -73,16 +73,24 @@ static uint64_t all_lines(const struct nb_case *c) { return (uint64_t)c->paramet
 static uint64_t task_of(uint64_t number, uint32_t deque) { return number * DEQUES + deque; }
 static uint32_t slot_of(uint64_t task) { return (uint32_t)(task % DEQUES * SLOTS + task / DEQUES % SLOTS); }
 
-static void update(const struct nb_case *c, struct place *p, uint64_t task)
+/* Updates the lines of a task, none of which is begun before the one before it is there; nor is the first before `after`, what this returned for another task. */
+static uint64_t update(const struct nb_case *c, const struct place *p, uint64_t task, uint64_t after)
 {
-    struct line *at = p->first[slot_of(task)];
+    uint64_t nothing = 0;
+    NB_OPAQUE(nothing);
+    struct line *at = p->first[slot_of(task) + (after & nothing)];
     for (int64_t n = c->parameter[LINES]; n; n--) {
         struct line *next = at->next;
         nb_store_relaxed(&at->updates, nb_load_relaxed(&at->updates) + 1);
         at = next;
         NB_OPAQUE(at);
     }
+    return (uint64_t)(uintptr_t)at;
 }
+
+static uint64_t clock_ns, walk_ns; /* as who takes tasks found them: what a reading takes, and what going through the deques does beyond one */
+
+static uint64_t less(uint64_t ns, uint64_t by) { return ns > by ? ns - by : 0; }
 
 /* -- a round -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -90,7 +98,7 @@ static void update(const struct nb_case *c, struct place *p, uint64_t task)
 static uint64_t make_tasks(struct nb_thread *t, struct place *p, uint64_t number)
 {
     for (uint32_t d = 0; d < DEQUES; d++)
-        update(t->shared, p, task_of(number, d));
+        update(t->shared, p, task_of(number, d), 0);
     nb_drain();
     const uint64_t before = nb_now();
     for (uint32_t i = 0; i < DEQUES; i++) {
@@ -100,23 +108,43 @@ static uint64_t make_tasks(struct nb_thread *t, struct place *p, uint64_t number
     return nb_now() - before;
 }
 
-/* One from each deque, and then their lines. Returns the ns of the former. */
-static uint64_t take_tasks(struct nb_thread *t, struct place *p, int steals, uint64_t clock)
+/* ns of going through all deques without taking anything, the least of several. */
+static uint64_t nothing_taken(const struct place *p)
+{
+    uint64_t least = UINT64_MAX;
+    for (int try = 0; try < NB_CLOCK_TRIES_EACH; try++) {
+        const uint64_t before = nb_now();
+        for (uint32_t i = 0; i < DEQUES; i++) {
+            const struct nb_deque *d = &p->deque[p->order[i]];
+            NB_OPAQUE(d);
+            nb_drain();
+        }
+        const uint64_t took = nb_now() - before;
+        if (took < least)
+            least = took;
+    }
+    return least;
+}
+
+/* One from each deque, each when the one before is done with, as a thief has it who runs what it takes; and then their lines. Returns the ns of the former. */
+static uint64_t take_tasks(struct nb_thread *t, struct place *p, int steals)
 {
     const struct nb_case *c = t->shared;
-    uint64_t tasks[DEQUES];
+    uint64_t tasks[DEQUES], last = 0;
     const uint64_t before = nb_now();
     for (uint32_t i = 0; i < DEQUES; i++) {
         struct nb_deque *d = &p->deque[p->order[i]];
         tasks[i] = steals ? nb_steal(d) : nb_pop(d);
-        t->check += tasks[i];
+        nb_drain();
     }
     const uint64_t taken = nb_now();
-    for (uint32_t i = 0; i < DEQUES && c->parameter[LINES]; i++)
-        update(c, p, tasks[i]);
-    const uint64_t took = nb_now() - taken;
-    nb_series_add(&p->line, took > clock ? took - clock : 0, t->begin_ns > 0);
-    return taken - before;
+    for (uint32_t i = 0; i < DEQUES; i++) {
+        t->check += tasks[i];
+        last = update(c, p, tasks[i], last);
+    }
+    NB_OPAQUE(last);
+    nb_series_add(&p->line, less(nb_now() - taken, clock_ns), t->begin_ns > 0);
+    return less(taken - before, walk_ns);
 }
 
 static void wait_for(const struct nb_case *c, const uint64_t *word, uint64_t value)
@@ -128,14 +156,12 @@ static void wait_for(const struct nb_case *c, const uint64_t *word, uint64_t val
             nb_relax();
 }
 
-static uint64_t clock_ns; /* what a reading takes, as who takes tasks found it */
-
 static uint64_t pop_round(struct nb_thread *t)
 {
     struct place *p = place_of(t->shared);
     const uint64_t took = make_tasks(t, p, ++t->cursor + 1);
-    nb_series_add(&p->push, took > clock_ns ? took - clock_ns : 0, t->begin_ns > 0);
-    return take_tasks(t, p, 0, clock_ns);
+    nb_series_add(&p->push, less(took, clock_ns), t->begin_ns > 0);
+    return take_tasks(t, p, 0);
 }
 
 static uint64_t steal_round(struct nb_thread *t)
@@ -146,7 +172,7 @@ static uint64_t steal_round(struct nb_thread *t)
         nb_store32_relaxed(&p->measures, 1);
     nb_store_release(&p->asked, round);
     wait_for(t->shared, &p->ready, round);
-    return take_tasks(t, p, 1, clock_ns);
+    return take_tasks(t, p, 1);
 }
 
 /* The owner, until the thief has what it wants. */
@@ -162,7 +188,7 @@ static void serve(struct nb_thread *t, struct place *p)
         if (asked == END)
             return;
         const uint64_t took = make_tasks(t, p, asked + 1);
-        nb_series_add(&p->push, took > clock ? took - clock : 0, (int)nb_load32_relaxed(&p->measures));
+        nb_series_add(&p->push, less(took, clock), (int)nb_load32_relaxed(&p->measures));
         nb_drain(); /* all of it in this CPU's cache, and nothing on its way there */
         nb_store_release(&p->ready, t->cursor = asked);
     }
@@ -281,6 +307,7 @@ int nb_run(struct nb_thread *t)
         return NB_OK;
     }
     clock_ns = nb_clock_cost();
+    walk_ns = less(nothing_taken(p), clock_ns);
     nb_each(t, steals ? steal_round : pop_round);
     if (c->parameter[LINES])
         t->value[LINE_PS] = nb_series_median_ps(&p->line) / DEQUES / (uint64_t)c->parameter[LINES];

@@ -63,8 +63,14 @@ def test_a_steal_is_told_in_hops(kernel):
         (POP, "nb_deque.h", "nb_store_relaxed(&d->bottom, bottom);\\n    nb_full", "nb_full", "add up to"),
         (STEAL, "nb_deque.h", "nb_cas(&d->top, &top, top + 1) ? task", "d->top == top ? task", "add up to"),
         (STEAL, "nb_deque.h", "d->task[top % NB_DEQUE_PLACES]", "d->task[(bottom - 1) % NB_DEQUE_PLACES]", "add up to"),
-        (STEAL, "stealing.c", "        update(c, p, tasks[i]);", "        update(c, p, tasks[0]);", "the lines of all"),
-        (STEAL, "stealing.c", "i < DEQUES && c->parameter[LINES]; i++", "i < DEQUES - 1; i++", "the lines of all"),
+        (STEAL, "stealing.c", "update(c, p, tasks[i], last)", "update(c, p, tasks[0], last)", "the lines of all"),
+        (
+            STEAL,
+            "stealing.c",
+            "last = update(c, p, tasks[i], last)",
+            "last = i ? update(c, p, tasks[i], last) : 0",
+            "the lines of all",
+        ),
     ],
 )
 def test_who_only_pretends_is_found_out(tmp_path, action, file, right, wrong, said):

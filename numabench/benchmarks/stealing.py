@@ -65,7 +65,7 @@ class Stealing(Benchmark):
     )
     method = {
         "deque": "Chase-Lev with the orders of Le et al. (2013), 64 places; its ends and its places on lines of their own",
-        "round": "one task from each of 16 deques, in an order by chance; the owner idle meanwhile",
+        "round": "one task from each of 16 deques, in an order by chance, each when the one before is done with; the owner idle meanwhile",
         "update": "a load, an addition and a store in each line, in dependent order by chance",
         "figures": "medians of rounds",
     }
