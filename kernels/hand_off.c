@@ -3,8 +3,8 @@
  * A processor is, as in Go's scheduler, the right to run tasks; threads carry it. The first thread, the carrier, makes a call that blocks, with one more task
  * runnable behind it. Three policies: the carrier keeps the processor, and runs the next task when its call is over (none); it hands the processor to a spare
  * thread before each call (eager); or a monitor looks at the processor again and again and takes it from a call that it sees twice, as Go's sysmon does
- * (monitored). Whoever has taken over runs the one task that there is and leaves the processor idle, which the carrier takes back after its call. While it is idle the monitor
- * sleeps until it is woken; where it finds nothing to do for long it looks less and less often.
+ * (monitored). Whoever has taken over runs the one task that there is and leaves the processor idle, which the carrier takes back after its call. While it is
+ * idle the monitor sleeps until it is woken; where it finds nothing to do for long it looks less and less often.
  *
  * Who ran which task is counted, and what it was called is added up: each ran once, in its turn. */
 #include "nb.h"
@@ -22,11 +22,12 @@ enum { POLICY, BLOCKING, PERIOD, SLACK };
 enum { NONE, EAGER, MONITORED };
 enum { CARRIER, SPARE, MONITOR, MOST_THREADS }; /* by their index; each policy has one thread more than the one before it */
 
-/* Of value[], behind those of nb_each. Of the carrier: ps of the median call; in the window ps of CPU time of all threads for one call, and calls whose next task the spare ran; since
- * NB_PREPARE: calls, tasks that it ran itself, tasks out of turn, calls that were refused or ended early, tasks that ran before their time, sleeps, and whether somebody did not come back. */
+/* Of value[], behind those of nb_each. Of the carrier: ps of the median call; in the window ps of CPU time of all threads for one call, and calls whose next task
+ * the spare ran; since NB_PREPARE: calls, tasks that it ran itself, tasks out of turn, calls that were refused or ended early, tasks that ran before their time,
+ * sleeps, and whether somebody did not come back. */
 enum { BLOCKED_PS = 6, CPU_PS, HANDED, CALLS, OWN, OUT_OF_TURN, SHORT, TOO_SOON, SLEPT, LOST };
-enum { RAN = 6, SPARE_OUT_OF_TURN };    /* of the spare, since NB_PREPARE */
-enum { TAKEN = 6, LOOKS }; /* of the monitor, likewise */
+enum { RAN = 6, SPARE_OUT_OF_TURN }; /* of the spare, since NB_PREPARE */
+enum { TAKEN = 6, LOOKS };           /* of the monitor, likewise */
 
 #define LONGEST_NS 10000000u /* between two looks of the monitor, as in Go */
 #define PATIENCE 50          /* looks in which it found nothing, after which it doubles the time between two, as in Go */

@@ -17,11 +17,14 @@ from numabench.benchmarks.hand_off import (
     EAGER,
     HANDED,
     LEAST_SLACK,
+    LONGEST,
+    LOOKS,
     MONITORED,
     NONE,
     PERIOD,
     POLICIES,
     SLACK,
+    TAKEN,
     THREADS,
     USUAL,
 )
@@ -84,6 +87,12 @@ def test_a_monitor_that_did_not_come_to_look_is_a_doubt_and_no_lie(kernel):
     assert BENCHMARK.doubts({**p, "blocking": PERIOD}, None, {"handoffs": 0.0}, PROBES) == []
 
 
+def test_a_monitor_that_finds_nothing_backs_off(kernel):
+    """51 looks, then at most ten that are each twice as far from the one before, then one in 10 ms; and again from the begin after it took a call away."""
+    monitor = measured(kernel, MONITORED, 1_000, samples=1)[0].threads[2]
+    assert 0 < monitor.value[LOOKS] <= 61 * (monitor.value[TAKEN] + 1) + (monitor.end_ns - monitor.begin_ns) // LONGEST + 2
+
+
 def test_only_a_monitor_has_a_pace():
     p = {"policy": MONITORED, "blocking": USUAL, "period": USUAL, "slack": LEAST_SLACK, "placement": SAME_CPU}
     assert BENCHMARK.keep(p, None) and not any(BENCHMARK.keep({**p, "policy": policy}, None) for policy in (NONE, EAGER))
@@ -107,6 +116,7 @@ def test_only_a_monitor_has_a_pace():
             "        p->processor = word(number, IN_CALL);\n    } else if",
             "were handed to it",
         ),
+        (NONE, 100_000, "until = of(blocking)", "until = of(blocking / 2)", "did not block"),
         (EAGER, 100_000, "t->value[RAN]++;", "t->value[RAN] += 2;", "once each"),
         (EAGER, 100_000, "const uint64_t number = p->queued;", "const uint64_t number = p->queued / 2;", "once each"),
         (MONITORED, 1_000_000, "state_of(now) == IN_CALL && now == seen", "state_of(now) == IN_CALL", "sooner than"),

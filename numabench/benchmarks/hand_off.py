@@ -31,7 +31,7 @@ BLOCKED_PS, CPU_PS, HANDED, CALLS, OWN, OUT_OF_TURN, SHORT, TOO_SOON, SLEPT, LOS
     6, 16
 )  # of the carrier's `value` (kernels/hand_off.c)
 RAN, SPARE_OUT_OF_TURN = 6, 7  # of the spare's
-TAKEN = 6  # of the monitor's
+TAKEN, LOOKS = 6, 7  # of the monitor's
 SLEEPS_FROM = 20_000  # ns from which on a call must give the CPU up: a shorter one may be over before it has
 LEAST_SLEPT = 0.9  # of those: the rest were interrupted on the way into their sleep
 TAKEN_FROM = (

@@ -128,7 +128,7 @@ class Stealing(Benchmark):
                     where=bare,
                     against={"action": POP},
                     headline=False,
-                    text=f"After a steal {between} the owner's next push takes {{value}} as long as after a pop of his own",
+                    text=f"After a steal {between} the owner's next push takes {{value}} as long as after a pop of its own",
                 ),
             ]
             found += [
