@@ -22,9 +22,9 @@ enum { POLICY, BLOCKING, PERIOD, SLACK };
 enum { NONE, EAGER, MONITORED };
 enum { CARRIER, SPARE, MONITOR, MOST_THREADS }; /* by their index; each policy has one thread more than the one before it */
 
-/* Of value[], behind those of nb_each. Of the carrier: ps of the median call; in the window ps of CPU time of all threads for one call, and calls whose next task
- * the spare ran; since NB_PREPARE: calls, tasks that it ran itself, tasks out of turn, calls that were refused or ended early, tasks that ran before their time,
- * sleeps, and whether somebody did not come back. */
+/* Of value[], behind those of nb_each. Of the carrier: ps of the median call; in the window ps of CPU time of all threads for one call, and calls whose next
+ * task the spare ran; since NB_PREPARE: calls, tasks that it ran itself, tasks out of turn, calls that were refused or ended early, tasks that ran before their
+ * time, sleeps, and whether somebody did not come back. */
 enum { BLOCKED_PS = 6, CPU_PS, HANDED, CALLS, OWN, OUT_OF_TURN, SHORT, TOO_SOON, SLEPT, LOST };
 enum { RAN = 6, SPARE_OUT_OF_TURN }; /* of the spare, since NB_PREPARE */
 enum { TAKEN = 6, LOOKS };           /* of the monitor, likewise */

@@ -1,11 +1,11 @@
 /* What a task costs whoever takes it: its owner, who pops it from its own deque, or a thief on another CPU, who steals it.
  *
- * The owner makes a task for each of sixteen deques: it writes the lines that the task carries, and pushes it beside one that was there before. Then one task is
- * taken from each deque, the newest by the owner itself or the oldest by the thief, and the lines that it carries are updated. Deques are visited in an order
- * by chance, and so are lines: nothing knows what comes next. As all tasks are in the owner's caches, a thief brings each line from there.
+ * The owner makes a task for each of sixteen deques: it writes the lines that the task carries, and pushes it beside one that was there before. Then one task
+ * is taken from each deque, the newest by the owner itself or the oldest by the thief, and the lines that it carries are updated. Deques are visited in an
+ * order by chance, and so are lines: nothing knows what comes next. As all tasks are in the owner's caches, a thief brings each line from there.
  *
- * A task is a number. Each is to be taken once and in its turn, by what the numbers add up to. The same is proven where it is hard: in the end of each sample the
- * owner and the thief race for the one task of a deque, or for two. */
+ * A task is a number. Each is to be taken once and in its turn, by what the numbers add up to. The same is proven where it is hard: in the end of each sample
+ * the owner and the thief race for the one task of a deque, or for two. */
 #include "nb.h"
 #include "nb_chase.h"
 #include "nb_cpu.h"
@@ -17,9 +17,9 @@ enum { ACTION, LINES };
 enum { POP, STEAL };
 enum { OWNER, THIEF }; /* by their index */
 
-/* Of value[], behind those of nb_each. Of who takes: ps of the median update of a line, and what the lines count. Of the owner: ps of the median push, tasks pushed
- * since NB_PREPARE that found no room. Of both: tasks that they got in the race since NB_PREPARE, and what these add up to. Of the owner: tasks pushed there. Of the
- * thief: attempts in which the owner was faster. */
+/* Of value[], behind those of nb_each. Of who takes: ps of the median update of a line, and what the lines count. Of the owner: ps of the median push, tasks
+ * pushed since NB_PREPARE that found no room. Of both: tasks that they got in the race since NB_PREPARE, and what these add up to. Of the owner: tasks pushed
+ * there. Of the thief: attempts in which the owner was faster. */
 enum { LINE_PS = 6, UPDATES, PUSH_PS, REFUSED, WON, WON_SUM, RACED, LATE };
 
 #define DEQUES 16u
@@ -73,7 +73,7 @@ static uint64_t all_lines(const struct nb_case *c) { return (uint64_t)c->paramet
 static uint64_t task_of(uint64_t number, uint32_t deque) { return number * DEQUES + deque; }
 static uint32_t slot_of(uint64_t task) { return (uint32_t)(task % DEQUES * SLOTS + task / DEQUES % SLOTS); }
 
-/* Updates the lines of a task, none of which is begun before the one before it is there; nor is the first before `after`, what this returned for another task. */
+/* Updates the lines of a task, none of which is begun before the one before it is there, nor the first before `after`: what this returned for another task. */
 static uint64_t update(const struct nb_case *c, const struct place *p, uint64_t task, uint64_t after)
 {
     uint64_t nothing = 0;

@@ -1,6 +1,6 @@
-/* kernels/nb_deque.h on a machine that does everything that x86 may: two threads access memory one at a time in every order, and each store waits in its thread's
- * buffer until the thread's next fence or locked operation at the latest. All orders are gone through, and those counted after which a task was taken twice, or by
- * nobody. What weaker processors may do beyond that (loads that overtake each other) is not in it. */
+/* kernels/nb_deque.h on a machine that does everything that x86 may: two threads access memory one at a time in every order, and each store waits in its
+ * thread's buffer until the thread's next fence or locked operation at the latest. All orders are gone through, and those counted after which a task was taken
+ * twice, or by nobody. What weaker processors may do beyond that (loads that overtake each other) is not in it. */
 #include "nb_atomic.h"
 #include "nb_cpu.h"
 #include <string.h>
