@@ -321,12 +321,12 @@ int nb_run(struct nb_thread *t)
         p->lost = (uint32_t)t->value[LOST];
         nb_series_begin(&p->blocked);
         carry(t);
-        t->run_delay_ns = 0; /* for how long a task waits for its CPU is what is measured */
         return NB_OK;
     }
     t->gaps = 0;
-    t->gap_ns = t->run_delay_ns = 0;
+    t->gap_ns = 0;
     nb_gate(t);
+    t->run_delay_ns = nb_run_delay(t);
     t->begin_ns = nb_now();
     t->cpu_begin = sched_getcpu();
     if (t->index == SPARE)
@@ -335,6 +335,7 @@ int nb_run(struct nb_thread *t)
         watch(t, p);
     t->cpu_end = sched_getcpu();
     t->end_ns = nb_now();
+    t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
     t->operations = t->executed = t->index == SPARE ? t->value[RAN] : t->value[LOOKS];
     return NB_OK;
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..kernel import batch_quantile, median_batch
+from collections.abc import Collection
+
+from ..kernel import batch_quantile, has_tail, median_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from . import (
     MOST_APART,
@@ -42,6 +44,7 @@ USUALLY_TAKEN = 0.9  # and on a quiet one few
 #: Shares of calls that are handed over from which on it is mostly, and up to which it is rarely; and the outcome between the two. Of eight calls of a window one or two may
 #: have met another program.
 MOSTLY, RARELY, AT_TIMES = 2 / 3, 1 / 3, 2.0
+P99 = 0.99
 BYTES = 16 * MOST_APART
 
 
@@ -147,6 +150,12 @@ class HandOff(Benchmark):
 
     def keep(self, p: Parameters, topology) -> bool:
         return p["policy"] == MONITORED or (p["period"], p["slack"]) == (PERIOD, SLACK)  # the others have no monitor
+
+    def mediated(self, p: Parameters) -> bool:
+        return True
+
+    def waiters(self, p: Parameters) -> Collection[int]:
+        return range(THREADS[p["policy"]])  # for how long a task waits for its CPU is what is measured
 
     def group(self, p: Parameters) -> tuple:
         return (p["placement"],)  # a curve over the blocking time in one process
@@ -258,7 +267,8 @@ class HandOff(Benchmark):
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         carrier = found.threads[0]
-        delay, p99, cpu = median_batch(carrier), batch_quantile(carrier, 0.99), carrier.value[CPU_PS] / 1000
+        delay, cpu = median_batch(carrier), carrier.value[CPU_PS] / 1000
+        p99 = batch_quantile(carrier, P99) if has_tail(carrier.operations, P99) else float("inf")
         share = carrier.value[HANDED] / carrier.operations
         return {
             "delay": delay,
