@@ -7,6 +7,7 @@ from collections.abc import Collection
 from ..kernel import batch_quantile, has_tail, median_batch
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from . import (
+    KERNEL_PRICE,
     MOST_APART,
     RELATION_WORDS,
     SAME_CPU,
@@ -127,6 +128,7 @@ class HandOff(Benchmark):
         "The interrupts and idle loops of the CPUs are no thread's time.",
     )
     judges_gaps = False  # threads sleep by design
+    tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the carrier ends the window
     may_sleep = True
