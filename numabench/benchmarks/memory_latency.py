@@ -39,7 +39,9 @@ LEAST_L1_CYCLES = 3.0  # no load-to-use latency of a current core is shorter
 def memory_size(topology, *groups: Iterable[int]) -> int:
     """Bytes of a working set that the caches of none of these groups of CPUs (no group: of all CPUs together) hold: four to eight times a power of two. To touch and to chain it
     is most of what a process of memory takes, so that it is no larger than it must be."""
-    least = CACHES_TIMES * max((topology.llc_bytes_total(cpus) or UNKNOWN_CACHES for cpus in groups or [topology.cpus]), default=0)
+    least = CACHES_TIMES * max(
+        (topology.llc_bytes_total(cpus) or UNKNOWN_CACHES for cpus in groups or [topology.cpus]), default=0
+    )
     step = 1 << max((least - 1).bit_length() - 3, 0)
     return -(-least // step) * step
 
