@@ -63,11 +63,12 @@ def test_a_tenth_of_wild_samples_does_not_make_the_slope():
 
 def test_cells_with_few_samples_take_the_slope_of_their_benchmark_and_no_other():
     random = np.random.default_rng(2)
-    cells = np.concatenate([np.repeat(np.arange(10), 30), [10, 10], [11] * 30])
-    slow = np.concatenate([random.normal(0, 0.2, 300), [0.01, -0.01], random.normal(0, 0.2, 30)])
+    cells = np.concatenate([np.repeat(np.arange(10), 30), [10, 10, 10], [11] * 30, [12, 12]])
+    slow = np.concatenate([random.normal(0, 0.2, 300), [0.01, -0.01, 0.0], random.normal(0, 0.2, 30), [0.5, -0.1]])
     logs = np.where(cells == 11, 0.0, 0.8) * slow + random.normal(0, 0.02, len(cells))
-    found = slopes(logs, slow, cells, np.array([0] * 11 + [1])).slope
+    found = slopes(logs, slow, cells, np.array([0] * 11 + [1, 0])).slope
     assert found[10] == pytest.approx(0.8, abs=0.1) and found[11] == pytest.approx(0.0, abs=0.05)
+    assert found[12] == 0, "two samples say too little to take anything off"
 
 
 def test_without_a_wandering_clock_values_stay():

@@ -18,6 +18,8 @@ from .segments import Ordered, counts
 CHANGED = "frequency_changed"
 #: Standard deviations that are assumed of the slopes of a benchmark's metric (around 0), and of its cells' (around that one): where the clock says little, slopes stay near these.
 BENCHMARK_SPREAD, CELL_SPREAD = 0.5, 0.3
+#: Fewest samples of a cell from which anything is taken off: of two, the benchmark's slope alone would say how much, and a timer's price follows no clock.
+FEW_OF_CELL = 3
 #: Fewest samples on the same CPUs by which their usual clock is known.
 FEW_SAMPLES = 8
 ROUNDS = 8  # of reweighting; slopes change by less than a hundredth after these
@@ -102,10 +104,10 @@ def slopes(logs: np.ndarray, slow: np.ndarray, cells: np.ndarray, benchmarks: np
             ridge = (noise / CELL_SPREAD**2)[benchmarks]
             slope = np.where(np.isfinite(ridge), (xy + ridge * shared[benchmarks]) / (xx + ridge), 0.0)
         slope = np.clip(slope, 0.0, 1.0)
-    finite = np.isfinite(ridge)
+    told = np.isfinite(ridge) & (counts(cells, size) >= FEW_OF_CELL)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(finite, np.sqrt(noise[benchmarks] / (xx + ridge)), 0.0)
-        return Slopes(slope, error, np.where(finite, xx / (xx + ridge), 0.0))
+        found = slope, np.sqrt(noise[benchmarks] / (xx + ridge)), xx / (xx + ridge)
+    return Slopes(*(np.where(told, each, 0.0) for each in found))
 
 
 def _means(values: np.ndarray, weight: np.ndarray, groups: np.ndarray, size: int) -> np.ndarray:

@@ -200,7 +200,7 @@ def _means(medians: pd.DataFrame, cells: np.ndarray, linear: np.ndarray) -> tupl
     mean, variance, df, sessions, processes = nested_means(scaled, cells[usable], session, begin, len(linear))
     fitted, error = (counts(cells[usable], len(linear), medians[f"clock_{of}"].to_numpy()[usable]) for of in ("fitted", "error"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        left = df - fitted / processes
+        left = np.maximum(df - fitted / processes, df / 2)  # of two processes a slope may take nearly all
         own = np.where(left > 0, variance * df / left, np.nan) + np.where(linear, 0.0, (error / processes) ** 2)
     return mean, np.where(sessions >= 2, variance, own), df, sessions, processes
 
