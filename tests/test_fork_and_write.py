@@ -9,18 +9,18 @@ from test_kernels import broken_kernel, enter
 
 from numabench import kernel as abi
 from numabench.benchmarks import discover
-from numabench.benchmarks.fork_and_write import OPERATIONS
+from numabench.benchmarks.fork_and_write import NONE, OPERATIONS, SLEEPING, SPINNING
 
 BENCHMARK = discover()["fork_and_write"]
 
 
-def measured(kernel: abi.Kernel, operation: str) -> str:
+def measured(kernel: abi.Kernel, operation: str, others: str = NONE, threads: int = 1) -> str:
     """What the check finds."""
-    parameters = {"operation": operation, "page_size": "4k", "size": 1 << 16}
+    parameters = {"operation": operation, "page_size": "4k", "size": 1 << 16, "others": others, "threads": threads}
     with contextlib.ExitStack() as opened:
         descriptors = BENCHMARK.descriptors(parameters, opened)
-        arguments = {"operation": operation, "page_bytes": 4096}
-        found = enter(kernel, arguments, size=1 << 16, descriptors=descriptors)
+        arguments = {"operation": operation, "page_bytes": 4096, "others": others}
+        found = enter(kernel, arguments, size=1 << 16, threads=threads, descriptors=descriptors)
     assert found.threads[0].operations >= 8 and found.threads[0].value[8] == 16
     return BENCHMARK.check(parameters, found)
 
@@ -28,6 +28,24 @@ def measured(kernel: abi.Kernel, operation: str) -> str:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_child_finds_what_was_there_at_the_fork(operation):
     assert measured(abi.Kernel(abi.build("fork_and_write").target), operation) == ""
+
+
+@pytest.mark.parametrize(("others", "threads"), [(SLEEPING, 2), (SLEEPING, 9), (SPINNING, 2)])
+def test_the_other_threads_do_what_they_are_to_do(others, threads):
+    kernel = abi.Kernel(abi.build("fork_and_write").target)
+    assert all(measured(kernel, operation, others, threads) == "" for operation in OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    ("others", "right", "wrong", "said"),
+    [
+        (SLEEPING, "parameter[OTHERS] == SLEEPING", "parameter[OTHERS] == NONE", "that should sleep"),
+        (SPINNING, "parameter[OTHERS] == SLEEPING)", "parameter[OTHERS] == SPINNING && !usleep(50) && 0)", "should run slept"),
+    ],
+)
+def test_who_does_not_is_found_out(tmp_path, others, right, wrong, said):
+    liar = broken_kernel(tmp_path, "fork_and_write", "fork_and_write.c", right, wrong)
+    assert said in measured(liar, "fork", others, 2)
 
 
 @pytest.mark.parametrize(
