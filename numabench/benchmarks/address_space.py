@@ -152,7 +152,8 @@ class AddressSpace(Benchmark):
             {**one, "operation": OPERATIONS, "pages": (1,), "bystander": (SLEEPING,)},
             {**one, "operation": HEADLINES, "pages": (1,), "bystander": (PROCESS,)},
             {**one, "operation": READ, "pages": (1, BATCH), "bystander": (READING,)},
-            {**one, "operation": HUGE, "pages": PAGES[:2], "page_size": (THP,), "bystander": (NONE, SPINNING)},
+            {**one, "operation": HUGE, "pages": (1,), "page_size": (THP,), "bystander": (NONE, SPINNING)},
+            {**one, "operation": (MREMAP, COPY), "pages": PAGES[1:2], "page_size": (THP,), "bystander": (NONE,)},
             *({**few, "pages": (1,), "bystander": (SPINNING,), **crowd} for crowd in crowds),
             *([{**few, "placement": far}] if far else []),
         ]
