@@ -106,13 +106,12 @@ class ForkAndWrite(Benchmark):
         alone: Sweep = {"operation": OPERATIONS, "page_size": PAGES, "size": SIZES, "others": (NONE,), "threads": (1,)}
         if profile == "quick":
             return [{**alone, "size": SIZES[1:]}]
-        large: Sweep = {**alone, "size": SIZES[1:]}
-        sizes = OPERATIONS if profile == "full" else OPERATIONS[:1]
+        small: Sweep = {**alone, "size": SIZES if profile == "full" else SIZES[:1]}  # what the others add does not depend on it
         running = crowds(topology)
         return [
             alone,
-            {**large, "operation": sizes, "others": (SLEEPING,), "threads": SLEEPERS},
-            *([{**large, "others": (SPINNING,), "threads": running}] if running else []),
+            {**small, "others": (SLEEPING,), "threads": SLEEPERS},
+            *([{**small, "others": (SPINNING,), "threads": running}] if running else []),
         ]
 
     def group(self, p: Parameters) -> tuple:
