@@ -186,7 +186,7 @@ int nb_run(struct nb_thread *t)
             t->executed++;
         }
         w->begin_ns = t->begin_ns, w->end_ns = t->end_ns;
-        send_home(w);
+        send_home(c, &r);
     }
     failed |= !restored(&r, operation, t->cursor);
     return failed ? NB_UNSUPPORTED : NB_OK;

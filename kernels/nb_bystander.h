@@ -129,8 +129,10 @@ static void stay_awake(struct nb_thread *t, struct words *w, const struct range 
             t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
         }
         purpose = next;
-        if (turn == STOP)
+        if (turn == STOP) {
+            nb_store_release(&own->ready, STOP);
             return;
+        }
         if ((turn & 3) == READY) {
             if (c->parameter[BYSTANDER] == READING)
                 t->value[READ] += old_pages(r, r->at, (turn >> 2) - 1, &zero);
@@ -159,11 +161,17 @@ static void sleep_through(struct nb_thread *t, struct words *w)
     t->executed++;
 }
 
-static void send_home(struct words *w)
+/* No call comes any more. One that reads may be late and reading still: the pages stay as they are until it has gone. */
+static void send_home(const struct nb_case *c, const struct range *r)
 {
+    struct words *w = words_of(c);
     nb_store_release(&w->turn, STOP);
     nb_store32_release(&w->stop, 1);
     syscall(SYS_futex, &w->stop, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    for (uint32_t i = 1; i < c->threads && c->parameter[BYSTANDER] == READING; i++)
+        while (nb_load_acquire(&seat_of(r, i)->ready) != STOP)
+            if (c->crowded)
+                sched_yield();
 }
 
 static void be_there(struct nb_thread *t, struct words *w, const struct range *r)
