@@ -32,7 +32,7 @@ static const struct nb_parameter parameters[] = {
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one call; of touching or copying all pages once, or of splitting all", NB_LOWER_IS_BETTER},
     {"time_per_page", "ns", "the same by its pages", NB_LOWER_IS_BETTER},
-    {"tlb_interrupts", "per call", "on the bystanders' CPUs in all, to make them forget addresses: those of the usual call", NB_LOWER_IS_BETTER},
+    {"tlb_interrupts", "per call", "on the bystanders' CPUs in all, to make them forget addresses: those of the usual call|0 none, or by broadcast|1 one|2 two", NB_LOWER_IS_BETTER},
     {"loss", "ns", "of a bystander's time that one call takes", NB_LOWER_IS_BETTER},
 };
 NB_DESCRIBE("address_space", 2, "the life of mapped memory", parameters, metrics);

@@ -184,13 +184,24 @@ static void be_there(struct nb_thread *t, struct words *w, const struct range *r
     t->value[SLEPT] = (uint64_t)(nb_usage().ru_nvcsw - slept);
 }
 
+/* A process of its own, which calls the kernel and nothing else. Not by fork(), whose handlers are others': that of a library of this process, which ends its threads there, waits for ever where two
+ * threads fork at once (OpenBLAS). */
+static pid_t split_off(void)
+{
+#ifdef NB_SANITIZED
+    return fork(); /* which a sanitizer has to know of */
+#else
+    return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+#endif
+}
+
 /* The bystander as another process, on the CPU of this thread, which waits for its end: it has no address of what is measured. It ends with this thread,
  * whatever happens. */
 static int stand_by_elsewhere(struct nb_thread *t, struct words *w, const struct range *r)
 {
     struct nb_thread *found = &seat_of(r, t->index)->found;
     found->shared = NULL;
-    const pid_t own = getpid(), child = fork();
+    const pid_t own = getpid(), child = split_off();
     if (!child) {
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != own)
             _exit(1);

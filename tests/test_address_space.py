@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 from types import SimpleNamespace
 
 import pytest
+from synthetic_sysfs import SyntheticTree
 from test_kernels import Refused, broken_kernel, enter, native
 
 from numabench import kernel as abi
@@ -26,6 +28,7 @@ from numabench.benchmarks.address_space import (
     usual_interrupts,
 )
 from numabench.host.pages import BASE, THP, USUAL_THP, base_page, page_bytes, transparent_offered
+from numabench.host.topology import read_topology
 
 PROBES = Probes(frequency=3e9)
 
@@ -91,6 +94,42 @@ def test_a_range_in_two_page_tables_is_moved_whole(kernel):
 def test_a_call_that_does_not_do_it_is_noticed(tmp_path, operation, right, wrong):
     liar = broken_kernel(tmp_path, "address_space", "nb_range.h", right, wrong)
     assert BENCHMARK.check(case(operation), measured(liar, case(operation)))
+
+
+# -- what is planned ------------------------------------------------------------------------------------------------------------
+
+
+def planned(topology, profile: str) -> list[dict]:
+    points = [
+        dict(zip(sweep, values, strict=True))
+        for sweep in BENCHMARK.sweep(topology, profile)
+        for values in itertools.product(*sweep.values())
+    ]
+    return [p for p in points if BENCHMARK.keep(p, topology) and BENCHMARK.place(p, topology)]
+
+
+def test_as_many_bystanders_as_there_are_near_cpus(tmp_path):
+    topology = read_topology(str(SyntheticTree(tmp_path, packages=2, nodes=2, l3s=2, cores=4, smt=2).root))
+    cases = planned(topology, "standard")
+    assert {p["bystanders"] for p in cases if p["bystander"] == "spinning"} == {1, 2, 4}  # eight CPUs share an L3
+    for p in cases:
+        cpus = BENCHMARK.place(p, topology).cpus
+        assert len({*cpus}) == len(cpus) == (1 if p["bystander"] == "none" else 1 + p["bystanders"])
+    assert {p["operation"] for p in cases} == {p["operation"] for p in planned(topology, "full")} == {*OPERATIONS}
+    assert {p["page_size"] for p in planned(topology, "quick")} == {BASE}
+    kinds = {
+        (p["operation"], p["bystander"]): BENCHMARK.group(p)
+        for p in cases
+        if p["pages"] == 1 and p["page_size"] == BASE and p["placement"] == "l3"
+    }
+    assert kinds["copy", "none"] == kinds["mremap", "none"] == kinds["mremap", "spinning"] != kinds["munmap", "none"]
+    said = [answer.text for answer in BENCHMARK.asked(topology, cases)]
+    assert any("4 other threads of the process that run add" in text for text in said) and len(said) == len({*said})
+
+
+def test_one_cpu_has_no_bystander(tmp_path):
+    cases = planned(read_topology(str(SyntheticTree(tmp_path, cores=1).root)), "standard")
+    assert {p["bystander"] for p in cases} == {"none"} and {p["operation"] for p in cases} == {*OPERATIONS}
 
 
 # -- huge pages -----------------------------------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from synthetic_sysfs import SyntheticTree
 from test_kernels import broken_kernel, enter
 
 from numabench import kernel as abi
 from numabench.benchmarks import discover
-from numabench.benchmarks.fork_and_write import NONE, OPERATIONS, SLEEPING, SPINNING
+from numabench.benchmarks.fork_and_write import NONE, OPERATIONS, SLEEPING, SPINNING, crowds
+from numabench.host.topology import read_topology
 
 BENCHMARK = discover()["fork_and_write"]
 
@@ -62,3 +64,15 @@ def test_who_does_not_is_found_out(tmp_path, others, right, wrong, said):
 )
 def test_who_only_pretends_is_found_out(tmp_path, right, wrong, said):
     assert said in measured(broken_kernel(tmp_path, "fork_and_write", "fork_and_write.c", right, wrong), "write")
+
+
+def test_threads_that_run_have_cpus_of_their_own_and_those_that_sleep_share_one(tmp_path):
+    topology = read_topology(str(SyntheticTree(tmp_path, packages=2, nodes=2, l3s=2, cores=4, smt=2).root))
+    assert crowds(topology)[:3] == (2, 4, 8)
+    point = {"operation": "fork", "page_size": "4k", "size": 1 << 21}
+    runs = BENCHMARK.place({**point, "others": SPINNING, "threads": 8}, topology).cpus
+    sleeps = BENCHMARK.place({**point, "others": SLEEPING, "threads": 8}, topology).cpus
+    assert len({*runs}) == 8 and len({*sleeps}) == 2 and sleeps.count(sleeps[0]) == 1
+    assert not BENCHMARK.keep({**point, "others": NONE, "threads": 8}, topology)
+    one = read_topology(str(SyntheticTree(tmp_path / "one", cores=1).root))
+    assert crowds(one) == () and BENCHMARK.place({**point, "others": SLEEPING, "threads": 8}, one).cpus == (0,) * 8

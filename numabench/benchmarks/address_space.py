@@ -214,16 +214,16 @@ class AddressSpace(Benchmark):
         found = [Answer(kind="cell", metric="time", where=p, headline=headline and who == SPINNING, text=text)]
         text, against = f"{capital(what)}: {other} that {beside} adds {{value}}", {"bystander": NONE}
         found.append(Answer(kind="difference", metric="time", where=p, against=against, headline=headline, text=text))
+        text, exact = f"{capital(what)}: interrupts of the CPU on which {other} {beside}: {{value}}", headline and who == SPINNING
+        found.append(Answer(kind="outcome", metric="tlb_interrupts", where=p, headline=exact, text=text))
         if who not in RUNNING:
             return found
         if p["pages"] == BATCH:
             text = f"While another thread of the process {beside}, {what} in one call takes {{value}} a page"
             batched = p["page_size"] == BASE and p["operation"] == DONTNEED and who == SPINNING
             found.append(Answer(kind="cell", metric="time_per_page", where=p, headline=batched, text=text))
-        text = f"{capital(what)}: every thread that runs loses {{value}}"
+        text = f"{capital(what)}: every thread that {beside} loses {{value}}"
         found.append(Answer(kind="cell", metric="loss", where=p, headline=headline, text=text))
-        text = f"{capital(what)}: interrupts of the CPU of a thread that {beside}: {{value}}"
-        found.append(Answer(kind="cell", metric="tlb_interrupts", where=p, headline=False, text=text))
         return found
 
     def crowd(self, p: Parameters) -> list[Answer]:
@@ -241,7 +241,11 @@ class AddressSpace(Benchmark):
                 text=f"{who} add {{value}} to what one does",
             ),
             Answer(
-                kind="cell", metric="tlb_interrupts", where=p, headline=False, text=f"{who}: interrupts of their CPUs: {{value}}"
+                kind="outcome",
+                metric="tlb_interrupts",
+                where=p,
+                headline=False,
+                text=f"{who}: interrupts of their CPUs: {{value}}",
             ),
         ]
 
