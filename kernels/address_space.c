@@ -35,7 +35,7 @@ static const struct nb_metric metrics[] = {
     {"tlb_interrupts", "per call", "on the bystanders' CPUs in all, to make them forget addresses: those of the usual call|0 none, or by broadcast|1 one|2 two", NB_LOWER_IS_BETTER},
     {"loss", "ns", "of a bystander's time that one call takes", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("address_space", 2, "the life of mapped memory", parameters, metrics);
+NB_DESCRIBE("address_space", 3, "the life of mapped memory", parameters, metrics);
 
 #define LEAST_COUNTED 8 /* calls around which interrupts are counted, */
 #define MOST_COUNTED 64 /* and tried; for half a window in between */

@@ -36,7 +36,7 @@ static const struct nb_metric metrics[] = {
     {"time", "ns", "of one fork, or of the first writes to all pages", NB_LOWER_IS_BETTER},
     {"time_per_page", "ns", "of that, for each page of the size asked for", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("fork_and_write", 2, "a fork, and what is copied when it is written to", parameters, metrics);
+NB_DESCRIBE("fork_and_write", 3, "a fork, and what is copied when it is written to", parameters, metrics);
 
 struct words { /* to the other threads, in the scratch memory */
     uint32_t stop;

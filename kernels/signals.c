@@ -34,7 +34,7 @@ static const struct nb_metric metrics[] = {
     {"call", "ns", "of the sender in the call; to itself with the handler and the return from it", NB_LOWER_IS_BETTER},
     {"loss", "ns", "of its own work that a running thread loses to one signal", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("signals", 2, "signals that interrupt a thread", parameters, metrics);
+NB_DESCRIBE("signals", 3, "signals that interrupt a thread", parameters, metrics);
 
 struct place {
     uint64_t sent; /* the sender's: the number of the last signal, */

@@ -29,7 +29,7 @@ static const struct nb_metric metrics[] = {
     {"time", "ns", "of one touch of a page that is not there, until its word is; of a batch its share", NB_LOWER_IS_BETTER},
     {"p99", "ns", "that 99 of 100 faults do not exceed, each with all pages of its batch", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("user_faults", 2, "page faults that a program serves itself", parameters, metrics);
+NB_DESCRIBE("user_faults", 3, "page faults that a program serves itself", parameters, metrics);
 
 /* What handlers need, which get nothing but an address; one case at a time is measured in a process. In the buffer's first page: the word by which a handler's thread ends; behind it the pages
  * that are copied. */
