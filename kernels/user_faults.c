@@ -1,8 +1,8 @@
 /* What it costs when a program serves its own page faults, as garbage collectors, emulators and restored snapshots do.
  *
- * Thread 0 touches the pages of the scratch memory one by one; each touch is an event that ends when the touched word is there. When all have been touched they are
- * taken away again, which is not counted. Who serves a fault writes the page's number into it, so that a page that the kernel filled instead shows; and the faults that were served are
- * counted, one for each touch. */
+ * Thread 0 touches the pages of the scratch memory one by one; an event is as many touches as pages are served for one fault, and ends when the last word is there. When all have been touched
+ * they are taken away again, which is not counted. Who serves a fault writes the page's number into each, so that a page that the kernel filled instead shows; and the faults that were served
+ * are counted, one for each event. */
 #include "nb.h"
 #include "nb_each.h"
 #include <errno.h>
@@ -12,24 +12,27 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-enum { METHOD };
+enum { METHOD, BATCH };
 enum { KERNEL, PROTECT, SIGBUS_COPY, COPY_AHEAD, HANDLER, HANDLER_SPINS };
-enum { SERVED = 6, TOUCHED }; /* of value[], with the warm-up: faults that were served in this entry, and pages that were touched */
+enum { SERVED = 6, EVENTS }; /* of value[], with the warm-up: faults that were served in this entry, and events */
 
 #define FAULTS_SLOT 0 /* of descriptor[]: a userfaultfd that does not block */
 #define PAGE 4096u
+#define MOST_BATCH 64
 #define PATIENCE_MS 10 /* for which a handler sleeps before it looks whether it is still needed */
 
 static const struct nb_parameter parameters[] = {
     [METHOD] = {"method", "kernel|protect|sigbus|copy_ahead|handler|handler_spins", "who serves a fault, and how", KERNEL, 0, HANDLER_SPINS},
+    [BATCH] = {"batch", NULL, "pages that are served for one fault", 1, 1, MOST_BATCH},
 };
 static const struct nb_metric metrics[] = {
-    {"time", "ns", "of one touch of a page that is not there, until its word is", NB_LOWER_IS_BETTER},
-    {"p99", "ns", "that 99 of 100 touches do not exceed", NB_LOWER_IS_BETTER},
+    {"time", "ns", "of one touch of a page that is not there, until its word is; of a batch its share", NB_LOWER_IS_BETTER},
+    {"p99", "ns", "that 99 of 100 faults do not exceed, each with all pages of its batch", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("user_faults", 2, "page faults that a program serves itself", parameters, metrics);
+NB_DESCRIBE("user_faults", 3, "page faults that a program serves itself", parameters, metrics);
 
-/* What handlers need, which get nothing but an address; one case at a time is measured in a process. In the buffer's first page: the page that is copied. */
+/* What handlers need, which get nothing but an address; one case at a time is measured in a process. In the buffer's first page: the word by which a handler's thread ends; behind it the pages
+ * that are copied. */
 static struct {
     const struct nb_case *shared;
     volatile uint64_t served;
@@ -37,14 +40,17 @@ static struct {
 
 static uint64_t pages_of(const struct nb_case *c) { return c->scratch_bytes / PAGE; }
 static uint64_t number_of(uint64_t page) { return page * 2 + 1; } /* never 0, which the kernel writes */
+static uint64_t batch_of(const struct nb_case *c) { return (uint64_t)c->parameter[BATCH]; }
 static uint64_t *word_of(const struct nb_case *c, uint64_t page) { return (uint64_t *)(c->scratch + page * PAGE); }
 
-/* The page at `address` gets its number. */
-static int fill(const struct nb_case *c, uint64_t address, uint64_t mode)
+/* The pages from `address` on get their numbers. */
+static int fill(const struct nb_case *c, uint64_t address)
 {
     const uint64_t page = (address - (uint64_t)c->scratch) / PAGE;
-    *(uint64_t *)c->buffer = number_of(page);
-    struct uffdio_copy copy = {.dst = (uint64_t)word_of(c, page), .src = (uint64_t)c->buffer, .len = PAGE, .mode = mode};
+    uint8_t *const source = c->buffer + PAGE;
+    for (uint64_t i = 0; i < batch_of(c); i++)
+        *(uint64_t *)(source + i * PAGE) = number_of(page + i);
+    struct uffdio_copy copy = {.dst = (uint64_t)word_of(c, page), .src = (uint64_t)source, .len = batch_of(c) * PAGE};
     return ioctl(c->descriptor[FAULTS_SLOT], UFFDIO_COPY, &copy);
 }
 
@@ -52,7 +58,7 @@ static void on_bus(int signal, siginfo_t *info, void *context)
 {
     (void)signal, (void)context;
     here.served++;
-    fill(here.shared, (uint64_t)info->si_addr, 0);
+    fill(here.shared, (uint64_t)info->si_addr);
 }
 
 static void on_segment(int signal, siginfo_t *info, void *context)
@@ -60,7 +66,7 @@ static void on_segment(int signal, siginfo_t *info, void *context)
     (void)signal, (void)context;
     const uint64_t page = ((uint64_t)info->si_addr - (uint64_t)here.shared->scratch) / PAGE;
     here.served++;
-    mprotect(word_of(here.shared, page), PAGE, PROT_READ | PROT_WRITE);
+    mprotect(word_of(here.shared, page), batch_of(here.shared) * PAGE, PROT_READ | PROT_WRITE);
 }
 
 /* All pages are gone again, or forbidden. */
@@ -77,18 +83,21 @@ static uint64_t touch(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     const int64_t method = c->parameter[METHOD];
-    const uint64_t page = t->cursor;
-    volatile uint64_t *const word = word_of(c, page);
-    if (!page)
+    const uint64_t first = t->cursor, end = first + batch_of(c);
+    uint64_t right = 0;
+    if (!first)
         take_away(c);
-    t->cursor = page + 1 < pages_of(c) ? page + 1 : 0;
+    t->cursor = end < pages_of(c) ? end : 0;
     const uint64_t before = nb_now();
     if (method == COPY_AHEAD)
-        here.served += !fill(c, (uint64_t)word, 0);
-    word[1] = page; /* written: for a read the kernel would show its page of zeros and find another one later */
-    const uint64_t found = *word;
+        here.served += !fill(c, (uint64_t)word_of(c, first));
+    for (uint64_t page = first; page < end; page++) {
+        volatile uint64_t *const word = word_of(c, page);
+        word[1] = page; /* written: for a read the kernel would show its page of zeros and find another one later */
+        right += *word == (method == KERNEL ? 0 : number_of(page));
+    }
     const uint64_t took = nb_now() - before;
-    t->check += found == (method == KERNEL ? 0 : number_of(page));
+    t->check += right;
     return took;
 }
 
@@ -97,7 +106,7 @@ static void serve(struct nb_thread *t, int spins)
 {
     const struct nb_case *c = t->shared;
     const int faults = c->descriptor[FAULTS_SLOT];
-    uint64_t *const stop = (uint64_t *)(c->buffer + PAGE);
+    uint64_t *const stop = (uint64_t *)c->buffer;
     struct uffd_msg message;
     while (!nb_load_acquire(stop)) {
         if (!spins) {
@@ -107,7 +116,7 @@ static void serve(struct nb_thread *t, int spins)
         if (read(faults, &message, sizeof message) != sizeof message || message.event != UFFD_EVENT_PAGEFAULT)
             continue;
         here.served++;
-        fill(c, message.arg.pagefault.address, 0);
+        fill(c, message.arg.pagefault.address);
     }
 }
 
@@ -126,13 +135,13 @@ static int prepare(struct nb_thread *t)
     const int64_t method = c->parameter[METHOD];
     const int asks = method == SIGBUS_COPY || method == COPY_AHEAD || method == HANDLER || method == HANDLER_SPINS;
     const uint32_t threads = method == HANDLER || method == HANDLER_SPINS ? 2 : 1;
-    if (c->threads != threads || !pages_of(c) || c->buffer_bytes < 2 * PAGE || ((uint64_t)c->scratch | (uint64_t)c->buffer) % PAGE)
+    if (c->threads != threads || !pages_of(c) || pages_of(c) % batch_of(c) || c->buffer_bytes < (1 + batch_of(c)) * PAGE || ((uint64_t)c->scratch | (uint64_t)c->buffer) % PAGE)
         return NB_UNSUPPORTED;
     if (asks && c->descriptor[FAULTS_SLOT] < 0)
         return NB_UNSUPPORTED;
     if (t->index)
         return NB_OK;
-    memset(c->buffer, 0, 2 * PAGE);
+    memset(c->buffer, 0, (1 + batch_of(c)) * PAGE);
     for (uint64_t page = 0; page < pages_of(c); page++)
         *word_of(c, page) = number_of(page);
     t->check = t->cursor = 0;
@@ -143,7 +152,7 @@ int nb_run(struct nb_thread *t)
 {
     const struct nb_case *c = t->shared;
     const int64_t method = c->parameter[METHOD];
-    uint64_t *const stop = (uint64_t *)(c->buffer + PAGE);
+    uint64_t *const stop = (uint64_t *)c->buffer;
     struct sigaction action = {.sa_flags = SA_SIGINFO}, before;
     const int number = method == PROTECT ? SIGSEGV : SIGBUS, catches = method == PROTECT || method == SIGBUS_COPY;
     if (c->phase == NB_PREPARE)
@@ -176,6 +185,6 @@ int nb_run(struct nb_thread *t)
     if (method == PROTECT)
         mprotect(c->scratch, pages_of(c) * PAGE, PROT_READ | PROT_WRITE);
     t->value[SERVED] = here.served;
-    t->value[TOUCHED] = t->executed - executed;
+    t->value[EVENTS] = t->executed - executed;
     return NB_OK;
 }

@@ -45,7 +45,7 @@ THREADS = (1, 2, 3)  # two CPUs: each thread more waits for whole time slices of
 OWN_THREADS = {
     "barriers": (1, 2),
     "channels": (2, 2, 2, 3),
-    "address_space": (1, 2, 2, 2),
+    "address_space": (1, 2, 2, 3),
     "contention": (1, 2),
     "core_to_core": (1, 2, 2, 2),
     "fences": (1, 1, 1, 2),

@@ -10,26 +10,28 @@ import pytest
 from test_kernels import PROBES, broken_kernel, enter
 
 from numabench import kernel as abi
-from numabench.benchmarks import discover
-from numabench.benchmarks.signals import BLOCKED, BYTES, OWN, RUNNING, SELF, SELF_GO, SLEEPING, TARGETS
+from numabench.benchmarks import SAME_CPU, discover
+from numabench.benchmarks.signals import BLOCKED, BYTES, OTHERS, OWN, RUNNING, SELF, SELF_GO, SLEEPING, TARGETS
 
 BENCHMARK = discover()["signals"]
 
 
-def measured(kernel: abi.Kernel, target: str) -> str:
+def measured(kernel: abi.Kernel, target: str, placement: str = "any") -> str:
     """What the check finds."""
-    parameters, threads = {"target": target, "placement": "any"}, 1 if target in OWN else 2
-    if threads > len(os.sched_getaffinity(0)):
+    parameters, threads = {"target": target, "placement": placement}, 1 if target in OWN else 2
+    cpus = sorted(os.sched_getaffinity(0))[:1] if placement == SAME_CPU else ()
+    if threads > len(cpus or os.sched_getaffinity(0)) and not cpus:
         pytest.skip("needs two CPUs")
     with contextlib.ExitStack() as opened:
         descriptors = BENCHMARK.descriptors(parameters, opened)
-        found = enter(kernel, BENCHMARK.arguments(parameters, PROBES), threads=threads, size=BYTES, descriptors=descriptors)
+        arguments = BENCHMARK.arguments(parameters, PROBES)
+        found = enter(kernel, arguments, threads=threads, size=BYTES, descriptors=descriptors, cpus=cpus)
     assert all(t.end_ns >= t.begin_ns for t in found.threads)
     said = BENCHMARK.check(parameters, found)
     if not said:
         metrics = BENCHMARK.metrics(parameters, found, PROBES)
         assert all(value > 0 for value in metrics.values()), metrics
-        assert ("loss" in metrics) == (target == RUNNING)
+        assert ("loss" in metrics) == (target == RUNNING and placement != SAME_CPU)
     return said
 
 
@@ -43,6 +45,11 @@ def test_each_signal_is_handled_once_in_the_state_that_is_named(kernel, target):
     assert measured(kernel, target) == ""
 
 
+@pytest.mark.parametrize("target", OTHERS)
+def test_so_it_is_on_one_cpu(kernel, target):
+    assert measured(kernel, target, SAME_CPU) == ""
+
+
 def test_what_the_thread_had_for_the_signal_is_there_again(kernel):
     seen = []
     before, mask = signal.signal(signal.SIGURG, lambda *_: seen.append(1)), signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -53,6 +60,11 @@ def test_what_the_thread_had_for_the_signal_is_there_again(kernel):
         assert seen == [1]
     finally:
         signal.signal(signal.SIGURG, before)
+
+
+def test_who_sleeps_where_it_should_be_ready_is_found_out_on_one_cpu(tmp_path):
+    liar = broken_kernel(tmp_path, "signals", "signals.c", "RUNNING)\n        spin(t, p);", "RUNNING)\n        sleep_on(t, p);")
+    assert "is to run slept" in measured(liar, RUNNING, SAME_CPU)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ whether the physics bands of METHODOLOGY.md hold in a standard run (the newest l
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import math
 import multiprocessing
@@ -27,7 +28,7 @@ import numpy as np
 import numabench as nb
 from numabench import kernel as abi
 from numabench.analysis import index as digests
-from numabench.analysis.bands import bands
+from numabench.analysis.bands import bands, interrupt_bands
 from numabench.analysis.digest import Cell as Point
 from numabench.benchmarks import CROWDED, discover
 from numabench.benchmarks.contention import FOR_READERS, PRIMITIVES, RSEQ
@@ -551,7 +552,7 @@ def thresholds(run: nb.Run) -> None:
 
 def print_bands(run: nb.Run) -> None:
     print("\n## Physics bands (METHODOLOGY.md): every one a paired or interleaved ratio of this run")
-    for band in bands(run.log):
+    for band in (*bands(run.log), *itertools.chain.from_iterable(interrupt_bands(run.log).values())):
         value = f"{band.value:8.3f}" if band.value is not None else f"{'–':>8}"
         print(f"{band.name:45} {value}   band {band.ends}   {band.verdict}")
 

@@ -12,6 +12,7 @@ from . import (
     KERNEL_PRICE,
     RELATION_NAMES,
     RELATION_WORDS,
+    SAME_CPU,
     Benchmark,
     Found,
     Parameters,
@@ -38,6 +39,7 @@ WHOM = {
     SLEEPING: "a thread that sleeps on a futex",
     BLOCKED: "a thread that blocks in a read",
 }
+READY = "a thread that is ready to run"  # what one that runs is on the CPU of who sends
 
 
 class Signals(Benchmark):
@@ -53,7 +55,9 @@ class Signals(Benchmark):
     )
     axes = (
         Axis(name="target", summary="who is interrupted, in which state", values=TARGETS),
-        Axis(name="placement", summary="relation of the CPUs of who sends and who is interrupted", values=()),
+        Axis(
+            name="placement", summary="relation of the CPUs of who sends and who is interrupted; same_cpu: both on one", values=()
+        ),
     )
     contrasts = (Contrast(axis="target", control=SELF, metric="call"),)
     views = (
@@ -79,8 +83,7 @@ class Signals(Benchmark):
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         relations = topology.relations()
-        if profile == "quick":
-            relations = relations[:1] + relations[1:][-1:]
+        relations = relations[:1] + relations[1:][-1:] if profile == "quick" else (SAME_CPU, *relations)
         return [{"target": OWN, "placement": (ALONE,)}, *([{"target": OTHERS, "placement": relations}] if relations else [])]
 
     def mediated(self, p: Parameters) -> bool:
@@ -99,12 +102,21 @@ class Signals(Benchmark):
             if p["target"] in OWN:
                 found.append(self.cell(p, "call", f"A signal to {whom} takes {{value}} until it goes on", p["target"] == SELF_GO))
                 continue
-            where = f"{whom} ({RELATION_WORDS[p['placement']]})"
+            same = p["placement"] == SAME_CPU
+            whom = READY if same and p["target"] == RUNNING else whom
+            where = f"{whom} ({'on the CPU of the sender' if same else RELATION_WORDS[p['placement']]})"
             found.append(
-                self.cell(p, "to_handler", f"Interrupting {where} takes {{value}} until its handler runs", p["target"] != BLOCKED)
+                self.cell(
+                    p,
+                    "to_handler",
+                    f"Interrupting {where} takes {{value}} until its handler runs",
+                    p["target"] != BLOCKED and not same,
+                )
             )
-            found.append(self.cell(p, "call", f"Interrupting {where} takes {{value}} of the sender", p["target"] == RUNNING))
-            if p["target"] == RUNNING:
+            found.append(
+                self.cell(p, "call", f"Interrupting {where} takes {{value}} of the sender", p["target"] == RUNNING and not same)
+            )
+            if p["target"] == RUNNING and not same:
                 found.append(self.cell(p, "loss", f"Interrupting {where} takes {{value}} from it"))
         return tuple(found)
 
@@ -112,7 +124,7 @@ class Signals(Benchmark):
         return Answer(kind="cell", metric=metric, where=where, text=text, headline=headline)
 
     def card(self, topology, cases: list[Parameters]) -> Card:
-        others = [p for p in cases if p["target"] == RUNNING]
+        others = [p for p in cases if p["target"] == RUNNING and p["placement"] != SAME_CPU]
         nearest = sorted(others, key=lambda p: nearest_cores_first(p["placement"]))[:1]
         return Card(
             prices=tuple(
@@ -135,7 +147,7 @@ class Signals(Benchmark):
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         sender, receiver = found.threads[0], found.threads[-1]
         own = {"to_handler": sender.value[MEDIAN_SLOT] / 1000, "call": sender.value[CALL_SLOT] / 1000}
-        return own | ({"loss": receiver.value[LOSS_SLOT] / 1000} if p["target"] == RUNNING else {})
+        return own | ({"loss": receiver.value[LOSS_SLOT] / 1000} if p["target"] == RUNNING and p["placement"] != SAME_CPU else {})
 
     def check(self, p: Parameters, found: Found) -> str:
         """The handler ran once for each signal, in their order and on the stack that it is to have; the thread was in the state that it is to be in."""

@@ -130,6 +130,24 @@ def print_matrices(log: RunLog, console: Console, frame: pd.DataFrame) -> None:
                 console.print(line, no_wrap=True, crop=True)
 
 
+def print_bands(log: RunLog) -> None:
+    """Prices that must agree, and whether they do."""
+    from rich.table import Table
+
+    from ..report.facts import interrupts
+    from .console import Terminal
+
+    console = Terminal()
+    found = interrupts(log)
+    for alias, bands in found:
+        console.print(f"\nPrices that must agree{f' on {alias}' if len(found) > 1 else ''}", style="bold")
+        table = Table.grid(padding=(0, 2))
+        for band in bands:
+            style = "red" if band.broken else None
+            table.add_row(band.name, f"{band.value:.2f}", band.reach, f"allowed {band.ends}", band.verdict, style=style)
+        console.print(table)
+
+
 @click.command("report", epilog=EPILOG, short_help="The answers, and a page with figures and tables.")
 @click.argument("paths", nargs=-1, metavar="[LOG|FOLDER]...")
 @click.option(
@@ -189,6 +207,8 @@ def show_results(
         console.print()
     if every or not shown:
         print_answers(log, reading.frame, [a for a in reading.said if not named or a.benchmark in named])
+    if every:
+        print_bands(log)
     if page:
         console.print(f"Page: {page}", soft_wrap=True)
     if shown and not every:

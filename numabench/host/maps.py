@@ -7,9 +7,15 @@ Imported by worker processes: the standard library only.
 from __future__ import annotations
 
 import bisect
+import os
 from collections.abc import Sequence
 
-NUMA_MAPS = "/proc/self/numa_maps"
+NUMA_MAPS, SMAPS = "/proc/self/numa_maps", "/proc/self/smaps"
+
+
+def open_smaps() -> int:
+    """A descriptor of what this process has mapped, which kernels read by themselves (kernels/nb_range.h). OSError where that is not allowed."""
+    return os.open(SMAPS, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def mapped_pages(ranges: Sequence[tuple[int, int]]) -> list[dict[str, int]] | None:
@@ -46,7 +52,7 @@ def huge_share(address: int) -> float | None:
     """How much of what is touched of the mapping that holds `address` is in transparent huge pages; None where the kernel does not say."""
     inside, touched = False, None
     try:
-        with open("/proc/self/smaps") as smaps:
+        with open(SMAPS) as smaps:
             for line in smaps:
                 first = line.split(" ", 1)[0]
                 if "-" in first and not first.endswith(":"):

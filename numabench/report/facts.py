@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..analysis.bands import Band, interrupt_bands
 from ..analysis.published import PUBLISHED
 from ..analysis.selftest import SelfTest, newest
 from ..analysis.structure import each_sample
@@ -215,6 +216,12 @@ def self_tests(log: RunLog) -> list[SelfTest]:
     places = {(Path(path).resolve().parent.parent, str(h.machine.get("alias", ""))) for path in log.paths for h in log.headers}
     found = (newest(folder, alias) for folder, alias in sorted(places) if alias)
     return [each for each in found if each is not None]
+
+
+def interrupts(log: RunLog) -> list[tuple[str, list[Band]]]:
+    """Prices that must agree, by the machine's name."""
+    headers = log.by_machine()
+    return [(headers[machine][-1].alias, bands) for machine, bands in interrupt_bands(log).items() if machine in headers]
 
 
 def _range(values: list[int]) -> str:

@@ -125,6 +125,7 @@ def render_report(log: RunLog, target: float | None = None, reading: Reading | N
             asked=sum(a.headline for a in said),
             design=facts.design(log, frame, estimates, target),
             self_tests=facts.self_tests(log),
+            interrupts=facts.interrupts(log),
             warnings=log.warnings,
             footer=facts.footer(log),
             reasons=tables.REASONS,
