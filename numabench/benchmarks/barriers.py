@@ -81,6 +81,7 @@ class Barriers(Benchmark):
         "An outcome that the barriers forbid fails its sample, and the run. That none was seen is no proof that none can be.",
     )
     judges_gaps = False  # the other thread is interrupted on purpose
+    most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
     judges_overlap = False  # it begins with the first turn of the window
     needs_interrupt = True

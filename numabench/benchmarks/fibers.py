@@ -67,6 +67,7 @@ class Fibers(Benchmark):
         "All fibers stop in the same place of the same loop, which branch prediction knows: a program's tasks have many.",
     )
     judges_gaps = False  # threads sleep; what interrupts fibers is judged in `doubts`
+    most_samples = 1  # processes differ more than samples of one
     may_sleep = True
     needs = "a processor with own instructions here, or a C library with swapcontext"
 

@@ -95,6 +95,7 @@ class ForkAndWrite(Benchmark):
     )
     counts_pages = True
     judges_gaps = False
+    most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the other threads are there before and after

@@ -100,6 +100,7 @@ class Migration(Benchmark):
         "The CPU that the thread goes to is idle, and as deeply asleep as it gets between two moves.",
     )
     judges_gaps = False  # a move is no batch
+    most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the second thread only says where it is

@@ -75,6 +75,7 @@ class Signals(Benchmark):
         "The loss is what the clock of the thread itself shows. That its caches are colder afterwards is not in it.",
     )
     judges_gaps = False  # to be interrupted is what is measured
+    most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the other thread begins with the first signal of the window

@@ -75,6 +75,7 @@ class UserFaults(Benchmark):
     method = {"pages": PAGES, "page_bytes": PAGE, "touch": "written, then read"}
     notes = ("Pages are taken away by MADV_DONTNEED after all were touched, or forbidden by mprotect; neither is counted.",)
     judges_gaps = False
+    most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # a handler serves before and after the window

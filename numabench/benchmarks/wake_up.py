@@ -117,6 +117,7 @@ class WakeUp(Benchmark):
         "With epoll the message is read after the wake-up, which is one system call more; edge-triggered it need not be.",
     )
     judges_gaps = False  # threads sleep by design
+    most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
     judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     may_sleep = True
