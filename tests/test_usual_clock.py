@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import signal, stats
 
 from numabench.analysis.clock import FEW_SAMPLES, at_usual_clock, behind, calm_but_for_clock, follows, slopes
-from numabench.analysis.estimate import contrasts_of, estimates_of, process_medians
+from numabench.analysis.estimate import contrasts_of, estimates_of, keeping, process_medians
 from numabench.analysis.structure import with_circumstances
 from numabench.model import BenchmarkRecord, Contrast
 
@@ -164,3 +164,12 @@ def test_a_difference_that_is_none_is_seldom_called_one(wander):
         total += len(table)
     print(wrong, total)
     assert 0.0 <= wrong / total <= 0.08
+
+
+def test_processes_of_doubtful_samples_alone_leave_the_interval_with_them_whole():
+    """What the slope adds is known of them, too: without that, every answer with such a process was open, "too few processes for an interval"."""
+    frame, _ = visit(np.random.default_rng(3), cells=4, processes=9, wander=0.1, changed=0.0)
+    doubtful = frame["process"] == 4
+    frame = frame.assign(valid=~doubtful, reasons=np.where(doubtful, "run_delay", ""))
+    kept = estimates_of(keeping(process_medians(frame)))
+    assert np.isfinite(kept["low"]).all() and (kept["processes"] == 9).all()

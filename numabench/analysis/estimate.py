@@ -122,7 +122,7 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
         .assign(
             **{f"value{end}": median for end, median in found.items()},
             **{f"log_value{end}": median for end, median in logs.items()},
-            clock_error=medians(clock.error, valid),
+            clock_error=medians(clock.error, valid | soft),
             clock_fitted=clock.fitted[first],
             samples=counts(codes, size, valid & np.isfinite(raw)).astype(np.int64),
             soft=counts(codes, size, soft).astype(np.int64),
