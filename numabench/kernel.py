@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .errors import MachineError, UsageError
-from .host.objects import DIGITS, content_hash, load_object, read_object
+from .host.objects import DIGITS, PARCEL, content_hash, load_object, read_object
 from .model import HIGHER, LOWER, NEITHER, Metric
 from .text import in_shell
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .host.commands import Answer
+    from .host.pushed import Piece
 
 ABI = 5
 PREPARE, MEASURE = 0, 1
@@ -205,13 +206,13 @@ def source_folder() -> Path:
     raise MachineError(f"the kernels' sources are missing beside {here}", "pip install --force-reinstall numabench")
 
 
-def machine_flags(line_bytes: int | None = None) -> tuple[str, ...]:
+def machine_flags(line_bytes: int | None = None, atomics: bool | None = None) -> tuple[str, ...]:
     """What a kernel is told of the machine that it is compiled for: bytes of a cache line (64 unless said otherwise) and, on
-    aarch64, whether there are atomic instructions, which the compiler would leave to a function called at run time."""
+    aarch64, whether there are atomic instructions (None: those of this machine), which the compiler would leave to a function called at run time."""
     flags = [f"-DNB_LINE={line_bytes}"] if line_bytes and line_bytes != 64 else []
-    if os.uname().machine == "aarch64" and c.CDLL(None).getauxval(16) & HWCAP_ATOMICS:
-        flags.append("-DNB_LSE")
-    return tuple(flags)
+    if atomics is None:
+        atomics = os.uname().machine == "aarch64" and bool(c.CDLL(None).getauxval(16) & HWCAP_ATOMICS)
+    return (*flags, *(["-DNB_LSE"] if atomics else []))
 
 
 def words_of(variable: str) -> list[str]:
@@ -266,20 +267,19 @@ def compiler_version(command: list[str]) -> str:
 
 
 class Build:
-    """What one kernel is compiled with, and the object once there is one; `line_bytes` of the machine's cache lines."""
+    """What one kernel is compiled with, and the object once there is one; `told`: what it is told of the machine, and whatever else it is compiled with.
+    `pushed`: it came from the machine that launches."""
 
     target: Path
+    pushed = False
 
-    def __init__(self, name: str, extra: tuple[str, ...] = (), folder: Path | None = None, line_bytes: int | None = None):
+    def __init__(self, source: Path, told: tuple[str, ...] = ()):
         import hashlib
 
-        folder = (folder or source_folder()).resolve()
-        self.source = folder / f"{name}.c"
-        if not self.source.exists():
-            raise MachineError(f"kernel source {self.source} is missing", "git checkout kernels, or reinstall numabench")
+        self.source, folder = source, source.parent
         self.command = find_compiler()
         self.compiler = compiler_version(self.command)
-        self.flags = [*FLAGS, *machine_flags(line_bytes), *extra, *words_of("CFLAGS")]
+        self.flags = [*FLAGS, *told, *words_of("CFLAGS")]
         # A cache in a shared home is used by several machines: by another architecture never, and by another processor only
         # without -march=native or its like. The host's name stands for the processor, which uname does not know.
         system = os.uname()
@@ -288,19 +288,54 @@ class Build:
         for part in (*machine, self.compiler, *self.command, *self.flags, *sorted(folder.glob("*.h")), self.source):
             key.update(part.encode() if isinstance(part, str) else part.read_bytes())
             key.update(b"\0")
-        self.stem = f"{name}-{key.hexdigest()[:16]}"  # of the object's name; the hash of what was compiled follows
+        self.stem = f"{source.stem}-{key.hexdigest()[:16]}"  # of the object's name; the hash of what was compiled follows
+
+
+class Pushed(Build):
+    """What a launch has sent, compiled where it was launched."""
+
+    pushed = True
+
+    def __init__(self, source: Path, piece: Piece, target: Path):
+        self.source, self.target = source, target
+        self.compiler, self.flags = piece.compiler, [*piece.flags]
+
+
+def source_of(name: str, folder: Path | None = None) -> Path:
+    source = (folder or source_folder()).resolve() / f"{name}.c"
+    if not source.exists():
+        raise MachineError(f"kernel source {source} is missing", "git checkout kernels, or reinstall numabench")
+    return source
 
 
 def build(name: str, extra: tuple[str, ...] = (), folder: Path | None = None, line_bytes: int | None = None) -> Build:
-    """Compile kernel `name` unless the cache has it, whole. Raises MachineError with the compiler's first complaint."""
-    from .host.cache import cache_folder
-
+    """Kernel `name` for this machine, whose cache lines have `line_bytes`: what a launch sent, where there is one and it fits, else compiled."""
     if c.sizeof(c.c_void_p) != 8:
         raise MachineError(
             f"kernels need 64-bit addresses and arithmetic, and this is a 32-bit Python on {os.uname().machine}",
             "use a 64-bit Python; a 32-bit processor can only read logs",
         )
-    plan, cache = Build(name, extra, folder, line_bytes), cache_folder("kernels")
+    source, told = source_of(name, folder), (*machine_flags(line_bytes), *extra)
+    parcel = os.environ.get(PARCEL)
+    if not parcel:
+        return compiled(source, told)
+    from .host.pushed import find
+
+    try:
+        return Pushed(source, *find(parcel, source, told))
+    except MachineError as error:
+        why = error.message
+    try:
+        return compiled(source, told)
+    except MachineError as error:
+        raise MachineError(f"{error.message}; of those that were sent here none can be used: {why}", error.fix) from error
+
+
+def compiled(source: Path, told: tuple[str, ...] = ()) -> Build:
+    """Compile a kernel unless the cache has it, whole. Raises MachineError with the compiler's first complaint."""
+    from .host.cache import cache_folder
+
+    plan, cache = Build(source, told), cache_folder("kernels")
     try:
         plan.target = known_object(cache, plan.stem) or compile_into(cache, plan)
     except OSError as error:

@@ -13,7 +13,10 @@ from numabench import __version__
 FAKE = """\
 #!/bin/sh
 here=${0%/*}
-case $1 in -V) echo "numabench ${FAKE_VERSION:-THIS}"; exit;; esac
+case $1 in
+  -V) echo "numabench ${FAKE_VERSION:-THIS}"; exit;;
+  take) [ ! -e "$here/take" ] || . "$here/take"; exit 3;;
+esac
 while [ $# -gt 0 ]; do
   case $1 in --alias) alias=$2;; -o) folder=$2;; --resume) log=$2;; esac
   shift

@@ -406,7 +406,7 @@ def test_a_program_that_leaves_one_behind_is_not_waited_for():
 def test_machines_that_share_a_cache_have_their_own_kernels(monkeypatch):
     def stem(machine: str, nodename: str, *flags: str):
         monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine, nodename=nodename))
-        return abi.Build("sentinel", flags).stem
+        return abi.Build(abi.source_of("sentinel"), flags).stem
 
     assert stem("x86_64", "a") == stem("x86_64", "b") != stem("aarch64", "a")
     assert stem("x86_64", "a", "-march=native") != stem("x86_64", "b", "-march=native")

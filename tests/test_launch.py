@@ -93,11 +93,13 @@ def faked(there, monkeypatch):
     return there
 
 
-def launch(*words: object, program: str = "fakebench", code: int = 0) -> dict[str, dict[str, str]]:
+def launch(
+    *words: object, program: str = "fakebench", code: int = 0, kernels: tuple = ("--compile-there",)
+) -> dict[str, dict[str, str]]:
     """What became of each host."""
     done = CliRunner().invoke(
         command,
-        ["launch", "--format", "json", "--with", program, *map(str, words)],
+        ["launch", "--format", "json", "--with", program, *kernels, *map(str, words)],
         catch_exceptions=False,
         standalone_mode=False,
     )
@@ -203,7 +205,19 @@ def test_each_host_ends_in_a_named_state_and_the_same_line_goes_on(hosts, tmp_pa
 @needs_sshd
 def test_ctrl_c_ends_the_runs_there_and_the_same_line_goes_on(hosts, tmp_path):
     hosts.do("127.0.0.3", 'trap \'echo >"$here/ended"; exit 130\' TERM; part; echo >"$here/begun"; sleep 30 & wait')
-    words = [sys.executable, "-m", "numabench", "launch", "--ssh", "127.0.0.2,127.0.0.3", "--at-once", "1", "--with", "fakebench"]
+    words = [
+        sys.executable,
+        "-m",
+        "numabench",
+        "launch",
+        "--ssh",
+        "127.0.0.2,127.0.0.3",
+        "--at-once",
+        "1",
+        "--with",
+        "fakebench",
+        "--compile-there",
+    ]
     with subprocess.Popen(
         [*words, "-o", tmp_path / "runs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as started:
@@ -266,7 +280,9 @@ def test_a_job_that_stays_in_the_queue_is_collected_and_not_submitted_again(fake
     faked.slurm("n1|idle|none\n")
     (faked.folder / "jobs" / "n1").write_text('cat >"$there/job"; echo "$out" >"$there/out"; state=RUNNING; kill -INT $PPID')
     words = ("--slurm", "batch", "-o", tmp_path / "runs")
-    done = CliRunner().invoke(command, ["launch", "--with", "fakebench", *map(str, words)], standalone_mode=False)
+    done = CliRunner().invoke(
+        command, ["launch", "--with", "fakebench", "--compile-there", *map(str, words)], standalone_mode=False
+    )
     assert isinstance(done.exception, click.Abort) and "scancel -n numabench-" in done.output
     environment = {"HOME": str(faked.folder / "home"), "PATH": f"{faked.folder}:{os.environ['PATH']}"}
     with open((faked.folder / "out").read_text().strip(), "wb") as out:

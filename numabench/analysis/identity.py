@@ -176,6 +176,8 @@ def refusals(base: RunLog, new: RunLog, across_builds: bool = False) -> list[tup
                 [_bound_facts(log, b, across_builds) for b in side if _machine_of(log, b) == machine]
                 for log, side in ((base, left), (new, right))
             ]
+            if len({facts.get("object hash") for side in bound for facts in side}) == 1:  # one object, whoever compiled it
+                bound = [[{k: v for k, v in facts.items() if k not in ("compiler", "flags")} for facts in side] for side in bound]
             if all(bound):
                 found += [
                     _disagreement(f"{key} on the same machine", [f.get(key) for f in bound[0]], [f.get(key) for f in bound[1]])

@@ -49,6 +49,7 @@ VERBS = {
     "version": "Show the version, and what it runs on.",
     "help": "Explain numabench, or one of its verbs.",
 }
+INNER = ("take",)  # verbs that numabench itself calls on other machines
 
 
 class PipeClosed(Exception):
@@ -62,7 +63,7 @@ class Verbs(click.Group):
         return [*VERBS]  # `list` is a verb's module here
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
+        if name not in VERBS and name not in INNER:
             return None
         verb: click.Command = importlib.import_module(f".{name}{'_' * iskeyword(name)}", __package__).command
         if COMPLETE in os.environ:
@@ -84,7 +85,7 @@ class Verbs(click.Group):
             raise
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        if args and args[0] not in (*VERBS, *INNER) and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command {args[0]!r}{near(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
 

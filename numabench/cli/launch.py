@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import sys
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import IMPRECISE, MACHINE, OK, UsageError
+from ..errors import IMPRECISE, MACHINE, OK, MachineError, UsageError
 from ..text import in_shell, printable
 from ..units import format_seconds, parse_seconds, plural
 from . import say
@@ -23,6 +24,7 @@ from .run import command as run_command
 from .run import interruptible
 
 if TYPE_CHECKING:
+    from ..host.pushed import Parcel
     from ..launch.launching import Launching
     from ..launch.remote import Answer
     from ..runlog.expected import Asked, Ended
@@ -32,6 +34,7 @@ TO_RESUME = ("patience", "anyway")
 SPARE_S = 600.0  # that a visit may take besides what it measures: kernels are compiled, CPUs waited for
 LOOKS = 2  # visits of the second look
 MOST_NAMED = 40  # hosts that the end names
+MOST_OWN = 4  # hosts that took no kernels, by name
 MOST_INPUT = 1 << 24  # bytes of a list of hosts
 
 
@@ -61,6 +64,9 @@ def passed_on(command: click.Command) -> click.Command:
 @click.option(
     "--at-once", default=256, show_default=True, type=click.IntRange(1), metavar="N", help="With --ssh: so many hosts at once."
 )
+@click.option(
+    "--compile-there", is_flag=True, help="Each machine compiles its kernels itself; else those compiled here are sent to it."
+)
 @click.option("--limit", metavar="TIME", help="Of a visit: twice its budget and ten minutes.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder for run logs."
@@ -77,6 +83,7 @@ def command(
     apart: str,
     program: str,
     at_once: int,
+    compile_there: bool,
     limit: str | None,
     output: Path,
     form: str,
@@ -86,7 +93,8 @@ def command(
 
     Each host ends in a state with its reason (measured, unreachable, host key changed, busy, drained ...); the others are measured all the same. The same line
     again goes on with what is not measured, also after Ctrl-C, and measures nothing twice. Another visit to all: another folder.
-    numabench has to be installed there, in this version; nothing else stays there.
+    numabench has to be installed there, in this version. It needs no compiler there: kernels are compiled here, once, and each machine with this one's architecture
+    gets those that it lacks (in its cache), so that all measure the same objects. Nothing else stays there.
 
     \b
     Examples:
@@ -106,7 +114,7 @@ def command(
     from ..launch.slurm import nodes_of
 
     if suspects is not None:
-        fixed = (*TO_RUN, "benchmarks", "nodes", "program", "limit", "output")
+        fixed = (*TO_RUN, "benchmarks", "nodes", "program", "limit", "output", "compile_there")
         given = [name for name in fixed if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
         if given:
             raise UsageError(f"--suspects measures as before; {', '.join(given)} cannot change", "leave it away")
@@ -188,6 +196,7 @@ def make_request(ctx: click.Context, engine: str, hosts: Sequence[str], limit: s
         program=program,
         partition=values["partition"] or "",
         limit=parse_seconds(limit) if limit else 2 * budget + patience + SPARE_S,
+        compile_there=values["compile_there"],
         at=utc_now(),
     )
 
@@ -227,6 +236,8 @@ class Show:
         wanted = [host for host in hosts if host not in launching.measured]
         if len(wanted) < len(hosts):
             say(f"measured before: {len(hosts) - len(wanted)} of {plural(len(hosts), 'host')}", err=True)
+        if wanted and not asked.compile_there and launching.parcel is None:
+            launching.parcel = self.packed(asked)
         self.began, self.total, self.ended, self.failed, self.slots = (
             time.monotonic(),
             len(wanted),
@@ -238,7 +249,7 @@ class Show:
         self.progress()
         try:
             if asked.engine == "slurm":
-                asyncio.run(slurm.visit_all(visits, launching.settle, asked, launching.shared))
+                asyncio.run(slurm.visit_all(visits, launching.settle, asked, launching.shared, launching.parcel))
             else:
                 asyncio.run(ssh.visit_all(visits, launching.settle, at_once, asked.limit))
         except KeyboardInterrupt:
@@ -246,6 +257,20 @@ class Show:
             launching.interrupted()
             self.end()
             raise
+
+    def packed(self, asked: Asked) -> Parcel | None:
+        """The kernels of what is asked for, compiled here; None, and said why, where that cannot be."""
+        from ..benchmarks import choose
+        from ..measure.parcel import pack
+
+        names = [*itertools.takewhile(lambda word: not word.startswith("-"), asked.words)]
+        try:
+            return pack(choose(names), lambda done, of: self.line.write(f"compiling kernels: {done} of {of}"))
+        except MachineError as error:
+            say(f"kernels are not sent, each machine compiles its own: {error}", err=True)
+            return None
+        finally:
+            self.line.write("")
 
     def wait(self, hosts: Sequence[str], apart: float) -> None:
         """Until the last visits to these hosts are so far back."""
@@ -276,6 +301,7 @@ class Show:
             self.line.write(f"{self.ended} of {plural(self.total, 'host')}{failed}{rest}")
 
     def end(self) -> int:
+        from ..launch.remote import OWN_KERNELS
         from ..runlog.expected import MEASURED
 
         self.line.write("")
@@ -291,6 +317,11 @@ class Show:
         say(f"{plural(len(states), 'host')}: {', '.join(f'{n} {state}' for state, n in counts.most_common())}.")
         for host, each in [*missing.items()][:MOST_NAMED]:
             say(f"{host}  {each.state}: {each.why}")
+        own = [host for host in measured if OWN_KERNELS in states[host].why]
+        if own:
+            say(
+                f"{plural(len(own), 'host')} did not take the kernels that were sent ({', '.join(own[:MOST_OWN])}{' ...' if own[MOST_OWN:] else ''}): {states[own[0]].why.rpartition(': ')[2]}"
+            )
         if len(missing) > MOST_NAMED:
             say(f"and {len(missing) - MOST_NAMED} more: {in_shell('numabench', 'fleet', self.launching.folder)} names all")
         if self.launching.at_work and asked.engine == "slurm":

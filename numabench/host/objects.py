@@ -14,6 +14,7 @@ from ..text import in_shell
 if TYPE_CHECKING:
     from pathlib import Path
 
+PARCEL = "NUMABENCH_PARCEL"  # variable: the parcel that a launch sent, from which a run takes its kernels (pushed.py)
 DIGITS = 32  # of the hash: 128 bits, of which nobody finds a second object
 
 

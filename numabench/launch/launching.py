@@ -13,6 +13,7 @@ import msgspec
 
 from ..errors import LogError, MachineError
 from ..host.machine import sanitised
+from ..host.pushed import Parcel
 from ..runlog import utc_now
 from ..runlog.expected import MEASURED, PENDING, STATE_FILE, Asked, Ended, State, read_states
 from ..runlog.write import Journal
@@ -28,6 +29,7 @@ class Launching:
 
     def __init__(self, folder: Path, asked: Asked, told: Callable[[Ended], None] = lambda ended: None):
         self.folder, self.told = folder, told
+        self.parcel: Parcel | None = None  # kernels for hosts that lack them
         states = read_states(folder)
         self.asked = self.joined(asked, states)
         measured = [each for each in states if isinstance(each, Ended) and each.state == MEASURED]
@@ -51,11 +53,11 @@ class Launching:
         """`asked` as it goes on with what the file has of the same words; hosts are those of now."""
         for each in reversed(states):
             if isinstance(each, Asked) and each == msgspec.structs.replace(
-                asked, **{name: getattr(each, name) for name in ("launch", "hosts", "at", "limit")}
+                asked, **{name: getattr(each, name) for name in ("launch", "hosts", "at", "limit", "compile_there")}
             ):
                 same = set(asked.hosts) <= set(each.hosts)
                 return (
-                    msgspec.structs.replace(each, limit=asked.limit)
+                    msgspec.structs.replace(each, limit=asked.limit, compile_there=asked.compile_there)
                     if same
                     else msgspec.structs.replace(asked, launch=each.launch)
                 )
@@ -80,7 +82,7 @@ class Launching:
 
     def next_visit(self, host: str) -> Visit:
         shared = str(self.shared) if self.asked.engine == "slurm" else ""
-        self.at_work[host] = visit = prepare(self.asked, host, self.counts[host] + 1, shared)
+        self.at_work[host] = visit = prepare(self.asked, host, self.counts[host] + 1, shared, self.parcel)
         return visit
 
     async def settle(self, visit: Visit, answer: Answer) -> Answer:

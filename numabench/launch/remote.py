@@ -13,6 +13,8 @@ import time
 from typing import NamedTuple
 
 from .. import __version__
+from ..host.objects import PARCEL
+from ..host.pushed import Parcel
 from ..runlog.expected import MEASURED, Asked
 from ..text import in_shell, printable
 from ..units import format_seconds
@@ -27,6 +29,7 @@ LEAST_PYTHON = (3, 10)
 WHOLE = (0, 1)  # exit codes of a run that measured to its end: 1 where a sample failed its check
 BUSY, INTERRUPTED, LOST, FAILED, UNREACHABLE = "busy", "interrupted", "connection lost", "failed", "unreachable"
 GO_ON = "the same line again goes on"
+OWN_KERNELS = "it compiled its kernels itself, and did not take those that were sent"
 
 #: Without a connection nothing measures: where its end is seen (`attached`), the run is asked to end, which leaves a log that can be gone on with.
 SCRIPT = """\
@@ -42,6 +45,12 @@ command -v {program} >/dev/null || {{ say missing "$(python3 -V 2>&1)"; exit 0; 
 nb() {{ exec {words} "$@"; }}
 version=$(nb -V 2>&1 </dev/null)
 [ "$version" = 'numabench {version}' ] || {{ say version "$(printf '%s' "$version" | tail -n 1)"; exit 0; }}
+unset {variable}
+parcel={parcel}
+if [ -n "$parcel" ] && (nb take {nonce} "$parcel" {objects} <{stream}); then
+  {variable}=$parcel
+  export {variable}
+fi
 folder={folder}
 mkdir -p "$folder" || {{ say folder; exit 0; }}
 newest() {{ find "$folder" -name '*.jsonl' | sort | tail -n 1; }}
@@ -73,12 +82,13 @@ say end $code
 
 
 class Visit(NamedTuple):
-    """What is sent to a host, and how its answer is known. `mark`: of all tries of one visit, and the name of the log's folder there."""
+    """What is sent to a host, and how its answer is known. `mark`: of all tries of one visit, and the name of the log's folder there. `parcel`: the kernels that it may ask for."""
 
     host: str
     nonce: str
     script: str
     mark: str
+    parcel: Parcel | None = None
 
 
 class Answer(NamedTuple):
@@ -89,7 +99,7 @@ class Answer(NamedTuple):
     packed: bytes = b""
 
 
-def prepare(asked: Asked, host: str, number: int, shared: str = "") -> Visit:
+def prepare(asked: Asked, host: str, number: int, shared: str = "", parcel: Parcel | None = None) -> Visit:
     """Visit `number` to a host. `shared`: a folder that both machines see, for an engine without a connection. All words are printable: sh quotes no others."""
     mark = hashlib.sha256(f"{asked.launch} {host} {number}".encode()).hexdigest()[:16]
     folder = in_shell(f"{shared}/{mark}") if shared else f'"${{XDG_STATE_HOME:-$HOME/.local/state}}"/numabench/launch/{mark}'
@@ -103,13 +113,28 @@ def prepare(asked: Asked, host: str, number: int, shared: str = "") -> Visit:
         program=program,
         words=f"{program} {in_shell(*rest)}",
         version=__version__,
+        variable=PARCEL,
+        parcel=parcel.name if parcel else "",
+        objects=in_shell(parcel.listed.machine, *parcel.objects) if parcel else "",
+        stream=in_shell(f"{shared}/{parcel_file(parcel)}") if parcel and shared else "&3",
         folder=folder,
         attached="no" if shared else "yes",
         again=in_shell(*asked.again),
         asked=in_shell(*asked.words, "--alias", bare(host)),
         whole="|".join(map(str, WHOLE)),
     )
-    return Visit(host, nonce, script, mark)
+    return Visit(host, nonce, script, mark, parcel)
+
+
+def parcel_file(parcel: Parcel) -> str:
+    """Of a folder that both machines see."""
+    return f"{parcel.name}.kernels"
+
+
+def lacking(visit: Visit, data: bytes | bytearray) -> list[str] | None:
+    """The objects that a host asks for; None where it asks for none."""
+    found = re.search(rb"^%b lack((?: [0-9a-f]+)*)\n" % re.escape(visit.nonce.encode()), data, re.MULTILINE)
+    return found[1].decode().split() if found else None
 
 
 def whole(visit: Visit, data: bytes | bytearray) -> bool:
@@ -141,8 +166,15 @@ def read_answer(visit: Visit, data: bytes | bytearray, errors: str, code: int | 
 
 def after_run(visit: Visit, code: int, packed: bytes, errors: str) -> Answer:
     why = complaint(errors)
+    refused = not_taken(errors)
     if code in WHOLE and packed:
-        return Answer(MEASURED, "some samples failed their check; its log names them" if code else "", packed)
+        said = ["some samples failed their check; its log names them"] if code else []
+        return Answer(MEASURED, "; ".join([*said, *([f"{OWN_KERNELS}: {refused}"] if refused else [])]), packed)
+    if "no C compiler" in why:
+        return Answer(
+            "compiler missing",
+            f"{why}{f'; the kernels that were sent are not taken: {refused}' if refused else ''}"[: 2 * LONGEST_WHY],
+        )
     if code == 130:
         return Answer(INTERRUPTED, f"the run there was ended; {GO_ON}")
     if code == 5 or (code == 3 and re.search("another run|stop these, choose other CPUs|wait until it ends", why)):
@@ -152,6 +184,12 @@ def after_run(visit: Visit, code: int, packed: bytes, errors: str) -> Answer:
     if code == 137:
         return Answer(FAILED, f"the run there was killed, for want of memory maybe; {GO_ON}")
     return Answer(FAILED, why or f"numabench run ended with {code} there{f': {said}' if (said := last_line(errors)) else ''}")
+
+
+def not_taken(errors: str) -> str:
+    """Why a host did not take the kernels that were for it; empty where it did, or there were none."""
+    found = re.findall(r"^numabench: kernels not taken: (.*)$", errors, re.MULTILINE)
+    return printable(found[-1]).strip()[:LONGEST_WHY] if found else ""
 
 
 def clock(skew: str) -> Answer:

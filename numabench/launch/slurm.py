@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import MachineError, UsageError
+from ..files import write_whole
+from ..host.pushed import Parcel
 from ..runlog.expected import Asked
 from ..text import printable
-from .remote import FAILED, LONGEST_WHY, LOST, MOST_ERRORS, MOST_PACKED, Answer, Visit, begun, read_answer, whole
+from .remote import FAILED, LONGEST_WHY, LOST, MOST_ERRORS, MOST_PACKED, Answer, Visit, begun, parcel_file, read_answer, whole
 from .ssh import Settle
 
 POLL_S = 5.0
@@ -139,9 +141,13 @@ def tidy(visit: Visit, shared: Path) -> None:
         shared.rmdir()
 
 
-async def visit_all(visits: list[Callable[[], Visit]], settle: Settle, request: Asked, shared: Path) -> None:
-    """A job for each node that has none, then what each wrote. Jobs stay in the queue when this ends before them."""
+async def visit_all(
+    visits: list[Callable[[], Visit]], settle: Settle, request: Asked, shared: Path, parcel: Parcel | None = None
+) -> None:
+    """A job for each node that has none, then what each wrote. Jobs stay in the queue when this ends before them, and what they need with them."""
     shared.mkdir(parents=True, exist_ok=True)
+    if parcel and visits:
+        write_whole(shared / parcel_file(parcel), parcel.stream([*parcel.objects]))
     name = job_name(request.launch)
     awaited: dict[str, Visit] = {}
     before, some = await asyncio.to_thread(queue, name), asyncio.Semaphore(SUBMITTED)
@@ -171,3 +177,7 @@ async def visit_all(visits: list[Callable[[], Visit]], settle: Settle, request: 
                 tidy(visit, shared)
         if awaited:
             await asyncio.sleep(POLL_S)
+    for path in shared.glob("*.kernels"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        shared.rmdir()

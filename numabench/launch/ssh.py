@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from ..errors import MachineError
 from ..text import in_shell
 from ..units import format_seconds
-from .remote import MOST_ERRORS, MOST_NOISE, MOST_PACKED, Answer, Visit, begun, read_answer, whole
+from .remote import MOST_ERRORS, MOST_NOISE, MOST_PACKED, Answer, Visit, begun, lacking, read_answer, whole
 
 CONNECT_S, ALIVE_S, ALIVE_TIMES = 20, 15, 4  # a minute without a sign of life
 #: Connections that are not through the door yet: sshd, and a jump host's, turns some away from 10 on (MaxStartups).
@@ -102,7 +102,7 @@ class Connection:
             await asyncio.wait({self.listener}, timeout=LAST_S)
 
     async def read(self) -> None:
-        started = False
+        started = sent = False
         while len(self.data) <= (MOST_PACKED if started else MOST_NOISE):
             part = await self.process.stdout.read(1 << 16)
             self.data += part
@@ -111,6 +111,9 @@ class Connection:
             if not started and begun(self.visit, self.data):
                 started = True
                 self.through()
+            if self.visit.parcel and not sent and (wanted := lacking(self.visit, self.data)) is not None:
+                sent = True
+                self.process.stdin.write(self.visit.parcel.stream(wanted))
 
     async def listen(self) -> None:
         while part := await self.process.stderr.read(1 << 12):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from ..errors import LogError, MachineError, UsageError
 from ..host.claim import claimed
 from ..host.machine import read_machine
 from ..host.memory import FIRST_TOUCH, Placing
+from ..host.objects import DIGITS, PARCEL
 from ..host.pages import reserved_bytes
 from ..host.placement import refused_cpus
 from ..host.room import available_bytes
@@ -174,7 +176,7 @@ class Visit:
                 progress.described(records)
             judging = judge(records)  # before there is a log: what it needs may be missing
             with Journal(path) as journal, ProcessExecutor() as processes:
-                journal.append(self.header(run, session, line))
+                journal.append(self.header(run, session, line, kernels))
                 for record in records:
                     journal.append(record)
                 runner = Runner(
@@ -238,8 +240,9 @@ class Visit:
             return
         raise LogError(f"{path} cannot be gone on with: {what}", "start a run of its own: numabench run")
 
-    def header(self, run: str, session: str, line: Line) -> Header:
+    def header(self, run: str, session: str, line: Line, kernels: dict[str, abi.Build]) -> Header:
         plan, machine = self.plan, read_machine(alias=self.request.alias)
+        pushed, parcel = sorted(name for name, build in kernels.items() if build.pushed), os.environ.get(PARCEL)
         return Header(
             schema=SCHEMA,
             minor=MINOR,
@@ -261,7 +264,10 @@ class Visit:
                 "timing": msgspec.to_builtins(plan.timing),
                 "skipped": plan.skipped,
                 "placing": plan.placing.how,
-            },
+            }
+            | (
+                {"parcel": parcel[:DIGITS], "pushed": pushed} if parcel else {}
+            ),  # whose kernels came from the machine that launched
             arguments=msgspec.to_builtins(self.request) | {"command": in_shell("numabench", *sys.argv[1:])},
         )
 

@@ -33,6 +33,7 @@ class Asked(Frozen, tag_field="record", tag="launch"):
     program: tuple[str, ...] = ("numabench",)
     partition: str = ""
     limit: float = 0.0  # s that a visit may take
+    compile_there: bool = False  # kernels; else those compiled here are sent
 
 
 class Ended(Frozen, tag_field="record", tag="host"):
