@@ -23,7 +23,7 @@ from .identity import quantity_text
 from .segments import Ordered, counts, nested_means
 from .structure import distances, label_hop, mains
 
-NAN = float("nan")
+UNKNOWN = (float("nan"), float("nan"))  # before and after a sample
 
 
 class Cell(Frozen):
@@ -86,41 +86,56 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
     first = {b.name: b.metrics[0] for b in log.benchmarks if b.metrics and b.metrics[0].polarity != NEITHER}
     records = {(b.run, b.name): b for b in log.benchmarks}
     machines = {header.run: header.machine.get("id", "unknown") for header in log.headers}
-    number = tuple(_Numbers() for _ in range(6))
-    cell_of, process_of, session_of, machine_of, place_of, benchmark_of = number
+    process_of, session_of, machine_of, place_of, benchmark_of = (_Numbers() for _ in range(5))
+    names: list[tuple[str, str, str]] = []  # run, benchmark and case of each cell
+    cell_of: dict[tuple[str, str], dict[str, int]] = {}
+    placed: dict[tuple[str, str], dict[tuple[int, ...], int]] = {}  # machine and session -> CPUs of threads -> place
     points: dict[int, dict[str, Value]] = {}
-    rows: tuple[list, ...] = tuple([] for _ in range(11))
-    values, valid, hops, widths, reasons, follow, cells, processes, sessions, owners, benchmarks = rows
+    rows: tuple[list, ...] = tuple([] for _ in range(6))
+    values, valid, hops, widths, reasons, cells = rows
     clocks: tuple[list, ...] = [], [], []  # of all samples, kept or not: clock, on which CPUs it was, whether the sample is kept
+    trials: list[tuple[int, ...]] = []  # kept samples, and what they have in common
     for trial in log.trials:
         metric = first.get(trial.benchmark)
+        name, before = metric.name if metric else None, len(values)
         owner = machines.get(trial.run, "unknown")
-        clocks[0].extend(sum(sample.frequency) / 2 / 1e9 if sample.frequency else NAN for sample in trial.samples)
-        clocks[1].extend(place_of[(owner, trial.session, pinned_to(tuple(t.cpu for t in s.threads)))] for s in trial.samples)
-        clocks[2].extend(metric is not None and metric.name in sample.metrics for sample in trial.samples)
-        if metric is None:
-            continue
-        kept = [sample for sample in trial.samples if metric.name in sample.metrics]
         where = trial.run, trial.benchmark
-        own = [cell_of[(*where, sample.case)] for sample in kept]
-        cells += own
-        points.update(zip(own, [sample.parameters for sample in kept], strict=True))
-        values += [sample.metrics[metric.name] for sample in kept]
-        valid += [sample.valid for sample in kept]
-        hops += [(sample.hop[0] + sample.hop[1]) / 2 * 1e9 if sample.hop else NAN for sample in kept]
-        widths += [(sample.width[0] + sample.width[1]) / 2 if sample.width else NAN for sample in kept]
-        processes += [process_of[(*where, trial.session, trial.block, trial.process)]] * len(kept)
-        sessions += [session_of[trial.session]] * len(kept)
-        owners += [machine_of[owner]] * len(kept)
-        reasons += [" ".join(sample.reasons) for sample in kept]
-        follow += [follows(metric.unit)] * len(kept)
-        benchmarks += [benchmark_of[(owner, trial.benchmark, metric.name, trial.session)]] * len(kept)
+        known, places = cell_of.setdefault(where, {}), placed.setdefault((owner, trial.session), {})
+        for sample in trial.samples:  # of a log's thousands: each is looked at once
+            clocks[0].extend(sample.frequency or UNKNOWN)
+            cpus = tuple([thread.cpu for thread in sample.threads])
+            place = places.get(cpus)
+            if place is None:
+                place = places[cpus] = place_of[(owner, trial.session, pinned_to(cpus))]
+            clocks[1].append(place)
+            value = sample.metrics.get(name)  # type: ignore[arg-type]
+            clocks[2].append(value is not None)
+            if value is None:
+                continue
+            own = known.get(sample.case)
+            if own is None:
+                own = known[sample.case] = len(names)
+                names.append((*where, sample.case))
+            points[own] = sample.parameters
+            cells.append(own)
+            values.append(value)
+            valid.append(sample.valid)
+            hops.extend(sample.hop or UNKNOWN)
+            widths.extend(sample.width or UNKNOWN)
+            reasons.append(" ".join(sample.reasons))
+        if metric:
+            process = process_of[(*where, trial.session, trial.block, trial.process)]
+            alike = benchmark_of[(owner, trial.benchmark, metric.name, trial.session)]
+            shared = process, session_of[trial.session], machine_of[owner], follows(metric.unit), alike
+            trials.append((len(values) - before, *shared))
     if not values:
         return {}
-    kinds = float, bool, float, float, object
-    value, calm, hop, width, reason = (np.array(each, dtype=kind) for each, kind in zip(rows[:5], kinds, strict=True))
-    clocked, cell, process, session, owner, benchmark = (np.array(each, dtype=np.int64) for each in rows[5:])
-    slow = behind(np.array(clocks[0]), np.array(clocks[1], dtype=np.int64))[np.array(clocks[2], dtype=bool)]
+    value, calm, cell, reason = np.array(values), np.array(valid), np.array(cells, dtype=np.int64), np.array(reasons, dtype=object)
+    hop, width, clock = (np.array(pairs).reshape(-1, 2).sum(axis=1) / 2 for pairs in (hops, widths, clocks[0]))
+    hop *= 1e9
+    count, *of_trials = np.array(trials, dtype=np.int64).T
+    process, session, owner, clocked, benchmark = (np.repeat(each, count) for each in of_trials)
+    slow = behind(clock / 1e9, np.array(clocks[1], dtype=np.int64))[np.array(clocks[2], dtype=bool)]
     label_of = _Numbers()
     label = np.empty(len(value), dtype=np.int64)
     for machine in range(len(machine_of)):
@@ -131,7 +146,7 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
     value = at_usual_clock(value, counted, clocked, slow, quantity, benchmark[begin]).values
     kind, mean, main = _by_class(value, counted, cell, label, process, session, np.array([label_hop(text) for text in label_of]))
     found: dict[str, list[tuple[Cell, float]]] = {}
-    names = list(cell_of)
+    quantities = {place: quantity_text(records[place]) for place in cell_of if place in records}
     for number in np.flatnonzero(main & np.isfinite(mean)).tolist():
         place = int(kind[number])
         run, name, _ = names[place]
@@ -143,7 +158,7 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
             unit=metric.unit,
             polarity=metric.polarity,
             parameters=points[place],
-            quantity=quantity_text(record),
+            quantity=quantities[run, name],
         )
         found.setdefault(run, []).append((made, float(mean[number])))
     return found

@@ -14,7 +14,7 @@ from ..errors import LogError, MachineError, UsageError
 from ..files import write_whole
 from ..model import STABLE, Frozen, Header
 from ..runlog import MINOR, SCHEMA
-from ..runlog.read import KINDS, bytes_of, cleaned, load, pieces, read_log
+from ..runlog.read import KINDS, MARK, bytes_of, cleaned, load, pieces, read_log
 from ..runlog.write import Journal
 from ..text import in_shell, printable
 from .changes import Change, changes
@@ -118,7 +118,7 @@ def drift(path: Path) -> list[Drift]:
     name, found = printable(str(path)), []
     frozen_ones = {each.version: each for each in registry()}
     judge, claimed = reader, ""
-    for number, line, last in pieces(path):
+    for number, line, last in pieces(bytes_of(path).removeprefix(MARK)):
         try:
             document = cleaned(json.loads(line))
         except (ValueError, RecursionError) as error:
