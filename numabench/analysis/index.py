@@ -31,7 +31,7 @@ from .. import __version__
 from ..files import umask
 from ..model import Frozen, Header
 from ..runlog import SCHEMA
-from ..runlog.check import LARGEST, check, check_moment, check_text, check_values
+from ..runlog.check import LARGEST, LONGEST_NAME, check_facts, check_machine, check_moment, check_plan, check_text, check_values
 from ..runlog.read import decoded
 from ..runlog.wrong import Wrong
 from ..text import printable
@@ -75,6 +75,7 @@ class Entry(Frozen, array_like=True):
 
 HERE = "\0"
 FACTS = ("machine", "plan", "arguments")
+CHECKS = check_machine, check_plan, check_facts  # of these
 _entries = msgspec.msgpack.Decoder(Entry)
 _header, _cell, _facts, _any = (msgspec.json.Decoder(kind) for kind in (Header, Cell, dict[str, Any], Any))
 _split = msgspec.msgpack.Decoder(tuple[bytes, list[tuple[list[str], bytes]]])
@@ -138,7 +139,7 @@ class Joining:
     def __init__(self, piece: Callable[[bytes], bytes]):
         self.piece = piece
         self.made: dict[tuple[Callable, bytes], Any] = {}
-        self.facts: dict[tuple[bytes, ...], tuple[dict[str, Any], ...]] = {}  # that were looked at
+        self.looked: set[tuple[Callable, bytes]] = set()  # at facts by a check: most are those of many visits
 
     def visits(self, entry: Entry) -> list[Visit]:
         """Raises Damaged."""
@@ -148,15 +149,15 @@ class Joining:
             raise Damaged from error
 
     def _visit(self, kept: Kept) -> Visit:
-        header, known = decoded(kept.header, _header), self.facts.get(kept.facts)
-        machine, plan, arguments = known or tuple(self._once(self._facts, name) for name in kept.facts)
+        header = decoded(kept.header, _header)
+        check_moment(header.started)
+        check_text("the name of a visit", header.run, header.session, header.numabench, most=LONGEST_NAME)
+        machine, plan, arguments = (self._once(self._facts, name) for name in kept.facts)
+        for look, name, facts in zip(CHECKS, kept.facts, (machine, plan, arguments), strict=True):
+            if (look, name) not in self.looked:
+                look(facts)
+                self.looked.add((look, name))
         header = msgspec.structs.replace(header, machine=machine, plan=plan, arguments=arguments)
-        if known:  # what is beside them is its own
-            check_moment(header.started)
-            check_text("the name of a visit", header.run, header.session, header.numabench)
-        else:
-            check(header)
-            self.facts[kept.facts] = machine, plan, arguments
         cells = self._once(self._cells, kept.cells)
         values = array("d", kept.values)
         share = kept.undisturbed

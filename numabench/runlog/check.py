@@ -138,21 +138,32 @@ def check_trial(trial: TrialRecord) -> None:
 
 def check_header(header: Header) -> None:
     check_moment(header.started)
-    for name, facts, kind in (("machine", header.machine, MachineFacts), ("plan", header.plan, PlanFacts)):
-        check_facts(facts)
-        try:
-            found = msgspec.convert(facts, kind)
-        except msgspec.ValidationError as error:
-            raise Wrong(f"{name}: {error}") from error
-        if name == "plan":
-            check_figures(("the plan's target", found.target or 0.0), ("the plan's budget", found.budget or 0.0))
-            if found.target is not None and not 0 <= found.target < 1:
-                raise Wrong(f"the plan's target is {found.target:g}, which is no share")
-            continue
-        check_text("a name of the machine", found.id, found.alias, found.hostname, most=LONGEST_NAME)
-        if found.topology:
-            check_topology(found.topology)
+    check_machine(header.machine)
+    check_plan(header.plan)
     check_facts(header.arguments)
+
+
+def check_machine(facts: dict[str, Any]) -> None:
+    check_facts(facts)
+    found = _shaped("machine", facts, MachineFacts)
+    check_text("a name of the machine", found.id, found.alias, found.hostname, most=LONGEST_NAME)
+    if found.topology:
+        check_topology(found.topology)
+
+
+def check_plan(facts: dict[str, Any]) -> None:
+    check_facts(facts)
+    found = _shaped("plan", facts, PlanFacts)
+    check_figures(("the plan's target", found.target or 0.0), ("the plan's budget", found.budget or 0.0))
+    if found.target is not None and not 0 <= found.target < 1:
+        raise Wrong(f"the plan's target is {found.target:g}, which is no share")
+
+
+def _shaped(name: str, facts: dict[str, Any], kind: Any) -> Any:
+    try:
+        return msgspec.convert(facts, kind)
+    except msgspec.ValidationError as error:
+        raise Wrong(f"{name}: {error}") from error
 
 
 def check_topology(topology: Topology) -> None:

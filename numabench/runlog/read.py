@@ -39,10 +39,8 @@ MOST_INPUT = 1 << 31  # bytes of standard input
 RECORDED = "give a .jsonl file that numabench run wrote"
 
 _decoder = msgspec.json.Decoder(Record)
-#: What a control character or half of a surrogate pair can look like in JSON, and bytes that every one of these has.
+#: What a control character or half of a surrogate pair can look like in JSON.
 _SUSPECT = re.compile(rb"\\[bfnrt]|\\u(?:00[0189]|007[fF]|202[89]|[dD][89a-fA-F])|\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
-_SIGNS = (b"\\", b"\x7f")
-_SIGNS_BEYOND = (b"\xc2", b"\xe2\x80")
 
 
 class _Probe(msgspec.Struct):
@@ -74,15 +72,31 @@ class RunLog(Frozen):
         return next(h for h in self.headers if h.run == run)
 
 
+def _inside(folder: str) -> Iterator[str]:
+    """The logs in a folder and those below it that are not hidden; links to folders are not followed, and what cannot be looked into has none."""
+    try:
+        with os.scandir(folder) as entries:
+            there = [*entries]
+    except OSError:
+        return
+    for each in there:
+        try:
+            if each.is_dir(follow_symlinks=False):
+                if not each.name.startswith("."):
+                    yield from _inside(each.path)
+            elif each.name.endswith(ENDINGS) and each.is_file():
+                yield each.path
+        except OSError:  # a link that leads in a circle
+            continue
+
+
 def find_logs(paths: Iterable[str | Path]) -> list[Path]:
     """Files as they are, `-` for standard input; folders are searched for `*.jsonl` and `*.jsonl.gz`, sorted by path,
     without those that are hidden (where a launch keeps what is not whole)."""
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            shown = ((folder, inside) for folder, _, inside in os.walk(path) if "/." not in folder[len(str(path)) :])
-            names = (os.path.join(folder, name) for folder, inside in shown for name in inside if name.endswith(ENDINGS))
-            inside = sorted((Path(name) for name in names if os.path.isfile(name)), key=lambda each: each.parts)
+            inside = [Path(name) for name in sorted(_inside(str(path)), key=lambda name: name.split(os.sep))]
             if not inside:
                 raise LogError(f"no run log (*.jsonl) in folder {printable(str(path))}", "record one with: numabench run")
             found += inside
@@ -117,8 +131,8 @@ def cleaned(value: Any) -> Any:
 
 def _is_suspect(text: bytes) -> bool:
     """Whether it may stand for a character that is not printable."""
-    signs = _SIGNS if text.isascii() else _SIGNS + _SIGNS_BEYOND
-    return any(sign in text for sign in signs) and _SUSPECT.search(text) is not None
+    may = b"\\" in text or b"\x7f" in text or (not text.isascii() and (b"\xc2" in text or b"\xe2\x80" in text))
+    return may and _SUSPECT.search(text) is not None
 
 
 def decoded(line: bytes, decoder: msgspec.json.Decoder = _decoder) -> Any:

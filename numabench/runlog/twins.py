@@ -31,7 +31,12 @@ def told_apart(sides: Sequence[Sequence[Header]]) -> tuple[list[tuple[Header, ..
             name = str(header.machine.get(SHARED_ID, header.machine_id))  # as it was, where it has been told apart before
             known = groups.setdefault(name, [])
             number = next(
-                (n for n, group in enumerate(known) if not any(contradict(header.machine, one) for one in group)), len(known)
+                (
+                    n
+                    for n, group in enumerate(known)
+                    if all(one is header.machine or not contradict(header.machine, one) for one in group)
+                ),
+                len(known),
             )
             if number == len(known):
                 known.append([])
