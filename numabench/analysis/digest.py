@@ -130,7 +130,12 @@ def _means(log: RunLog) -> dict[str, list[tuple[Cell, float]]]:
             trials.append((len(values) - before, *shared))
     if not values:
         return {}
-    value, calm, cell, reason = np.array(values), np.array(valid), np.array(cells, dtype=np.int64), np.array(reasons, dtype=object)
+    value, calm, cell, reason = (
+        np.array(values),
+        np.array(valid),
+        np.array(cells, dtype=np.int64),
+        np.array(reasons, dtype=object),
+    )
     hop, width, clock = (np.array(pairs).reshape(-1, 2).sum(axis=1) / 2 for pairs in (hops, widths, clocks[0]))
     hop *= 1e9
     count, *of_trials = np.array(trials, dtype=np.int64).T

@@ -131,7 +131,11 @@ def cleaned(value: Any) -> Any:
 
 def _is_suspect(text: bytes) -> bool:
     """Whether it may stand for a character that is not printable."""
-    may = b"\\" in text or b"\x7f" in text or (not text.isascii() and (b"\xc2" in text or b"\xe2\x80" in text))
+    may = (
+        b"\\" in text
+        or b"\x7f" in text
+        or (not text.isascii() and (b"\xc2" in text or (b"\xe2" in text and b"\xe2\x80" in text)))
+    )
     return may and _SUSPECT.search(text) is not None
 
 
