@@ -197,12 +197,14 @@ def check_facts(facts: Any) -> None:
             raise Wrong(f"facts are nested over {DEEPEST} levels deep" if depth > DEEPEST else f"over {MOST_FACTS:,} facts")
         below = []
         for value in left:
-            if isinstance(value, dict):
-                below += [*value, *value.values()]
+            if isinstance(value, str):  # most are
+                if len(value) > LONGEST_TEXT:
+                    check_text("a fact", value)
+            elif isinstance(value, dict):
+                below += value
+                below += value.values()
             elif isinstance(value, list):
                 below += value
-            elif isinstance(value, str):
-                check_text("a fact", value)
             elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
                 raise Wrong("a fact is a number beyond all measure")
         left = below
