@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -313,3 +314,41 @@ def test_where_nothing_can_be_compiled_each_machine_does(there, tmp_path, monkey
         "kernels are not sent, each machine compiles its own: no C compiler" in done.output
         and "1 host: 1 measured" in done.output
     )
+
+
+#: Writes the template's records as a run does, and says what a run would.
+WRITES = """\
+import sys
+from pathlib import Path
+from numabench.errors import NumabenchError
+from numabench.runlog.read import read_log
+from numabench.runlog.write import Journal
+try:
+    with Journal(Path(sys.argv[2])) as journal:
+        for record in read_log(sys.argv[1]):
+            journal.append(record)
+except NumabenchError as error:
+    print(f"numabench: error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+@needs_sshd
+def test_a_disk_that_is_really_full_is_said(nodes, tmp_path):
+    """Three hosts with file systems of their own: no room for the folder of the log, for the log itself, and for the kernels that are sent."""
+    own = ["unshare", "-m", *(["-r"] if os.getuid() else []), "sh", "-c"]
+    if subprocess.run([*own, f"mount -t tmpfs none {tmp_path}"], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here: a full disk is not tried")
+    nodes.program("writes.py", WRITES)
+    enter = '[ -n "$INSIDE" ] || INSIDE=1 exec ' + " ".join(own) + ' "$0"'  # the door once more, in a namespace of mounts
+    for number, room in ((2, "nr_inodes=2"), (3, "size=8k"), (4, "size=8k")):
+        place = "$here/cache-4" if number == 4 else "$here/home"
+        nodes.door(
+            f"127.0.0.{number}",
+            f"export XDG_CACHE_HOME=$here/cache-{number}; mkdir -p -m 700 {place}\n{enter}\nmount -t tmpfs -o mode=700,{room} none {place}",
+        )
+    nodes.do("127.0.0.3", f'PYTHONPATH={ROOT} {sys.executable} $here/writes.py $here/template "$log" || exit $?; whole')
+    found = launch("--ssh", ",".join(f"127.0.0.{n}" for n in range(2, 6)), "-o", tmp_path / "runs", "fences", kernels=(), code=5)
+    assert [*states(found).values()] == ["disk full", "disk full", "disk full", "measured"], found
+    for host, said in {2: "cannot create directory", 3: "cannot append to the run log", 4: "they cannot be kept"}.items():
+        assert said in found[f"127.0.0.{host}"]["why"] and "make room there" in found[f"127.0.0.{host}"]["why"], found

@@ -170,17 +170,17 @@ def after_run(visit: Visit, code: int, packed: bytes, errors: str) -> Answer:
     if code in WHOLE and packed:
         said = ["some samples failed their check; its log names them"] if code else []
         return Answer(MEASURED, "; ".join([*said, *([f"{OWN_KERNELS}: {refused}"] if refused else [])]), packed)
-    if "no C compiler" in why:
-        return Answer(
-            "compiler missing",
-            f"{why}{f'; the kernels that were sent are not taken: {refused}' if refused else ''}"[: 2 * LONGEST_WHY],
-        )
     if code == 130:
         return Answer(INTERRUPTED, f"the run there was ended; {GO_ON}")
     if code == 5 or (code == 3 and re.search("another run|stop these, choose other CPUs|wait until it ends", why)):
         return Answer(BUSY, why or f"other programs have its CPUs: {GO_ON}, or --wait 10m")
     if full := by_disk(errors):
         return full
+    if "no C compiler" in why:
+        return Answer(
+            "compiler missing",
+            f"{why}{f'; the kernels that were sent are not taken: {refused}' if refused else ''}"[: 2 * LONGEST_WHY],
+        )
     if code == 137:
         return Answer(FAILED, f"the run there was killed, for want of memory maybe; {GO_ON}")
     return Answer(FAILED, why or f"numabench run ended with {code} there{f': {said}' if (said := last_line(errors)) else ''}")
@@ -259,8 +259,10 @@ def before_begin(host: str, errors: str, code: int | None) -> Answer:
 
 def by_disk(errors: str) -> Answer | None:
     found = re.search(r"[^\n]*(No space left on device|Disk quota exceeded)", errors)
-    why = f"{complaint(errors) or found[0].strip()[-LONGEST_WHY:]}; make room there, then {GO_ON}" if found else ""
-    return Answer("disk full", printable(why)) if found else None
+    if not found:
+        return None
+    said = complaint(errors) if found[1] in complaint(errors) else found[0].removeprefix("numabench: ").strip()[-LONGEST_WHY:]
+    return Answer("disk full", f"{printable(said)}; make room there, then {GO_ON}")
 
 
 def complaint(errors: str) -> str:
