@@ -260,14 +260,14 @@ def test_kernels_go_through_the_connection_that_is_there(nodes, sent, tmp_path):
 
 @needs_sshd
 def test_each_host_that_cannot_take_them_says_why(nodes, tmp_path):
-    """Without a compiler: one of another architecture, one whose files may not grow, one whose connection breaks; and one of another architecture with a compiler."""
+    """Without a compiler: one of another architecture, one whose files may not grow, one whose connection breaks while they come; and one of another architecture with a compiler."""
     real = (nodes.folder / "take").read_text()
     other = 'nonce=$2 parcel=$3; shift 4; set -- take $nonce $parcel riscv64 "$@";;'
     (nodes.folder / "take").write_text(
         f"""case $XDG_CACHE_HOME in
   *-3) {other}
   *-4) ulimit -f 8;;
-  *-5) kill -9 $(cut -d' ' -f4 /proc/$PPID/stat);;
+  *-5) echo "$2 lack $5"; head -c 10; kill -9 $(cut -d' ' -f4 /proc/$PPID/stat);;
   *-6) {other}
 esac
 {real}"""
