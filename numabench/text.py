@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 LINE_ENDS = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+\s*")
-#: C0 and C1 (what terminals obey), and halves of surrogate pairs (which no encoding has). Bidirectional marks are text: they stay.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+#: C0 and C1 (what terminals obey), halves of surrogate pairs (which no encoding has), and what turns the direction of all that follows it (a name with U+202E would
+#: have the verdict behind it read backwards). Scripts from right to left need none of these, and their marks (U+200E, U+200F, U+061C) stay.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BLANK = re.compile(r"\{(\w+)\}")
 

@@ -176,9 +176,9 @@ def test_a_resume_after_a_tail_of_garbage_leaves_a_log_that_is_read(tmp_path, re
 
 
 def test_texts_of_logs_cannot_steer_a_terminal(tmp_path, records):
-    kind(records, "benchmark")["title"] = "a\x1b]0;owned\x07\x1b[2J\x9b2J\nb\u202ec"
+    kind(records, "benchmark")["title"] = "a\x1b]0;owned\x07\x1b[2J\x9b2J\nb\u202ec\u2067d\u200fe"
     title = load(written(tmp_path, records)).benchmarks[0].title
-    assert title == "a�]0;owned��[2J�2J b\u202ec" and printable(title) == title
+    assert title == "a�]0;owned��[2J�2J b�c�d\u200fe" and printable(title) == title
 
 
 def test_templates_are_filled_word_by_word():

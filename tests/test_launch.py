@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 from faked_hosts import DOOR, There
@@ -31,6 +32,7 @@ from numabench.launch.hosts import bare, checked, listed
 from numabench.launch.launching import Launching
 from numabench.runlog.expected import Asked, Ended, read_states, unmeasured
 from numabench.runlog.read import find_logs, load
+from numabench.text import printable
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 needs_sshd = pytest.mark.skipif(
@@ -338,11 +340,32 @@ ASKED = Asked(launch="a", engine="ssh", hosts=("n1",), words=("memory", "--profi
 
 
 def test_names_are_names_and_no_options():
-    names = listed("n1, n2 n3 # n4\n\nme@n5\nssh://me@n6:22\n2001:db8::1 n1")
-    bad = ["-l", "n;x", "$(x)", "a b", "n\x1b", "me@-oProxyCommand=x", "-n@h", "", "x" * 256, "`x`", "a/b", "ssh://-x"]
+    names = listed("n1, n2 n3 # n4\n\nme@n5\nssh://me@n6:22\n2001:db8::1 ssh://[fe80::1%eth0]:22 n1")
+    bad = [
+        ".launch",
+        "..",
+        "n[01-20]",
+        "[x",
+        "-l",
+        "n;x",
+        "$(x)",
+        "a b",
+        "n\x1b",
+        "me@-oProxyCommand=x",
+        "-n@h",
+        "",
+        "x" * 256,
+        "`x`",
+        "a/b",
+        "ssh://-x",
+    ]
     hosts, twice, odd = checked([*names, *bad])
-    assert hosts == ["n1", "n2", "n3", "me@n5", "ssh://me@n6:22", "2001:db8::1"] and twice == ["n1"] and odd == bad
-    assert [bare(name) for name in hosts] == ["n1", "n2", "n3", "n5", "n6", "2001:db8::1"]
+    assert (
+        hosts == ["n1", "n2", "n3", "me@n5", "ssh://me@n6:22", "2001:db8::1", "ssh://[fe80::1%eth0]:22"]
+        and twice == ["n1"]
+        and odd == bad
+    )
+    assert [bare(name) for name in hosts[:-1]] == ["n1", "n2", "n3", "n5", "n6", "2001:db8::1"]
 
 
 def test_what_is_asked_is_quoted_for_the_shell(tmp_path):
@@ -387,12 +410,15 @@ def test_what_is_asked_is_quoted_for_the_shell(tmp_path):
         ("", "ssh: connect to host n1 port 22: No route to host", "unreachable", "is it up"),
         ("", "Permission denied (publickey).", "no access", "ssh -v n1"),
         ("", "\x1b]0;evil", "failed", "ran nothing"),
+        ("N begin\nN end abc\n", "", "connection lost", "in the middle"),
+        ("N begin\nN end 99999999999999999999\n", "", "connection lost", "in the middle"),
+        ("N begin\nN end 3\n", "numabench: error: a \u202e b\u2066", "failed", "a \ufffd b\ufffd"),
     ],
 )
 def test_what_a_host_says_becomes_a_state_and_a_line(data, errors, state, words):
     visit = remote.prepare(ASKED, "n1", 1)
     answer = remote.read_answer(visit, data.replace("N ", f"{visit.nonce} ").encode(), errors, 255)
-    assert answer.state == state and words in answer.why and answer.why.isprintable()
+    assert answer.state == state and words in answer.why and answer.why == printable(answer.why)
 
 
 def test_what_arrives_is_bounded(tmp_path, monkeypatch):
@@ -420,6 +446,33 @@ def test_what_arrives_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(keeping, "MOST_UNPACKED", 1 << 12)
     with pytest.raises(LogError, match="over 0 MiB"):
         keeping.keep(tmp_path / "runs", "n1", packed, {})
+
+
+def test_hosts_that_are_called_like_files_of_a_launch(faked, tmp_path):
+    found = launch("--ssh", "n1,launch.state,index.sqlite", "-o", tmp_path / "runs", code=5)
+    assert states(found) == {"n1": "measured", "launch.state": "failed", "index.sqlite": "failed"}, found
+    assert "is a file of a launch's folder" in found["launch.state"]["why"]
+
+
+def test_hosts_come_from_a_pipe_or_a_file_of_another_system(faked, tmp_path):
+    (tmp_path / "hosts").write_bytes(b"\xef\xbb\xbfn1\r\nn2\r\n")
+    assert states(launch("--ssh", tmp_path / "hosts", "-o", tmp_path / "a")) == {"n1": "measured", "n2": "measured"}
+    reads, writes = os.pipe()
+    os.write(writes, b"n3\n")
+    os.close(writes)
+    assert states(launch("--ssh", f"/dev/fd/{reads}", "-o", tmp_path / "b")) == {"n3": "measured"}
+    os.close(reads)
+    found = launch("--ssh", "n[01-20]", "-o", tmp_path / "c", code=3)
+    assert "scontrol show hostnames 'n[01-20]'" in found["n[01-20]"]["why"]
+
+
+def test_the_second_look_connects_to_no_name_that_the_first_one_refused(faked, tmp_path, monkeypatch):
+    write_state(tmp_path, msgspec.structs.replace(ASKED, hosts=("a;b", "-oProxyCommand=x", "n1")))
+    looked = []
+    monkeypatch.setattr("numabench.launch.launching.hosts_called", lambda members, hosts: looked.extend(hosts) or [])
+    monkeypatch.setattr("numabench.analysis.collect.read_fleet", lambda paths: ([], {}, []))
+    done = CliRunner().invoke(command, ["launch", "--suspects", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
+    assert done.return_value == 0 and looked == ["n1"]
 
 
 def test_a_state_file_that_was_cut_or_is_none(tmp_path):

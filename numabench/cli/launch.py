@@ -124,7 +124,7 @@ def command(
         names, twice, odd = checked(read_hosts(hosts))
         for name in twice:
             say(f"listed twice, visited once: {printable(name)}", err=True)
-        impossible = {printable(name): Answer("no name of a host", "letters, digits and . _ - : @ make one") for name in odd}
+        impossible = {printable(name): Answer("no name of a host", no_name(name)) for name in odd}
     else:
         found = nodes_of(partition or "", nodes)
         names, impossible = [*found], {name: answer for name, answer in found.items() if answer}
@@ -138,6 +138,12 @@ def command(
         return show.end()
 
 
+def no_name(name: str) -> str:
+    if "[" in name and "://" not in name:
+        return f"it looks like several: {in_shell('scontrol', 'show', 'hostnames', name)} lists them"
+    return "letters, digits and . _ - : @ make one"
+
+
 def read_hosts(given: str) -> list[str]:
     """The names of `--ssh`: standard input, a file, or a list with commas."""
     from ..launch.hosts import listed
@@ -145,8 +151,8 @@ def read_hosts(given: str) -> list[str]:
     try:
         if given == "-":
             text = sys.stdin.read(MOST_INPUT)
-        elif Path(given).is_file():
-            with open(given, encoding="utf-8", errors="replace") as file:
+        elif Path(given).exists() and not Path(given).is_dir():  # a pipe, too: <(sinfo ...)
+            with open(given, encoding="utf-8-sig", errors="replace") as file:
                 text = file.read(MOST_INPUT)
         elif "/" in given:
             raise UsageError(f"there is no file {printable(given)}", "one name a line; or --ssh n1,n2")
@@ -346,13 +352,14 @@ def second_look(folder: Path, apart: float, at_once: int, form: str) -> int:
     from ..analysis.cohorts import judge_fleet
     from ..analysis.collect import read_fleet
     from ..analysis.fleet import SUSPECT
+    from ..launch.hosts import checked
     from ..launch.launching import hosts_called
     from ..runlog.expected import STATE_FILE, Asked, read_states
 
     every = [each for each in read_states(folder) if isinstance(each, Asked)]
     if not every:
         raise UsageError(f"{folder} has no {STATE_FILE}: no launch measured there", "numabench launch --ssh HOSTS -o FOLDER")
-    known = dict.fromkeys(host for each in every for host in each.hosts)
+    known, *_ = checked(host for each in every for host in each.hosts)
     with Show(folder, every[-1], form) as show:
         members = {member.alias for member in judge_fleet(*read_fleet([folder])).of(SUSPECT)}
         hosts = hosts_called(members, known)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-#: `[user@]host`, addresses of IPv6 too, or `ssh://user@host:port`. Nothing that ssh takes for an option, nor what its ProxyCommand could hand to a shell.
-NAME = re.compile(r"(ssh://)?([A-Za-z0-9_.][A-Za-z0-9_.+-]*@)?[A-Za-z0-9_.:\[][A-Za-z0-9_.:%\[\]-]*")
+#: `[user@]host`, addresses of IPv6 too, or `ssh://user@host:port`. Nothing that ssh takes for an option, nor what its ProxyCommand could hand to a shell; nor what
+#: would be a hidden folder, or is many names in one (`n[01-20]`).
+NAME = re.compile(
+    r"(ssh://)?([A-Za-z0-9_.][A-Za-z0-9_.+-]*@)?([A-Za-z0-9_:][A-Za-z0-9_.:%-]*|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?\](:[0-9]+)?)"
+)
 LONGEST = 255
 
 

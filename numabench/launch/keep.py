@@ -10,9 +10,11 @@ from pathlib import Path
 from ..errors import LogError
 from ..files import write_whole
 from ..host.machine import sanitised
+from ..runlog.expected import STATE_FILE
 from ..runlog.read import load
 from .hosts import bare
 
+TAKEN = (STATE_FILE, "index.sqlite")  # names in the folder of a launch
 MOST_UNPACKED = 1 << 29  # bytes; a standard log has 7 MB
 
 
@@ -37,6 +39,10 @@ def keep(folder: Path, host: str, packed: bytes, known: dict[str, str]) -> tuple
         raise LogError(f"its log is the one that {known[run]} sent")
     name = f"{re.sub('[^0-9TZ]', '', header.started)[:20]}-{sanitised(run)[:40]}.jsonl.gz"
     target = folder / sanitised(bare(host))[:100] / name
+    if target.parent.name in TAKEN:
+        raise LogError(
+            f"{target.parent.name} is a file of a launch's folder", "call the host otherwise: Host NAME in ssh's configuration"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():  # else a launch was ended between log and state
         write_whole(target, packed, exclusive=True)

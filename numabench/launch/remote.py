@@ -132,7 +132,7 @@ def parcel_file(parcel: Parcel) -> str:
 
 
 def lacking(visit: Visit, data: bytes | bytearray) -> list[str] | None:
-    """The objects that a host asks for; None where it asks for none."""
+    """The objects that a host asks for; None where it asks for none. `data`: the last part of what came."""
     found = re.search(rb"^%b lack((?: [0-9a-f]+)*)\n" % re.escape(visit.nonce.encode()), data, re.MULTILINE)
     return found[1].decode().split() if found else None
 
@@ -151,7 +151,7 @@ def read_answer(visit: Visit, data: bytes | bytearray, errors: str, code: int | 
     mark = re.escape(visit.nonce.encode())
     said = dict(re.findall(rb"^%b (clock|missing|version|folder|end)(.*)$" % mark, data, re.MULTILINE))
     words = {name.decode(): printable(text.decode(errors="replace")).strip()[:LONGEST_WHY] for name, text in said.items()}
-    if "end" in words:
+    if re.fullmatch(r"\d{1,3}", words.get("end", "")):
         log = re.search(rb"^%b log\n(.*)\n%b end " % (mark, mark), data, re.MULTILINE | re.DOTALL)
         return after_run(visit, int(words["end"]), log[1] if log else b"", errors)
     for name, judge in (("clock", clock), ("missing", missing), ("version", other_version)):

@@ -15,6 +15,7 @@ from .remote import MOST_ERRORS, MOST_NOISE, MOST_PACKED, Answer, Visit, begun, 
 CONNECT_S, ALIVE_S, ALIVE_TIMES = 20, 15, 4  # a minute without a sign of life
 #: Connections that are not through the door yet: sshd, and a jump host's, turns some away from 10 on (MaxStartups).
 AT_THE_DOOR = 9
+LONGEST_SAID = 1 << 14  # bytes of a line that a host says
 LAST_S = 5.0  # that ssh takes to end
 FILES = 4  # of each connection
 
@@ -108,10 +109,11 @@ class Connection:
             self.data += part
             if not part or whole(self.visit, self.data):
                 return
-            if not started and begun(self.visit, self.data):
+            end = self.data[-len(part) - LONGEST_SAID :]  # all of it each time would take long, byte by byte
+            if not started and begun(self.visit, end):
                 started = True
                 self.through()
-            if self.visit.parcel and not sent and (wanted := lacking(self.visit, self.data)) is not None:
+            if self.visit.parcel and not sent and (wanted := lacking(self.visit, end)) is not None:
                 sent = True
                 self.process.stdin.write(self.visit.parcel.stream(wanted))
 
