@@ -173,3 +173,14 @@ def test_it_fits_a_desk_and_a_telephone_and_asks_nobody(large, tmp_path):
     light = picture(path, tmp_path, size="1300,900")
     dark = picture(path, tmp_path, "--force-dark-mode", "--blink-settings=preferredColorScheme=0", size="1300,900")
     assert light.mean() > 200 > 100 > dark.mean()
+
+
+@needs_browser
+def test_names_without_a_blank_widen_no_page(tmp_path):
+    found = simulated(12)
+    long = {"h" * 250: "unreachable: " + "w" * 300, "https://x.example/" + "y" * 200: "\u202e\u2066 turned"}
+    members = tuple(msgspec.structs.replace(m, alias="n" + m.alias * 40, cause="c" * 200) for m in found.cohorts[0].members)
+    cohort = msgspec.structs.replace(found.cohorts[0], name="Z" * 200, members=members)
+    html = render_fleet(msgspec.structs.replace(found, cohorts=(cohort,), unread=long, unmeasured=long, notes=("N" * 300,)))
+    for width in (1300, 420):
+        assert measure(html, width, tmp_path)["width"] <= width
