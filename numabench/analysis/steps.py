@@ -5,11 +5,15 @@ places where its visits can be parted, of the squared distance between the means
 variance); benchmarks are made comparable by what their statistic is when the visits are in another order, and the largest of them counts (max-T: Westfall and Young 1993). The same orders give
 its p-value: where nothing changed every order is as likely. Where something did, both parts are looked at again (binary segmentation: Vostrikova 1981).
 
+Units that follow each other may be alike (a warm week, a neighbour that stays), of which other orders know nothing. How much of a unit is carried over to the next is estimated; what each
+unit adds of its own is put in another order, and the carrying over done again (a sieve: Buhlmann 1997; the estimate is that of a chain of first order).
+
 Pure functions on arrays: values are logs of a metric, shape (units, cells), in the order of time, NaN where a unit has no such cell. A unit is a day, or a visit.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -28,6 +32,7 @@ ORDERS, MORE_ORDERS, FEW_ORDERS = (999,), (999, 19_999), (199,)
 ENOUGH, SEED = 20, 1
 TRIED = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)  # steps, smallest first
 ROUNDING = 1e-9
+MOST_CARRIED = 0.8  # of a unit: beyond that no step is told from wandering
 ROOM = 32 << 20  # bytes that the orders of one go take
 
 
@@ -104,15 +109,16 @@ def _look(values: np.ndarray, group: np.ndarray, groups: int, orders: Sequence[i
     units = len(z)
     alike = np.stack([z[:, group == number] @ z[:, group == number].T for number in range(groups)])  # (groups, units, units)
     draws = np.random.default_rng(SEED)
-    found = [_statistics(alike, np.arange(units)[None])]
-    place = found[0].argmax(axis=2)[0] + LEAST_SIDE
-    largest = found[0].max(axis=2)
+    found = _statistics(alike, np.arange(units)[None])
+    place = found.argmax(axis=2)[0] + LEAST_SIDE
+    largest = found.max(axis=2)
+    share = carried(alike, place)
     rows = max(1, ROOM // (8 * groups * units * units))  # orders at a time
     for count in orders:
         parts = [largest]
         for begin in range(len(largest) - 1, count, rows):
             shuffled = draws.permuted(np.tile(np.arange(units), (min(rows, count - begin), 1)), axis=1)
-            parts.append(_statistics(alike, shuffled).max(axis=2))
+            parts.append(_statistics(alike, shuffled, share).max(axis=2))
         largest = np.concatenate(parts)
         mean, spread = largest.mean(axis=0), np.maximum(largest.std(axis=0), np.finfo(float).tiny)
         off = (largest - mean) / spread
@@ -124,15 +130,40 @@ def _look(values: np.ndarray, group: np.ndarray, groups: int, orders: Sequence[i
     return _Looked(p=float(as_far / len(most)), lead=int(off[0].argmax()), place=place, adjusted=adjusted)
 
 
-def _statistics(alike: np.ndarray, orders: np.ndarray) -> np.ndarray:
+def carried(alike: np.ndarray, place: np.ndarray) -> float:
+    """The correlation of a unit with the one before it, 0 to MOST_CARRIED, over the cells of all groups: next neighbours are so much farther apart than neighbours are. `place`: of
+    each group its most likely step, across which nothing is compared, since a step is no dependence. Means of cells, which differences do not have, bias it by nothing."""
+    near, far = (np.stack([_apart(each, lag) for each in alike]) for lag in (1, 2))
+    spread = np.maximum(np.trace(alike, axis1=1, axis2=2), np.finfo(float).tiny)[:, None]  # groups count alike
+    for number, at in enumerate(place):
+        near[number, at - 1] = far[number, at - 2 : at] = np.nan
+    one, two = (float(np.nanmean(each / spread)) for each in (near, far))
+    return min(max(two / one - 1, 0.0), MOST_CARRIED) if one > 0 else 0.0
+
+
+def _apart(products: np.ndarray, lag: int) -> np.ndarray:
+    """The squared distance of each unit to that `lag` later."""
+    own = np.diagonal(products)
+    return own[:-lag] + own[lag:] - 2 * np.diagonal(products, lag)
+
+
+def _statistics(alike: np.ndarray, orders: np.ndarray, share: float = 0.0) -> np.ndarray:
     """Shape (orders, groups, places): the squared distance between the means before and after each place, times what makes places comparable.
 
-    With all means zero, that of the sums before a place is u' G u, G the products of units with units and u those that stand before it in this order.
+    With all means zero, that of the sums before a place is u' G u, G the products of units with units and u those that stand before it in this order. Where `share` of a unit is carried
+    over to the next, what stands in this order is what each adds of its own, W x; the units are then W^-1 of that, and u is so much of each x.
     """
     groups, units = alike.shape[:2]
     before = np.arange(LEAST_SIDE, units - LEAST_SIDE + 1)
-    stands = np.argsort(orders, axis=1).T
-    first = (stands[:, :, None] < before).reshape(units, -1).astype(float)
+    stands = np.argsort(orders, axis=1)
+    first = (np.arange(units)[:, None] < before).astype(float)
+    if share:
+        own = np.eye(units) - share * np.eye(units, k=-1)
+        own[0, 0] = math.sqrt(1 - share**2)  # as if the chain had begun long before
+        first = np.linalg.inv(own).T @ (first - before / units)  # the mean of units in another order is not zero any more
+        first = np.einsum("vu,ovp->uop", own, first[stands]).reshape(units, -1)
+    else:
+        first = first[stands].transpose(1, 0, 2).reshape(units, -1)
     products = (alike.reshape(groups * units, units) @ first).reshape(groups, units, -1)
     sums = np.einsum("gup,up->gp", products, first).reshape(groups, len(orders), len(before))
     return sums.transpose(1, 0, 2) * units / (before * (units - before))
