@@ -266,7 +266,7 @@ def test_how_much_is_carried_over_is_estimated_also_where_there_is_a_step(true, 
         values = series(seed, 60)
         for unit in range(1, 60):
             values[unit] = true * values[unit - 1] + np.sqrt(1 - true**2) * values[unit]
-        values[30:, :40] += 0.05
+        values[30:] += 0.05
         z = steps.scaled(values)
         alike = np.stack([z[:, number == GROUP] @ z[:, number == GROUP].T for number in range(10)])
         place = steps._statistics(alike, np.arange(60)[None]).argmax(axis=2)[0] + steps.LEAST_SIDE

@@ -311,3 +311,20 @@ def test_an_interrupted_append_is_no_other_programs(tmp_path, call):
             sys.setprofile(None)
         journal.append(log.ends[0])
     assert calls and load(path).trials in ((), log.trials[:1]) and len(load(path).ends) == 1
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\n\n  \n", b"\r\n"])
+def test_lines_keep_their_numbers_whatever_stands_between_them(tmp_path, between):
+    """A file is decoded at once where all of its lines are plain, and line by line where one is not."""
+    lines = write(tmp_path / "log", make_log(processes=2, samples=1)).read_bytes().splitlines()
+    (tmp_path / "whole").write_bytes(between.join([*lines, b""]))
+    assert read_log(tmp_path / "whole") == read_log(tmp_path / "log")
+    at = next(number for number, line in enumerate(lines) if b'"record":"trial"' in line)
+    record = json.loads(lines[at]) | {"started": "some day"}
+    (tmp_path / "odd").write_bytes(between.join([*lines[:at], json.dumps(record).encode(), *lines[at + 1 :], b""]))
+    with pytest.raises(LogError, match=f"line {1 + at * between.count(bytes([10]))}: 'some day' is no moment"):
+        load(tmp_path / "odd")
+    broken = lines[1].replace(b',"', b',\n"', 1)  # one record over two lines was none before either
+    (tmp_path / "broken").write_bytes(b"\n".join([lines[0], broken, *lines[2:], b""]))
+    with pytest.raises(LogError, match="line [23] is not a run log record"):
+        load(tmp_path / "broken")
