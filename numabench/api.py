@@ -50,7 +50,7 @@ class Run:
         """One row per sample and metric; of one benchmark, one metric, at some values of its parameters (`stride=64`).
 
         Columns: run, machine, benchmark, metric, unit, session, process, sample, value (in the unit), valid; then one per
-        parameter; then case, block, polarity (lower, higher or neither is better), least and most (what the metric's values cannot leave), machine_id, hop_ns (one-way distance of
+        parameter; then case, block, polarity (lower, higher or neither is better), least and most (what the metric's values cannot leave), machine_id, cpus (that its threads were pinned to, `0-3`), hop_ns (one-way distance of
         the CPUs around the sample), core_width (independent operations a cycle), frequency_ghz, reasons (why it is not valid).
         """
         need_report()

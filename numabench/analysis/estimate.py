@@ -97,7 +97,7 @@ def process_medians(frame: pd.DataFrame) -> pd.DataFrame:
         usable = usable & np.isfinite(values)
         return Ordered(values[usable], codes[usable], size).median()
 
-    kept = {"": (clock.values, valid), "_kept": (clock.values, valid | soft), "_raw": (raw, valid)}
+    kept = {"": (clock.values, valid), "_kept": (clock.values, valid | soft), "_raw": (raw, frame["valid"].to_numpy(dtype=bool))}
     found = {end: medians(*kept[end]) for end in ENDS}
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = {end: np.where(median > 0, np.log(median), np.nan) for end, median in found.items()}

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ..analysis.answers import Subject
 
 MEASURE = "numabench run runtime --profile quick, or --no-prices for counts alone"
-CHUNKS = (64, 4096, 16384, 65536, 262144)  # bytes of a transfer that all profiles measure
-TRANSPORTS = ("tcp", "unix", "pipe")
+#: Transport -> bytes of a transfer that all profiles measure by both ways.
+CHUNKS = {"tcp": (65536,), "unix": (4096, 65536), "pipe": (64, 4096, 65536)}
 #: What makes another machine of one, or of its kernel: prices of one do not hold for the other.
 SAME = ("kernel", "mitigations", "microcode")
 #: What a program may have otherwise than who measured: said, and not refused.
@@ -75,8 +75,8 @@ CATALOGUE: dict[str, tuple[Source, ...]] = {
                 {"method": "sendfile"},
             ),
         )
-        for transport in TRANSPORTS
-        for chunk in CHUNKS
+        for transport, chunks in CHUNKS.items()
+        for chunk in chunks
     },
 }
 

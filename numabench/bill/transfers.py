@@ -80,7 +80,7 @@ class Tally:
             self._move(name, kinds[0], "memory", moved)
         elif name in SENDS and kinds[0] != "file" and before == moved:
             self._move(COPIED, "file", kinds[0], moved)
-            self.copies[kinds[0], nearest(moved, CHUNKS)] += 1
+            self.copies[kinds[0], nearest(moved, CHUNKS.get(kinds[0], (moved,)))] += 1
         elif name in SENDS or name == "vmsplice":
             self._move(name, "memory", kinds[0], moved)
         elif len(kinds) == 2:
