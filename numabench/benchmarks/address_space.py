@@ -16,6 +16,7 @@ from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import ALONE, CROWDED, KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from contextlib import ExitStack
 
 MMAP, FAULT, MPROTECT, DONTNEED, FREE, COLD, MUNMAP, MREMAP, COPY, COLLAPSE, SPLIT = OPERATIONS = (
@@ -117,7 +118,7 @@ class AddressSpace(Benchmark):
     }
     judges_gaps = False  # a call is no batch
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
+    judges_clock = False
     judges_overlap = False  # a bystander that runs says so before each call
     may_sleep = True
     touches_anew = True
@@ -125,7 +126,7 @@ class AddressSpace(Benchmark):
     needs_interrupt = True  # the same price by another call
     windows = 1.5  # half of one for the calls around which interrupts are counted
     most_samples = 1
-    needs = "a CPU for the bystander; for huge pages a kernel that gives transparent ones, for `collapse` Linux 6.1"
+    needs = "a CPU for each bystander"
     notes = (
         "What the bystander loses is the time in which it does not run. That its next accesses have to look addresses up again comes on top.",
         "0 interrupts beside a thread that runs: the processor invalidates by broadcast, or the hypervisor is asked to.",
@@ -162,6 +163,9 @@ class AddressSpace(Benchmark):
 
     def mediated(self, p: Parameters) -> bool:
         return True
+
+    def waiters(self, p: Parameters) -> Collection[int]:
+        return range(1, 1 + p["bystanders"]) if p["bystander"] == SLEEPING else ()  # woken now and then, and in the end
 
     def keep(self, p: Parameters, topology) -> bool:
         """Nothing to read, nobody to be many, small pages that are to be split, or more than can be touched for each call: no case."""
