@@ -165,7 +165,8 @@ class AddressSpace(Benchmark):
         return True
 
     def waiters(self, p: Parameters) -> Collection[int]:
-        return range(1, 1 + p["bystanders"]) if p["bystander"] == SLEEPING else ()  # woken now and then, and in the end
+        """Who sleeps is woken now and then, and in the end."""
+        return range(1, 1 + p["bystanders"]) if p["bystander"] == SLEEPING else ()
 
     def keep(self, p: Parameters, topology) -> bool:
         """Nothing to read, nobody to be many, small pages that are to be split, or more than can be touched for each call: no case."""

@@ -96,9 +96,8 @@ class UserFaults(Benchmark):
         return True
 
     def waiters(self, p: Parameters) -> Collection[int]:
-        return {HANDLER: (0, 1), SPINNER: (0,)}.get(
-            p["method"], ()
-        )  # who touches sleeps until its page is there; a handler until it is asked
+        """Who touches sleeps until its page is there; a handler until it is asked."""
+        return {HANDLER: (0, 1), SPINNER: (0,)}.get(p["method"], ())
 
     def place(self, p: Parameters, topology) -> Placement | None:
         spins_beside = p["placement"] == SAME_CPU and p["method"] == SPINNER  # which would keep the other from touching
