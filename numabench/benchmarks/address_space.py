@@ -11,7 +11,7 @@ from ..errors import MachineError
 from ..host.counters import may_flush_silently, open_interrupts
 from ..host.maps import SMAPS, open_smaps
 from ..host.pages import BASE, THP, USUAL_THP, base_page, page_bytes, page_words
-from ..kernel import FINE_BINS, batch_quantile
+from ..kernel import FINE_BINS, USUAL_SLOT, batch_quantile, median_batch
 from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import ALONE, CROWDED, KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
@@ -307,7 +307,7 @@ class AddressSpace(Benchmark):
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         caller, *others = found.threads
-        time = batch_quantile(caller, 0.5)
+        time = median_batch(caller)
         metrics = {"time": time, "time_per_page": time / p["pages"]}
         if caller.value[COUNTED]:
             metrics["tlb_interrupts"] = usual_interrupts(caller.value, len(others))
@@ -423,7 +423,7 @@ def words_read(p: Parameters) -> int:
 def median_loss(bystander) -> float:
     """ns that the median call took from the bystander; 0 where no turn of its loop was long."""
     loss = batch_quantile(bystander, 0.5)
-    return loss if loss > bystander.value[4] / FINE_BINS else 0.0
+    return loss if loss > bystander.value[USUAL_SLOT] / FINE_BINS else 0.0
 
 
 def what_is_done(p: Parameters) -> str:
