@@ -471,8 +471,6 @@ static void work(struct nb_thread *t, some batch, enum nb_side side)
     finish(t, first, side);
     if (timer >= 0)
         syscall(SYS_timer_delete, timer);
-    if (c->parameter[WAIT] != NB_SPINS)
-        t->run_delay_ns = 0; /* for how long who is woken waits for its CPU is what is measured */
 }
 
 /* Of class SCHED_BATCH, if the thread is of the normal one; whether it was. */

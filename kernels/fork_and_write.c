@@ -101,6 +101,7 @@ static void stand_by(struct nb_thread *t, struct words *w)
     t->cpu_begin = sched_getcpu();
     const struct rusage before = nb_usage();
     uint64_t turns = 0;
+    t->run_delay_ns = nb_run_delay(t);
     for (; !nb_load32_acquire(&w->stop); turns++)
         if (c->parameter[OTHERS] == SLEEPING)
             syscall(SYS_futex, &w->stop, FUTEX_WAIT_PRIVATE, 0, &most, NULL, 0);
@@ -113,7 +114,7 @@ static void stand_by(struct nb_thread *t, struct words *w)
     t->cpu_end = sched_getcpu();
     t->begin_ns = w->begin_ns;
     t->end_ns = w->end_ns;
-    t->run_delay_ns = 0;
+    t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
     t->gaps = 0;
     t->gap_ns = 0;
     t->operations = 1;

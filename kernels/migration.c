@@ -186,10 +186,12 @@ int nb_run(struct nb_thread *t)
     t->cpu_begin = t->cpu_end = s->cpu[t->index];
     if (t->index) {
         t->begin_ns = nb_gate(t); /* behind it the first thread reads where this one is */
+        t->run_delay_ns = nb_run_delay(t);
         if (t->index == 2)
             be_rival(s);
+        t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
         t->end_ns = nb_now();
-        t->gap_ns = t->run_delay_ns = 0;
+        t->gap_ns = 0;
         t->operations = t->executed = 0;
         t->gaps = 0;
         return NB_OK;

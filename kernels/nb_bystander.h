@@ -151,12 +151,13 @@ static void sleep_through(struct nb_thread *t, struct words *w)
 {
     const struct timespec most = {SLEEP_NS / 1000000000, SLEEP_NS % 1000000000};
     t->cpu_begin = sched_getcpu();
+    t->run_delay_ns = nb_run_delay(t);
     while (!nb_load32_acquire(&w->stop))
         syscall(SYS_futex, &w->stop, FUTEX_WAIT_PRIVATE, 0, &most, NULL, 0);
     t->cpu_end = sched_getcpu();
     t->begin_ns = w->begin_ns;
     t->end_ns = w->end_ns;
-    t->run_delay_ns = 0;
+    t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
     t->operations = 1;
     t->executed++;
 }

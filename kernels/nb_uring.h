@@ -1,7 +1,9 @@
-/* io_uring by its own calls, without a library: sends, one after the other. */
+/* io_uring by its own calls, without a library: entries that are handed in and completions that are taken, by the thread that opened the ring. */
 #ifndef NB_URING_H
 #define NB_URING_H
-#include "nb_told.h"
+#include "nb.h"
+#include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -13,9 +15,9 @@
 #endif
 #endif
 
-#define NB_URING_LIMIT_NS 100000000u /* of the wait for a completion: what a busy machine takes */
+#define NB_URING_ENTRIES 4 /* one is in flight, and of sends without a copy the notifications before it */
 
-struct nb_ring {
+struct nb_uring {
     uint8_t *queues, *entries, *cqes;
     uint64_t queue_bytes, entry_bytes;
     uint32_t *sq_tail, *sq_array, *cq_head, *cq_tail;
@@ -23,24 +25,21 @@ struct nb_ring {
     int32_t file;
 };
 
-enum nb_ring_way { NB_RING_SEND, NB_RING_ZEROCOPY, NB_RING_ZEROCOPY_FIXED };
+/* A completion. */
+struct nb_done {
+    int32_t result;
+    uint32_t flags;
+};
 
 #ifdef NB_HAS_URING
-/* By number: headers may be older than the kernel. */
-#ifndef SYS_io_uring_setup
+#ifndef SYS_io_uring_setup /* by number: headers may be older than the kernel */
 #define SYS_io_uring_setup 425
 #define SYS_io_uring_enter 426
 #define SYS_io_uring_register 427
 #endif
-#define NB_OP_SEND 26
-#define NB_OP_SEND_ZC 47
-#define NB_FIXED_BUFFER (1u << 2)
-#define NB_REPORT_USAGE (1u << 3)
-#define NB_MORE_COMES (1u << 1) /* a notification, of failed sends too */
-#define NB_IS_NOTIFICATION (1u << 3)
-#define NB_USAGE_COPIED 0x80000000u
+#define NB_URING_READ 22 /* IORING_OP_READ (Linux 5.6) */
 
-static inline void nb_ring_close(struct nb_ring *r)
+static inline void nb_uring_close(struct nb_uring *r)
 {
     if (r->queues)
         munmap(r->queues, r->queue_bytes);
@@ -48,30 +47,32 @@ static inline void nb_ring_close(struct nb_ring *r)
         munmap(r->entries, r->entry_bytes);
     if (r->file >= 0)
         close(r->file);
-    *r = (struct nb_ring){.file = -1};
+    *r = (struct nb_uring){.file = -1};
+}
+
+static inline uint8_t *nb_uring_map(int32_t file, uint64_t bytes, off_t what)
+{
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, what);
+    return at == MAP_FAILED ? NULL : at;
 }
 
 /* 0, or errno. */
-static inline int nb_ring_open(struct nb_ring *r)
+static inline int nb_uring_open(struct nb_uring *r)
 {
     struct io_uring_params p;
     memset(&p, 0, sizeof p);
-    *r = (struct nb_ring){.file = (int)syscall(SYS_io_uring_setup, 4, &p)};
+    *r = (struct nb_uring){.file = (int32_t)syscall(SYS_io_uring_setup, NB_URING_ENTRIES, &p)};
     if (r->file < 0)
         return errno;
     if (!(p.features & IORING_FEAT_SINGLE_MMAP))
-        return nb_ring_close(r), ENOSYS;
+        return nb_uring_close(r), ENOSYS;
     const uint64_t sq = p.sq_off.array + p.sq_entries * sizeof(uint32_t), cq = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
     r->queue_bytes = sq > cq ? sq : cq;
     r->entry_bytes = p.sq_entries * sizeof(struct io_uring_sqe);
-    r->queues = mmap(NULL, r->queue_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, r->file, IORING_OFF_SQ_RING);
-    r->entries = mmap(NULL, r->entry_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, r->file, IORING_OFF_SQES);
-    if (r->queues == MAP_FAILED)
-        r->queues = NULL;
-    if (r->entries == MAP_FAILED)
-        r->entries = NULL;
+    r->queues = nb_uring_map(r->file, r->queue_bytes, IORING_OFF_SQ_RING);
+    r->entries = nb_uring_map(r->file, r->entry_bytes, IORING_OFF_SQES);
     if (!r->queues || !r->entries)
-        return nb_ring_close(r), ENOMEM;
+        return nb_uring_close(r), ENOMEM;
     r->sq_tail = (uint32_t *)(r->queues + p.sq_off.tail);
     r->sq_array = (uint32_t *)(r->queues + p.sq_off.array);
     r->sq_mask = *(uint32_t *)(r->queues + p.sq_off.ring_mask);
@@ -83,74 +84,57 @@ static inline int nb_ring_open(struct nb_ring *r)
 }
 
 /* Makes this memory the ring's one registered buffer: its pages are pinned once, and not for each send. 0, or errno. */
-static inline int nb_ring_register(const struct nb_ring *r, void *memory, uint64_t bytes)
+static inline int nb_uring_register(const struct nb_uring *r, void *memory, uint64_t bytes)
 {
     const struct iovec whole = {memory, bytes};
     return syscall(SYS_io_uring_register, r->file, IORING_REGISTER_BUFFERS, &whole, 1) < 0 ? errno : 0;
 }
 
-/* The next completion, for which it waits so many ns at most; whether there was one. Of notifications the ones before it are counted. */
-static inline int nb_ring_complete(struct nb_ring *r, struct io_uring_cqe *done, uint64_t limit)
-{
-    for (uint64_t until = 0;;) {
-        const uint32_t head = *r->cq_head;
-        if (head != __atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE)) {
-            memcpy(done, r->cqes + (head & r->mask) * sizeof *done, sizeof *done);
-            __atomic_store_n(r->cq_head, head + 1, __ATOMIC_RELEASE);
-            return 1;
-        }
-        const uint64_t now = nb_now();
-        until = until ? until : now + limit;
-        if (now >= until)
-            return 0;
-        nb_wait_for(r->file, POLLIN, 1);
-    }
-}
-
-/* Sends: how many bytes, or -1 with errno. */
-static inline ssize_t nb_ring_send(struct nb_ring *r, enum nb_ring_way way, int to, const void *from, uint64_t n, struct nb_told *told)
+/* Asks for what `entry` says, which the next nb_uring_enter hands in. */
+static inline void nb_uring_ask(struct nb_uring *r, const struct io_uring_sqe *entry)
 {
     const uint32_t tail = *r->sq_tail, at = tail & r->sq_mask;
-    const int tells = way != NB_RING_SEND;
-    struct io_uring_sqe *e = (struct io_uring_sqe *)r->entries + at;
-    struct io_uring_cqe found;
-    memset(e, 0, sizeof *e);
-    e->opcode = tells ? NB_OP_SEND_ZC : NB_OP_SEND;
-    e->ioprio = (uint16_t)((tells ? NB_REPORT_USAGE : 0) | (way == NB_RING_ZEROCOPY_FIXED ? NB_FIXED_BUFFER : 0));
-    e->fd = to;
-    e->addr = (uint64_t)(uintptr_t)from;
-    e->len = (uint32_t)n;
-    e->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    memcpy(r->entries + at * sizeof *entry, entry, sizeof *entry);
     r->sq_array[at] = at;
-    __atomic_store_n(r->sq_tail, tail + 1, __ATOMIC_RELEASE);
-    if (syscall(SYS_io_uring_enter, r->file, 1, 0, 0, NULL, 0) < 0)
-        return -1;
-    while (nb_ring_complete(r, &found, NB_URING_LIMIT_NS)) {
-        if (found.flags & NB_IS_NOTIFICATION) { /* of a send before */
-            nb_tell(told, 1, ((uint32_t)found.res & NB_USAGE_COPIED) != 0);
-            continue;
-        }
-        told->sends += (found.flags & NB_MORE_COMES) != 0;
-        return found.res < 0 ? (errno = -found.res, -1) : found.res;
-    }
-    return errno = ETIMEDOUT, -1;
+    nb_store32_release(r->sq_tail, tail + 1);
 }
 
-static inline void nb_ring_reap(struct nb_ring *r, struct nb_told *told, uint64_t limit)
+/* A read of `bytes` from `file` to `to`. */
+static inline void nb_uring_read(struct nb_uring *r, int32_t file, void *to, uint32_t bytes)
 {
-    struct io_uring_cqe found;
-    while (told->notified < told->sends && nb_ring_complete(r, &found, limit))
-        if (found.flags & NB_IS_NOTIFICATION)
-            nb_tell(told, 1, ((uint32_t)found.res & NB_USAGE_COPIED) != 0);
+    struct io_uring_sqe entry;
+    memset(&entry, 0, sizeof entry);
+    entry.opcode = NB_URING_READ;
+    entry.fd = file;
+    entry.addr = (uint64_t)(uintptr_t)to;
+    entry.len = bytes;
+    entry.off = UINT64_MAX; /* of a file that has no places: as read does */
+    nb_uring_ask(r, &entry);
+}
+
+/* Hands in so many entries and waits for so many completions; below zero where it did neither, with errno. */
+static inline long nb_uring_enter(const struct nb_uring *r, uint32_t entries, uint32_t waits)
+{
+    return syscall(SYS_io_uring_enter, r->file, entries, waits, waits ? IORING_ENTER_GETEVENTS : 0u, NULL, 0);
+}
+
+/* The next completion, or 0 where there is none yet. */
+static inline int nb_uring_take(struct nb_uring *r, struct nb_done *done)
+{
+    const uint32_t head = *r->cq_head;
+    if (head == nb_load32_acquire(r->cq_tail))
+        return 0;
+    const struct io_uring_cqe *const found = (const struct io_uring_cqe *)(void *)r->cqes + (head & r->mask);
+    *done = (struct nb_done){found->res, found->flags};
+    nb_store32_release(r->cq_head, head + 1);
+    return 1;
 }
 #else
-static inline void nb_ring_close(struct nb_ring *r) { *r = (struct nb_ring){.file = -1}; }
-static inline int nb_ring_open(struct nb_ring *r) { return nb_ring_close(r), ENOSYS; }
-static inline int nb_ring_register(const struct nb_ring *r, void *memory, uint64_t bytes) { return (void)r, (void)memory, (void)bytes, ENOSYS; }
-static inline ssize_t nb_ring_send(struct nb_ring *r, enum nb_ring_way way, int to, const void *from, uint64_t n, struct nb_told *told)
-{
-    return (void)r, (void)way, (void)to, (void)from, (void)n, (void)told, errno = ENOSYS, -1;
-}
-static inline void nb_ring_reap(struct nb_ring *r, struct nb_told *told, uint64_t limit) { (void)r, (void)told, (void)limit; }
+static inline void nb_uring_close(struct nb_uring *r) { *r = (struct nb_uring){.file = -1}; }
+static inline int nb_uring_open(struct nb_uring *r) { return nb_uring_close(r), ENOSYS; }
+static inline int nb_uring_register(const struct nb_uring *r, void *memory, uint64_t bytes) { return (void)r, (void)memory, (void)bytes, ENOSYS; }
+static inline void nb_uring_read(struct nb_uring *r, int32_t file, void *to, uint32_t bytes) { (void)r, (void)file, (void)to, (void)bytes; }
+static inline long nb_uring_enter(const struct nb_uring *r, uint32_t entries, uint32_t waits) { return (void)r, (void)entries, (void)waits, errno = ENOSYS, -1; }
+static inline int nb_uring_take(struct nb_uring *r, struct nb_done *done) { return (void)r, (void)done, 0; }
 #endif
 #endif

@@ -3,7 +3,7 @@
 #ifndef NB_WAYS_H
 #define NB_WAYS_H
 #include "nb_told.h"
-#include "nb_uring.h"
+#include "nb_uring_send.h"
 #include <fcntl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -21,7 +21,7 @@ struct nb_way {
     uint8_t *bounce;                       /* room for all that is sent at once, where it is read first */
     uint64_t held, held_at;                /* bytes taken from the source and not yet sent, and where they begin in the bounce buffer */
     struct nb_told told;
-    struct nb_ring ring;
+    struct nb_uring ring;
 };
 
 static inline int nb_way_uses_ring(const struct nb_way *w) { return w->name >= NB_URING_SEND; }
@@ -41,14 +41,14 @@ static inline int nb_way_open(struct nb_way *w, void *memory, uint64_t bytes)
     w->held = 0;
     w->told = (struct nb_told){0, 0, 0};
     w->asked = w->name == NB_ZEROCOPY && setsockopt(w->to, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on) ? errno : 0;
-    const int error = nb_way_uses_ring(w) ? nb_ring_open(&w->ring) : 0;
-    return error || w->name != NB_URING_ZC_FIXED ? error : nb_ring_register(&w->ring, memory, bytes);
+    const int error = nb_way_uses_ring(w) ? nb_uring_open(&w->ring) : 0;
+    return error || w->name != NB_URING_ZC_FIXED ? error : nb_uring_register(&w->ring, memory, bytes);
 }
 
 static inline void nb_way_close(struct nb_way *w)
 {
     if (nb_way_uses_ring(w))
-        nb_ring_close(&w->ring);
+        nb_uring_close(&w->ring);
 }
 
 /* Takes note of what the kernel tells, and waits so many ns for what is to come. */
@@ -57,7 +57,7 @@ static inline void nb_way_reap(struct nb_way *w, uint64_t limit)
     if (w->name == NB_ZEROCOPY || w->name == NB_ZEROCOPY_UNSET)
         nb_zerocopy_reap(w->to, &w->told, limit);
     else if (nb_way_uses_ring(w))
-        nb_ring_reap(&w->ring, &w->told, limit);
+        nb_uring_reap(&w->ring, &w->told, limit);
 }
 
 static inline int nb_way_first(const struct nb_way *w) { return w->is_pipe ? w->to : w->pipe_in; }
@@ -116,11 +116,11 @@ static inline ssize_t nb_way_send(struct nb_way *w, uint64_t at, uint64_t n)
     case NB_ZEROCOPY_UNSET:
         return nb_zerocopy_send(w->to, from, n, &w->told);
     case NB_URING_SEND:
-        return nb_ring_send(&w->ring, NB_RING_SEND, w->to, from, n, &w->told);
+        return nb_uring_send(&w->ring, NB_BY_SEND, w->to, from, n, &w->told);
     case NB_URING_ZC:
-        return nb_ring_send(&w->ring, NB_RING_ZEROCOPY, w->to, from, n, &w->told);
+        return nb_uring_send(&w->ring, NB_BY_SEND_ZC, w->to, from, n, &w->told);
     case NB_URING_ZC_FIXED:
-        return nb_ring_send(&w->ring, NB_RING_ZEROCOPY_FIXED, w->to, from, n, &w->told);
+        return nb_uring_send(&w->ring, NB_BY_SEND_ZC_FIXED, w->to, from, n, &w->told);
     default: /* NB_WRITE and NB_MMAP_WRITE */
         return write(w->to, from, n);
     }

@@ -161,7 +161,9 @@ int nb_run(struct nb_thread *t)
         nb_gate(t);
         t->begin_ns = nb_now();
         t->cpu_begin = sched_getcpu();
+        t->run_delay_ns = nb_run_delay(t);
         serve(t, method == HANDLER_SPINS);
+        t->run_delay_ns = nb_run_delay(t) - t->run_delay_ns;
         t->cpu_end = sched_getcpu();
         t->end_ns = nb_now();
         nb_gate(t);

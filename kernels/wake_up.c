@@ -9,7 +9,7 @@
 #include "nb.h"
 #include "nb_cpu.h"
 #include "nb_series.h"
-#include "nb_uring_read.h"
+#include "nb_uring.h"
 #include "nb_usage.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -69,9 +69,9 @@ struct shared {
     int32_t tid;
     uint8_t pad3[NB_APART - 20];
     /* The receiver's own: its ring, and where a read that it handed in leaves the count. */
-    struct nb_ring ring;
+    struct nb_uring ring;
     uint64_t count;
-    uint8_t pad4[NB_APART - (sizeof(struct nb_ring) + 8) % NB_APART];
+    uint8_t pad4[NB_APART - (sizeof(struct nb_uring) + 8) % NB_APART];
     uint64_t turns; /* of the spinner, whether it is to end, and what became of it */
     uint32_t end, state;
     uint8_t pad5[NB_APART - 16];
@@ -282,16 +282,16 @@ static uint32_t receive(const struct nb_case *c, uint32_t last, uint64_t *at)
             number = last;
     } else if (primitive == IO_URING) {
         uint32_t entries = 1;
-        int32_t found = 0;
-        nb_ring_read(&s->ring, out, &s->count, sizeof s->count);
-        while (!nb_ring_take(&s->ring, &found)) { /* one call hands the read in and waits for it; who spins hands it in, and looks at the ring from then on */
+        struct nb_done found = {0, 0};
+        nb_uring_read(&s->ring, out, &s->count, sizeof s->count);
+        while (!nb_uring_take(&s->ring, &found)) { /* one call hands the read in and waits for it; who spins hands it in, and looks at the ring from then on */
             if (stopped(s))
                 return number;
-            if ((entries || !spins) && nb_ring_enter(&s->ring, entries, !spins) >= 0)
+            if ((entries || !spins) && nb_uring_enter(&s->ring, entries, !spins) >= 0)
                 entries = 0;
         }
         *at = nb_now();
-        number = found == sizeof s->count && s->count == 1 ? nb_load32_acquire(&s->sent) : last;
+        number = found.result == sizeof s->count && s->count == 1 ? nb_load32_acquire(&s->sent) : last;
     } else {
         const size_t size = primitive == EVENTFD ? sizeof(uint64_t) : sizeof number;
         union {
@@ -425,7 +425,7 @@ static int receive_all(struct nb_thread *t)
     pthread_sigmask(SIG_UNBLOCK, &leaves, NULL);
     s->tid = (int32_t)syscall(SYS_gettid);
     s->left = 0;
-    const int ring = c->parameter[PRIMITIVE] != IO_URING || !nb_ring_open(&s->ring);
+    const int ring = c->parameter[PRIMITIVE] != IO_URING || !nb_uring_open(&s->ring);
     if (!ring) {
         t->operations = 0;
         t->begin_ns = t->end_ns = nb_gate(t);
@@ -433,7 +433,7 @@ static int receive_all(struct nb_thread *t)
     const int done = ring && (c->parameter[TARGET] == OTHER_AWAKE ? serve_with_spinner(t) : (serve(t), 1));
     nb_store32_release(&s->left, 1);
     if (ring && c->parameter[PRIMITIVE] == IO_URING)
-        nb_ring_close(&s->ring);
+        nb_uring_close(&s->ring);
     while (!nb_load32_acquire(&s->forget)) /* a signal may be on its way */
         sched_yield();
     pthread_sigmask(SIG_BLOCK, &leaves, NULL);
@@ -467,9 +467,9 @@ static int prepare(struct nb_thread *t)
             fcntl(c->descriptor[OUT], F_SETFL, polls ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
         }
         if (primitive == IO_URING) {
-            if (nb_ring_open(&s->ring))
+            if (nb_uring_open(&s->ring))
                 return NB_UNSUPPORTED;
-            nb_ring_close(&s->ring);
+            nb_uring_close(&s->ring);
         }
     }
     return NB_OK;

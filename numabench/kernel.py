@@ -35,6 +35,7 @@ VALUES, BINS, PARAMETERS, GATES, DESCRIPTORS = 16, 640, 12, 8, 8
 BINS_PER_OCTAVE = 16
 #: Of `value` (kernels/nb_window.h).
 BATCH_SLOT, SHORTEST_SLOT, MEDIAN_PS_SLOT, LONGEST_SLOT, USUAL_SLOT, MEAN_PS_SLOT = range(6)
+P99 = 0.99
 FINE_BINS = 256  # of the histogram of batches, per usual duration; from twice that on BINS_PER_OCTAVE
 HWCAP_ATOMICS = 1 << 8  # of aarch64's AT_HWCAP: the processor has the atomic instructions of Armv8.1
 
@@ -448,6 +449,12 @@ def add_histograms(blocks: Sequence[ThreadBlock]) -> list[int]:
 def has_tail(events: int, share: float) -> bool:
     """Whether one of so many events lies beyond their quantile `share`: that of fewer is only the longest of them, which grows with the window."""
     return events * (1 - share) >= 1
+
+
+def tail(block: ThreadBlock, name: str) -> dict[str, float]:
+    """The metric `name`: ns that 99 of 100 single events of a window (nb_each.h) do not exceed. None where they were too few, or it lies beyond the end of the histogram."""
+    found = batch_quantile(block, P99) if has_tail(block.operations, P99) else float("inf")
+    return {name: found} if found < float("inf") else {}
 
 
 def histogram_quantile(bins: list[int], share: float) -> float:

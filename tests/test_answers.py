@@ -234,6 +234,32 @@ def test_where_nothing_is_valid_it_is_said_what_set_all_aside(reason, said):
     assert not found.ok and said in found.text
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s, p: set_aside(s, "run_delay") if (s.parameters.get("stride") == 8) == (p % 2 == 0) else s, "of 20 processes that measured both"),
+        (lambda s, p: msgspec.structs.replace(s, hop=(90e-9, 90e-9)) if s.parameters.get("stride") == 8 else s, "at one distance"),
+    ],
+)  # fmt: skip
+def test_where_no_pair_is_left_it_is_said_why(change, said):
+    where = {"operation": "atomic_add", "spacing": 0, "stride": 8}
+    (found,) = asked(with_samples(make_log(**QUIET), change), question("difference", where=where, against={"stride": 256}))
+    assert not found.ok and said in found.text
+
+
+def test_sides_that_no_process_measured_both_are_no_pair():
+    log, where = make_log(**QUIET), {"operation": "atomic_add", "spacing": 0, "stride": 8}
+    trials = tuple(
+        msgspec.structs.replace(
+            t, samples=tuple(s for s in t.samples if (s.parameters.get("stride") == 8) == (t.process % 2 == 0))
+        )
+        for t in log.trials
+    )
+    question_of_both = question("difference", where=where, against={"stride": 256})
+    (found,) = asked(msgspec.structs.replace(log, trials=trials), question_of_both)
+    assert not found.ok and "its two sides were not measured in one process" in found.text
+
+
 @pytest.mark.parametrize(("times", "settled"), [(1.0, True), (3.0, False)])
 @pytest.mark.parametrize("reason", ["run_delay", "gaps"])
 def test_an_answer_is_settled_where_it_is_the_same_with_the_doubtful_samples(times, settled, reason):

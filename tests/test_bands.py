@@ -115,6 +115,16 @@ def test_what_was_not_measured_or_was_disturbed_has_no_band():
     assert AGREE not in found(msgspec.structs.replace(log, trials=only)), "one alone agrees with nobody"
 
 
+@pytest.mark.parametrize(("reasons", "counts"), [(("frequency_changed",), True), (("frequency_changed", "run_delay"), False)])
+def test_a_clock_that_changed_did_so_for_both_sides(reasons, counts):
+    log = visit(prices(""), valid=False)
+    trials = tuple(
+        msgspec.structs.replace(t, samples=tuple(msgspec.structs.replace(s, reasons=reasons) for s in t.samples))
+        for t in log.trials
+    )
+    assert bool(interrupt_bands(msgspec.structs.replace(log, trials=trials))) == counts
+
+
 def test_who_shares_a_cpu_does_not_run_meanwhile():
     log = visit(prices(""))
 

@@ -722,6 +722,11 @@ def test_events_that_take_no_time_at_first_are_no_measure_of_the_others(single_e
 
 def test_a_quantile_of_a_few_is_none():
     assert not abi.has_tail(99, 0.99) and abi.has_tail(100, 0.99) and not abi.has_tail(0, 0.5) and abi.has_tail(1000, 0.999)
+    few, many, beyond = (abi.ThreadBlock(operations=n) for n in (99, 100, 100))
+    for block in (few, many, beyond):
+        block.value[abi.USUAL_SLOT], block.value[abi.BATCH_SLOT] = 100, 1
+        block.histogram[abi.BINS - 1 if block is beyond else abi.FINE_BINS] = block.operations
+    assert abi.tail(few, "p99") == {} == abi.tail(beyond, "p99") and abi.tail(many, "p99")["p99"] == pytest.approx(100, rel=0.01)
 
 
 def test_the_mean_batch_is_that_of_a_mixture_and_leaves_interruptions_out(window):

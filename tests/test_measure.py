@@ -156,6 +156,18 @@ def test_who_waits_for_its_cpu_by_what_is_measured_is_not_disturbed():
     assert reasons("wake_up", {"target": "spinning"}) == ["run_delay"] * 2
     assert reasons("fibers", {"switch": "thread_other"}) == [] == reasons("sleeping", {}, 1)
     assert reasons("migration", {"action": "move"}, 1) == [] and reasons("migration", {"action": "stay"}, 1) == ["run_delay"]
+    ends = {"producers": 1, "consumers": 1}
+    assert (
+        reasons("channels", {"wait": "park", **ends}) == [] and reasons("channels", {"wait": "spin", **ends}) == ["run_delay"] * 2
+    )
+    assert reasons("user_faults", {"method": "handler"}) == [] == reasons("user_faults", {"method": "handler_spins"}, 1)
+    assert reasons("user_faults", {"method": "handler_spins"}) == ["run_delay"] == reasons("user_faults", {"method": "sigbus"}, 1)
+    for bystander, waits in (
+        ("sleeping", ["run_delay"]),
+        ("spinning", ["run_delay"] * 2),
+    ):  # one of two calls, and has to have its CPU
+        assert reasons("address_space", {"bystander": bystander, "bystanders": 1}) == waits
+    assert reasons("fork_and_write", {"threads": 2}) == []
     assert reasons("system_calls", {"wrap": "notify"}, 1) == [] and reasons("system_calls", {"wrap": "none"}, 1) == ["run_delay"]
 
 

@@ -392,6 +392,17 @@ def test_what_is_lacking_is_named(two_cpus):
         make_plan([find("contention")], two_cpus, selection={"threads": (99,), "placement": ("l3",)})
 
 
+def test_only_those_cases_are_said_to_lack_something_that_do(two_cpus):
+    """Named by the axis that tells them from the others; where none does, by the first and how many more."""
+    one_cpu = msgspec.structs.replace(two_cpus, allowed_cpus=(0,))
+    (said,) = make_plan([find("address_space")], one_cpu, profile="quick").skipped
+    assert said == "address_space bystander=sleeping,spinning: needs a CPU for each bystander"
+    benchmark = find("stealing")
+    cases = [{"action": action, "lines": lines, "placement": "l3"} for action in ("pop", "steal") for lines in (0, 64)]
+    assert plan.apart(benchmark, cases[2:], cases[:2]) == "stealing action=steal"
+    assert plan.apart(benchmark, cases[:3], cases[3:]) == "stealing action=pop lines=0 placement=l3 and 2 other cases"
+
+
 def test_the_largest_set_is_called_memory_only_where_no_cache_holds_it(two_cpus):
     memory = memory_size(two_cpus, (0,))
     for size, words in ((memory, "(memory)"), (memory // 4, "(memory and caches: only")):

@@ -10,7 +10,7 @@ import pytest
 from test_kernels import PROBES, enter
 
 from numabench import kernel as abi
-from numabench.benchmarks import Found, discover, wake_up
+from numabench.benchmarks import Found, _ends, discover
 from numabench.benchmarks.wake_up import AWAKE, GAP, HALTED, PRIMITIVES, SAME_CPU, SPINNING, STACK, TARGETS
 from numabench.errors import MachineError
 
@@ -91,9 +91,9 @@ def test_a_wake_up_that_is_not_sent_is_missed_and_nothing_hangs(tmp_path, primit
         ("eventfd", HALTED, "one = 1;", "one = 2;", "out of order"),
         ("epoll_edge", HALTED, "one = 1;", "one = 2;", "out of order"),
         ("io_uring", HALTED, "one = 1;", "one = 2;", "out of order"),
-        ("io_uring", HALTED, "nb_ring_enter(&s->ring, entries, !spins)", "nb_ring_enter(&s->ring, entries, 0)", "the receiver slept before"),
-        ("io_uring", SPINNING, "if ((entries || !spins) && nb_ring_enter(&s->ring, entries, !spins) >= 0)",
-         "if (nb_ring_enter(&s->ring, entries, 1) >= 0)", "the receiver slept before"),
+        ("io_uring", HALTED, "nb_uring_enter(&s->ring, entries, !spins)", "nb_uring_enter(&s->ring, entries, 0)", "the receiver slept before"),
+        ("io_uring", SPINNING, "if ((entries || !spins) && nb_uring_enter(&s->ring, entries, !spins) >= 0)",
+         "if (nb_uring_enter(&s->ring, entries, 1) >= 0)", "the receiver slept before"),
         ("tcp", HALTED, "written = write(in, &number, sizeof number);", "for (int i = 0; i < 2; i++) written = write(in, &number, 4);", "out of order"),
     ],
 )  # fmt: skip
@@ -112,8 +112,8 @@ def test_a_cpu_that_is_not_kept_awake_is_doubted(tmp_path):
 
 
 def test_without_io_uring_it_is_left_out_by_name(monkeypatch):
-    monkeypatch.setattr(wake_up, "URING_SETUP", 100_000)  # a system call that no kernel has
-    with ExitStack() as opened, pytest.raises(MachineError, match="wake_up: io_uring_setup"):
+    monkeypatch.setattr(_ends, "URING_SETUP", 100_000)  # a system call that no kernel has
+    with ExitStack() as opened, pytest.raises(MachineError, match="io_uring_setup"):
         WAKE_UP.descriptors(case("io_uring", HALTED), opened)
 
 

@@ -33,6 +33,10 @@ SHOWN = (
     ("tlb_latency", 0),
 )
 
+#: Topic -> what the navigation calls it, and behind which entry they all stand.
+TOPICS = {"cores": "What cores cost each other", "memory": "Memory itself", "runtime": "What runtimes rely on"}
+BEHIND = "Tutorials"
+
 
 def copy_pages(target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
@@ -72,6 +76,17 @@ def draw_gallery(folder: Path) -> None:
     (folder / "gallery.md").write_text("\n".join(lines) + "\n")
 
 
+def benchmarks() -> dict[str, list]:
+    """The navigation's part of their pages, by topic."""
+    known = nb.list_benchmarks()
+    return {
+        "Benchmarks": [
+            {title: [{name: f"docs/benchmarks/{name}.md"} for name in known if known[name].topic == topic]}
+            for topic, title in TOPICS.items()
+        ]
+    }
+
+
 def main(site: Path) -> int:
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
@@ -82,7 +97,9 @@ def main(site: Path) -> int:
     copy_pages(pages)
     draw_gallery(pages / "docs")
     try:
-        build(load_config(str(ROOT / "docs" / "mkdocs.yml"), docs_dir=str(pages), site_dir=str(site), strict=True))
+        config = load_config(str(ROOT / "docs" / "mkdocs.yml"), docs_dir=str(pages), site_dir=str(site), strict=True)
+        config["nav"].insert(next(i for i, entry in enumerate(config["nav"], 1) if BEHIND in entry), benchmarks())
+        build(config)
     except Abort as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ..model import Frozen, Sample, TrialRecord, Value
 from ..runlog.export import samples
 from ..runlog.read import RunLog
+from .clock import CHANGED
 from .estimate import sign_interval
 from .structure import with_circumstances
 
@@ -158,7 +159,7 @@ def interrupt_bands(log: RunLog) -> dict[str, list[Band]]:
 
 
 def price_ratios(trials: Iterable[TrialRecord], call: Call) -> list[float]:
-    """For each process the median of (what it took - what it takes alone) / what the sentinel took beside it. Alone: in the same process where that was measured, else in all of them."""
+    """For each process the median of (what it took - what it takes alone) / what the sentinel took beside it. Alone: in the same process where that was measured, else in all of them. A clock that changed does so of both."""
 
     def of(samples: Iterable[Sample], where: dict[str, Value]) -> list[Sample]:
         return [sample for sample in samples if where.items() <= sample.parameters.items()]
@@ -167,7 +168,7 @@ def price_ratios(trials: Iterable[TrialRecord], call: Call) -> list[float]:
         return [sample.metrics[call.metric] for sample in of(samples, call.alone)]
 
     own = [
-        [s for s in trial.samples if s.valid and call.metric in s.metrics]
+        [s for s in trial.samples if (s.valid or s.reasons == (CHANGED,)) and call.metric in s.metrics]
         for trial in trials
         if trial.benchmark == call.benchmark
     ]

@@ -171,12 +171,11 @@ class Benchmark(ABC):
     rank: ClassVar[int] = 100  # where it stands in lists and reports; equal ones by name
     judges_gaps: ClassVar[bool] = True  # a long batch means an interruption (not where threads sleep by design)
     judges_overlap: ClassVar[bool] = True  # threads must begin and end together (not where two common times are counted between)
-    judges_clock: ClassVar[bool] = (
-        True  # a clock that changes disturbs (not where outcomes are counted, and not times, nor where these scatter by far more)
-    )
-    judges_delay: ClassVar[bool] = (
-        True  # waiting for the CPU disturbs (not where outcomes are counted, and not times, nor where one waits for what is measured)
-    )
+    #: A clock that changes disturbs: not where counts, shares or outcomes are among the metrics, which follow no clock. Times and rates are judged at the usual one
+    #: (numabench/analysis/clock.py), and such a change sets none of them aside.
+    judges_clock: ClassVar[bool] = True
+    #: Waiting for the CPU disturbs (not where outcomes are counted, and not times). Single threads that wait by design: `waiters`.
+    judges_delay: ClassVar[bool] = True
     tolerates: ClassVar[float] = (
         0.0  # relative: half-width of a settled figure, and what still counts as no difference (`Answer.tolerance`)
     )

@@ -1,4 +1,4 @@
-"""What bytes are sent through: the two ends of sockets and pipes, which never block, and what it takes to have them."""
+"""What bytes and wake-ups are sent through: the two ends of sockets and pipes, and what it takes to have them."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def keep_open(number: int, opened: ExitStack) -> int:
     return number
 
 
-def pipe(opened: ExitStack, room: int = 0) -> tuple[int, int]:
-    """The end to write to and the one to read from, with room for so many bytes where the system allows it."""
-    there, to = (keep_open(end, opened) for end in os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
+def pipe(opened: ExitStack, room: int = 0, flags: int = os.O_NONBLOCK) -> tuple[int, int]:
+    """The end to write to and the one to read from, with room for so many bytes where the system allows it (0: the usual room)."""
+    there, to = (keep_open(end, opened) for end in os.pipe2(os.O_CLOEXEC | flags))
     if room:
         with contextlib.suppress(OSError):
             fcntl.fcntl(to, fcntl.F_SETPIPE_SZ, room)
     return to, there
 
 
-def unix(opened: ExitStack, room: int) -> tuple[int, int]:
+def unix(opened: ExitStack, room: int = 0) -> tuple[int, int]:
     return _ready(opened, room, *socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
 
 
-def tcp(opened: ExitStack, room: int) -> tuple[int, int]:
+def tcp(opened: ExitStack, room: int = 0) -> tuple[int, int]:
     """A connection of this process with itself, by the loopback, that does not wait for more to send."""
     with socket.socket() as listener:
         listener.settimeout(CONNECT_S)
@@ -82,7 +82,7 @@ def _ready(opened: ExitStack, room: int, *ends: socket.socket) -> tuple[int, ...
 
 
 def _widen(end: socket.socket, room: int) -> None:
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF) if room else ():
         end.setsockopt(socket.SOL_SOCKET, option, room)
 
 
@@ -92,7 +92,7 @@ def need(method: str, sent: int) -> None:
     if uring or method == "zerocopy":
         _need_locked(sent)
     if uring:
-        _need_uring(sent if fixed else 0)
+        need_uring(sent if fixed else 0)
 
 
 def _need_locked(sent: int) -> None:
@@ -112,8 +112,8 @@ def enough(limit: int, wanted: int) -> bool:
     return limit == resource.RLIM_INFINITY or limit >= wanted
 
 
-def _need_uring(registered: int) -> None:
-    """`registered`: bytes of the buffer that is registered; 0: none."""
+def need_uring(registered: int = 0) -> None:
+    """MachineError where io_uring is not there or not allowed. `registered`: bytes of the buffer that is registered; 0: none."""
     libc = ctypes.CDLL(None, use_errno=True)
     ring = libc.syscall(URING_SETUP, 1, ctypes.create_string_buffer(URING_PARAMETERS))
     if ring < 0:

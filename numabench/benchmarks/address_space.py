@@ -11,11 +11,12 @@ from ..errors import MachineError
 from ..host.counters import may_flush_silently, open_interrupts
 from ..host.maps import SMAPS, open_smaps
 from ..host.pages import BASE, THP, USUAL_THP, base_page, page_bytes, page_words
-from ..kernel import FINE_BINS, batch_quantile
+from ..kernel import FINE_BINS, USUAL_SLOT, batch_quantile, median_batch
 from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import ALONE, CROWDED, KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node, place_threads
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from contextlib import ExitStack
 
 MMAP, FAULT, MPROTECT, DONTNEED, FREE, COLD, MUNMAP, MREMAP, COPY, COLLAPSE, SPLIT = OPERATIONS = (
@@ -117,7 +118,7 @@ class AddressSpace(Benchmark):
     }
     judges_gaps = False  # a call is no batch
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
+    judges_clock = False
     judges_overlap = False  # a bystander that runs says so before each call
     may_sleep = True
     touches_anew = True
@@ -125,7 +126,7 @@ class AddressSpace(Benchmark):
     needs_interrupt = True  # the same price by another call
     windows = 1.5  # half of one for the calls around which interrupts are counted
     most_samples = 1
-    needs = "a CPU for the bystander; for huge pages a kernel that gives transparent ones, for `collapse` Linux 6.1"
+    needs = "a CPU for each bystander"
     notes = (
         "What the bystander loses is the time in which it does not run. That its next accesses have to look addresses up again comes on top.",
         "0 interrupts beside a thread that runs: the processor invalidates by broadcast, or the hypervisor is asked to.",
@@ -162,6 +163,10 @@ class AddressSpace(Benchmark):
 
     def mediated(self, p: Parameters) -> bool:
         return True
+
+    def waiters(self, p: Parameters) -> Collection[int]:
+        """Who sleeps is woken now and then, and in the end."""
+        return range(1, 1 + p["bystanders"]) if p["bystander"] == SLEEPING else ()
 
     def keep(self, p: Parameters, topology) -> bool:
         """Nothing to read, nobody to be many, small pages that are to be split, or more than can be touched for each call: no case."""
@@ -302,7 +307,7 @@ class AddressSpace(Benchmark):
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         caller, *others = found.threads
-        time = batch_quantile(caller, 0.5)
+        time = median_batch(caller)
         metrics = {"time": time, "time_per_page": time / p["pages"]}
         if caller.value[COUNTED]:
             metrics["tlb_interrupts"] = usual_interrupts(caller.value, len(others))
@@ -418,7 +423,7 @@ def words_read(p: Parameters) -> int:
 def median_loss(bystander) -> float:
     """ns that the median call took from the bystander; 0 where no turn of its loop was long."""
     loss = batch_quantile(bystander, 0.5)
-    return loss if loss > bystander.value[4] / FINE_BINS else 0.0
+    return loss if loss > bystander.value[USUAL_SLOT] / FINE_BINS else 0.0
 
 
 def what_is_done(p: Parameters) -> str:

@@ -83,6 +83,7 @@ class Barriers(Benchmark):
     judges_gaps = False  # the other thread is interrupted on purpose
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
+    judges_clock = False
     judges_overlap = False  # it begins with the first turn of the window
     needs_interrupt = True
 

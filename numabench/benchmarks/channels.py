@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
 from ..errors import MachineError
@@ -54,6 +54,7 @@ from ._channels import (
     USUAL,
     WAITS,
 )
+from ._ends import keep_open, pipe
 
 PAIRS_ONLY = (SPSC, SPSC_CACHED, EVENTFD)  # one producer and one consumer
 SLEEPERS = (MUTEX_COND, PIPE, EVENTFD)  # that know no spinning
@@ -156,7 +157,7 @@ class Channels(Benchmark):
     judges_gaps = False  # threads sleep by design
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
+    judges_clock = False
     judges_overlap = False  # two common times are counted between, and consumers go on until the last message
     may_sleep = True
     needs_work = True
@@ -223,6 +224,10 @@ class Channels(Benchmark):
     def mediated(self, p: Parameters) -> bool:
         return p["wait"] == "park"
 
+    def waiters(self, p: Parameters) -> Collection[int]:
+        """Whoever finds nothing is woken, and waits for its CPU."""
+        return () if p["wait"] == SPIN else range(p["producers"] + p["consumers"])
+
     def keep(self, p: Parameters, topology) -> bool:
         if not possible(p):
             return False
@@ -270,9 +275,7 @@ class Channels(Benchmark):
         """Where is written and read: of a pipe the way there and in slots 3 and 4 the way back; of eventfds the messages, and in slots 3 and 4 the free places, or
         where messages are answered the answers."""
         if p["kind"] == EVENTFD:
-            there, back = (os.eventfd(0, os.EFD_CLOEXEC | os.EFD_SEMAPHORE) for _ in range(2))
-            for file in (there, back):
-                opened.callback(os.close, file)
+            there, back = (keep_open(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_SEMAPHORE), opened) for _ in range(2))
             return (there, there, -1, back, back)
         if p["kind"] != PIPE:
             return ()
@@ -374,9 +377,7 @@ def open_pipe(p: Parameters, opened: ExitStack) -> tuple[int, int]:
     """Where to write and where to read; it holds as many messages as it should, or MachineError."""
     sends = p["capacity"] // p["batch"]
     packets = sends <= PACKETS
-    read, write = os.pipe2(os.O_CLOEXEC | (os.O_DIRECT if packets else 0))
-    for end in (read, write):
-        opened.callback(os.close, end)
+    write, read = pipe(opened, flags=os.O_DIRECT if packets else 0)
     bytes_ = sends * PAGE if packets else p["capacity"] * p["element"]
     try:
         held = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, bytes_)

@@ -69,7 +69,7 @@ class Fibers(Benchmark):
     judges_gaps = False  # threads sleep; what interrupts fibers is judged in `doubts`
     most_samples = 1  # processes differ more than samples of one
     may_sleep = True
-    needs = "a processor with own instructions here, or a C library with swapcontext"
+    needs = "a processor with own instructions here, for another thread a second CPU"
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         threads = {"switch": THREADS, "fibers": (FEW,), "lines": LINES[:1]}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
 from ..host.pages import page_bytes, page_words
@@ -11,6 +10,7 @@ from ..kernel import median_batch
 from ..model import ALPHA, Answer, Axis, Contrast, View
 from ..units import format_bytes
 from . import CROWDED, KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
+from ._ends import pipe
 from .memory_latency import MIB
 
 OPERATIONS = ("fork", "write")
@@ -97,9 +97,7 @@ class ForkAndWrite(Benchmark):
     judges_gaps = False
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the other threads are there before and after
-    judges_delay = False  # a parent waits for its own children, on the one CPU that both have
     may_sleep = True
     seconds = 0.2  # of sixteen forks at least, each with its memory touched anew
 
@@ -114,6 +112,10 @@ class ForkAndWrite(Benchmark):
             {**small, "others": (SLEEPING,), "threads": SLEEPERS},
             *([{**small, "others": (SPINNING,), "threads": running}] if running else []),
         ]
+
+    def waiters(self, p: Parameters) -> Collection[int]:
+        """A parent waits for its own children, on the one CPU that both have; the others sleep, or are only there."""
+        return range(p["threads"])
 
     def group(self, p: Parameters) -> tuple:
         """In one process: whatever its pages and its other threads."""
@@ -157,10 +159,7 @@ class ForkAndWrite(Benchmark):
         return tuple(found)
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
-        read, write = os.pipe2(os.O_CLOEXEC)
-        for end in (read, write):
-            opened.callback(os.close, end)
-        return (write, read)
+        return pipe(opened, flags=0)
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"operation": p["operation"], "page_bytes": page_bytes(p["page_size"]), "others": p["others"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..kernel import batch_quantile, has_tail, median_batch
+from ..kernel import median_batch, tail
 from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
 from . import (
     KERNEL_PRICE,
@@ -45,7 +45,6 @@ USUALLY_TAKEN = 0.9  # and on a quiet one few
 #: Shares of calls that are handed over from which on it is mostly, and up to which it is rarely; and the outcome between the two. Of eight calls of a window one or two may
 #: have met another program.
 MOSTLY, RARELY, AT_TIMES = 2 / 3, 1 / 3, 2.0
-P99 = 0.99
 BYTES = 16 * MOST_APART
 
 
@@ -129,7 +128,7 @@ class HandOff(Benchmark):
     )
     judges_gaps = False  # threads sleep by design
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
+    judges_clock = False
     judges_overlap = False  # the carrier ends the window
     may_sleep = True
     most_samples = 1  # calls of 10 ms take seconds
@@ -270,7 +269,6 @@ class HandOff(Benchmark):
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         carrier = found.threads[0]
         delay, cpu = median_batch(carrier), carrier.value[CPU_PS] / 1000
-        p99 = batch_quantile(carrier, P99) if has_tail(carrier.operations, P99) else float("inf")
         share = carrier.value[HANDED] / carrier.operations
         return {
             "delay": delay,
@@ -279,7 +277,8 @@ class HandOff(Benchmark):
             "blocked": carrier.value[BLOCKED_PS] / 1000,
             "handoffs": share,
             "handed": 1.0 if share > MOSTLY else 0.0 if share < RARELY else AT_TIMES,
-        } | ({"delay_p99": p99} if p99 < float("inf") else {})
+            **tail(carrier, "delay_p99"),
+        }
 
     def check(self, p: Parameters, found: Found) -> str:
         """Each task ran once and in its turn, by who was to run it; every call blocked, and none was taken away before it had blocked for the monitor's period."""

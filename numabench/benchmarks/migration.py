@@ -102,7 +102,7 @@ class Migration(Benchmark):
     judges_gaps = False  # a move is no batch
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
+    judges_clock = False
     judges_overlap = False  # the second thread only says where it is
     may_sleep = True
     most = {"pulled": 1.0}
@@ -130,9 +130,8 @@ class Migration(Benchmark):
         return Placement(cpus=cpus, node=memory_node(topology, topology.node_of(cpus[0])), size=size, scratch=scratch)
 
     def waiters(self, p: Parameters) -> Collection[int]:
-        return (
-            () if p["action"] == STAY else (0,)
-        )  # until the CPU that it goes to is awake, or its turn comes: part of what is measured
+        """Until the CPU that it goes to is awake, or its turn comes; and the rival, which shares one."""
+        return () if p["action"] == STAY else (0, 2)
 
     def stretch(self, p: Parameters) -> float:
         return LONG if p["action"] in RIVALS else 1.0

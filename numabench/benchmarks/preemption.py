@@ -63,7 +63,7 @@ class Preemption(Benchmark):
     judges_gaps = False  # to be interrupted is what is measured
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
+    judges_clock = False
     judges_overlap = False  # the thread that works ends the window
     needs_interrupt = True
     most = {"lost": 1.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -23,6 +22,7 @@ from . import (
     nearest_cores_first,
     place_threads,
 )
+from ._ends import pipe
 
 SELF, SELF_GO, RUNNING, SLEEPING, BLOCKED = TARGETS = ("self", "self_go", "other_running", "other_sleeping", "other_blocked")
 OWN, OTHERS = TARGETS[:2], TARGETS[2:]
@@ -77,7 +77,6 @@ class Signals(Benchmark):
     judges_gaps = False  # to be interrupted is what is measured
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # the other thread begins with the first signal of the window
     needs_interrupt = True
     may_sleep = True
@@ -135,12 +134,7 @@ class Signals(Benchmark):
         )
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
-        if p["target"] != BLOCKED:
-            return ()
-        reads, writes = os.pipe()
-        for end in (reads, writes):
-            opened.callback(os.close, end)
-        return writes, reads
+        return pipe(opened, flags=0) if p["target"] == BLOCKED else ()
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {"target": p["target"]}

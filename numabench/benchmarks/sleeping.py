@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from ..errors import MachineError
 from ..host.pages import base_page
-from ..kernel import batch_quantile, has_tail, median_batch
+from ..kernel import median_batch, tail
 from ..model import Answer, Axis, Contrast, View
 from . import KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
@@ -29,7 +29,6 @@ BUSY = 100_000  # ns late without slack: the thread waited for its CPU, and noth
 LONG_WINDOWS, LONG = 2.0, 1_000_000  # at sleeps of a millisecond or more, of which a window has too few
 NORMAL, BATCH, IDLE = SCHEDULINGS = ("normal", "batch", "idle")  # classes that need no privilege
 CLASSES = {NORMAL: os.SCHED_OTHER, BATCH: os.SCHED_BATCH, IDLE: os.SCHED_IDLE}  # by their numbers
-P99 = 0.99
 STACK = 128 * 1024  # bytes, of the thread that sleeps
 TIMER, WAITS = 1, 5  # slots of the timer that is read, and of an epoll instance in which nothing happens
 REFUSED_SLOT, EARLY_SLOT, SWITCHES_SLOT, SLACK_SLOT, CLASS_SLOT = range(6, 11)  # of `value` (kernels/sleeping.c)
@@ -86,7 +85,6 @@ class Sleeping(Benchmark):
     judges_gaps = False  # it sleeps by design
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     may_sleep = True
     needs = "a CPU"
 
@@ -175,8 +173,7 @@ class Sleeping(Benchmark):
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         thread = found.threads[0]
-        late_p99 = batch_quantile(thread, P99) if has_tail(thread.operations, P99) else float("inf")
-        return {"late": median_batch(thread)} | ({"late_p99": late_p99} if late_p99 < float("inf") else {})
+        return {"late": median_batch(thread), **tail(thread, "late_p99")}
 
     def check(self, p: Parameters, found: Found) -> str:
         """The slack and the class were as asked; every sleep was made, none ended early, and each gave the CPU up."""

@@ -154,7 +154,6 @@ class Transfer(Benchmark):
     )
     judges_gaps = False  # a chunk is no batch
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # two common times are counted between
     most_samples = 1  # processes differ more: the pages of each lie elsewhere
     may_sleep = True  # of two threads, the one that is ahead

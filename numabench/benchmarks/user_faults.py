@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
 from ..errors import MachineError
-from ..kernel import batch_quantile, median_batch
+from ..kernel import median_batch, tail
 from ..model import ALPHA, Answer, Axis, Card, Price, View
 from . import (
     ALONE,
@@ -77,10 +77,9 @@ class UserFaults(Benchmark):
     judges_gaps = False
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
     judges_overlap = False  # a handler serves before and after the window
     may_sleep = True
-    needs = "a kernel with userfaultfd for all but the methods `kernel` and `protect`"
+    needs = "a CPU of its own for a handler that never sleeps"
 
     def sweep(self, topology, profile: str) -> list[Sweep]:
         relations = topology.relations()
@@ -95,6 +94,10 @@ class UserFaults(Benchmark):
 
     def mediated(self, p: Parameters) -> bool:
         return True
+
+    def waiters(self, p: Parameters) -> Collection[int]:
+        """Who touches sleeps until its page is there; a handler until it is asked."""
+        return {HANDLER: (0, 1), SPINNER: (0,)}.get(p["method"], ())
 
     def place(self, p: Parameters, topology) -> Placement | None:
         spins_beside = p["placement"] == SAME_CPU and p["method"] == SPINNER  # which would keep the other from touching
@@ -151,7 +154,7 @@ class UserFaults(Benchmark):
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
         thread = found.threads[0]
-        return {"time": median_batch(thread) / p["batch"], "p99": batch_quantile(thread, 0.99)}
+        return {"time": median_batch(thread) / p["batch"], **tail(thread, "p99")}
 
     def check(self, p: Parameters, found: Found) -> str:
         thread = found.threads[0]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
-from ..errors import MachineError
 from ..host.pages import base_page
-from ..kernel import LONGEST_SLOT, has_tail, histogram_quantile, median_batch
+from ..kernel import LONGEST_SLOT, P99, has_tail, histogram_quantile, median_batch
 from ..model import Answer, Axis, Card, Contrast, Price, View
 from . import (
     KERNEL_PRICE,
@@ -25,6 +25,7 @@ from . import (
     nearest_cores_first,
     place_threads,
 )
+from ._ends import keep_open, need_uring, pipe, tcp, unix
 
 FUTEX, IO_URING = "futex", "io_uring"
 PRIMITIVES = (FUTEX, "condition", "eventfd", "pipe", "unix_socket", "tcp", "signal", "epoll_level", "epoll_edge", IO_URING)
@@ -58,14 +59,10 @@ LONG_WINDOWS = 2.0  # at gaps of a millisecond or more, of which a window has to
 LONG_GAP = 1_000_000
 BYTES = 16 * 1024  # of what both threads share (kernels/wake_up.c), with lines of 256 bytes
 STACK = 128 * 1024  # bytes, of the spinner
+SENT = {"pipe": pipe, "unix_socket": unix, "tcp": tcp}
 WAITS = 5  # the slot of what epoll_wait waits with
 CALL_PS_SLOT, EARLY_SLOT = 6, 7  # of the waker's `value`
 SLEPT_SLOT, OUT_OF_ORDER_SLOT, AWAKE_SLOT = 6, 7, 8  # of the receiver's
-P99 = 0.99
-URING_SETUP, URING_PARAMS = (
-    425,
-    120,
-)  # the number of io_uring_setup on all architectures of Linux but Alpha; bytes of its second argument
 
 
 class WakeUp(Benchmark):
@@ -119,7 +116,7 @@ class WakeUp(Benchmark):
     judges_gaps = False  # threads sleep by design
     most_samples = 1  # processes differ more than samples of one
     tolerates = KERNEL_PRICE
-    judges_clock = False  # the kernel's and the host's share of it scatters by more than a clock changes
+    judges_clock = False
     may_sleep = True
     most = {"slept": 1.0}
     needs = "a CPU"
@@ -223,34 +220,18 @@ class WakeUp(Benchmark):
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:
         """A message's way in and out; in slot 5 the epoll instance that waits for the second."""
-        import select  # which only this process needs
-        import socket
-
         primitive = p["primitive"]
         if primitive == IO_URING:
             need_uring()
         if primitive in ("eventfd", "epoll_level", "epoll_edge", IO_URING):
-            counter = os.eventfd(0)
-            opened.callback(os.close, counter)
+            counter = keep_open(os.eventfd(0), opened)
             if primitive in ("eventfd", IO_URING):
                 return counter, counter
             waits = opened.enter_context(select.epoll())
             waits.register(counter, select.EPOLLIN | (select.EPOLLET if primitive == "epoll_edge" else 0))
             return counter, counter, *[-1] * (WAITS - 2), waits.fileno()
-        if primitive == "pipe":
-            out, into = os.pipe()
-            opened.callback(os.close, out)
-            opened.callback(os.close, into)
-            return into, out
-        if primitive == "unix_socket":
-            into, out = (opened.enter_context(end) for end in socket.socketpair())
-            return into.fileno(), out.fileno()
-        if primitive == "tcp":
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                into = opened.enter_context(socket.create_connection(listener.getsockname()))
-                out = opened.enter_context(listener.accept()[0])
-            into.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return into.fileno(), out.fileno()
+        if primitive in SENT:
+            return SENT[primitive](opened)
         return ()
 
     def metrics(self, p: Parameters, found: Found, probes: Probes) -> dict[str, float]:
@@ -299,20 +280,6 @@ def starved(p: Parameters, found: Found) -> bool:
     loses wake-ups loses them without a spinner as well."""
     waker, receiver = found.threads
     return p["target"] == AWAKE and not waker.executed == waker.check == receiver.check
-
-
-def need_uring() -> None:
-    """MachineError where io_uring is not there or not allowed."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    ring = libc.syscall(URING_SETUP, 1, ctypes.create_string_buffer(URING_PARAMS))
-    if ring < 0:
-        raise MachineError(
-            f"wake_up: io_uring_setup: {os.strerror(ctypes.get_errno())}",
-            "sysctl kernel.io_uring_disabled=0, and a container that allows it",
-        )
-    os.close(ring)
 
 
 def place(p: Parameters) -> str:

@@ -296,15 +296,16 @@ def plan_cases(
     placing: Placing | None = None,
 ) -> tuple[list[PlannedCase], list[str]]:
     """The points with their places, and why others have none (see `make_plan`)."""
-    planned, skipped, nowhere, points = [], [], [], list(points)
+    planned, skipped, nowhere, somewhere, points = [], [], [], [], list(points)
     if not points and benchmark.needs:
         skipped.append(f"{benchmark.name}: needs {benchmark.needs}")
     for parameters, together in zip(points, benchmark.rounds(points), strict=True):
         placement = benchmark.place(parameters, topology)
         case = Case(benchmark=benchmark.name, parameters=parameters)
+        (nowhere if placement is None else somewhere).append(parameters)
         if placement is None:
-            nowhere.append(parameters)
-        elif missing := lacking_pages(placement, reserved):
+            continue
+        if missing := lacking_pages(placement, reserved):
             skipped.append(f"{benchmark.name} in reserved pages of {placement.page_size}: {missing}")
         elif obstacle := out_of_reach(benchmark, placement, placing or Placing(), topology):
             skipped.append(f"{benchmark.name}: {obstacle}")
@@ -326,17 +327,30 @@ def plan_cases(
                     round=together,
                 )
             )
-    return planned, [*([without_place(benchmark, nowhere, topology)] if nowhere else []), *skipped]
+    return planned, [*([without_place(benchmark, nowhere, somewhere, topology)] if nowhere else []), *skipped]
 
 
-def without_place(benchmark: Benchmark, cases: list[Parameters], topology: Topology) -> str:
-    """Why this machine has no place for these cases, in one line for all."""
+def without_place(benchmark: Benchmark, cases: list[Parameters], others: list[Parameters], topology: Topology) -> str:
+    """Why this machine has no place for these cases, in one line for all; `others` have one."""
     if benchmark.needs:
-        return f"{benchmark.name}: needs {benchmark.needs}"
-    others = f" and {plural(len(cases) - 1, 'other case')}" if len(cases) > 1 else ""
+        return f"{apart(benchmark, cases, others) if others else benchmark.name}: needs {benchmark.needs}"
     nodes = f", memory on {plural(len(found), 'node')} ({format_cpus(found)})" if (found := topology.memory_nodes()) else ""
     here = f"usable here are {plural(len(topology.allowed_cpus), 'CPU')} ({format_cpus(topology.allowed_cpus)}){nodes}"
-    return f"{label(benchmark, cases[0])}{others}: no such place; {here}"
+    return f"{first_and_more(benchmark, cases)}: no such place; {here}"
+
+
+def apart(benchmark: Benchmark, cases: list[Parameters], others: list[Parameters]) -> str:
+    """`wake_up target=spinning`: cases by the first axis whose values tell all of them from the others; without such an axis the first one, and how many more."""
+    for name in (axis.name for axis in benchmark.axes):
+        values = dict.fromkeys(case[name] for case in cases)
+        if values.keys().isdisjoint(case[name] for case in others):
+            return label(benchmark, {name: ",".join(map(str, values))})
+    return first_and_more(benchmark, cases)
+
+
+def first_and_more(benchmark: Benchmark, cases: list[Parameters]) -> str:
+    more = f" and {plural(len(cases) - 1, 'other case')}" if len(cases) > 1 else ""
+    return f"{label(benchmark, cases[0])}{more}"
 
 
 def label(benchmark: Benchmark, parameters: Parameters) -> str:

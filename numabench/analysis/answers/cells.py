@@ -113,10 +113,7 @@ def pairwise(data: Data, answer: Answer) -> Found:
     table = data.summarise(paired(values, controls, shared))
     row = table[table["main"]].iloc[0]
     if not row["blocks"]:
-        return Found(
-            problem="its two sides were not measured in one process and at one distance",
-            usable=False,
-        )
+        return no_pair(values, controls, shared)
     unit = "×" if answer.kind == "ratio" else data.metric(answer.metric).unit
     value, low, high = (float(row[f"{answer.kind}{end}"]) for end in ("", "_low", "_high"))
     nothing = 1.0 if answer.kind == "ratio" else 0.0
@@ -148,6 +145,19 @@ def pairwise(data: Data, answer: Answer) -> Found:
         remark=remark,
         problem=problem,
     )
+
+
+def no_pair(values: pd.DataFrame, controls: pd.DataFrame, shared: list[str]) -> Found:
+    """Why there is none, of process medians that both sides have: no process measured both; none has both left; or those that have measured them at two distances."""
+    process = ["machine_id", "session", "block", "process"]
+    both = values.merge(controls, on=[*process, *shared], suffixes=("", "_other"))
+    if both.empty:
+        problem = "its two sides were not measured in one process"
+    elif both[["value", "value_other"]].notna().all(axis=1).any():
+        problem = "no process measured its two sides at one distance"
+    else:
+        problem = f"of {plural(len(both[process].drop_duplicates()), 'process')} that measured both its sides none has a valid sample of each"
+    return Found(problem=problem, usable=False)
 
 
 def saving(data: Data, answer: Answer) -> Found:
