@@ -15,7 +15,7 @@ enum { PROBE, LONGER };
  * CPUs of the case, 0 where the kernel has none. */
 enum { COST = 4, STEP, CALL = 4 };
 #define READINGS 200
-#define BATCHES 5 /* of a hop: their median is not moved by an interruption of one or two */
+#define BATCHES 5 /* of a hop: their median is not moved by an interruption of one or two; and after a window */
 #define ROUND_TRIPS 200
 #define CALLS 15 /* of membarrier: some 0.2 ms; their median */
 #define FIRST 4             /* value[4..8]: batches between threads 0 and 1 */
@@ -31,7 +31,7 @@ static const struct nb_parameter parameters[] = {
 static const struct nb_metric metrics[] = {
     {"time", "ns", "of one step of the chain; values from 4 on are batches of hops and the width", NB_LOWER_IS_BETTER},
 };
-NB_DESCRIBE("sentinel", 2, "clock rate, distance, calibrated work and interrupts of the pinned CPUs", parameters, metrics);
+NB_DESCRIBE("sentinel", 3, "clock rate, distance, calibrated work and interrupts of the pinned CPUs", parameters, metrics);
 
 static void steps(struct nb_thread *t, uint64_t n)
 {
@@ -69,6 +69,24 @@ static void width(struct nb_thread *t)
 static void multiplies(struct nb_thread *t, uint64_t n)
 {
     t->cursor = nb_work(t->cursor, n);
+}
+
+/* The fastest batch of the window and of some more that are long enough. A thread that loses its CPU for longer than its window has one batch in it, which took
+ * a hundred times as long, or batches too short to be timed, since those by which they were sized had been interrupted. */
+static void settle(struct nb_thread *t, nb_batch batch)
+{
+    uint64_t n = t->value[NB_BATCH], least = t->value[NB_SHORTEST];
+    for (int k = 0; k < BATCHES; k++) {
+        const uint64_t before = nb_now();
+        batch(t, n);
+        const uint64_t took = nb_now() - before;
+        if (took < least)
+            least = took;
+        if (2 * least < t->shared->batch_ns)
+            n *= 2, least = UINT64_MAX, k = -1;
+    }
+    t->value[NB_BATCH] = n;
+    t->value[NB_SHORTEST] = least;
 }
 
 /* The least of several tries: an interruption only adds. A clock that stands still for longer than all readings take is awaited. */
@@ -148,7 +166,9 @@ int nb_run(struct nb_thread *t)
         interrupt(t);
         return NB_OK;
     }
-    nb_window(t, t->shared->parameter[PROBE] == WORK ? multiplies : steps);
+    const nb_batch batch = t->shared->parameter[PROBE] == WORK ? multiplies : steps;
+    nb_window(t, batch);
+    settle(t, batch);
     if (t->shared->parameter[PROBE] == STATE)
         width(t);
     if (t->shared->parameter[PROBE] == STATE && threads > 1) {

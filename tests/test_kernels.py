@@ -638,6 +638,20 @@ def mean_of(window, batches: list[int], usual: int = 2560) -> float:
 
 
 @pytest.fixture(scope="module")
+def price(tmp_path_factory):
+    """(first, apart, times, away, window; ns) -> ps that the sentinel finds for a multiply of 1 ns."""
+    library = native("settled.c", tmp_path_factory.mktemp("settled"))
+    library.price.restype, library.price.argtypes = ctypes.c_uint64, [ctypes.c_uint64] * 5
+    return library.price
+
+
+@given(st.integers(0, 600_000), st.integers(1, 40_000), st.integers(0, 4), st.integers(100_000, 20_000_000))
+def test_a_thread_that_loses_its_cpu_has_the_price_of_work_all_the_same(price, first, apart, times, away):
+    """Kept away for longer than its window, it had one batch in it, and work seemed a hundred times as dear: who asks for 100 ns then got 1."""
+    assert price(first, apart, times, away, 300_000) == pytest.approx(1000, rel=0.01)
+
+
+@pytest.fixture(scope="module")
 def counting(tmp_path_factory):
     """(operation, waits at, waits for, window, batch; ns) -> operations counted between the two times, and begun between them."""
     library = native("count_window.c", tmp_path_factory.mktemp("counting"))

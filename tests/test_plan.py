@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from synthetic_sysfs import SyntheticTree
 
-from numabench.benchmarks import ALONE, CROWDED, SAME_CPU, Found, Probes, choose, find, place_threads
+from numabench.benchmarks import ALONE, CROWDED, SAME_CPU, Found, Placement, Probes, choose, find, place_threads
 from numabench.benchmarks.contention import HOME
 from numabench.benchmarks.loaded_latency import rates
 from numabench.benchmarks.memory_bandwidth import TEMPORAL
@@ -47,6 +47,21 @@ def test_each_thread_has_its_price_and_more_where_it_shares_a_cpu():
     alone, many, crowded = (case_seconds(benchmark, timing, 1.0, cpus) for cpus in ((0,), tuple(range(64)), (0, 1) * 32))
     assert many - alone == pytest.approx(63 * (samples * plan.SAMPLE_THREAD + plan.CASE_THREAD))
     assert crowded - many == pytest.approx(31 * samples * plan.TURN), "all of them have their turn before the last one begins"
+
+
+def test_what_else_is_looked_at_around_each_sample_has_its_price(monkeypatch):
+    benchmark, timing = find("fences"), PROFILES["standard"].timing
+    plain = case_seconds(benchmark, timing)
+    monkeypatch.setattr(type(benchmark), "needs_interrupt", True)
+    assert case_seconds(benchmark, timing) - plain == pytest.approx((timing.samples + 1) * plan.PROBE)
+    monkeypatch.setattr(type(benchmark), "needs_work", True)
+    assert case_seconds(benchmark, timing) - plain == pytest.approx((2 * timing.samples + 3) * plan.PROBE), "and once beforehand"
+
+
+def test_a_chain_is_no_longer_than_its_memory():
+    """A page, and room for other things than an order."""
+    where = Placement(cpus=(0,), node=0, size=4096, scratch=1 << 20)
+    assert plan.preparation_seconds(where) == pytest.approx(4096 * (plan.CHAIN_OVERHEAD + plan.FILL_OVERHEAD))
 
 
 def test_a_round_costs_what_each_of_its_pairs_does(tmp_path):
@@ -377,6 +392,18 @@ def test_spacing_takes_two_hops(asked, hop, used):
     metrics = benchmark.metrics(p, Found([thread, thread]), probes)
     assert metrics["time_per_operation"] == pytest.approx(1000 - (used - asked))
     assert benchmark.extra(arguments, probes, Found([thread])) == {"spacing": used, "spacing_ns": pytest.approx(used)}
+    assert benchmark.doubts(p, Found([thread, thread]), metrics, probes) == []
+
+
+def test_what_is_taken_off_at_a_wrong_price_is_said():
+    """400 multiplies of 1 ns and a hop, of which the 200 beyond those asked for were thought to take 3 ns each: a time below zero."""
+    benchmark, probes = find("padded_counters"), Probes(frequency=1e9, multiply=3e-9, hop=500e-9)
+    p = {"operation": "increment", "stride": 8, "spacing": 200}
+    found = Found([SimpleNamespace(operations=1000, begin_ns=0, end_ns=500_000, value=[0] * 6 + [400])])
+    metrics = benchmark.metrics(p, found, probes)
+    assert metrics["time_per_operation"] == pytest.approx(-100)
+    assert benchmark.doubts(p, found, metrics, probes) == ["physics:200 multiplies of 3 ns in -100 ns"]
+    assert benchmark.doubts({**p, "spacing": 400}, found, benchmark.metrics({**p, "spacing": 400}, found, probes), probes) == []
 
 
 def test_a_budget_below_any_process_is_refused(two_cpus):

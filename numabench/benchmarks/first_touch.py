@@ -37,6 +37,7 @@ class FirstTouch(Benchmark):
     )
     method = {"fresh": "given back by MADV_DONTNEED before each round", "counted": "touches alone, while no thread gives back"}
     counts_pages = True
+    seconds = 0.008  # of a round that has begun: its touches, and giving back
     judges_gaps = False  # a fault is no batch
     touches_anew = True
     notes = (

@@ -33,6 +33,7 @@ HOPS = 2  # that it takes at least: the spacing asked for is doubled until it do
 ADJACENT = 0.03  # strides from 64 to 4096 bytes differ by less where nothing couples lines (METHODOLOGY, bands)
 OPERATIONS = ("store", "increment", "atomic_add")
 SPACING_SLOT = 6  # of `value`: multiplies that were done between two accesses
+LEAST_LEFT = 0.8  # of the spacing asked for, once what was longer is taken off: the access comes on top of it, and clocks wander
 
 
 class PaddedCounters(Benchmark):
@@ -269,7 +270,7 @@ class PaddedCounters(Benchmark):
         writers = Found(found.threads[: len(found.threads) - p.get("readers", 0)])
         readers = Found(found.threads[len(writers.threads) :])
         # Counters that were spaced by more than was asked are told at what was asked: neighbours in a pair need not have been spaced alike.
-        longer = (found.threads[0].value[SPACING_SLOT] - p["spacing"]) * probes.multiply * 1e9
+        longer = more_spaced(p, found) * probes.multiply * 1e9
         read = {"read_time": readers.time_per_operation - longer} if readers.threads else {}
         return {
             "time_per_operation": writers.time_per_operation - longer,
@@ -292,8 +293,21 @@ class PaddedCounters(Benchmark):
                 return f"counter {index} is {thread.check}, not within 1 to {everything}"
         return ""
 
+    def doubts(self, p: Parameters, found: Found, metrics: dict[str, float], probes: Probes) -> list[str]:
+        """A price of a multiply that is not the one within the window, where multiplies are taken off by it: then less is left than those that were asked for."""
+        asked = p["spacing"] * probes.multiply * 1e9
+        left = min((metrics[name] for name in ("time_per_operation", "read_time") if name in metrics), default=asked)
+        if more_spaced(p, found) and left < LEAST_LEFT * asked:
+            return [f"physics:{p['spacing']} multiplies of {probes.multiply * 1e9:.3g} ns in {left:.4g} ns"]
+        return []
+
     def extra(self, arguments, probes: Probes, found: Found) -> dict[str, float]:
         return {"spacing": float(arguments["spacing"]), "spacing_ns": arguments["spacing"] * probes.multiply * 1e9}
+
+
+def more_spaced(p: Parameters, found: Found) -> int:
+    """Multiplies between two accesses beyond those asked for."""
+    return found.threads[0].value[SPACING_SLOT] - p["spacing"]
 
 
 def spacing_used(asked: int, probes: Probes) -> int:

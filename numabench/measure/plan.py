@@ -27,19 +27,20 @@ LEAST_PAIRED = 8  # processes where pairs are judged, which they are not before 
 TARGET = 0.015  # relative half-width of the 95 % interval: two sides that have it are told to be the same within 3 % in three of four comparisons
 TRIAL_SECONDS = 10.0  # of one process: start-up and mapping large memory stay small in it, and no more is lost to a crash
 
-# Rough prices for the first estimate; the runner then uses what it measured.
-SAMPLE_OVERHEAD = 0.002
-CASE_OVERHEAD = 0.004
+# Prices for the first estimate, from the trials of runs on two machines (docs/performance.md, "Planned against real"); the runner then uses what it measured.
+PROCESS_OVERHEAD = 0.012  # forked, told what to do and ended
+CASE_OVERHEAD = 0.0015
+SAMPLE_OVERHEAD = 0.0012  # the state of the CPUs looked at, judged and written
+PROBE = 0.001  # of anything else that is looked at around each sample
 SAMPLE_THREAD = 10e-6  # s per thread: called, gathered, copied and judged
 ROUND_THREAD = 45e-6  # of a round: pinned and called too, each pair judged by itself (24 us) and written (18 us)
 CASE_THREAD = 25e-6  # pinned, prepared
 PROCESS_THREAD = 60e-6  # made and ended
 TURN = 0.002  # s that a thread has its CPU before the next one gets it, where they are more than CPUs: all of them must begin
-CHAIN_OVERHEAD = 0.25e-9  # s per byte of a chain's lines
-FILL_OVERHEAD = 0.1e-9  # s per byte and thread that fills its own part
-TOUCH_OVERHEAD = 0.4e-9  # s per byte and thread the first time in a process
+CHAIN_OVERHEAD = 0.3e-9  # s per byte of a chain's lines
+FILL_OVERHEAD = 0.22e-9  # s per byte and thread that fills its own part
+TOUCH_OVERHEAD = 0.15e-9  # s per byte and thread the first time in a process: up to 0.7 where a host has to give the memory first
 LINES_PER_SCRATCH = 16  # bytes of lines for each byte that building their chain takes
-PROCESS_OVERHEAD = 0.1
 GENEROSITY = 2.0  # of the budget for a given number of processes over their expected time
 
 
@@ -128,11 +129,18 @@ def case_seconds(benchmark: Benchmark, timing: Timing, stretch: float = 1.0, cpu
     crowd = -(-len(cpus) // len(set(cpus)))  # threads on one CPU
     sample = timing.window * stretch * benchmark.windows + benchmark.seconds + timing.warmup + SAMPLE_OVERHEAD
     sample += len(cpus) * SAMPLE_THREAD + (crowd - 1) * TURN
-    return benchmark.samples(timing.samples) * sample + CASE_OVERHEAD + len(cpus) * CASE_THREAD
+    samples = benchmark.samples(timing.samples)
+    probes = benchmark.needs_interrupt * (samples + 1) + benchmark.needs_work * (
+        samples + 2
+    )  # the work's price is asked for beforehand as well
+    return samples * sample + probes * PROBE + CASE_OVERHEAD + len(cpus) * CASE_THREAD
 
 
 def preparation_seconds(where: Placement) -> float:
-    return where.scratch * LINES_PER_SCRATCH * CHAIN_OVERHEAD + where.size * FILL_OVERHEAD / len(where.cpus)
+    chain = min(
+        where.scratch * LINES_PER_SCRATCH, where.size
+    )  # other things than a chain's order may be there, for memory that is small
+    return chain * CHAIN_OVERHEAD + where.size * FILL_OVERHEAD / len(where.cpus)
 
 
 def parse_selection(benchmarks: Sequence[Benchmark], settings: Iterable[str]) -> dict[str, tuple[Value, ...]]:

@@ -47,7 +47,11 @@ LEAST_THREADS = (
     2  # glibc leaves the atomic operations of a mutex out while a process has one thread: 326 instead of 78 million a second
 )
 STATE, WORK, INTERRUPT = "state", "work", "interrupt"  # probes, as in kernels/sentinel.c
-PROBES = {STATE: 0.0003, WORK: 0.0005, INTERRUPT: 0.0}  # windows in s: over ten batches, whose fastest or median counts
+PROBES = {
+    STATE: 0.0002,
+    WORK: 0.0003,
+    INTERRUPT: 0.0,
+}  # windows in s: over ten batches, with those after it, whose fastest counts
 UNKNOWN = Probes(frequency=float("nan"))  # what arguments may not depend on where no price of work is asked for
 SENTINEL_BATCH, SENTINEL_BATCHES = 20e-6, 15
 CLOCK_COST_SLOT, CLOCK_STEP_SLOT = 4, 5  # as in kernels/sentinel.c
@@ -312,7 +316,7 @@ class Worker:
         ways, turns = HOP_WAYS * self.longer, WIDTH_OPERATIONS * self.longer
         hops = [sorted(blocks[0].value[slot : slot + HOP_BATCHES])[HOP_BATCHES // 2] / ways * 1e-9 for slot in slots]
         also = dict(zip(self.asked(), brought, strict=True))
-        multiply = max(abi.median_batch(one.thread) for one in also[WORK]) * 1e-9 if WORK in also else 0.0
+        multiply = max(abi.fastest_batch(one.thread) for one in also[WORK]) * 1e-9 if WORK in also else 0.0
         call = also[INTERRUPT][0].thread.value[INTERRUPT_SLOT] * 1e-9 if INTERRUPT in also and len(blocks) > 1 else 0.0
         width = turns / (min(block.value[WIDTH_SLOT] for block in blocks) * 1e-9 * frequency)
         return Probes(frequency=frequency, multiply=multiply, hop=max(hops, default=None), width=width, interrupt=call or None)
