@@ -71,7 +71,7 @@ enum { BARE, WORKING, READING, MIXED, STAMPED, KINDS }; /* each with work behind
 
 /* Work feeds the next address: `nothing` is zero, but only the processor finds out. Without that, the next operation began
  * while the work was still going on, and 100 ns of it cost 60. Reads are spread evenly: one is `due` when their shares add up to a whole one, which is told by one
- * addition an operation. */
+ * comparison and one subtraction an operation. */
 #define OPERATION(NAME, WRITE, ...)                                                                                                  \
     static inline __attribute__((always_inline)) void NAME##_loop(struct nb_thread *t, uint64_t n, const int kind)                   \
     {                                                                                                                                \
@@ -96,17 +96,19 @@ enum { BARE, WORKING, READING, MIXED, STAMPED, KINDS }; /* each with work behind
             if (stamped)                                                                                                             \
                 asked = nb_now();                                                                                                    \
             if (kind >= READING && __builtin_expect(due >= writes, 1)) {                                                             \
-                due -= writes;                                                                                                       \
                 __VA_ARGS__;                                                                                                         \
                 if (stamped)                                                                                                         \
                     arrived(t, NULL, asked, 0);                                                                                      \
             } else {                                                                                                                 \
                 WRITE;                                                                                                               \
-                due += reads;                                                                                                        \
+                if (kind >= READING)                                                                                                 \
+                    due += 100;                                                                                                      \
             }                                                                                                                        \
+            if (kind >= READING)                                                                                                     \
+                due -= writes;                                                                                                       \
             x = nb_work(x, think);                                                                                                   \
         }                                                                                                                            \
-        t->cursor += done - (begun + done * reads - due) / 100; /* written */                                                        \
+        t->cursor += done - (begun + done * (100 - writes) - due) / 100; /* written; `reads` is not kept for it in a register */     \
         t->value[TORN] += torn;                                                                                                      \
         (void)asked, (void)torn, (void)index, (void)group, (void)own, (void)near, (void)hop, (void)section, (void)inside, (void)first, (void)shift; \
     }                                                                                                                                \

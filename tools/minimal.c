@@ -106,11 +106,12 @@ MINIMAL(rcu, rcu_away(&own->seen); ttas_enter(&at->lock); publish(t->shared, at)
     {                                                                                                                                \
         const uint64_t turn = 100 / (100 - (uint64_t)t->shared->parameter[READ_SHARE]);                                              \
         uint8_t *const base = t->shared->buffer;                                                                                     \
+        const uint32_t index = t->index;                                                                                             \
         uint64_t nothing = 0, x = 0, torn = 0, left = 0;                                                                             \
         NB_OPAQUE(nothing);                                                                                                          \
         for (; n; n--) {                                                                                                             \
             struct lines *at = (struct lines *)(base + (inside ? x & nothing : 0));                                                  \
-            struct part *own = part(at, t->index, 4096);                                                                             \
+            struct part *own = part(at, index, 4096);                                                                                \
             (void)own;                                                                                                               \
             if (left) {                                                                                                              \
                 READ;                                                                                                                \
