@@ -1,4 +1,4 @@
-"""Samples that were measured together, as one record of columns: a pair of CPUs takes 40 bytes of a run log and not 640.
+"""Samples that were measured together, as one record of columns: a pair of CPUs takes 35 bytes of a run log and not 640.
 
 Imported by worker processes: the standard library and msgspec only. Whatever is packed is the same when it is expanded.
 """
