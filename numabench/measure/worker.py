@@ -47,11 +47,7 @@ LEAST_THREADS = (
     2  # glibc leaves the atomic operations of a mutex out while a process has one thread: 326 instead of 78 million a second
 )
 STATE, WORK, INTERRUPT = "state", "work", "interrupt"  # probes, as in kernels/sentinel.c
-PROBES = {
-    STATE: 0.0002,
-    WORK: 0.0003,
-    INTERRUPT: 0.0,
-}  # windows in s: over ten batches, with those after it, whose fastest counts
+PROBES = {STATE: 0.0002, WORK: 0.0003, INTERRUPT: 0.0}  # windows in s: ten batches and more, of which the fastest counts
 UNKNOWN = Probes(frequency=float("nan"))  # what arguments may not depend on where no price of work is asked for
 SENTINEL_BATCH, SENTINEL_BATCHES = 20e-6, 15
 CLOCK_COST_SLOT, CLOCK_STEP_SLOT = 4, 5  # as in kernels/sentinel.c
