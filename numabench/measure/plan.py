@@ -130,16 +130,13 @@ def case_seconds(benchmark: Benchmark, timing: Timing, stretch: float = 1.0, cpu
     sample = timing.window * stretch * benchmark.windows + benchmark.seconds + timing.warmup + SAMPLE_OVERHEAD
     sample += len(cpus) * SAMPLE_THREAD + (crowd - 1) * TURN
     samples = benchmark.samples(timing.samples)
-    probes = benchmark.needs_interrupt * (samples + 1) + benchmark.needs_work * (
-        samples + 2
-    )  # the work's price is asked for beforehand as well
+    # what work costs is asked for beforehand as well
+    probes = benchmark.needs_interrupt * (samples + 1) + benchmark.needs_work * (samples + 2)
     return samples * sample + probes * PROBE + CASE_OVERHEAD + len(cpus) * CASE_THREAD
 
 
 def preparation_seconds(where: Placement) -> float:
-    chain = min(
-        where.scratch * LINES_PER_SCRATCH, where.size
-    )  # other things than a chain's order may be there, for memory that is small
+    chain = min(where.scratch * LINES_PER_SCRATCH, where.size)  # scratch may hold other things than a chain's order
     return chain * CHAIN_OVERHEAD + where.size * FILL_OVERHEAD / len(where.cpus)
 
 
