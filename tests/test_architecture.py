@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "launch": BASE | {"runlog", "host"},
     "bill": BASE | {"runlog", "analysis", "host"},
     "api": BASE | {"runlog", "analysis", "report", "host", "benchmarks", "measure"},
-    "cli": BASE | {"runlog", "contract", "analysis", "report", "host", "kernel", "benchmarks", "measure", "launch", "bill", "api"},
+    "cli": BASE
+    | {"runlog", "contract", "analysis", "report", "host", "kernel", "benchmarks", "measure", "launch", "bill", "api"},
     "__main__": {"cli"},
     "__init__": {"api", "errors"},
 }
