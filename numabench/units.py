@@ -12,7 +12,8 @@ _NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MOST_CPUS = 1 << 16  # numbers of CPUs that are believed: Linux itself is built for 8,192 at most
 _LONG_NS = ((1e10, 1e9, "s"), (1e7, 1e6, "ms"), (1e4, 1e3, "µs"))  # from how many ns on, ns in one, unit
-_SHORT = {"operation/s": "op/s"}  # units as people write them
+_SHORT = {"operation/s": "op/s", "1": ""}  # units as people write them
+LEAST_SHOWN, MOST_SHOWN = 0.1, 1e4  # what a common unit may make of the smallest and the largest of some values
 VAGUE = 0.5  # relative half-width beyond which a figure is rough, and a number says no more: "±14,999 %"
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -45,6 +46,14 @@ def prefixed(value: float | None, unit: str) -> tuple[float, str]:
     else:
         found = ((factor, longer) for least, factor, longer in _LONG_NS if unit == "ns" and size >= least)
     return next(found, (1.0, unit))
+
+
+def shared_prefix(unit: str, values: Iterable[float]) -> tuple[float, str]:
+    """(factor, unit) in which the largest of these values reads best, or a thousandth of it, where the smallest would begin with zeros."""
+    sizes = sorted(abs(v) for v in values if v and math.isfinite(v)) or [0.0]
+    factor, name = prefixed(sizes[-1], unit)
+    smaller = prefixed(sizes[-1] / 1000, unit)
+    return smaller if sizes[0] < LEAST_SHOWN * factor and sizes[-1] < MOST_SHOWN * smaller[0] else (factor, name)
 
 
 def format_bytes(size: int) -> str:

@@ -677,12 +677,32 @@ def test_weights_for_interleaving_are_said():
     assert not missing.ok and "fewer than two nodes" in missing.text
 
 
+def test_a_ranking_has_one_scale():
+    """A billion a second and thirty million: both in millions, and their unit is said once."""
+    log = make_log(processes=9, benchmarks=(counters,), sd=(0, 0.001, 0.001))
+    (found,) = asked(
+        log, question("ranking", "throughput", "{ranking}", where={"spacing": 0, "operation": "increment"}, axis="stride")
+    )
+    assert found.text.count("op/s") == 1 and " M op/s" in found.text and " 16" in found.text and " 71" in found.text, found.text
+
+
+def test_an_interval_that_says_nothing_is_called_by_what_is_missing():
+    assert interval_text(1e-2, 1e4, "ns", 1) == "too few processes" and interval_text(1e-2, 1e4, "ns", 2) == "too few visits"
+    assert interval_text(1.0, 99.0, "ns", 1) == "1.00–99.0 ns"
+    assert interval_text(1.0, 200.0, "ns") == "1.00–200 ns"  # what several cells span
+    two = make_log(processes=2, benchmarks=(latency,), sd=(0, 0.6, 0.001), seed=3)
+    (found,) = asked(
+        two, msgspec.structs.replace(latency("r").answers[0], where={"size": 2**27, "order": "group"}), benchmark="toy_latency"
+    )
+    assert "too few processes, 2 processes" in found.text and "–" not in found.text, found.text
+
+
 def test_a_long_ranking_names_the_first_and_the_last():
-    parts = [part for n in range(9) for part in ((f"v{n}", f"{n}.0 ns", f"{n}.0–{n}.5 ns"), " < ")][:-1]
-    assert _chain(parts) == (
+    parts = [part for n in range(9) for part in (f"v{n} {n}.0 [{n}.0–{n}.5]", " < ")][:-1]
+    assert _chain(parts, "ns") == (
         "v0 0.0 [0.0–0.5] < v1 1.0 [1.0–1.5] < v2 2.0 [2.0–2.5] < v3 3.0 [3.0–3.5] < v4 4.0 [4.0–4.5] < v5 5.0 [5.0–5.5] ns, "
         "then 2 more and v8 8.0 [8.0–8.5] ns"
     )
-    assert _chain(parts[:13]).endswith("v5 5.0 [5.0–5.5] < v6 6.0 [6.0–6.5] ns") and "more" not in _chain(parts[:13])
+    assert _chain(parts[:13], "ns").endswith("v5 5.0 [5.0–5.5] < v6 6.0 [6.0–6.5] ns") and "more" not in _chain(parts[:13], "ns")
     mixed = [("a", "1.2 G op/s", "1.1–1.3 G op/s"), " > ", ("b", "913 M op/s", "795 M op/s–1.05 G op/s")]
     assert _chain(mixed) == "a 1.2 G op/s [1.1–1.3] > b 913 M op/s [795 M op/s–1.05 G op/s]"

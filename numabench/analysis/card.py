@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..model import ALPHA, Answer, BenchmarkRecord, Frozen, Header, Picture
 from ..text import fill, measure_again
-from ..units import count_cpus, format_bytes, format_quantity, plural, plus_minus
+from ..units import count_cpus, format_bytes, format_number, format_quantity, plural, plus_minus
 from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
 from .answers.evidence import NOTHING, matching
+from .clock import calm_but_for_clock, follows
+from .estimate import by_unit
 from .neighbours import latency_matrix, levels
 from .published import PUBLISHED
-from .structure import each_sample, with_circumstances
+from .structure import SAMPLE, with_circumstances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 MOST_PRICES = 14
 MOST_TILES = 5
 CALM = 0.5  # share of undisturbed samples below which a card says that its figures are doubtful
+CLOCK_RANGE = (0.05, 0.95)  # quantiles of the clocks around samples that are said beside the usual one
+STEADY = 0.03  # a clock that stays this near to the usual one says nothing beside it: what a sample's may change by (`frequency_changed`)
 
 
 class Price(Frozen):
@@ -37,10 +41,7 @@ class Price(Frozen):
     high: float
     grade: str
     rank: int
-
-    @property
-    def interval(self) -> str:
-        return interval_text(self.low, self.high, "ns")
+    interval: str = ""
 
     @property
     def text(self) -> str:
@@ -71,15 +72,21 @@ class Tile(Frozen):
 
 
 class Trust(Frozen):
-    """Whether the figures may be used: a word, what speaks for it, and what would settle the rest."""
+    """Whether the figures may be used: a word, what speaks for it, what would settle the rest, and the clock that they are at."""
 
     word: str  # Usable | Doubtful | Published
     why: str
     remedy: str = ""
+    clock: str = ""  # `clock 2.6 GHz (1.4–2.7)`: the usual one and where most samples had theirs
 
     @property
     def good(self) -> bool:
         return self.word != DOUBTFUL
+
+    @property
+    def reasons(self) -> str:
+        """What speaks for the word, and the clock."""
+        return "; ".join(filter(None, (self.why, self.clock))) + "."
 
     @property
     def next_step(self) -> str:
@@ -220,6 +227,7 @@ def _prices(about: Iterable[Subject]) -> tuple[tuple[Price, ...], tuple[str, ...
                 high=figure.high,
                 grade=grade(figure, answer),
                 rank=rank,
+                interval=interval_text(figure.low, figure.high, "ns", subject.sessions),
             )
     chosen = list(found.values())[:MOST_PRICES]
     missing = dict.fromkeys(answer.text for _, _, answer in asked if answer.text not in found)
@@ -244,7 +252,7 @@ def _tiles(about: Iterable[Subject]) -> tuple[Tile, ...]:
         found[tile.subject] = Tile(
             value=f"{sign}{figure.value_text}",
             words=tile.answer.text,
-            interval=interval_text(figure.low, figure.high, figure.unit) if math.isfinite(figure.low) else "",
+            interval=interval_text(figure.low, figure.high, figure.unit, subject.sessions) if math.isfinite(figure.low) else "",
             notes=tuple(text for text in (_note(subject, note) for note in tile.notes) if text),
             **shown,
         )
@@ -296,15 +304,15 @@ def trust(
         return Trust(
             word="Published", why="one figure a pair, without intervals and without proof of where threads and memory were"
         )
-    taken = each_sample(frame)
-    calm = float(taken["valid"].astype(bool).mean()) if len(taken) else 0.0
+    taken = looked_at(frame)
+    calm = float(taken["calm"].mean()) if len(taken) else 0.0
     settled = sum(a.grade == SETTLED for a in asked)
     why = f"{calm * 100:.0f} % of {plural(len(taken), 'sample')} ran undisturbed"
     if asked:
         why += f", {settled} of {plural(len(asked), 'answer')} {'is' if settled == 1 else 'are'} settled"
         if alone := sum(bool(a.alone) for a in asked):
             why += f" ({alone} more by one visit alone)"
-    reasons = taken.loc[~taken["valid"].astype(bool), "reasons"].str.split().explode().value_counts()
+    reasons = taken.loc[~taken["calm"], "reasons"].str.split().explode().value_counts()
     if calm < 1 - CALM / 4 and len(reasons):
         why += f"; most often: {str(reasons.index[0]).replace('_', ' ')}"
     unsettled = list(dict.fromkeys(a.benchmark for a in asked if a.grade != SETTLED))
@@ -315,7 +323,28 @@ def trust(
         of = [record for record in records if record.name in unsettled]
         named = any(record.phase == ALPHA for record in of)  # what is alpha is measured by name or topic alone
         remedy = measure_again(unsettled, topics=list(dict.fromkeys(record.topic for record in of)) if named else ())
-    return Trust(word=USABLE if calm >= CALM else DOUBTFUL, why=why + ".", remedy=remedy)
+    return Trust(word=USABLE if calm >= CALM else DOUBTFUL, why=why, remedy=remedy, clock=usual_clock(taken))
+
+
+def looked_at(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each sample, in any order, with its machine, `valid`, `reasons`, `frequency_ghz` and `calm`: whether a value of it is used. Times and rates are where nothing but a change of the clock
+    is said against them, since that is taken off."""
+    clocked = by_unit(frame["unit"], follows)
+    calm = calm_but_for_clock(frame["valid"].to_numpy(dtype=bool), frame["reasons"].to_numpy(dtype=object), clocked)
+    told = frame[[*SAMPLE, "machine_id", "valid", "reasons", "frequency_ghz"]].assign(calm=calm)
+    return told.iloc[(~calm).argsort(kind="stable")].drop_duplicates(SAMPLE)
+
+
+def usual_clock(taken: pd.DataFrame) -> str:
+    """`clock 2.6 GHz (1.4–2.7)`: the median of the clocks around samples (`looked_at`), at which times and rates are given, and where nine of ten are; nothing where the log has none."""
+    known = taken["frequency_ghz"].astype(float)
+    known = known[known > 0]
+    if known.empty:
+        return ""
+    usual, *ends = (float(known.quantile(share)) for share in (0.5, *CLOCK_RANGE))
+    said = f"clock {format_number(usual, 2)} GHz"
+    low, high = (format_number(end, 2) for end in ends)
+    return f"{said} ({low}–{high})" if max(abs(end / usual - 1) for end in ends) > STEADY and low != high else said
 
 
 def machine_title(machine: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def put_together(
     """Lines of the whole card. `brief`: without what the page says as well, and without a blank line that can be spared."""
     from rich.text import Text
 
-    trust = Text.assemble((f"{card.trust.word}: ", "bold green" if card.trust.good else "bold yellow"), card.trust.why)
+    trust = Text.assemble((f"{card.trust.word}: ", "bold green" if card.trust.good else "bold yellow"), card.trust.reasons)
     beside = len(card.title) + len(card.visits) + 3 <= console.width
     title = Text.assemble((card.title, "bold"), (f" ({card.visits})" if beside else "", "dim"))
     facts = Text(card.facts if beside else " · ".join(filter(None, (card.facts, card.visits))), style="dim")
@@ -217,7 +217,7 @@ def markdown(card: MachineCard) -> str:
         rough = f" ({', '.join(dict.fromkeys((ROUGH, price.mark)))})" if price.mark else ""
         rows.append(f"| {literal(price.name)} | {price.text} | {price.interval}{rough} |")
     step = f" {card.trust.next_step.replace(card.trust.remedy, f'`{card.trust.remedy}`')}." if card.trust.remedy else ""
-    trust = f"**{card.trust.word}.** {literal(f'{card.trust.why} {card.visits}')}.{step}"
+    trust = f"**{card.trust.word}.** {literal(f'{card.trust.reasons} {card.visits}')}.{step}"
     parts = [f"### {literal(card.title)}", literal(card.facts), trust]
     if card.finding:
         parts.append(literal(card.finding) + ".")

@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from ..analysis.answers import says_nothing
 from ..analysis.card import MOST_TILES, MachineCard, Price
-from ..units import format_quantity
+from ..units import format_quantity, shared_prefix
 from . import panels, theme
 from .figures import frames
 from .heatmaps import colour_scale, draw_map, matrix
-from .scales import log_ticks, shared_prefix
+from .scales import log_ticks
 from .selection import Source, select, value_label
 
 SIZE = WIDTH, HEIGHT = 1200, 630
@@ -64,7 +65,7 @@ class Scale:
 
     def extent(self, price: Price) -> tuple[float, float, float]:
         """How long a price's bar is, and where its interval begins and ends: both at 0 where there is none."""
-        known = math.isfinite(price.low) and math.isfinite(price.high)
+        known = math.isfinite(price.low) and math.isfinite(price.high) and not says_nothing(price.low, price.high)
         ends = (self.share(price.low), self.share(price.high)) if known else (0.0, 0.0)
         return max(LEAST_BAR, self.share(price.value)), *ends
 
@@ -184,8 +185,9 @@ def draw_words(figure: Figure, card: MachineCard) -> None:
     tone = theme.SAME if card.trust.good else theme.series_colour(1)
     figure.patches.append(panel(figure, MARGIN, 98, WIDTH - 2 * MARGIN, 34, tone, 0.13))
     text(MARGIN + 14, 121, f"{card.trust.word}.", 15, weight="bold")
-    said = f"{card.trust.why} {card.trust.next_step}".rstrip()
-    text(MARGIN + 26 + 9.8 * len(card.trust.word), 121, fit(said if fits(said, 1000, 15) else card.trust.why, 1000, 15), 15)
+    trust, room = card.trust, 1080 - 9.8 * len(card.trust.word)
+    said = (f"{trust.reasons} {trust.next_step}".rstrip(), trust.reasons, f"{trust.why}.")
+    text(MARGIN + 26 + 9.8 * len(trust.word), 121, next((s for s in said if fits(s, room, 15)), fit(said[-1], room, 15)), 15)
     each = (WIDTH - 2 * MARGIN + 14) / max(MOST_TILES, len(card.tiles))
     for position, tile in enumerate(card.tiles):
         left = MARGIN + position * each

@@ -11,10 +11,10 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..model import Value
-from ..units import format_quantity
+from ..units import format_quantity, shared_prefix
 from . import theme
 from .panels import HEIGHT, LIGHTER, WIDTH, blank, key, to_svg
-from .scales import format_value, limits, log_ticks, plain, shared_prefix, tick_text
+from .scales import format_value, limits, log_ticks, plain, tick_text
 from .selection import DASH, MOST_CURVES, Figure, Panel, Selection, caption, cut, facet_points, matching, value_label
 
 KNEE = 1.5  # times the value of the first point: beyond it a curve counts as bent

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..analysis.bands import Band, interrupt_bands
+from ..analysis.card import looked_at, usual_clock
 from ..analysis.published import PUBLISHED
 from ..analysis.selftest import SelfTest, newest
-from ..analysis.structure import each_sample
 from ..runlog.read import RunLog
 from ..text import in_shell
 from ..units import count_cpus, format_bytes, format_seconds
@@ -167,8 +167,8 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
             if "few_processes" in reasons
             else "the processes differ too much for so few of them"
         ] += 1
-    samples = each_sample(frame)
-    invalid = samples.loc[~samples["valid"].astype(bool), "reasons"]
+    samples = looked_at(frame)
+    invalid = samples.loc[~samples["calm"], "reasons"]
     failed = [t for t in log.trials if t.status == "failed"]
     ends = {(e.run, e.session): e for e in log.ends}
     visits = []
@@ -205,6 +205,8 @@ def design(log: RunLog, frame: pd.DataFrame, estimates: pd.DataFrame, target: fl
         "trials": len(log.trials),
         "disturbed": len(invalid) / len(samples) if len(samples) else 0.0,
         "invalid": len(invalid),
+        "clocks": list(dict.fromkeys(filter(None, (usual_clock(own) for _, own in samples.groupby("machine_id"))))),
+        "taken_off": int((samples["calm"] & ~samples["valid"].astype(bool)).sum()),
         "disturbances": Counter(r for text in invalid for r in (str(text).split() or ["no reason recorded"])).most_common(6),
         "failed": len(failed),
         "failures": Counter(r for t in failed for r in t.reasons or ("no reason recorded",)).most_common(6),

@@ -13,12 +13,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from ..model import Value
-from ..units import format_number, format_quantity
+from ..units import format_number, format_quantity, shared_prefix
 from . import theme
 from .panels import blank, text_width, to_svg
 from .relations import describe as describe_relations
 from .relations import relation_panel, relation_values
-from .scales import LOG_SPAN, format_value, log_ticks, shared_prefix, shorten, tick_text
+from .scales import LOG_SPAN, format_value, log_ticks, shorten, tick_text
 from .selection import (
     DASH,
     MOST_PANELS,

@@ -24,9 +24,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from matplotlib.transforms import Bbox
 
 from ..model import Axis, Value
-from ..units import format_bytes
+from ..units import format_bytes, shared_prefix
 from . import theme
-from .scales import byte_ticks, format_value, log_ticks, shared_prefix, shorten, tick_text
+from .scales import byte_ticks, format_value, log_ticks, shorten, tick_text
 
 WIDTH, HEIGHT = 440, 300  # CSS pixels: two panels side by side on a page of 1,000, one on a telephone
 PAD = 4  # CSS pixels around what is drawn and written

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 
 from ..model import HIGHER, LOWER, Axis, Value
-from ..units import format_bytes, format_number, prefixed
+from ..units import format_bytes, format_number
 
 LOG_SPAN = 20.0  # values that span more than this get a logarithmic axis: below it a linear one shows the steps honestly
 ZERO_SHARE = 0.6  # a linear axis starts at zero unless everything lies above this share of the maximum
 LONGEST_NAME = 24  # characters of a slanted tick label
-LEAST_SHOWN, MOST_SHOWN = 0.01, 1e4  # what a common unit may make of the smallest and the largest of some values
 MAX_TICKS = 6  # labels such as "128 MiB" side by side on a telephone
 
 
@@ -92,14 +91,6 @@ def limits(values: Sequence[float]) -> tuple[float, float, bool]:
         return 0.0, high * 1.08, False
     margin = max(high - low, 0.1 * abs(high) or 1.0) * 0.5  # noise of 1 % must not look like a mountain
     return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin, False
-
-
-def shared_prefix(unit: str, values: Sequence[float]) -> tuple[float, str]:
-    """(factor, unit) in which the largest of these values reads best, or a thousandth of it, where the smallest would begin with zeros."""
-    sizes = sorted(abs(v) for v in values if v and math.isfinite(v)) or [0.0]
-    factor, name = prefixed(sizes[-1], unit)
-    smaller = prefixed(sizes[-1] / 1000, unit)
-    return smaller if sizes[0] < LEAST_SHOWN * factor and sizes[-1] < MOST_SHOWN * smaller[0] else (factor, name)
 
 
 def tick_text(value: float) -> str:

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
+from ..analysis import answers
+from ..analysis.answers import says_nothing
 from ..model import Axis, BenchmarkRecord, Contrast
-from ..units import format_number
-from .scales import better, format_value, in_order, plain, shared_prefix
+from ..units import format_number, shared_prefix
+from .scales import better, format_value, in_order, plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RATIO_PLACES = 3  # decimals of ratios between 0.1 and 10: 3 % is the question
 LONG = 14  # rows from which on a table is folded: the figure above it says the same at a glance
+MOST_HALF = 10.0  # relative half-width that is said: beyond ten times the value it is of too few
 MOST = 1_000  # rows that a page lists: of 64 CPUs a matrix has 4,032 for each metric, of 512 no browser makes a table
 
 #: Reason codes of the analysis in words.
@@ -137,10 +140,13 @@ def interval_text(value: float, low: float, high: float, unit: str) -> tuple[str
     return text(value) + suffix, f"{text(low)}–{text(high)}" if low >= 0 else f"{text(low)} to {text(high)}"
 
 
-def value_cell(value: float, low: float, high: float, unit: str) -> Cell:
+def value_cell(value: float, low: float, high: float, unit: str, visits: int = 0) -> Cell:
+    """Of an estimate from so many `visits`, what is missing where its interval says nothing."""
     quantity, interval = interval_text(float(value), float(low), float(high), unit)
     if not math.isfinite(value):
         return Cell(quantity)
+    if visits and says_nothing(low, high):
+        interval = answers.interval_text(low, high, unit, visits)
     return Cell(quantity, float(value) if math.isfinite(value) else "", "value", interval)
 
 
@@ -209,8 +215,8 @@ def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric:
         half = float(row["half_width"])
         cells = [
             *_axis_cells(row, axes),
-            value_cell(row["value"], row["low"], row["high"], row["unit"]),
-            Cell(f"±{half * 100:.1f} %" if math.isfinite(half) else "–", 100 * half if math.isfinite(half) else ""),
+            value_cell(row["value"], row["low"], row["high"], row["unit"], row["sessions"]),
+            Cell(f"±{half * 100:.1f} %", 100 * half) if half <= MOST_HALF else Cell("–"),
             Cell(str(int(row["processes"]))),
         ]
         if len(sessions) > 1:

@@ -19,7 +19,7 @@ from ..estimate import CONFIDENCE, contrasts_of, estimates_of, keeping, process_
 from ..segments import text_of
 from ..structure import light, own_columns, with_circumstances
 from . import cells, curves, matrices
-from .evidence import Data, Found, design_text, differs, interval_text, place_text, said, template
+from .evidence import Data, Found, design_text, differs, interval_text, place_text, said, says_nothing, template
 
 FINDERS = {
     "cell": cells.cell,
@@ -45,7 +45,7 @@ FINDERS = {
     "structure": matrices.structure,
 }
 
-__all__ = ["Answered", "answers", "design_text", "interval_text"]
+__all__ = ["Answered", "answers", "design_text", "interval_text", "says_nothing"]
 
 
 #: How far an answer may be relied on: settled; rough, where the value stands and its interval or what disturbed it leaves the question open; or nothing was found.
@@ -82,11 +82,16 @@ class Subject:
     ways: tuple[Data, ...]
 
     @cached_property
+    def sessions(self) -> int:
+        """How many visits there are data of."""
+        medians = self.ways[0].medians
+        return medians["session"].nunique() if len(medians) else 0
+
+    @cached_property
     def visits(self) -> list[Data]:
         """What each of several visits has by itself; of other benchmarks it has nothing, so that an agreement is of all visits alone."""
         whole, found = self.ways[0], []
-        sessions = whole.medians["session"].unique() if len(whole.medians) else []
-        for session in sessions if len(sessions) > 1 else ():
+        for session in whole.medians["session"].unique() if self.sessions > 1 else ():
             medians = whole.medians[whole.medians["session"] == session]
             estimates = estimates_of(medians, confidence=whole.confidence)
             contrasts = contrasts_of(medians, [_asked(self.record)], whole.confidence)

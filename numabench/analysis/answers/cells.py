@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...model import HIGHER, Answer
-from ...units import format_number, format_quantity, plural
+from ...units import format_number, format_quantity, plural, shared_prefix
 from ..estimate import FAILED_SHARE, FEW_BLOCKS, paired
 from ..segments import text_of
 from ..structure import parameter_columns
@@ -59,7 +59,7 @@ def cell(data: Data, answer: Answer) -> Found:
         unit=unit,
         distance=row["distance"],
         value_text=format_quantity(row["value"], unit),
-        interval_text=f"{interval_text(row['low'], row['high'], unit)}, {design}",
+        interval_text=f"{interval_text(row['low'], row['high'], unit, row['sessions'])}, {design}",
         problem=problem,
     )
 
@@ -307,6 +307,7 @@ def ranking(data: Data, answer: Answer) -> Found:
     distance = rows.groupby("distance")["processes"].sum().idxmax()
     rows = rows[rows["distance"] == distance].sort_values("value", ascending=metric.polarity != HIGHER)
     names = [text_of(v) for v in rows[answer.axis]]
+    factor, unit = shared_prefix(metric.unit, rows["value"])
     parts, open_pairs = [], []
     first = names[:1]  # those that the best cannot be told from, neighbour by neighbour
     for position, (_, row) in enumerate(rows.iterrows()):
@@ -316,9 +317,8 @@ def ranking(data: Data, answer: Answer) -> Found:
             parts.append((" > " if metric.polarity == HIGHER else " < ") if apart else " ≈ ")
             open_pairs += [] if apart else [f"{names[position - 1]} and {names[position]}"]
             first += [names[position]] if len(open_pairs) == position else []
-        parts.append(
-            (names[position], format_quantity(row["value"], metric.unit), interval_text(row["low"], row["high"], metric.unit))
-        )
+        interval = interval_text(row["low"] / factor, row["high"] / factor, "", row["sessions"])
+        parts.append(f"{names[position]} {format_number(row['value'] / factor)} [{interval}]")
     best = rows.iloc[0]
     problem = "" if len(rows) > 1 else f"only {names[0]} has been measured"
     if open_pairs and len(open_pairs) == len(rows) - 1:
@@ -332,31 +332,18 @@ def ranking(data: Data, answer: Answer) -> Found:
         distance=distance,
         value_text=names[0],
         verdict=tuple(first),
-        ranking=_chain(parts),
+        ranking=_chain(parts, unit),
         interval_text=f"95 % intervals in brackets, {design}",
         problem=problem,
     )
 
 
-def _chain(parts: list[str | tuple[str, str, str]]) -> str:
-    """Signs and (name, value, interval) in a row: the first ones and the last; a unit that all share is said once, at the end."""
-    units = {text.partition(" ")[2] for part in parts if isinstance(part, tuple) for text in part[1:]}
-    shared = units.pop() if len(units) == 1 else ""
-
-    def say(part: str | tuple[str, str, str]) -> str:
-        if isinstance(part, str):
-            return part
-        name, value, interval = (text.removesuffix(shared).rstrip() for text in part)
-        own = "" if shared else value.partition(" ")[2]
-        return f"{name} {value} [{interval.removesuffix(own).rstrip()}]"
-
+def _chain(parts: list[str], unit: str) -> str:
+    """Values and the signs between them in a row: the first ones and the last, and their unit once."""
     first, more = parts[: 2 * MOST_RANKED - 1], parts[2 * MOST_RANKED - 1 :]
-    rest = f" {shared}".rstrip()
-    if len(more) > 2:
-        rest += f", then {len(more) // 2 - 1} more and {say(more[-1])}{rest}"
-    else:
-        first = parts
-    return "".join(map(say, first)) + rest
+    if len(more) <= 2:
+        return f"{''.join(parts)} {unit}".rstrip()
+    return f"{''.join(first)} {unit}".rstrip() + f", then {len(more) // 2 - 1} more and {more[-1]} {unit}".rstrip()
 
 
 def _resolved(data: Data, answer: Answer, one: pd.Series, other: pd.Series) -> bool:

@@ -15,6 +15,7 @@ from ..segments import text_of
 
 NAN = float("nan")
 NOTHING = "nothing was measured"
+TOO_WIDE = 100.0  # times its lower end: an interval beyond says nothing of the value, only that it is of too few
 
 
 class Found(Frozen):
@@ -181,10 +182,17 @@ def template(answer: Answer, value: float) -> str:
     return text
 
 
-def interval_text(low: float, high: float, unit: str) -> str:
-    """`26.8–27.4 ns`, `-0.2 to 0.3 ns`, `1.02–1.05×`: as many digits (3 to 6) as keep the ends apart."""
+def says_nothing(low: float, high: float) -> bool:
+    """Whether an interval tells only that it is of too few: the t interval of two that differ by a half has ends five decades apart."""
+    return low > 0 and high > TOO_WIDE * low
+
+
+def interval_text(low: float, high: float, unit: str, visits: int = 0) -> str:
+    """`26.8–27.4 ns`, `-0.2 to 0.3 ns`, `1.02–1.05×`: as many digits (3 to 6) as keep the ends apart. Of an estimate from so many `visits`, what is missing where its interval says nothing."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "no interval"
+    if visits and says_nothing(low, high):
+        return "too few visits" if visits > 1 else "too few processes"
     for digits in range(3, 7):
         ends = [f"{format_number(x, digits)}×" if unit == "×" else format_quantity(x, unit, digits) for x in (low, high)]
         if low == high or _leading(ends[0]) != _leading(ends[1]):
@@ -198,4 +206,4 @@ def interval_text(low: float, high: float, unit: str) -> str:
 
 def quantity(row: pd.Series, unit: str) -> str:
     """`120 ns [118–122 ns]`."""
-    return f"{format_quantity(row['value'], unit)} [{interval_text(row['low'], row['high'], unit)}]"
+    return f"{format_quantity(row['value'], unit)} [{interval_text(row['low'], row['high'], unit, row['sessions'])}]"
