@@ -13,7 +13,7 @@ from ..text import fill, measure_again
 from ..units import count_cpus, format_bytes, format_number, format_quantity, plural, plus_minus
 from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
 from .answers.evidence import NOTHING, matching
-from .clock import calm_but_for_clock, follows
+from .clock import CHANGED, calm_but_for_clock, follows
 from .estimate import by_unit
 from .neighbours import latency_matrix, levels
 from .published import PUBLISHED
@@ -312,7 +312,7 @@ def trust(
         why += f", {settled} of {plural(len(asked), 'answer')} {'is' if settled == 1 else 'are'} settled"
         if alone := sum(bool(a.alone) for a in asked):
             why += f" ({alone} more by one visit alone)"
-    reasons = taken.loc[~taken["calm"], "reasons"].str.split().explode().value_counts()
+    reasons = taken.loc[~taken["calm"], "reasons"].str.split().explode().value_counts().drop(CHANGED, errors="ignore")
     if calm < 1 - CALM / 4 and len(reasons):
         why += f"; most often: {str(reasons.index[0]).replace('_', ' ')}"
     unsettled = list(dict.fromkeys(a.benchmark for a in asked if a.grade != SETTLED))
