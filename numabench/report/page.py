@@ -22,7 +22,7 @@ from ..model import HIGHER, LOWER, BenchmarkRecord, Header
 from ..runlog.read import RunLog
 from . import card as card_parts
 from . import facts, figures, tables, theme
-from .selection import Room
+from .selection import FIGURE_PANELS, Room
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NOTHING_MEASURED = "nothing of it was measured"
 NO_ROOM = "this page shows no more than what was measured can fill (numabench figure draws it)"
+MOST_ROWS = 4_000  # of all tables of a machine: one takes 200 bytes
 MOST_FIRST = 3  # answers of a benchmark that are read at once
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -44,7 +45,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(code=marked, together=card_parts.together)
+    made.filters.update(code=marked, together=card_parts.unbroken)
     made.globals.update(
         style=page_style,
         script=Markup((TEMPLATES / "page.js").read_text()),
@@ -106,10 +107,12 @@ def render_report(log: RunLog, target: float | None = None, reading: Reading | N
     descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
     many = len(machines) > 1
-    sections, room = [], Room(len(estimates))
+    sections, room = [], Room(len(headers))
+    rows = tables.fair_share(tables.sizes(estimates, contrasts), MOST_ROWS * len(headers))
     for number, descriptor in enumerate(descriptors):
         tell(descriptor.title, number, len(descriptors))
-        sections.append(_section(number, descriptor, headers, estimates, contrasts, said, many, room))
+        later = len(descriptors) - number - 1
+        sections.append(_section(number, descriptor, headers, estimates, contrasts, said, many, room, later, rows))
     return theme.lean(
         environment()
         .get_template("report.html.j2")
@@ -162,6 +165,7 @@ class CardView:
         self.side = side
         self.card, self.bars, self.key = card, card_parts.bars(card), card_parts.price_key(card)
         self.picture = card_parts.picture_svg(card, f"c{number}")
+        self.room = card_parts.map_room(card)
 
 
 def cards_html(shown: Sequence[MachineCard]) -> str:
@@ -204,8 +208,10 @@ def _section(
     said: Sequence[Any],
     many: bool,
     room: Room,
+    later: int,
+    most: int,
 ) -> dict[str, Any]:
-    """One benchmark: its answers, and per machine its figures and tables."""
+    """One benchmark: its answers, and per machine its figures and tables. `later`: benchmarks that come after it; `most`: rows of a table."""
     results = []
     for position, (machine, own) in enumerate(headers.items()):
         mine, pairs = (
@@ -218,7 +224,8 @@ def _section(
         for n, view in enumerate(descriptor.views):
             why = NOTHING_MEASURED if room.panels > 0 else NO_ROOM
             make = partial(figures.figure, view, descriptor, drawable(mine), pairs, prefix=f"f{number}-{position}-{n}")
-            figure = room.drawn(partial(make, topology=own[-1].machine.get("topology")))
+            more = {"topology": own[-1].machine.get("topology"), "most": FIGURE_PANELS}
+            figure = room.drawn(partial(make, **more), later * len(headers) if n else 0)
             if figure:
                 drawn.append(figure)
             else:
@@ -228,8 +235,8 @@ def _section(
                 "alias": own[-1].machine.get("alias", "unknown"),
                 "figures": drawn,
                 "undrawn": undrawn,
-                "tables": [t for m in descriptor.metrics if (t := tables.estimate_table(mine, descriptor, m.name))],
-                "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c))],
+                "tables": [t for m in descriptor.metrics if (t := tables.estimate_table(mine, descriptor, m.name, most))],
+                "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c, most))],
             }
         )
     return {

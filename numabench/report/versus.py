@@ -106,7 +106,7 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None,
     sides = _side_estimates(base, new) if base and new else None
     refused = dict(comparison.refused)
     names = [*dict.fromkeys([*descriptors, *comparison.cells["benchmark"].unique()])] if len(comparison.cells) else []
-    sections, room = [], Room(len(comparison.cells))
+    sections, room = [], Room()
     for number, name in enumerate(names):
         cells = comparison.cells[comparison.cells["benchmark"] == name]
         if len(cells):
