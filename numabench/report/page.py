@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 NOTHING_MEASURED = "nothing of it was measured"
 NO_ROOM = "this page shows no more than what was measured can fill (numabench figure draws it)"
-MOST_ROWS = 4_000  # of all tables of a machine: one takes 200 bytes
 MOST_FIRST = 3  # answers of a benchmark that are read at once
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -108,7 +107,7 @@ def render_report(log: RunLog, target: float | None = None, reading: Reading | N
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
     many = len(machines) > 1
     sections, room = [], Room(len(headers))
-    rows = tables.fair_share(tables.sizes(estimates, contrasts), MOST_ROWS * len(headers))
+    rows = tables.fair_share(tables.sizes(estimates, contrasts), tables.MOST_ROWS * len(headers))
     for number, descriptor in enumerate(descriptors):
         tell(descriptor.title, number, len(descriptors))
         later = len(descriptors) - number - 1

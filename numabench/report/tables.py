@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RATIO_PLACES = 3  # decimals of ratios between 0.1 and 10: 3 % is the question
 LONG = 14  # rows from which on a table is folded: the figure above it says the same at a glance
 MOST_HALF = 10.0  # relative half-width that is said: beyond ten times the value it is of too few
+MOST_ROWS = 3_500  # of all tables of a page, for each machine of a report: one takes 200 bytes, of a comparison 300
 MOST = 1_000  # rows that a page lists: of 64 CPUs a matrix has 4,032 for each metric, of 512 no browser makes a table
 
 #: Reason codes of the analysis in words.
@@ -329,11 +330,11 @@ def contrast_table(
     )
 
 
-def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metric: str) -> Table:
-    """Cells of one benchmark and metric of a comparison: both sides, ratio, verdict and its reasons."""
+def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metric: str, most: int | None = None) -> Table:
+    """Cells of one benchmark and metric of a comparison, `most` at most: both sides, ratio, verdict and its reasons."""
     rows = cells[cells["metric"] == metric]
     axes, fixed = split_axes(rows, descriptor) if descriptor else ([], "")
-    shown, more = listed(sorted_rows(rows, axes))
+    shown, more = listed(sorted_rows(rows, axes), most)
     table = []
     for row in shown.to_dict("records"):
         distance = " / ".join(
