@@ -307,7 +307,7 @@ def trust(
     taken = looked_at(frame)
     calm = float(taken["calm"].mean()) if len(taken) else 0.0
     settled = sum(a.grade == SETTLED for a in asked)
-    why = f"{calm * 100:.0f} % of {plural(len(taken), 'sample')} ran undisturbed"
+    why = f"{calm * 100:.0f} % of {len(taken):,} sample{'s' if len(taken) != 1 else ''} ran undisturbed"
     if asked:
         why += f", {settled} of {plural(len(asked), 'answer')} {'is' if settled == 1 else 'are'} settled"
         if alone := sum(bool(a.alone) for a in asked):

@@ -31,6 +31,7 @@ SIZE = WIDTH, HEIGHT = 1200, 630
 MARGIN = 40
 PRICES, TILE = 540, 142  # CSS pixels: width of the ladder, height of a tile
 FIGURES = 84  # of a price's figure beside its bar
+MOST_ROOM, LADDER = 400, 270  # CSS pixels of a page's matrix beside the ladder, and height of that
 MAP, LONE_MAP = 220, 350  # CSS pixels of a matrix's longer side: beside the ladder, and where there is none
 LEFT, RIGHT = MARGIN, 660  # where the two columns of the lower half begin
 BESIDE_MAP, BELOW_MAP = 154, 62  # CSS pixels of the names and the colour bar beside a matrix, and of the names below it
@@ -143,6 +144,15 @@ def map_size(card: MachineCard) -> tuple[float, float]:
     return max(60, columns * map_side(card)), max(100, rows * map_side(card))
 
 
+def map_room(card: MachineCard) -> float:
+    """CSS pixels of a page's width that its matrix takes with all that stands beside it: no higher than the ladder, which would push the card off the first screen."""
+    if not is_map(card):
+        return 0
+    wide, high = map_size(card)
+    most, tall = (500, math.inf) if is_lone_map(card) else (MOST_ROOM, LADDER)
+    return min(most, tall * (wide + BESIDE_MAP) / (high + BELOW_MAP))
+
+
 def picture(card: MachineCard, kind: str) -> bytes | str:
     """The whole card as `png` (bytes) or `svg` (text)."""
     with matplotlib.rc_context(theme.RC):
@@ -227,6 +237,11 @@ def fit(words: str, room: float, size: float) -> str:
 def together(text: str) -> str:
     """No line ends between a number and its unit."""
     return re.sub(r"(?<=[0-9]) (?=[A-Za-zµ%])", "\u00a0", text)
+
+
+def unbroken(text: str) -> str:
+    """Nor inside of an interval, where a browser could."""
+    return re.sub(r"(?<=[0-9])–(?=[0-9])", "\u2060–\u2060", together(text))
 
 
 def panel(figure: Figure, left: float, top: float, width: float, height: float, colour: str, alpha: float) -> FancyBboxPatch:

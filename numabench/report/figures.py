@@ -112,11 +112,12 @@ def figure(
     *,
     prefix: str = "fig",
     topology: dict | None = None,
+    most: int | None = None,
 ) -> Figure | None:
     """The figure of one view of one machine; None when no cell of it was measured. `prefix` makes ids unique in a page;
-    `topology` is that of a header, for the relations of CPUs."""
+    `topology` is that of a header, for the relations of CPUs; `most`: panels at most, where they are fewer than any figure has."""
     rows = view_rows(view, descriptor, estimates, contrasts)
-    return draw(select(view, descriptor, [Source(rows, topology=topology or {})]), prefix)
+    return draw(select(view, descriptor, [Source(rows, topology=topology or {})], most), prefix)
 
 
 def draw(selection: Selection | None, prefix: str) -> Figure | None:

@@ -23,7 +23,7 @@ from ..runlog.read import RunLog
 from . import card as card_parts
 from . import facts, figures, tables, theme
 from .outcomes import outcome_table
-from .selection import Room
+from .selection import FIGURE_PANELS, Room
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(code=marked, together=card_parts.together)
+    made.filters.update(code=marked, together=card_parts.unbroken)
     made.globals.update(
         style=page_style,
         script=Markup((TEMPLATES / "page.js").read_text()),
@@ -107,10 +107,12 @@ def render_report(log: RunLog, target: float | None = None, reading: Reading | N
     descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
     many = len(machines) > 1
-    sections, room = [], Room(len(estimates))
+    sections, room = [], Room(len(headers))
+    rows = tables.fair_share(tables.sizes(estimates, contrasts), tables.MOST_ROWS * len(headers))
     for number, descriptor in enumerate(descriptors):
         tell(descriptor.title, number, len(descriptors))
-        sections.append(_section(number, descriptor, headers, estimates, contrasts, said, many, room))
+        later = len(descriptors) - number - 1
+        sections.append(_section(number, descriptor, headers, estimates, contrasts, said, many, room, later, rows))
     return theme.lean(
         environment()
         .get_template("report.html.j2")
@@ -164,6 +166,7 @@ class CardView:
         self.side = side
         self.card, self.bars, self.key = card, card_parts.bars(card), card_parts.price_key(card)
         self.picture = card_parts.picture_svg(card, f"c{number}")
+        self.room = card_parts.map_room(card)
 
 
 def cards_html(shown: Sequence[MachineCard]) -> str:
@@ -206,8 +209,10 @@ def _section(
     said: Sequence[Any],
     many: bool,
     room: Room,
+    later: int,
+    most: int,
 ) -> dict[str, Any]:
-    """One benchmark: its answers, and per machine its figures and tables."""
+    """One benchmark: its answers, and per machine its figures and tables. `later`: benchmarks that come after it; `most`: rows of a table."""
     results = []
     for position, (machine, own) in enumerate(headers.items()):
         mine, pairs = (
@@ -220,7 +225,8 @@ def _section(
         for n, view in enumerate(descriptor.views):
             why = NOTHING_MEASURED if room.panels > 0 else NO_ROOM
             make = partial(figures.figure, view, descriptor, drawable(mine), pairs, prefix=f"f{number}-{position}-{n}")
-            figure = room.drawn(partial(make, topology=own[-1].machine.get("topology")))
+            more = {"topology": own[-1].machine.get("topology"), "most": FIGURE_PANELS}
+            figure = room.drawn(partial(make, **more), later * len(headers) if n else 0)
             if figure:
                 drawn.append(figure)
             else:
@@ -235,9 +241,9 @@ def _section(
                 "tables": [
                     t
                     for m in descriptor.metrics
-                    if not outcomes[m.name] and (t := tables.estimate_table(mine, descriptor, m.name))
+                    if not outcomes[m.name] and (t := tables.estimate_table(mine, descriptor, m.name, most))
                 ],
-                "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c))],
+                "contrasts": [t for c in descriptor.contrasts if (t := tables.contrast_table(pairs, descriptor, c, most))],
             }
         )
     return {

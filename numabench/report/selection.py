@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 DASH = " · "  # between the parts of a panel's title
 #: What one figure shows at most; logs come from elsewhere. Those of the recorded sample have up to 4 panels, 24 curves in one and 10 bars of each.
 MOST_PANELS, MOST_CURVES, MOST_BARS = 48, 64, 256
-#: Panels of a whole page: so many, or one for so many rows of estimates where these are more.
-LEAST_PANELS, ROWS_A_PANEL = 200, 10
+#: Panels of a page for each of its machines, and of one figure on it: a panel takes 50 ms and 5 KB. The first figures of benchmarks that come later have theirs in any case.
+PAGE_PANELS, FIGURE_PANELS, FIRST_PANELS = 100, 12, 4
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Figure:
 class Room:
     """What a page still draws: a log of a few rows may ask for figures without end."""
 
-    def __init__(self, rows: int):
-        self.panels = max(LEAST_PANELS, rows // ROWS_A_PANEL)
+    def __init__(self, machines: int = 1):
+        self.panels = PAGE_PANELS * max(1, machines)
 
-    def drawn(self, make: Callable[[], Figure | None]) -> Figure | None:
-        """What `make` draws, or None where there is no room left for it."""
-        figure = make() if self.panels > 0 else None
+    def drawn(self, make: Callable[[], Figure | None], later: int = 0) -> Figure | None:
+        """What `make` draws, or None where there is no room left for it beside `later` figures that come first in their sections."""
+        figure = make() if self.panels > later * FIRST_PANELS else None
         self.panels -= len(figure.panels) if figure else 0
         return figure
 
@@ -89,6 +89,7 @@ class Selection:
     ratio: bool = False
     axes: dict[str, Axis] = field(default_factory=dict)
     fixed: dict[str, Value] = field(default_factory=dict)
+    panels: int | None = None  # that are drawn at most; None: MOST_PANELS
 
     def values(self, name: str | None) -> list[Value]:
         if name is None:
@@ -140,7 +141,7 @@ def with_x(rows: pd.DataFrame, estimates: pd.DataFrame, view: View) -> pd.DataFr
     return rows.merge(across.rename(columns={name: f"x_{name}" for name in ("value", "low", "high")}), on=cell, how="left")
 
 
-def select(view: View, descriptor: BenchmarkRecord, sources: Sequence[Source]) -> Selection | None:
+def select(view: View, descriptor: BenchmarkRecord, sources: Sequence[Source], panels: int | None = None) -> Selection | None:
     """The view bound to its rows; None when there is nothing to draw."""
     metric = next((m for m in descriptor.metrics if m.name == view.metric), None)
     sources = [s for s in sources if len(s.rows)]
@@ -156,6 +157,7 @@ def select(view: View, descriptor: BenchmarkRecord, sources: Sequence[Source]) -
         ratio,
         {a.name: a for a in descriptor.axes},
         dict(view.where),
+        panels,
     )
 
 
@@ -179,7 +181,7 @@ def facet_points(selection: Selection, used: set[str]) -> tuple[list[dict[str, V
     rows = (s.rows.reindex(columns=names).dropna().drop_duplicates() for s in selection.sources)
     measured = {tuple(map(plain, point)) for each in rows for point in each.itertuples(index=False)}
     points = sorted(measured, key=lambda point: [order[value] for (_, order), value in zip(free, point, strict=True)])
-    shown, left = cut(points, MOST_PANELS, "panels")
+    shown, left = cut(points, min(MOST_PANELS, selection.panels or MOST_PANELS), "panels")
     return [dict(zip(names, point, strict=True)) for point in shown], common, left
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from ..analysis import answers
 from ..analysis.answers import says_nothing
 from ..model import Axis, BenchmarkRecord, Contrast
-from ..units import format_number, shared_prefix
+from ..units import format_number, plural, shared_prefix
 from .scales import better, format_value, in_order, plain
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RATIO_PLACES = 3  # decimals of ratios between 0.1 and 10: 3 % is the question
 LONG = 14  # rows from which on a table is folded: the figure above it says the same at a glance
 MOST_HALF = 10.0  # relative half-width that is said: beyond ten times the value it is of too few
+MOST_ROWS = 3_500  # of all tables of a page, for each machine of a report: one takes 200 bytes, of a comparison 300
 MOST = 1_000  # rows that a page lists: of 64 CPUs a matrix has 4,032 for each metric, of 512 no browser makes a table
 
 #: Reason codes of the analysis in words.
@@ -173,11 +174,32 @@ def sorted_rows(rows: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
     return frame.sort_values([f"_{n}" for n in keys] + ["_main", "distance"], kind="stable")
 
 
-def listed(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def listed(rows: pd.DataFrame, most: int | None = None) -> tuple[pd.DataFrame, str]:
     """The first rows, as many as a page lists, and where the others are."""
-    if len(rows) <= MOST:
+    most = min(MOST, most or MOST)
+    if len(rows) <= most:
         return rows, ""
-    return rows.iloc[:MOST], f"The first {MOST:,} of {len(rows):,} rows; all of them: numabench export."
+    return rows.iloc[:most], f"The first {most:,} of {len(rows):,} rows; all of them: numabench export."
+
+
+def sizes(estimates: pd.DataFrame, contrasts: pd.DataFrame) -> list[int]:
+    """How many rows each table of a page would have."""
+    told = estimates[estimates["main"].to_numpy(dtype=bool) | estimates["value"].notna().to_numpy()]
+    found = told.groupby(["machine_id", "benchmark", "metric"]).size().tolist()
+    if len(contrasts):
+        paired = contrasts[contrasts["difference"].notna()]
+        found += paired.groupby(["machine_id", "benchmark", "axis", "metric", "control"], dropna=False).size().tolist()
+    return found
+
+
+def fair_share(sizes: Iterable[int], most: int) -> int:
+    """How many rows each table may have for all of them to have `most` together: those that have fewer leave theirs to the others."""
+    left, waiting = most, sorted(sizes)
+    for place, size in enumerate(waiting):
+        if size * (len(waiting) - place) > left:
+            return left // (len(waiting) - place)
+        left -= size
+    return MOST
 
 
 def _axis_cells(row: object, axes: Sequence[Axis]) -> list[Cell]:
@@ -198,8 +220,8 @@ def _distance_cell(distance: str, main: bool) -> Cell:
     return Cell(f"{distance}{'' if main else ' (other)'}" if distance else "–", kind="" if main else "other")
 
 
-def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric: str) -> Table | None:
-    """All cells of one metric of one machine: value (interval), relative half-width, processes, distance, remarks."""
+def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric: str, most: int | None = None) -> Table | None:
+    """The cells of one metric of one machine, `most` at most: value (interval), relative half-width, processes, distance, remarks."""
     rows = estimates[(estimates["benchmark"] == descriptor.name) & (estimates["metric"] == metric)]
     rows = rows[rows["main"] | rows["value"].notna()]  # of another distance without a value there is nothing to say
     if rows.empty:
@@ -209,7 +231,7 @@ def estimate_table(estimates: pd.DataFrame, descriptor: BenchmarkRecord, metric:
     distances = sorted(set(rows["distance"].dropna()) - {""})
     everywhere = set.intersection(*map(set, rows["reasons"].unique())) - SEEN
     told = everywhere | SEEN
-    shown, more = listed(sorted_rows(rows, axes))
+    shown, more = listed(sorted_rows(rows, axes), most)
     table = []
     for row in shown.to_dict("records"):
         half = float(row["half_width"])
@@ -252,8 +274,10 @@ def _without_empty(table: Table) -> Table:
     return Table(table.caption, table.columns[:-1], tuple(row[:-1] for row in table.rows), table.note)
 
 
-def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contrast: Contrast) -> Table | None:
-    """Ratio and difference to the control, each with the interval of its paired sign test, and the number of pairs."""
+def contrast_table(
+    contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contrast: Contrast, most: int | None = None
+) -> Table | None:
+    """Ratio and difference to the control, each with the interval of its paired sign test, and the number of pairs; of points that have any."""
     if not len(contrasts):
         return None
     rows = contrasts[
@@ -263,6 +287,8 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
         & (contrasts["control"].map(plain) == contrast.control)
         & (contrasts["main"].astype(bool) | contrasts["difference"].notna())
     ]
+    paired = rows["difference"].notna()
+    alone, rows = int((~paired).sum()), rows[paired]
     if rows.empty:
         return None
     axes, fixed = split_axes(rows, descriptor)
@@ -271,7 +297,7 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
         axes = [*axes, axis]
     distances = sorted(set(rows["distance"].dropna()) - {""})
     everywhere = set.intersection(*map(set, rows["reasons"].unique()))
-    shown, more = listed(sorted_rows(rows, axes))
+    shown, more = listed(sorted_rows(rows, axes), most)
     table = []
     for row in shown.to_dict("records"):
         cells = [
@@ -291,6 +317,7 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
         f"Distance of the CPUs: {distances[0]}." if len(distances) == 1 else "",
         f"In every row: {reason_text(sorted(everywhere))}." if everywhere else "",
         explained(shown, everywhere),
+        f"Without a pair: {plural(alone, 'point')}." if alone else "",
         more,
     ]
     return _without_empty(
@@ -303,11 +330,11 @@ def contrast_table(contrasts: pd.DataFrame, descriptor: BenchmarkRecord, contras
     )
 
 
-def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metric: str) -> Table:
-    """Cells of one benchmark and metric of a comparison: both sides, ratio, verdict and its reasons."""
+def verdict_table(cells: pd.DataFrame, descriptor: BenchmarkRecord | None, metric: str, most: int | None = None) -> Table:
+    """Cells of one benchmark and metric of a comparison, `most` at most: both sides, ratio, verdict and its reasons."""
     rows = cells[cells["metric"] == metric]
     axes, fixed = split_axes(rows, descriptor) if descriptor else ([], "")
-    shown, more = listed(sorted_rows(rows, axes))
+    shown, more = listed(sorted_rows(rows, axes), most)
     table = []
     for row in shown.to_dict("records"):
         distance = " / ".join(

@@ -14,7 +14,7 @@ from ..runlog.read import RunLog
 from . import brief, figures, tables
 from .dumbbell import dumbbell
 from .ratios import ratio_figure
-from .selection import Room
+from .selection import FIGURE_PANELS, Room
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,13 +106,16 @@ def comparison_context(comparison: Any, base: RunLog | None, new: RunLog | None,
     sides = _side_estimates(base, new) if base and new else None
     refused = dict(comparison.refused)
     names = [*dict.fromkeys([*descriptors, *comparison.cells["benchmark"].unique()])] if len(comparison.cells) else []
-    sections, room = [], Room(len(comparison.cells))
+    sections, room = [], Room()
+    most = tables.fair_share(
+        comparison.cells.groupby(["benchmark", "metric"]).size() if len(comparison.cells) else (), tables.MOST_ROWS
+    )
     for number, name in enumerate(names):
         cells = comparison.cells[comparison.cells["benchmark"] == name]
         if len(cells):
             tell(descriptors[name].title if name in descriptors else name, number, len(names))
             sections.append(
-                _section(f"c{number}", name, cells, descriptors.get(name), comparison, sides, refused.get(name), room)
+                _section(f"c{number}", name, cells, descriptors.get(name), comparison, sides, refused.get(name), room, most)
             )
     aliases = [", ".join(m["alias"] for m in side) for side in (comparison.new_machines, comparison.base_machines)]
     return {
@@ -239,9 +242,10 @@ def _section(
     sides: Any,
     refusal: str | None,
     room: Room,
+    most: int,
 ) -> dict[str, Any]:
     """One benchmark. Of what changed its first metric is drawn, the others (reciprocals, cycles, percentiles) are in the tables; and both sides on common
-    axes in the first view, and in the first one of what changed."""
+    axes in the first view, and in the first one of what changed. `most`: rows of a table."""
     metrics = [m.name for m in descriptor.metrics] if descriptor else []
     metrics = [m for m in metrics if m in set(cells["metric"])] + [m for m in cells["metric"].unique() if m not in metrics]
     moved = set(cells.loc[cells["verdict"].isin(CHANGED), "metric"])
@@ -260,7 +264,7 @@ def _section(
         "refusal": refusal,
         "counts": verdict_counts(dict(Counter(cells["verdict"]))),
         "ratios": [figure for figure in ratios if figure],
-        "tables": [tables.verdict_table(cells, descriptor, m) for m in metrics],
+        "tables": [tables.verdict_table(cells, descriptor, m, most) for m in metrics],
         "overlays": overlays(descriptor, views, sides, identity, room) if descriptor and sides else [],
     }
 
@@ -284,7 +288,7 @@ def overlays(
                 mine = rows if machine is None else rows[rows["machine_id"] == machine]
                 alias = f" ({mine['machine'].iloc[0]})" if len(mine) and (len(machines) > 1 or view.kind == "heatmap") else ""
                 sources.append(figures.Source(mine, f"{side}{alias}", style, lighter=len(machines) >= GREY_SIDE))
-        drawn = room.drawn(partial(figures.draw, figures.select(view, descriptor, sources), f"{prefix}o{number}"))
+        drawn = room.drawn(partial(figures.draw, figures.select(view, descriptor, sources, FIGURE_PANELS), f"{prefix}o{number}"))
         if drawn:
             found.append(drawn)
     return found

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ...model import HIGHER, Answer
 from ...units import format_number, format_quantity, plural, shared_prefix
-from ..estimate import FAILED_SHARE, FEW_BLOCKS, paired
+from ..estimate import FAILED_SHARE, FEW_BLOCKS, paired, sign_interval
 from ..segments import text_of
 from ..structure import parameter_columns
 from .evidence import (
@@ -307,13 +307,14 @@ def ranking(data: Data, answer: Answer) -> Found:
     distance = rows.groupby("distance")["processes"].sum().idxmax()
     rows = rows[rows["distance"] == distance].sort_values("value", ascending=metric.polarity != HIGHER)
     names = [text_of(v) for v in rows[answer.axis]]
+    medians = data.medians[(data.medians["metric"] == answer.metric) & (data.medians["distance"] == distance)]
     factor, unit = shared_prefix(metric.unit, rows["value"])
     parts, open_pairs = [], []
     first = names[:1]  # those that the best cannot be told from, neighbour by neighbour
     for position, (_, row) in enumerate(rows.iterrows()):
         if position:
             asked = position < MOST_RANKED or len(open_pairs) == position - 1  # of what is not named, only whether any is apart
-            apart = not asked or _resolved(data, answer, rows.iloc[position - 1], row)
+            apart = not asked or _resolved(data, answer, medians, rows.iloc[position - 1], row)
             parts.append((" > " if metric.polarity == HIGHER else " < ") if apart else " ≈ ")
             open_pairs += [] if apart else [f"{names[position - 1]} and {names[position]}"]
             first += [names[position]] if len(open_pairs) == position else []
@@ -346,17 +347,14 @@ def _chain(parts: list[str], unit: str) -> str:
     return f"{''.join(first)} {unit}".rstrip() + f", then {len(more) // 2 - 1} more and {more[-1]} {unit}".rstrip()
 
 
-def _resolved(data: Data, answer: Answer, one: pd.Series, other: pd.Series) -> bool:
-    """Whether two neighbours differ: on pairs of one process where there are enough, else by their own intervals."""
-    rows = data.medians[(data.medians["metric"] == answer.metric) & (data.medians["distance"] == one["distance"])]
-    pairs = paired(
-        rows[rows["case"] == one["case"]],
-        rows[rows["case"] == other["case"]],
-        [p for p in parameter_columns(rows) if p != answer.axis],
-    )
-    if np.isfinite(pairs["gap"]).sum() >= FEW_BLOCKS:
-        row = data.summarise(pairs).iloc[0]
-        return not row["difference_low"] <= 0 <= row["difference_high"]
+def _resolved(data: Data, answer: Answer, medians: pd.DataFrame, one: pd.Series, other: pd.Series) -> bool:
+    """Whether two neighbours differ: on pairs of one process where there are enough, else by their own intervals. `medians`: of their metric and distance."""
+    sides = (medians[(medians["case"] == row["case"]).to_numpy(dtype=bool)] for row in (one, other))
+    gaps = paired(*sides, [p for p in parameter_columns(medians) if p != answer.axis])["gap"]
+    gaps = gaps[np.isfinite(gaps)]
+    if len(gaps) >= FEW_BLOCKS:
+        low, high, _ = sign_interval(gaps, data.confidence)
+        return not low <= 0 <= high
     if not all(np.isfinite([one["low"], one["high"], other["low"], other["high"]])):
         return False
     return bool(one["high"] < other["low"] or other["high"] < one["low"])
