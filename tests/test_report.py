@@ -541,7 +541,7 @@ def report_root():
 def test_intervals_of_rare_distances_do_not_stretch_the_axis():
     import pandas as pd
 
-    from numabench.report.page import drawable
+    from numabench.report.selection import drawable
 
     cells = pd.DataFrame({"main": [True, False, False], "processes": [3, 2, 9], "low": [1.0, 1e-9, 2.0], "high": [2.0, 1e9, 3.0]})
     assert drawable(cells)["low"].isna().tolist() == [False, True, False] == drawable(cells)["high"].isna().tolist()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..model import ALPHA, Answer, BenchmarkRecord, Frozen, Header, Picture
 from ..text import fill, measure_again
-from ..units import count_cpus, format_bytes, format_number, format_quantity, plural, plus_minus
+from ..units import count_cpus, format_bytes, format_cpus, format_number, format_quantity, plural, plus_minus
 from .answers import FIGURE, MISSING, ROUGH, SETTLED, Answered, Subject, answers, grade, interval_text, subjects
 from .answers.evidence import NOTHING, matching
 from .clock import CHANGED, calm_but_for_clock, follows
@@ -71,6 +71,14 @@ class Tile(Frozen):
         return " · ".join(filter(None, (self.interval, ROUGH if self.grade == ROUGH else "", *self.notes)))
 
 
+class Group(Frozen):
+    """A latency inside of which groups of near CPUs it is, in words, and the CPUs of each (`0-7`)."""
+
+    value: str
+    words: str
+    members: tuple[str, ...]
+
+
 class Trust(Frozen):
     """Whether the figures may be used: a word, what speaks for it, what would settle the rest, and the clock that they are at."""
 
@@ -116,7 +124,7 @@ class MachineCard:
     cells: pd.DataFrame | None
     finding: str
     marks: tuple[tuple[float, str], ...]
-    groups: tuple[tuple[str, str], ...]  # of a matrix of CPUs: a latency, and inside which groups of near CPUs it is
+    groups: tuple[Group, ...]  # of a matrix of CPUs
     source: str  # version and runs
     topology: dict[str, Any]
 
@@ -282,7 +290,7 @@ def _marks(subject: Subject, picture: Picture) -> Iterable[tuple[float, str]]:
             yield found.value, fill(answer.text, {"value": found.value_text})
 
 
-def _groups(cells: pd.DataFrame, picture: Picture) -> Iterable[tuple[str, str]]:
+def _groups(cells: pd.DataFrame, picture: Picture) -> Iterable[Group]:
     cpus = tuple(map(int, picture.view.both))
     try:
         found = levels(latency_matrix(cells, cpus), cpus)
@@ -290,9 +298,10 @@ def _groups(cells: pd.DataFrame, picture: Picture) -> Iterable[tuple[str, str]]:
         return
     for level in found:
         outside = f"at least {format_quantity(level.fastest_outside, 'ns')} outside"
-        yield (
-            format_quantity(level.inside, "ns"),
-            f"inside {plural(len(level.groups), 'group')} of up to {level.size} CPUs, {outside}",
+        yield Group(
+            value=format_quantity(level.inside, "ns"),
+            words=f"inside {plural(len(level.groups), 'group')} of up to {level.size} CPUs, {outside}",
+            members=tuple(map(format_cpus, level.groups)),
         )
 
 

@@ -36,7 +36,12 @@ SCREEN = 24  # lines of a terminal, which
 BELOW = 4  # the lines below a card have a part of: where the page is, what to type next, the prompt
 PRICES, LEAST_PRICES, FEWEST_PRICES = 10, 5, 3  # of the ladder: at most, while anything else can give way, and at least
 MARK = 8  # characters beside a bar
-MAP_LINES = (12, 9, 6, 0)  # of a map between CPUs: the first that leaves room for the ladder; 0: its groups in words alone
+MAP_LINES = (
+    12,
+    9,
+    6,
+    0,
+)  # of a map between CPUs: the first that leaves room for the ladder; 0: its groups in words and their CPUs
 COLUMN = 8  # characters of a node's figures
 MOST_COLUMNS = 8  # of a matrix between nodes that is printed
 
@@ -180,13 +185,26 @@ def matrix(card: MachineCard, console: Console, height: int) -> list[Text]:
     view = card.picture.view
     if not view.both:
         return node_matrix(card.cells, view.y, view.x)
-    lines = []
-    for value, words in card.groups:
-        lines += folded(Text.assemble((f"{value:>{FIGURE - 2}}", "bold"), f"  {words}"), console, FIGURE)
     figures = len(view.both) <= min(ANNOTATE, height - len(view.borders))  # in shades of a few cells nothing is told
-    if height and (has_colours(console) or figures):
+    drawn = height and (has_colours(console) or figures)
+    lines = []
+    for group in card.groups:
+        lines += folded(Text.assemble((f"{group.value:>{FIGURE - 2}}", "bold"), f"  {group.words}"), console, FIGURE)
+        if not drawn:
+            lines.append(Text(f"{'':>{FIGURE}}{listed(group.members, console.width - FIGURE)}"))
+    if drawn:
         lines += draw_view(console, card.cells, view, card.topology, height)
     return lines
+
+
+def listed(members: Sequence[str], width: int) -> str:
+    """`CPUs 0-3 | 4-7 | 8-11`: as many groups as a line has room for, and how many more there are."""
+    said = f"CPUs {' | '.join(members)}"
+    for count in range(len(members) - 1, -1, -1):
+        if len(said) <= width:
+            break
+        said = f"CPUs {' | '.join(members[:count])}, {len(members) - count} more groups" if count else ""
+    return said
 
 
 def node_matrix(rows: Any, down: str, across: str) -> list[Text]:

@@ -25,7 +25,7 @@ from . import panels, theme
 from .figures import frames
 from .heatmaps import colour_scale, draw_map, matrix
 from .scales import log_ticks
-from .selection import Source, select, value_label
+from .selection import Source, drawable, select, value_label
 
 SIZE = WIDTH, HEIGHT = 1200, 630
 MARGIN = 40
@@ -218,9 +218,9 @@ def draw_words(figure: Figure, card: MachineCard) -> None:
     if card.groups and not card.prices:
         left, top = (LEFT, 326) if is_lone_map(card) else (RIGHT, 314)
         text(left, top, "Groups of near CPUs", 15, weight="bold")
-        for line, (value, words) in enumerate(card.groups):
-            text(left, top + 30 + 26 * line, value, 15, weight="bold")
-            text(left + 90, top + 30 + 26 * line, words, 15)
+        for line, group in enumerate(card.groups):
+            text(left, top + 30 + 26 * line, group.value, 15, weight="bold")
+            text(left + 90, top + 30 + 26 * line, group.words, 15)
     text(MARGIN, 612, card.source, 12, color=theme.MUTED)
 
 
@@ -280,7 +280,7 @@ def draw_prices(ax, prices: tuple[Price, ...]) -> None:
 def draw_picture(figure: Figure, ax, card: MachineCard) -> None:
     """The card's figure on axes: a curve with its marks, or a matrix."""
     view, record = card.picture.view, card.record
-    selection = select(view, record, [Source(card.cells, topology=card.topology)])
+    selection = select(view, record, [Source(drawable(card.cells), topology=card.topology)])
     if selection is None:
         ax.axis("off")
         return

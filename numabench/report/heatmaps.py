@@ -41,6 +41,7 @@ BORDER = 1.2  # CSS pixels between groups
 LEAST_GROUP = 12  # CSS pixels of a group below which the line around it would cover it
 TICK = 26  # CSS pixels from one label to the next, at least
 PLAIN = 420  # CSS pixels of the longer side of a map without figures
+BLACK = "#010101"  # of a figure on a light cell: an SVG leaves out #000000, and the page's own ink, light in the dark, would take its place
 COLOURS, RATIO_COLOURS = "cividis", "PuOr_r"  # both legible to the colour blind (Nuñez et al. 2018; ColorBrewer)
 
 
@@ -229,7 +230,7 @@ def _annotate(ax, grid: np.ndarray, image, side: float) -> None:
             ha="center",
             va="center",
             fontsize=size,
-            color="#000000" if bright else "#ffffff",
+            color=BLACK if bright else "#ffffff",
             zorder=2,
         )
 

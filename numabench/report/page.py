@@ -23,7 +23,7 @@ from ..runlog.read import RunLog
 from . import card as card_parts
 from . import facts, figures, tables, theme
 from .outcomes import outcome_table
-from .selection import FIGURE_PANELS, Room
+from .selection import FIGURE_PANELS, Room, drawable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,15 +189,6 @@ def page_title(shown: Sequence[MachineCard]) -> str:
 def page_summary(shown: Sequence[MachineCard]) -> str:
     """The description that a link shows."""
     return "; ".join(f"{tile.value} {tile.words}" for card in shown for tile in card.tiles if tile.grade != MISSING)
-
-
-def drawable(estimates: pd.DataFrame) -> pd.DataFrame:
-    """`estimates` without the intervals of the other distance classes' few processes: a t interval of two can span
-    decades and would squeeze everything else on its axis. The tables keep them."""
-    from ..analysis.estimate import FEW_PROCESSES
-
-    few = ~estimates["main"].to_numpy(dtype=bool) & (estimates["processes"].to_numpy() < FEW_PROCESSES)
-    return estimates.assign(low=estimates["low"].mask(few), high=estimates["high"].mask(few))
 
 
 def _section(

@@ -14,8 +14,9 @@ from ..runlog.select import check_benchmark
 from ..text import in_shell, near
 from . import theme
 from .figures import figure
-from .page import drawable, merge_descriptors
+from .page import merge_descriptors
 from .panels import collecting
+from .selection import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from ..analysis.answers import evidence
+from ..analysis.answers.evidence import TOO_WIDE
 from ..model import Axis, BenchmarkRecord, Contrast, Metric, Value, View
 from .scales import better, format_value, in_order, plain
 
@@ -23,6 +24,16 @@ DASH = " · "  # between the parts of a panel's title
 MOST_PANELS, MOST_CURVES, MOST_BARS = 48, 64, 256
 #: Panels of a page for each of its machines, and of one figure on it: a panel takes 50 ms and 5 KB. The first figures of benchmarks that come later have theirs in any case.
 PAGE_PANELS, FIGURE_PANELS, FIRST_PANELS = 100, 12, 4
+
+
+def drawable(estimates: pd.DataFrame) -> pd.DataFrame:
+    """`estimates` without the intervals of the other distance classes' few processes, nor those that say nothing: a t interval of two can span
+    decades and would squeeze everything else on its axis. The tables keep them."""
+    from ..analysis.estimate import FEW_PROCESSES
+
+    few = ~estimates["main"].to_numpy(dtype=bool) & (estimates["processes"].to_numpy() < FEW_PROCESSES)
+    wide = (estimates["low"] > 0) & (estimates["high"] > TOO_WIDE * estimates["low"])
+    return estimates.assign(low=estimates["low"].mask(few | wide), high=estimates["high"].mask(few | wide))
 
 
 @dataclass(frozen=True)
