@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from synthetic import latency, make_log
 
 from numabench.cli.console import Terminal
-from numabench.cli.progress import Rendering, RunDisplay, StatusLine, print_given_up
+from numabench.cli.progress import Rendering, RunDisplay, StatusLine, half_width, print_given_up
 from numabench.measure.plan import Block
 from numabench.report.page import render_report
 
@@ -53,6 +54,14 @@ def test_progress_names_what_the_card_names(display):
     assert " ns ±3 %, 60 s left" in sure and " ns ±0.4 %, 30 s left" in surer
 
 
+def test_progress_has_an_interval_before_the_first_look(display):
+    """From three processes on, by how far they are apart."""
+    for trial in LOG.trials * 2:
+        display.finished(block(), trial, 60.0)
+    assert ["±" in line for line in lines(display.console)] == [False, False, True, True]
+    assert half_width([1.0, 1.1, 0.9]) == pytest.approx(4.30 * 0.1008 / 3**0.5, rel=0.01) and half_width([1.0, 2.0]) == math.inf
+
+
 def test_progress_of_what_is_not_on_the_card_has_the_title(display):
     record = msgspec.structs.replace(LOG.benchmarks[0], card=msgspec.structs.replace(LOG.benchmarks[0].card, prices=()))
     display.described((record,))
@@ -76,17 +85,21 @@ def test_progress_of_an_outcome_has_no_number(display):
 def test_the_page_is_told_of_part_by_part():
     now, console = [0.0], terminal()
     with Rendering(console, lambda: now[0]) as line:
-        line("Memory", 0, 4)
+        line("the answers", 0, 0)
         now[0] = 3.0
+        line("Memory", 0, 4)
+        now[0] = 6.0
         line("Fences", 1, 4)
     assert lines(console) == [
         "rendering the page: reading what was measured",
+        "rendering the page: the answers",
         "rendering the page: Memory (1 of 4)",
         "rendering the page, 9 s left: Fences (2 of 4)",
     ]
     heard = []
     render_report(LOG, tell=lambda *part: heard.append(part))
-    assert heard == [(LOG.benchmarks[0].title, 0, 1)]
+    before = [(what, 0, 0) for what in ("the samples", "the answers", "the tables")]
+    assert heard == [*before, (LOG.benchmarks[0].title, 0, 1)]
 
 
 def test_a_line_is_for_terminals_and_outlives_them():

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median_high
+from statistics import median_high, stdev
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ..model import BenchmarkRecord, EndRecord, TrialRecord
 
 
+#: Student's t at 97.5 % by the number of processes: how far their mean may be off, in standard errors. Fewer than three say nothing, more are as good as ten.
+STUDENT = {3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 MOST_REASONS = 2  # why cases are less precise than asked; the page has all
 
 
@@ -103,12 +105,12 @@ class Rendering(StatusLine):
         self.write(f"{task}: reading what was measured")
 
     def __call__(self, what: str, done: int, of: int) -> None:
-        """`what` comes next, `done` parts of `of` are there."""
+        """`what` comes next, `done` parts of `of` are there; none of none are counted."""
         now = self.clock()
         if not done:
             self.began = now
         left = f", {max(1, round((now - self.began) / done * (of - done)))} s left" if done else ""
-        self.write(f"{self.task}{left}: {what} ({done + 1} of {of})")
+        self.write(f"{self.task}{left}: {what}" + (f" ({done + 1} of {of})" if of else ""))
 
 
 class RunDisplay(StatusLine, Progress):
@@ -121,6 +123,7 @@ class RunDisplay(StatusLine, Progress):
         self.failed_checks: Counter[str] = Counter()
         self.records: dict[str, BenchmarkRecord] = {}
         self.widths: dict[str, float] = {}
+        self.medians: dict[str, list[float]] = {}  # by case: of each process, as far as they are above zero
 
     def described(self, records: Sequence[BenchmarkRecord]) -> None:
         self.records = {record.name: record for record in records}
@@ -141,6 +144,9 @@ class RunDisplay(StatusLine, Progress):
         self.samples += len(trial.samples)
         self.disturbed += sum(not s.valid for s in trial.samples)
         self.waited += sum(not WAITED.isdisjoint(s.reasons) for s in trial.samples)
+        for case in {s.case for s in trial.samples}:
+            if (value := first_median(trial, case)) > 0:
+                self.medians.setdefault(case, []).append(value)
         wrong = (r.removeprefix("check:") for s in trial.samples for r in s.reasons if r.startswith("check:"))
         self.failed_checks.update(f"{trial.benchmark}: {reason}" for reason in wrong)
         if trial.status == "failed":
@@ -149,7 +155,7 @@ class RunDisplay(StatusLine, Progress):
         self.show_line(f"{self.estimate(trial)}, {format_seconds(remaining)} left ({share * 100:.0f} % of samples disturbed)")
 
     def estimate(self, trial: TrialRecord) -> str:
-        """`memory 97.1 ns ±3 %`: the last sample that has a name on the card, else the last one; as it stands in this process, and as sure as it was at the last look."""
+        """`memory 97.1 ns ±3 %`: the last sample that has a name on the card, else the last one; as it stands in this process, and as sure as it was at the last look, or before the first one as the processes so far make it."""
         record = self.records.get(trial.benchmark)
         if not trial.samples or record is None:
             return f"{record.title if record else trial.benchmark}: no sample"
@@ -159,8 +165,8 @@ class RunDisplay(StatusLine, Progress):
         unit = next((m.unit for m in record.metrics if m.name == metric), "")
         if unit == "1":  # an outcome, or a share: a number that says nothing by itself
             return name.removesuffix(":")
-        value = median_high(s.metrics[metric] for s in trial.samples if s.case == sample.case and metric in s.metrics)
-        return f"{name} {format_quantity(value, unit)} {plus_minus(self.widths.get(sample.case, math.inf))}".rstrip()
+        width = self.widths.get(sample.case) or half_width(self.medians.get(sample.case, ()))
+        return f"{name} {format_quantity(first_median(trial, sample.case), unit)} {plus_minus(width)}".rstrip()
 
     def show_line(self, text: str, keep: bool = False) -> None:
         """Where nothing can be rewritten, every tenth is shown."""
@@ -171,6 +177,20 @@ class RunDisplay(StatusLine, Progress):
                 self.console.print(text, markup=False)
             except OSError:  # a full disk
                 self.quiet = True
+
+
+def first_median(trial: TrialRecord, case: str) -> float:
+    """Of a case's first metric."""
+    taken = [sample for sample in trial.samples if sample.case == case]
+    metric = next(iter(taken[0].metrics))
+    return median_high(sample.metrics[metric] for sample in taken if metric in sample.metrics)
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Of the mean of positive `values`, relative, at 95 %; infinite of too few."""
+    if len(values) < min(STUDENT):
+        return math.inf
+    return STUDENT[min(len(values), max(STUDENT))] * stdev(map(math.log, values)) / math.sqrt(len(values))
 
 
 def called(record: BenchmarkRecord, parameters: Mapping[str, object]) -> str:

@@ -85,7 +85,9 @@ def _union(first: tuple, second: tuple) -> tuple:
     return tuple(both) if any(isinstance(v, str) for v in both) else tuple(sorted(both))
 
 
-Tell = Callable[[str, int, int], object]  # what is drawn next, how many parts are there, and of how many
+Tell = Callable[
+    [str, int, int], object
+]  # what comes next, how many parts are drawn, and of how many; of none before the first one
 
 
 def untold(what: str, done: int, of: int) -> None: ...
@@ -97,14 +99,18 @@ def render_report(log: RunLog, target: float | None = None, reading: Reading | N
     from ..analysis.estimate import contrasts_of, estimates_of, process_medians
 
     reading = reading or Reading(log)
-    frame, said, shown = reading.frame, reading.said, reading.cards
+    descriptors = merge_descriptors(log.benchmarks)
+    tell("the samples", 0, 0)
+    frame = reading.frame
+    tell("the answers", 0, 0)
+    said, shown = reading.said, reading.cards
+    tell("the tables", 0, 0)
     plans = [h.plan for h in log.headers]
     target = target or next((float(p["target"]) for p in plans if p.get("target")), 0.02)
     medians = light(process_medians(frame))
     estimates = estimates_of(medians, target)
     contrasts = contrasts_of(medians, log.benchmarks)
     headers = log.by_machine()
-    descriptors = merge_descriptors(log.benchmarks)
     machines = [facts.machine_facts(headers[m][-1].machine) for m in headers]
     many = len(machines) > 1
     sections, room = [], Room(len(headers))
