@@ -13,14 +13,15 @@ from numabench.analysis.estimate import estimate_cells
 from numabench.analysis.structure import with_circumstances
 from numabench.errors import LogError
 from numabench.model import Axis, BenchmarkRecord, Metric, Sample, View, case_hash
-from numabench.report import heatmaps, selection
+from numabench.report import heatmaps, selection, tables
 from numabench.report.figures import figure
 from numabench.report.page import NO_ROOM, render_report
-from numabench.report.selection import MOST_BARS, MOST_CURVES, Room
+from numabench.report.selection import FIRST_PANELS, MOST_BARS, MOST_CURVES, Room
+from numabench.report.tables import fair_share
 from numabench.runlog.export import samples
 from numabench.runlog.read import MOST_WARNINGS, load
 
-MOST_PANELS, LEAST_PANELS = 3, 5
+MOST_PANELS, PAGE_PANELS = 3, 5
 PLENTY = 20_000  # samples, one character each
 
 
@@ -29,7 +30,7 @@ def few(monkeypatch):
     """Each panel takes its time."""
     for module in (selection, heatmaps):
         monkeypatch.setattr(module, "MOST_PANELS", MOST_PANELS)
-    monkeypatch.setattr(selection, "LEAST_PANELS", LEAST_PANELS)
+    monkeypatch.setattr(selection, "PAGE_PANELS", PAGE_PANELS)
 
 
 def toy(axes: dict[str, tuple], *views: View) -> BenchmarkRecord:
@@ -103,11 +104,16 @@ def test_distances_are_no_way_round(kind):
 
 
 def test_a_page_has_room_for_what_was_measured():
-    room = Room(0)
+    room = Room()
     room.panels = 2
     one = drawn(toy({"a": (0, 1)}, View(title="t", metric="latency", kind="line", x="a")), [{"a": 0}, {"a": 1}])
     assert [bool(room.drawn(lambda: one)) for _ in range(3)] == [True, True, False]
-    assert Room(10**6).panels == 10**5
+    room.panels = 2 * FIRST_PANELS
+    assert [bool(room.drawn(lambda: one, later)) for later in (2, 1)] == [
+        False,
+        True,
+    ]  # of two sections that follow, each has its first figure
+    assert Room(3).panels == 3 * PAGE_PANELS
     axes = {"a": (0, 1, 2), "b": (0, 1)}
     views = [View(title=f"v{n}", metric="latency", kind="line", x="b", facet="a") for n in range(4)]
     page = render_report(log_of(toy(axes, *views), [{"a": n, "b": 0} for n in axes["a"]]))
@@ -210,3 +216,16 @@ def test_warnings_are_as_many_as_are_read(tmp_path):
     path.write_bytes(fuzzing.encoded([*changed(lambda *_: None), *orphans]))
     warnings = load(path).warnings
     assert len(warnings) == MOST_WARNINGS + 1 and warnings[-1] == "and 2,900 more like these"
+
+
+def test_tables_share_the_rows_of_a_page():
+    """Those that have few leave theirs to the others; and of a table of more the first rows are shown, and how many there are is said."""
+    assert (
+        fair_share([10, 500, 500], 310) == 150 and fair_share([10, 20], 310) == tables.MOST and fair_share([], 5) == tables.MOST
+    )
+    assert fair_share([9, 9, 9], 9) == 3
+    record = toy({"a": tuple(range(50))})
+    estimates = estimate_cells(with_circumstances(samples(log_of(record, [{"a": n} for n in range(50)]))))
+    assert sum(tables.sizes(estimates, estimates.iloc[:0])) == 50
+    table = tables.estimate_table(estimates, record, "latency", 20)
+    assert len(table.rows) == 20 and "The first 20 of 50 rows" in table.note

@@ -220,10 +220,11 @@ def _section(
             continue
         drawn, undrawn = [], []
         for n, view in enumerate(descriptor.views):
-            why = NOTHING_MEASURED if room.panels > 0 else NO_ROOM
+            waiting = later * len(headers) if n else 0
+            why = NOTHING_MEASURED if room.left(waiting) else NO_ROOM
             make = partial(figures.figure, view, descriptor, drawable(mine), pairs, prefix=f"f{number}-{position}-{n}")
             more = {"topology": own[-1].machine.get("topology"), "most": FIGURE_PANELS}
-            figure = room.drawn(partial(make, **more), later * len(headers) if n else 0)
+            figure = room.drawn(partial(make, **more), waiting)
             if figure:
                 drawn.append(figure)
             else:

@@ -70,9 +70,13 @@ class Room:
     def __init__(self, machines: int = 1):
         self.panels = PAGE_PANELS * max(1, machines)
 
+    def left(self, later: int = 0) -> bool:
+        """Whether there is any beside `later` figures that come first in their sections."""
+        return self.panels > later * FIRST_PANELS
+
     def drawn(self, make: Callable[[], Figure | None], later: int = 0) -> Figure | None:
-        """What `make` draws, or None where there is no room left for it beside `later` figures that come first in their sections."""
-        figure = make() if self.panels > later * FIRST_PANELS else None
+        """What `make` draws, or None where there is no room `left` for it."""
+        figure = make() if self.left(later) else None
         self.panels -= len(figure.panels) if figure else 0
         return figure
 
