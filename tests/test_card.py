@@ -6,12 +6,14 @@ import dataclasses
 import io
 import itertools
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import msgspec
 import pytest
 from pages import measure, needs_browser, numabench, write_log
-from synthetic import counters, latency, make_log, matrix
+from pretended import visit_to
+from synthetic import counters, latency, make_log, matrix, with_samples
 from synthetic_sysfs import SyntheticTree
 
 from numabench.analysis.answers import MISSING, ROUGH, SETTLED, Answered, circumstances, inside
@@ -21,11 +23,23 @@ from numabench.analysis.card import Price as CardPrice
 from numabench.benchmarks import discover
 from numabench.cli.card import LEAST_PRICES, PRICES, markdown, show
 from numabench.cli.console import Terminal
-from numabench.model import Answer, BenchmarkRecord, Card, Metric, Price, Tile
+from numabench.model import Answer, Axis, BenchmarkRecord, Card, Metric, Picture, Price, Sample, Tile, View, case_hash
 from numabench.report.card import together
 from numabench.report.page import CardView, environment
 from numabench.runlog.check import check_benchmark
+from numabench.units import format_number
 
+ON_CARDS = (
+    "padded_counters",
+    "contention",
+    "core_to_core",
+    "memory_latency",
+    "node_latency",
+    "memory_bandwidth",
+    "single_operations",
+    "tlb_latency",
+    "first_touch",
+)
 HEADER = 45  # CSS pixels above the card of a report
 
 
@@ -145,6 +159,128 @@ def test_trust_counts_calm_samples_and_settled_answers(log):
     assert trust(log.headers, open_ones, frame, alpha).remedy == "numabench run runtime"  # not among those measured by default
 
 
+def judged(log):
+    from numabench.analysis.structure import with_circumstances
+    from numabench.runlog.export import samples
+
+    return trust(log.headers, [], with_circumstances(samples(log)))
+
+
+def clocked(log, clocks, reasons=(), unit=None):
+    """`log` with these clocks in turn (GHz), with these things said against every sample, and with metrics of this unit."""
+    turn = itertools.cycle(clocks)
+
+    def change(sample, process):
+        clock = next(turn) * 1e9
+        return msgspec.structs.replace(sample, frequency=(clock, clock), valid=not reasons, reasons=reasons)
+
+    found = with_samples(log, change)
+    if unit is None:
+        return found
+    records = (
+        msgspec.structs.replace(b, metrics=tuple(msgspec.structs.replace(m, unit=unit) for m in b.metrics))
+        for b in found.benchmarks
+    )
+    return msgspec.structs.replace(found, benchmarks=tuple(records))
+
+
+def test_trust_says_at_which_clock_the_figures_are():
+    log = make_log(processes=9, benchmarks=(latency,))
+    assert not judged(log).clock  # where the log has none
+    assert judged(clocked(log, [2.6])).clock == "clock 2.6 GHz" == judged(clocked(log, [2.61, 2.6, 2.64])).clock
+    wandering = judged(clocked(log, [2.6] * 8 + [1.4, 2.7]))
+    assert wandering.clock == "clock 2.6 GHz (1.4–2.7)" and wandering.reasons.endswith("; clock 2.6 GHz (1.4–2.7).")
+    assert judged(clocked(log, [2.6] * 38 + [0.8, 0.9])).clock == "clock 2.6 GHz"  # nine of ten samples are there
+
+
+def test_a_change_of_the_clock_alone_is_calm_where_it_is_taken_off():
+    log = make_log(processes=9, benchmarks=(latency,))
+    assert judged(clocked(log, [2.6], ("frequency_changed",))).why.startswith("100 % of ")
+    assert judged(clocked(log, [2.6], ("frequency_changed",), "1")).why.startswith("0 % of ")  # a share follows no clock
+    both = judged(clocked(log, [2.6], ("frequency_changed", "run_delay")))
+    assert both.why.startswith("0 % of ") and both.word == DOUBTFUL
+
+
+def test_the_clock_stands_on_terminal_page_and_picture(log):
+    from numabench.report.card import picture
+    from numabench.report.page import render_report
+
+    wandering = clocked(log, [2.6] * 8 + [1.4, 2.7])
+    (found,) = cards(wandering)
+    assert "clock 2.6 GHz (1.4–2.7)" in " ".join(shown(found)) and max(map(len, shown(found))) <= 80
+    assert "clock 2.6 GHz (1.4–2.7)" in markdown(found)
+    assert "clock 2.6 GHz (1.4–2.7)" in "".join(ElementTree.fromstring(picture(found, "svg")).itertext())
+    page, steady = (render_report(each).replace("\u2060", "").replace("\u00a0", " ") for each in (wandering, clocked(log, [2.6])))
+    assert page.count("clock 2.6 GHz (1.4") == 2 and "where nine of ten samples had theirs" in page
+    assert steady.count("clock 2.6 GHz.") == 2 and "nine of ten" not in steady
+
+
+def test_an_interval_of_too_few_is_no_whisker():
+    from numabench.report.card import Scale
+
+    (found,) = cards(make_log(processes=2, benchmarks=(latency,), sd=(0, 0.6, 0.001), seed=3))
+    lost = [price for price in found.prices if price.high > 100 * price.low]
+    assert lost and {price.interval for price in lost} == {"too few processes"} and "too few processes" in markdown(found)
+    assert {Scale(0.1, 1e4).extent(price)[1:] for price in lost} == {(0.0, 0.0)}
+
+
+def test_figures_on_cells_have_an_ink_of_their_own(card):
+    """An SVG leaves out black, and a page in the dark would put its own light ink on a light cell."""
+    from numabench.report.card import picture_svg
+
+    inside = [
+        text.get("style")
+        for text in ElementTree.fromstring(picture_svg(card, "c")).iter("{http://www.w3.org/2000/svg}text")
+        if (text.text or "").strip() in {format_number(value) for value in card.cells["value"]}
+    ]
+    inside = [style for style in inside if "--nb-ink" not in style]  # a tick of the colour bar may be called alike
+    assert len(inside) == 16 and {re.search("fill: (#[0-9a-f]+)", style)[1] for style in inside} == {"#010101", "#ffffff"}
+
+
+def test_without_colours_the_cpus_of_each_group_are_named():
+    """32 CPUs are more than shades show: four groups of eight, and two of sixteen."""
+    from numabench.analysis.card import Group
+    from numabench.cli.card import listed
+
+    record = pairs_of(32)
+    (found,) = cards(record)
+    assert [group.members for group in found.groups] == [("0-7", "8-15", "16-23", "24-31"), ("0-15", "16-31")]
+    lines = shown(found, no_color=True)
+    assert "            CPUs 0-7 | 8-15 | 16-23 | 24-31" in lines and "            CPUs 0-15 | 16-31" in lines
+    assert isinstance(found.groups[0], Group) and max(map(len, lines)) <= 80
+    many = [f"{n},{n + 64}" for n in range(64)]
+    assert listed(many, 40) == "CPUs 0,64 | 1,65 | 2,66, 61 more groups" and listed(["0-1", "2-3"], 40) == "CPUs 0-1 | 2-3"
+
+
+def pairs_of(cpus: int):
+    """A visit whose one benchmark is a matrix of CPUs: 20 ns inside eight, 60 inside sixteen, 150 beyond."""
+    axes = tuple(Axis(name=name, summary="CPU", values=tuple(range(cpus))) for name in ("cpu_a", "cpu_b"))
+    view = View(title="Core to core", metric="latency", kind="heatmap", x="cpu_b", y="cpu_a", both=tuple(range(cpus)))
+    finding = Answer(kind="spread", metric="latency", where={}, text="Core to core: {value}")
+    record = BenchmarkRecord(
+        run="toy-0-0",
+        name="toy_pairs",
+        title="Pairs",
+        question="How far?",
+        axes=axes,
+        metrics=(Metric(name="latency", unit="ns", polarity="lower"),),
+        views=(view,),
+        card=Card(pictures=(Picture(view=view, finding=finding, rank=1),)),
+        method={},
+    )
+    points = [{"cpu_a": a, "cpu_b": b} for a in range(cpus) for b in range(a + 1, cpus)]
+    taken = tuple(
+        Sample(case=case_hash("toy_pairs", p), index=0, parameters=p, valid=True, metrics={"latency": far(**p)}) for p in points
+    )
+    log = make_log(processes=1, benchmarks=(latency,))
+    trial = msgspec.structs.replace(log.trials[0], benchmark="toy_pairs", samples=taken)
+    return msgspec.structs.replace(log, benchmarks=(record,), trials=(trial,))
+
+
+def far(cpu_a: int, cpu_b: int) -> float:
+    return 20.0 if cpu_a // 8 == cpu_b // 8 else 60.0 if cpu_a // 16 == cpu_b // 16 else 150.0
+
+
 def shown(card, width: int = 80, **options) -> list[str]:
     text = io.StringIO()
     show(Terminal(file=text, width=width, force_terminal=False, **options), card)
@@ -174,6 +310,17 @@ def test_the_card_is_the_first_screen_of_a_page(log, tmp_path, width, height):
     html = environment().get_template("cards.html.j2").render(title="card", cards=[CardView(found, 0)])
     seen = measure(html, width, tmp_path)
     assert seen["card"] <= height - HEADER and seen["width"] <= width and not seen["clipped"]
+
+
+@needs_browser
+@pytest.mark.parametrize("machine", ["eight-ccx", "memoryless", "line-256"])
+def test_cards_of_machines_with_several_nodes_fit_their_screens(tmp_path, machine):
+    """By what their benchmarks declare: many relations, a node without memory, words that are long."""
+    (found,) = cards(visit_to(machine, "quick", ON_CARDS, processes=6))
+    html = environment().get_template("cards.html.j2").render(title="card", cards=[CardView(found, 0)])
+    for width, height in ((420, 1.3 * 900), (1300, 680)):
+        seen = measure(html, width, tmp_path)
+        assert seen["card"] <= height - HEADER and seen["width"] <= width and not seen["clipped"], (width, seen)
 
 
 def test_a_number_stays_with_its_unit():
