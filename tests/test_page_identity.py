@@ -269,14 +269,16 @@ def test_what_is_said_is_held_against_what_is_found(kernel, method, source, foun
 
 def test_a_network_that_is_refused_is_named_with_what_it_takes(monkeypatch):
     """By a flag that no kernel knows: the child ends, and nothing stays open."""
-    before = len(os.listdir("/proc/self/fd"))
+    before, children = len(os.listdir("/proc/self/fd")), []
+    monkeypatch.setattr(os, "fork", lambda fork=os.fork: children.append(fork()) or children[-1])
     monkeypatch.setattr(veth, "NEW_USER", 1)
     monkeypatch.setattr(veth, "NEW_NETWORK", 1)
     with pytest.raises(MachineError, match="a namespace of users and of networks: Invalid argument.*user namespaces"):
         veth.open_dropping()
     assert len(os.listdir("/proc/self/fd")) == before
+    (child,) = children
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(child, os.WNOHANG)
 
 
 def test_a_pair_that_does_not_drop_is_refused(monkeypatch):
