@@ -388,6 +388,32 @@ def texts_of(svg: str) -> list[str]:
     return [(text.text or "").strip() for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
+def test_a_picture_leaves_out_whole_notes(card):
+    from numabench.report.card import small_lines
+
+    notes = ("same node: 90.7 ns", "other package: 181 ns", "sibling thread: 9.98 ns")
+    tile = msgspec.structs.replace(card.tiles[0], interval="24.7–25.2 ns", notes=notes)
+    assert small_lines(tile, 30, 9)[-1].endswith("9.98\u00a0ns")
+    assert [line.replace("\u00a0", " ") for line in small_lines(tile, 30, 2)] == ["24.7–25.2 ns · same node:", "90.7 ns"]
+    assert small_lines(tile, 30, 0) == []
+
+
+def test_a_kind_of_core_is_said_once(log):
+    def named(card):
+        prices = (
+            msgspec.structs.replace(p, answer=msgspec.structs.replace(p.answer, text=f"{p.answer.text} (core cores)"))
+            for p in card.prices
+        )
+        return msgspec.structs.replace(card, prices=tuple(prices))
+
+    (found,) = cards(with_card(log, "toy_latency", named))
+    assert [p.name for p in found.prices] == ["L1 hit", "L2 hit", "memory"] and found.facts.endswith(
+        "core cores unless others are named"
+    )
+    (plain,) = cards(log)
+    assert "unless" not in plain.facts
+
+
 def test_a_narrow_terminal_has_no_bars_and_no_overflow(card):
     assert max(map(len, shown(card, width=44))) <= 44
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ..model import ALPHA, Answer, BenchmarkRecord, Frozen, Header, Picture
 from ..text import fill, measure_again
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 MOST_PRICES = 14
 MOST_TILES = 5
 CALM = 0.5  # share of undisturbed samples below which a card says that its figures are doubtful
+KIND = re.compile(r" \(\S+ cores\)$")
 CLOCK_RANGE = (0.05, 0.95)  # quantiles of the clocks around samples that are said beside the usual one
 STEADY = 0.03  # a clock that stays this near to the usual one says nothing beside it: what a sample's may change by (`frequency_changed`)
 
@@ -199,7 +204,7 @@ def _card(headers: list[Header], about: list[Subject], asked: list[Answered], fr
     runs = list(dict.fromkeys(header.run for header in headers))  # a resume adds a header of the same run
     prices, missing = _prices(about)
     subject, picture, cells = _picture(about)
-    return MachineCard(
+    card = MachineCard(
         machine_id=headers[-1].machine_id,
         alias=headers[-1].alias,
         title=machine_title(machine),
@@ -217,6 +222,23 @@ def _card(headers: list[Header], about: list[Subject], asked: list[Answered], fr
         groups=tuple(_groups(cells, picture)) if picture and picture.view.both else (),
         source=f"numabench {headers[-1].numabench} · {'runs' if len(runs) > 1 else 'run'} {', '.join(runs[-3:])}",
         topology=machine.get("topology") or {},
+    )
+    return _kind_once(card)
+
+
+def _kind_once(card: MachineCard) -> MachineCard:
+    """Of a machine with several kinds of cores, whose names stand behind each price and tile (`Card.of_kind`): that of most prices is said once for all."""
+    kinds = Counter(found[0] for price in card.prices if (found := KIND.search(price.name)))
+    if not kinds or (most := kinds.most_common(1)[0])[1] * 2 < len(card.prices):
+        return card
+    kind = most[0]
+    return replace(
+        card,
+        facts=" · ".join(filter(None, (card.facts, f"{kind.strip(' ()')} unless others are named"))),
+        prices=tuple(msgspec.structs.replace(price, name=price.name.removesuffix(kind)) for price in card.prices),
+        missing=tuple(name.removesuffix(kind) for name in card.missing),
+        tiles=tuple(msgspec.structs.replace(tile, words=tile.words.removesuffix(kind)) for tile in card.tiles),
+        finding=card.finding.replace(kind, ""),
     )
 
 

@@ -19,7 +19,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from ..analysis.answers import says_nothing
-from ..analysis.card import MOST_TILES, MachineCard, Price
+from ..analysis.card import MOST_TILES, MachineCard, Price, Tile
 from ..units import format_quantity, shared_prefix
 from . import panels, theme
 from .figures import frames
@@ -149,7 +149,7 @@ def map_room(card: MachineCard) -> float:
     if not is_map(card):
         return 0
     wide, high = map_size(card)
-    most, tall = (500, math.inf) if is_lone_map(card) else (MOST_ROOM, LADDER)
+    most, tall = (500, math.inf) if is_lone_map(card) else (MOST_ROOM, LADDER - 20 * len(card.groups))
     return min(most, tall * (wide + BESIDE_MAP) / (high + BELOW_MAP))
 
 
@@ -208,7 +208,7 @@ def draw_words(figure: Figure, card: MachineCard) -> None:
         words = textwrap.wrap(tile.words, int(room / 7.2))[:3]
         for line, said in enumerate(words):
             text(left + 18, 200 + 17 * line, said, 14)
-        for line, said in enumerate(textwrap.wrap(together(tile.small), int(room / 6.2))[: 6 - len(words)]):
+        for line, said in enumerate(small_lines(tile, int(room / 6.2), 6 - len(words))):
             text(left + 18, 203 + 17 * len(words) + 14 * line, said, 11.5, color=theme.MUTED)
     if card.prices:
         text(MARGIN + 272, 314, fit(price_key(card), 330, 11.5), 11.5, color=theme.MUTED)
@@ -222,6 +222,13 @@ def draw_words(figure: Figure, card: MachineCard) -> None:
             text(left, top + 30 + 26 * line, group.value, 15, weight="bold")
             text(left + 90, top + 30 + 26 * line, group.words, 15)
     text(MARGIN, 612, card.source, 12, color=theme.MUTED)
+
+
+def small_lines(tile: Tile, width: int, most: int) -> list[str]:
+    """What belongs to a tile in lines of so many characters: as many of its parts as these have room for, and no part of one."""
+    parts = tile.small.split(" · ")
+    lines = (textwrap.wrap(together(" · ".join(parts[:count])), width) for count in range(len(parts), -1, -1))
+    return next(found for found in lines if len(found) <= most)
 
 
 def fits(words: str, room: float, size: float) -> bool:

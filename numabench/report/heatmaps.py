@@ -41,6 +41,7 @@ BORDER = 1.2  # CSS pixels between groups
 LEAST_GROUP = 12  # CSS pixels of a group below which the line around it would cover it
 TICK = 26  # CSS pixels from one label to the next, at least
 PLAIN = 420  # CSS pixels of the longer side of a map without figures
+LEAST_FIGURE = 6.5  # CSS pixels of a figure in a cell, below which nobody reads it
 BLACK = "#010101"  # of a figure on a light cell: an SVG leaves out #000000, and the page's own ink, light in the dark, would take its place
 COLOURS, RATIO_COLOURS = "cividis", "PuOr_r"  # both legible to the colour blind (Nuñez et al. 2018; ColorBrewer)
 
@@ -214,9 +215,11 @@ def _ticks(setter, values: Sequence[Value], axis, count: int, side: float, rotat
 
 
 def _annotate(ax, grid: np.ndarray, image, side: float) -> None:
-    """Figures in ink or paper, whichever stands out from its cell (relative luminance, WCAG 2.1)."""
+    """Figures, where they can be read, in ink or paper, whichever stands out from its cell (relative luminance, WCAG 2.1)."""
     longest = max(len(format_number(v)) for v in grid[np.isfinite(grid)])
     size = min(theme.FONT_SIZE, side / (0.62 * max(longest, 3)))
+    if size < LEAST_FIGURE:
+        return
     for (line, column), value in np.ndenumerate(grid):
         if not math.isfinite(value):
             continue
