@@ -61,7 +61,7 @@ def merged(*logs):
 def test_verdict_comes_first(html, comparison):
     page = check_page(html)
     assert page.headings[0] == "beta against alpha"
-    line = re.search(r'<p class="verdict-line">(.*?)</p>', html)[1]
+    line = re.search(r'<p class="verdict-line">(.*?)</p>', html)[1].replace("\u00a0", " ")
     assert line == brief.sentence(comparison) and line == "beta is 26 % slower in padding and equal in everything else (4 of 5)."
     assert (
         html.index("verdict-line")

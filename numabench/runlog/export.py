@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "json", "parquet")
+EACH = ("metric", "value", "unit", "polarity", "least", "most")  # columns that the metrics of a sample do not share
 UNKNOWN = Metric(name="", unit="", polarity="", least=None)  # of which a log says nothing
 
 
@@ -35,11 +36,12 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
     widest thread had; `least` and `most` are what the metric's values cannot leave (NaN: there is no end); `reasons` says why a sample is not `valid`.
     Parameters that a benchmark does not have are empty (NaN or None).
     """
+    import numpy as np
     import pandas as pd
 
     descriptors = {(b.run, b.name): b for b in log.benchmarks}
     machines = {h.run: h.machine for h in log.headers}
-    rows = []
+    taken, many, measured = [], [], []  # of each sample what its metrics share, and how many they are; of each metric its own
     parameters: dict[str, None] = {}
     for trial in log.trials:
         if benchmark is not None and trial.benchmark != benchmark:
@@ -49,6 +51,8 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
         machine = machines.get(trial.run, {})
         for sample in trial.samples:
             parameters.update(dict.fromkeys(sample.parameters))
+            if not sample.metrics:
+                continue
             shared = {
                 "run": trial.run,
                 "machine": machine.get("alias", "unknown"),
@@ -67,19 +71,16 @@ def samples(log: RunLog, benchmark: str | None = None) -> pd.DataFrame:
                 "frequency_ghz": sum(sample.frequency) / 2 / 1e9 if sample.frequency else float("nan"),
                 **sample.parameters,
             }
+            taken.append(shared)
+            many.append(len(sample.metrics))
             for name, value in sample.metrics.items():
                 metric = metrics.get(name, UNKNOWN)
-                rows.append(
-                    {
-                        **shared,
-                        "metric": name,
-                        "value": value,
-                        "unit": metric.unit,
-                        "polarity": metric.polarity,
-                        **dict(zip(("least", "most"), metric.range, strict=True)),
-                    }
-                )
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, *parameters, *DETAILS])
+                measured.append((name, value, metric.unit, metric.polarity, *metric.range))
+    every = [*COLUMNS, *parameters, *DETAILS]
+    each = pd.DataFrame(measured, columns=[*EACH])
+    shared_by = pd.DataFrame(taken, columns=[name for name in every if name not in EACH])
+    frame = shared_by.take(np.repeat(np.arange(len(taken)), many)).reset_index(drop=True)
+    frame = pd.concat([frame, each], axis=1)[every]
     return frame.astype({name: frame[name].convert_dtypes().dtype for name in parameters})  # whole numbers stay whole
 
 
