@@ -4,6 +4,7 @@
  * The first thread is measured: a turn is so many fast passes and one slow one. A second one, where there is one, runs meanwhile, so that membarrier has somebody to interrupt. Afterwards both play
  * the two sides against each other, for outcomes that the barriers forbid: that both read the old value. */
 #include "nb_series.h"
+#include "nb_wait.h"
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 
@@ -154,15 +155,6 @@ static uint64_t delay_of(uint64_t round, uint64_t side) /* by chance (splitmix64
     return (x ^ x >> 27) * 0x94d049bb133111ebu % DELAYS;
 }
 
-static void wait_for(const uint64_t *word, uint64_t round, int crowded)
-{
-    while (nb_load_acquire(word) != round)
-        if (crowded)
-            sched_yield();
-        else
-            nb_relax();
-}
-
 /* One side's instances: those in which it read the old value. The slow side has one barrier between all its stores and all its reads. */
 INLINE uint64_t fast_side(struct words *own, const struct words *other, uint64_t round, int fence)
 {
@@ -196,12 +188,12 @@ static void play(struct nb_thread *t, struct place *p)
         if (t->index == 0)
             nb_store_release(&p->round, round);
         else
-            wait_for(&p->round, round, (int)c->crowded);
+            nb_await(&p->round, round, c->crowded);
         for (uint64_t wait = delay_of(round, t->index); wait; wait--)
             __asm__ volatile("" : : : "memory");
         if (t->index == 0) {
             const uint64_t old = slow_side(words(c, 0), words(c, 1), round, method);
-            wait_for(&p->done, round, (int)c->crowded);
+            nb_await(&p->done, round, c->crowded);
             t->value[WEAK] += (uint64_t)__builtin_popcountll(old & p->old);
             t->value[TRIALS] += INSTANCES;
         } else {

@@ -7,9 +7,9 @@
 #include "nb.h"
 #include "nb_each.h"
 #include "nb_usage.h"
+#include "nb_wait.h"
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -95,7 +95,6 @@ static uint64_t event(struct nb_thread *t)
 /* Until the one that forks has done, whose window is this one's. It writes nothing meanwhile: a write after a fork faults, and waits for the next fork to end. */
 static void stand_by(struct nb_thread *t, struct words *w)
 {
-    const struct timespec most = {SLEEP_NS / 1000000000, SLEEP_NS % 1000000000};
     const struct nb_case *c = t->shared;
     nb_gate(t);
     t->cpu_begin = sched_getcpu();
@@ -104,7 +103,7 @@ static void stand_by(struct nb_thread *t, struct words *w)
     t->run_delay_ns = nb_run_delay(t);
     for (; !nb_load32_acquire(&w->stop); turns++)
         if (c->parameter[OTHERS] == SLEEPING)
-            syscall(SYS_futex, &w->stop, FUTEX_WAIT_PRIVATE, 0, &most, NULL, 0);
+            nb_sleep_for(&w->stop, 0, SLEEP_NS);
         else if (c->crowded)
             sched_yield();
     const struct rusage after = nb_usage();
@@ -150,6 +149,6 @@ int nb_run(struct nb_thread *t)
     t->check = t->executed - executed;
     w->begin_ns = t->begin_ns, w->end_ns = t->end_ns;
     nb_store32_release(&w->stop, 1);
-    syscall(SYS_futex, &w->stop, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    nb_wake(&w->stop, INT_MAX);
     return NB_OK;
 }

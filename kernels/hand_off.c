@@ -8,15 +8,13 @@
  *
  * Who ran which task is counted, and what it was called is added up: each ran once, in its turn. */
 #include "nb.h"
-#include "nb_cpu.h"
 #include "nb_each.h"
 #include "nb_series.h"
 #include "nb_usage.h"
+#include "nb_wait.h"
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 
 enum { POLICY, BLOCKING, PERIOD, SLACK };
 enum { NONE, EAGER, MONITORED };
@@ -84,14 +82,6 @@ static uint32_t state_of(uint32_t word) { return word & ((1u << STATE_BITS) - 1)
 
 static struct timespec of(uint64_t ns) { return (struct timespec){(time_t)(ns / SECOND), (long)(ns % SECOND)}; }
 
-static void wait_on(uint32_t *at, uint32_t value, uint64_t ns)
-{
-    const struct timespec most = of(ns);
-    syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, value, &most, NULL, 0);
-}
-
-static void wake(uint32_t *at) { syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
-
 /* -- a task ---------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Runs the task that is runnable, which notes when. Returns whether it was its turn. */
@@ -108,7 +98,7 @@ static int run_next(struct nb_thread *t, struct place *p)
 static void give(struct place *p, uint64_t number)
 {
     nb_store32_release(&p->given, (uint32_t)number);
-    wake(&p->given);
+    nb_wake(&p->given, 1);
 }
 
 /* -- the carrier ------------------------------------------------------------------------------------------------------------------------------ */
@@ -137,7 +127,7 @@ static int take_back(struct place *p)
                 continue;
             if (nb_load32(&p->asleep)) {
                 nb_store32(&p->asleep, 0);
-                wake(&p->asleep);
+                nb_wake(&p->asleep, 1);
             }
             return state == IDLE;
         }
@@ -146,7 +136,7 @@ static int take_back(struct place *p)
             return 1;
         }
         if (state == WANTED || nb_cas32(&p->processor, &seen, call | WANTED))
-            wait_on(&p->processor, call | WANTED, LIMIT_NS);
+            nb_sleep_for(&p->processor, call | WANTED, LIMIT_NS);
     }
 }
 
@@ -217,10 +207,10 @@ static void carry(struct nb_thread *t)
     nb_each(t, call_once);
     t->value[CPU_PS] = (cpu_of_all(c) - p->cpu_ns) * 1000 / (t->cursor - p->first);
     nb_store32(&p->leave, 1);
-    wake(&p->leave);
+    nb_wake(&p->leave, 1);
     give(p, t->cursor + 1);
     nb_store32(&p->asleep, 0);
-    wake(&p->asleep);
+    nb_wake(&p->asleep, 1);
     if (slack > 0)
         prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
     t->value[SLEPT] += (uint64_t)nb_usage().ru_nvcsw - sleeps;
@@ -235,13 +225,13 @@ static void stand_by(struct nb_thread *t, struct place *p)
 {
     for (uint32_t last = p->start, given;; last = given) {
         while ((given = nb_load32_acquire(&p->given)) == last)
-            wait_on(&p->given, last, LIMIT_NS);
+            nb_sleep_for(&p->given, last, LIMIT_NS);
         if (nb_load32(&p->leave)) /* the number that says so is the next call's: it stands for nothing yet */
             return;
         t->value[SPARE_OUT_OF_TURN] += !run_next(t, p);
         t->value[RAN]++;
         if (state_of(nb_swap32(&p->processor, word(given, IDLE))) == WANTED)
-            wake(&p->processor);
+            nb_wake(&p->processor, 1);
     }
 }
 
@@ -249,7 +239,7 @@ static void stand_by(struct nb_thread *t, struct place *p)
 static void sleep_for(struct place *p, uint64_t ns)
 {
     for (uint64_t now = nb_now(), until = now + ns; now < until && !nb_load32(&p->leave); now = nb_now())
-        wait_on(&p->leave, 0, until - now);
+        nb_sleep_for(&p->leave, 0, until - now);
 }
 
 /* Either this sees that the processor is in use, or the carrier sees that it sleeps. */
@@ -257,7 +247,7 @@ static void sleep_while_idle(struct place *p)
 {
     nb_store32(&p->asleep, 1);
     while (state_of(nb_load32(&p->processor)) == IDLE && nb_load32(&p->asleep) && !nb_load32(&p->leave))
-        wait_on(&p->asleep, 1, LIMIT_NS);
+        nb_sleep_for(&p->asleep, 1, LIMIT_NS);
     nb_store32(&p->asleep, 0);
 }
 

@@ -9,12 +9,10 @@
  * run on both CPUs, the scheduler pulls it to the free one, sooner or later. The wait goes from its last look at the clock before to its first one after. */
 #include "nb.h"
 #include "nb_chase.h"
-#include "nb_cpu.h"
 #include "nb_pin.h"
 #include "nb_series.h"
+#include "nb_wait.h"
 #include <limits.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
 
 enum { ACTION, LINES, DIRTY };
 enum { STAY, MOVE, PINNED, PULLED };
@@ -85,19 +83,18 @@ static void tell_rival(struct state *s, uint32_t what)
 {
     nb_store32_release(&s->rival, what);
     if (what != SLEEP)
-        syscall(SYS_futex, &s->rival, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+        nb_wake(&s->rival, INT_MAX);
 }
 
 static void be_rival(struct state *s)
 {
-    const struct timespec look = {.tv_nsec = RIVAL_LOOK_NS};
     for (uint32_t what; (what = nb_load32_acquire(&s->rival)) != LEAVE;) {
         if (what == RUN) {
             nb_store_relaxed(&s->turns, s->turns + 1);
             continue;
         }
         nb_store32_release(&s->sleeps, 1);
-        syscall(SYS_futex, &s->rival, FUTEX_WAIT_PRIVATE, SLEEP, &look, NULL, 0);
+        nb_sleep_for(&s->rival, SLEEP, RIVAL_LOOK_NS);
         nb_store32_release(&s->sleeps, 0);
     }
 }

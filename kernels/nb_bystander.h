@@ -6,9 +6,9 @@
 #define NB_BYSTANDER_H
 #include "nb_each.h"
 #include "nb_range.h"
+#include "nb_wait.h"
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -149,11 +149,10 @@ static void stay_awake(struct nb_thread *t, struct words *w, const struct range 
 /* One that does not. Its window is that of the calls, which it only hears of. */
 static void sleep_through(struct nb_thread *t, struct words *w)
 {
-    const struct timespec most = {SLEEP_NS / 1000000000, SLEEP_NS % 1000000000};
     t->cpu_begin = sched_getcpu();
     t->run_delay_ns = nb_run_delay(t);
     while (!nb_load32_acquire(&w->stop))
-        syscall(SYS_futex, &w->stop, FUTEX_WAIT_PRIVATE, 0, &most, NULL, 0);
+        nb_sleep_for(&w->stop, 0, SLEEP_NS);
     t->cpu_end = sched_getcpu();
     t->begin_ns = w->begin_ns;
     t->end_ns = w->end_ns;
@@ -168,7 +167,7 @@ static void send_home(const struct nb_case *c, const struct range *r)
     struct words *w = words_of(c);
     nb_store_release(&w->turn, STOP);
     nb_store32_release(&w->stop, 1);
-    syscall(SYS_futex, &w->stop, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    nb_wake(&w->stop, INT_MAX);
     for (uint32_t i = 1; i < c->threads && c->parameter[BYSTANDER] == READING; i++)
         while (nb_load_acquire(&seat_of(r, i)->ready) != STOP)
             if (c->crowded)

@@ -3,13 +3,10 @@
 #ifndef NB_CHANNEL_H
 #define NB_CHANNEL_H
 #include "nb.h"
-#include "nb_cpu.h"
+#include "nb_wait.h"
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 enum nb_wait { NB_PARKS, NB_SPINS_THEN_PARKS, NB_SPINS };
 enum nb_side { NB_RECEIVES, NB_SENDS }; /* what a channel has of both sides is in this order */
@@ -60,10 +57,7 @@ static inline void nb_wake_up(struct nb_end *e, uint32_t *word)
 /* One turn of who spins; 0 when it is to park, or to give up. `until`: 0 before the first. */
 static inline int nb_spin(struct nb_end *e, uint64_t turn, uint64_t *until)
 {
-    if (e->crowded)
-        sched_yield();
-    else
-        nb_relax();
+    nb_give_way(e->crowded);
     if (turn % NB_SPINS_PER_LOOK && !e->crowded)
         return 1;
     const uint64_t now = nb_now();

@@ -8,10 +8,10 @@
 #include "nb_series.h"
 #include "nb_signal.h"
 #include "nb_usage.h"
+#include "nb_wait.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <sys/syscall.h>
 
 enum { TARGET };
@@ -53,14 +53,6 @@ struct place {
 static struct place *place;    /* what a handler can find */
 static uint64_t clock_ns;      /* the sender's: what a reading takes */
 static int failed;             /* the sender's: a signal was lost or refused: nothing more is sent */
-
-static void wait_a_little(const struct nb_case *c)
-{
-    if (c->crowded)
-        sched_yield();
-    else
-        nb_relax();
-}
 
 /* -- who receives ------------------------------------------------------------------------------------------------------------- */
 
@@ -136,12 +128,11 @@ static void spin(struct nb_thread *t, struct place *p)
 
 static void sleep_on(struct nb_thread *t, struct place *p)
 {
-    const struct timespec look = {.tv_nsec = LOOK_MS * 1000000};
     while (go_on(t, p)) {
         p->switches = (uint64_t)nb_usage().ru_nvcsw;
         nb_store_release(&p->done, p->handled);
         nb_store_release(&p->ready, p->handled + 1);
-        syscall(SYS_futex, &p->stops, FUTEX_WAIT_PRIVATE, 0, &look, NULL, 0);
+        nb_sleep_for(&p->stops, 0, LOOK_MS * 1000000);
     }
 }
 
@@ -207,7 +198,7 @@ static int wait_until(const struct nb_case *c, const uint64_t *word, uint64_t nu
     for (uint64_t last = nb_now() + LOST_NS; nb_load_acquire(word) != number;) {
         if (nb_now() > last)
             return 0;
-        wait_a_little(c);
+        nb_give_way(c->crowded);
     }
     return 1;
 }
@@ -257,7 +248,7 @@ static uint64_t to_other(struct nb_thread *t)
         }
         if (target >= OTHER_SLEEPING)
             for (const uint64_t then = nb_now() + SETTLE_NS; nb_now() < then;)
-                wait_a_little(t->shared);
+                nb_give_way(t->shared->crowded);
         took = send(t, p, number, p->task, measures);
         if (failed)
             break;
@@ -277,7 +268,7 @@ static void let_go(const struct nb_case *c, struct place *p)
     const uint64_t word = NO_MORE;
     nb_store32_release(&p->stops, 1);
     if (c->parameter[TARGET] == OTHER_SLEEPING)
-        syscall(SYS_futex, &p->stops, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+        nb_wake(&p->stops, INT_MAX);
     if (c->parameter[TARGET] == OTHER_BLOCKED && write(c->descriptor[0], &word, sizeof word) != sizeof word) {
         fcntl(c->descriptor[1], F_SETFL, O_NONBLOCK);
         syscall(SYS_tgkill, getpid(), (pid_t)p->task, NB_SIGNAL);

@@ -8,10 +8,10 @@
  * the owner and the thief race for the one task of a deque, or for two. */
 #include "nb.h"
 #include "nb_chase.h"
-#include "nb_cpu.h"
 #include "nb_deque.h"
 #include "nb_each.h"
 #include "nb_series.h"
+#include "nb_wait.h"
 
 enum { ACTION, LINES };
 enum { POP, STEAL };
@@ -147,15 +147,6 @@ static uint64_t take_tasks(struct nb_thread *t, struct place *p, int steals)
     return less(taken - before, walk_ns);
 }
 
-static void wait_for(const struct nb_case *c, const uint64_t *word, uint64_t value)
-{
-    while (nb_load_acquire(word) != value)
-        if (c->crowded)
-            sched_yield();
-        else
-            nb_relax();
-}
-
 static uint64_t pop_round(struct nb_thread *t)
 {
     struct place *p = place_of(t->shared);
@@ -171,7 +162,7 @@ static uint64_t steal_round(struct nb_thread *t)
     if (t->begin_ns && !p->measures)
         nb_store32_relaxed(&p->measures, 1);
     nb_store_release(&p->asked, round);
-    wait_for(t->shared, &p->ready, round);
+    nb_await(&p->ready, round, t->shared->crowded);
     return take_tasks(t, p, 1);
 }
 
@@ -181,10 +172,7 @@ static void serve(struct nb_thread *t, struct place *p)
     const uint64_t clock = nb_clock_cost();
     for (uint64_t asked;;) {
         while ((asked = nb_load_acquire(&p->asked)) == t->cursor)
-            if (t->shared->crowded)
-                sched_yield();
-            else
-                nb_relax();
+            nb_give_way(t->shared->crowded);
         if (asked == END)
             return;
         const uint64_t took = make_tasks(t, p, asked + 1);
@@ -211,7 +199,7 @@ static void race(struct nb_thread *t, struct place *p)
             nb_store_relaxed(&p->starts, nb_now() + START_NS);
             nb_store_release(&p->raced, round);
         } else
-            wait_for(c, &p->raced, round);
+            nb_await(&p->raced, round, c->crowded);
         for (const uint64_t at = nb_load_relaxed(&p->starts); nb_now() < at;)
             ;
         for (uint64_t wait = nb_draw(&seed, DELAYS); wait; wait--)
@@ -226,7 +214,7 @@ static void race(struct nb_thread *t, struct place *p)
             }
         }
         if (t->index == OWNER)
-            wait_for(c, &p->robbed, round);
+            nb_await(&p->robbed, round, c->crowded);
         else
             nb_store_release(&p->robbed, round);
     }

@@ -74,7 +74,7 @@ def test_who_sleeps_where_it_should_be_ready_is_found_out_on_one_cpu(tmp_path):
         (SELF, "++p->handled;", "p->handled += 2;", "were handled"),
         (SELF, "nb_store_release(&p->sent, number);", "nb_store_release(&p->sent, number / 2);", "when another one was sent"),
         (RUNNING, "OTHER_RUNNING)\n        spin(t, p);", "OTHER_RUNNING)\n        sleep_on(t, p);", "is to run slept"),
-        (SLEEPING, "FUTEX_WAIT_PRIVATE, 0, &look", "FUTEX_WAIT_PRIVATE, 1, &look", "slept before"),
+        (SLEEPING, "nb_sleep_for(&p->stops, 0,", "nb_sleep_for(&p->stops, 1,", "slept before"),
         (BLOCKED, "SA_SIGINFO | SA_ONSTACK | SA_RESTART", "SA_SIGINFO | SA_ONSTACK", "ended by a signal"),
         (BLOCKED, "word == p->handled;", "word == p->handled && word % 2;", "brought what was written"),
     ],

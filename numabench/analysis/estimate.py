@@ -349,7 +349,7 @@ def shares(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) -> pd.DataFrame:
     """Rows of `values` (process medians) beside the row of `controls` of the same process, block and `shared` columns.
 
-    Adds `log_ratio` and `gap` (value - control), NaN where there is no partner of the same distance class, and both `*_kept` and `*_raw`. A row
+    Adds `log_ratio` and `gap` (value - control), NaN where there is no partner of the same distance class, both `*_kept`, and `gap_raw`. A row
     without a class (one thread) takes its partner's.
     """
     on = [*dict.fromkeys(("machine_id", "benchmark", "metric", "session", "block", "process", *shared))]
@@ -368,8 +368,8 @@ def paired(values: pd.DataFrame, controls: pd.DataFrame, shared: Sequence[str]) 
             distance=np.where(own == "", other, own),
             **{
                 f"{name}{end}": np.where(fits, values[of + end].to_numpy()[left] - of_control(of + end, np.nan), np.nan)
-                for name, of in (("log_ratio", "log_value"), ("gap", "value"))
-                for end in ENDS
+                for name, of, ends in (("log_ratio", "log_value", ENDS[:2]), ("gap", "value", ENDS))
+                for end in ends
             },
         )
     )

@@ -6,14 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from ..host.tracing import BETWEEN, READS, WRITES
 from ..model import Frozen
 from .prices import CHUNKS
 
-SENDS = ("write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg")
-READS = ("read", "readv", "pread64", "preadv", "preadv2", "recvfrom", "recvmsg")
-#: Calls between two descriptors, and which of these (in order of the arguments) is the source.
-BETWEEN = {"sendfile": 1, "sendfile64": 1, "splice": 0, "tee": 0, "copy_file_range": 0}
-TRACED = (*SENDS, *READS, *BETWEEN, "vmsplice")
+SOURCES = {**BETWEEN, "sendfile64": BETWEEN["sendfile"], "tee": 0}
+TRACED = (*WRITES, *READS, *SOURCES, "vmsplice")
 COPIED = "read + write"  # a read of a file and, as the thread's next transfer, a write of as many bytes
 _LINE = re.compile(r"(?:(\d+) +)?(\w+)\((.*)\) += (-?\d+)")
 _BEGUN = re.compile(r"(\d+) +(\w+\(.*) <unfinished \.\.\.>$")
@@ -78,13 +76,13 @@ class Tally:
             if kinds[0] == "file":
                 self._read[thread] = moved
             self._move(name, kinds[0], "memory", moved)
-        elif name in SENDS and kinds[0] != "file" and before == moved:
+        elif name in WRITES and kinds[0] != "file" and before == moved:
             self._move(COPIED, "file", kinds[0], moved)
             self.copies[kinds[0], nearest(moved, CHUNKS.get(kinds[0], (moved,)))] += 1
-        elif name in SENDS or name == "vmsplice":
+        elif name in WRITES or name == "vmsplice":
             self._move(name, "memory", kinds[0], moved)
         elif len(kinds) == 2:
-            source = BETWEEN[name]
+            source = SOURCES[name]
             self._move(name.removesuffix("64"), kinds[source], kinds[1 - source], moved)
 
     def _move(self, path: str, source: str, target: str, moved: int) -> None:

@@ -12,16 +12,14 @@ from typing import Literal
 import msgspec
 
 from ..errors import UsageError
+from ..host.tracing import READS, WRITES
 from ..model import Frozen
 from ..text import in_shell, near
 
 FACTS = Path(__file__).parent / "facts.toml"
 PROGRAMS = Path(__file__).parent / "programs"
 #: What is said of paths: a word of these stands for any call of its family.
-FAMILIES = {
-    "read": ("read", "pread64", "readv", "preadv", "preadv2", "recvfrom", "recvmsg"),
-    "write": ("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendto", "sendmsg"),
-}
+FAMILIES = {"read": READS, "write": WRITES}
 Verdict = Literal["holds", "refuted", "not tested"]
 HOLDS, REFUTED, NOT_TESTED = "holds", "refuted", "not tested"
 

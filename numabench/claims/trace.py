@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..host.tracing import BETWEEN
 from ..model import Frozen
 from . import FAMILIES
 
@@ -13,9 +14,7 @@ SHARE = 0.1  # of the bytes: what carries less is a header or a first look at th
 ENDS = {
     **dict.fromkeys(FAMILIES["read"], (0, None)),
     **dict.fromkeys(FAMILIES["write"], (None, 0)),
-    "sendfile": (1, 0),
-    "splice": (0, 1),
-    "copy_file_range": (0, 1),
+    **{call: (source, 1 - source) for call, source in BETWEEN.items()},
     "vmsplice": (None, 0),
 }
 #: How strace shows what a descriptor is (-yy); where it may not ask the kernel, sockets are all alike.

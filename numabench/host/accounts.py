@@ -72,7 +72,7 @@ def read_process(number: int) -> Process | None:
     fields = _fields(f"/proc/{number}/stat")
     if fields is None:
         return None
-    calls = _CALLS.findall(_read(f"/proc/{number}/io"))
+    calls = _CALLS.findall(content(f"/proc/{number}/io"))
     return Process(
         number=number,
         began=int(fields[_BEGAN]),
@@ -93,11 +93,11 @@ def alive(number: int, began: int) -> bool:
 
 def _task(process: int, number: int) -> Task | None:
     folder = f"/proc/{process}/task/{number}"
-    fields, switches = _fields(f"{folder}/stat"), _SWITCHES.findall(_read(f"{folder}/status"))
+    fields, switches = _fields(f"{folder}/stat"), _SWITCHES.findall(content(f"{folder}/status"))
     if fields is None or len(switches) != 2:
         return None
-    spent = _read(f"{folder}/schedstat").split()
-    moved = _MIGRATIONS.search(_read(f"{folder}/sched"))
+    spent = content(f"{folder}/schedstat").split()
+    moved = _MIGRATIONS.search(content(f"{folder}/sched"))
     return Task(
         number=number,
         began=int(fields[_BEGAN]),
@@ -119,15 +119,15 @@ def _tasks(process: int) -> Collection[str]:
 
 def _children(process: int) -> Iterator[int]:
     for task in _tasks(process):
-        yield from map(int, _read(f"/proc/{process}/task/{task}/children").split())
+        yield from map(int, content(f"/proc/{process}/task/{task}/children").split())
 
 
 def _fields(path: str) -> list[bytes] | None:
     """Of a `stat`, those behind the program's name, which may have anything in it."""
-    return _read(path).rpartition(b")")[2].split() or None
+    return content(path).rpartition(b")")[2].split() or None
 
 
-def _read(path: str) -> bytes:
+def content(path: str) -> bytes:
     """Empty where it is gone, not there or not for us."""
     try:
         with open(path, "rb") as file:
@@ -138,7 +138,7 @@ def _read(path: str) -> bytes:
 
 def tlb_interrupts() -> dict[int, int] | None:
     """{CPU: interrupts since boot that made it forget addresses}, whoever caused them; None where the kernel does not count them."""
-    lines = _read("/proc/interrupts").splitlines()
+    lines = content("/proc/interrupts").splitlines()
     row = next((line.split() for line in lines if line.lstrip().startswith(b"TLB:")), None)
     if row is None:
         return None

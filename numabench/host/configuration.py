@@ -85,17 +85,18 @@ def read_configuration(tree: Tree, topology: Topology, processor: dict[str, str]
     }
 
 
-def process_state(tree: Tree) -> dict[str, str | int | None]:
-    """What this process has inherited, and its measuring ones will: a real-time class switches timer slack off, and a filter is part of each system call."""
+def process_state(tree: Tree, process: int | None = None) -> dict[str, str | int | None]:
+    """What a process (None: this one) has inherited, and what it starts will: a real-time class switches timer slack off, and a filter is part of each system call."""
+    folder = f"proc/{'self' if process is None else process}"
     classes = {getattr(os, f"SCHED_{name}", None): name.lower() for name in ("OTHER", "FIFO", "RR", "BATCH", "IDLE")}
     try:
-        scheduling = classes.get(os.sched_getscheduler(0), "another")
+        scheduling = classes.get(os.sched_getscheduler(process or 0), "another")
     except OSError:  # some sandboxes answer none of these calls
         scheduling = None
-    filters = re.search(r"^Seccomp_filters:\s*(\d+)", tree.read("proc/self/status") or "", re.MULTILINE)  # since Linux 5.9
+    filters = re.search(r"^Seccomp_filters:\s*(\d+)", tree.read(f"{folder}/status") or "", re.MULTILINE)  # since Linux 5.9
     return {
         "scheduling": scheduling,
-        "timer_slack_ns": tree.number("proc/self/timerslack_ns"),
+        "timer_slack_ns": tree.number(f"{folder}/timerslack_ns"),
         "seccomp_filters": int(filters[1]) if filters else None,
     }
 

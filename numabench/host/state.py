@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ctypes as c
-import os
 import random
 import re
 from collections import Counter
 
 from ..model import Frozen
 from . import calls
+from .accounts import content
+from .configuration import process_state
 from .pages import base_page
+from .sysfs import Tree
 
 SAMPLE = 1000  # pages: a share within 3 points, for some 0.15 ms of the kernel's time
 MOST_ROUNDS = 8  # of as many addresses: most of what programs map, they may never have touched
 #: Resident bytes up to which huge pages are counted: that takes up to 30 ms a GiB, in which the process can map no memory.
 MOST_COUNTED = 1 << 30
-_CLASSES = {getattr(os, f"SCHED_{name}", None): name.lower() for name in ("OTHER", "FIFO", "RR", "BATCH", "IDLE")}
 
 
 class State(Frozen):
@@ -32,24 +33,18 @@ class State(Frozen):
 
 
 def read_state(process: int, resident: int) -> State:
-    status = _read(f"/proc/{process}/status")
-    filters = re.search(r"^Seccomp_filters:\s*(\d+)", status, re.MULTILINE)  # since Linux 5.9
+    rules = process_state(Tree(), process)
     huge = None
     if resident <= MOST_COUNTED:
-        huge = re.search(r"^AnonHugePages:\s*(\d+) kB", _read(f"/proc/{process}/smaps_rollup"), re.MULTILINE)
-    slack = _read(f"/proc/{process}/timerslack_ns").strip()
-    try:
-        scheduling = _CLASSES.get(os.sched_getscheduler(process), "another")
-    except OSError:
-        scheduling = None
+        huge = re.search(r"^AnonHugePages:\s*(\d+) kB", _text(f"/proc/{process}/smaps_rollup"), re.MULTILINE)
     return State(
         process=process,
         resident=resident,
         pages=sample_pages(process),
         huge=int(huge[1]) * 1024 if huge else None,
-        scheduling=scheduling,
-        slack_ns=int(slack) if slack.isdigit() else None,
-        filters=int(filters[1]) if filters else None,
+        scheduling=rules["scheduling"],
+        slack_ns=rules["timer_slack_ns"],
+        filters=rules["seccomp_filters"],
     )
 
 
@@ -71,21 +66,16 @@ def sample_pages(process: int, chance: random.Random | None = None) -> dict[int,
     return dict(sorted(found.items())) or None
 
 
+def _text(path: str) -> str:
+    return content(path).decode(errors="replace")
+
+
 def _mapped(process: int) -> list[tuple[int, int]]:
     """Ranges that may be read, without the kernel's own pages."""
     ranges = []
-    for line in _read(f"/proc/{process}/maps").splitlines():
+    for line in _text(f"/proc/{process}/maps").splitlines():
         addresses, rights, *rest = line.split(maxsplit=5)
         if rights.startswith("r") and not (len(rest) == 4 and rest[3].startswith(("[v", "[uprobes"))):
             begin, end = (int(each, 16) for each in addresses.split("-"))
             ranges.append((begin, end))
     return ranges
-
-
-def _read(path: str) -> str:
-    """Empty where it is gone, not there or not for us."""
-    try:
-        with open(path, errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from ..errors import MachineError
 from .commands import ask
 
+#: Calls that bring bytes out of a descriptor, that bring some into one, and between two: which of these, in the order of the arguments, is the source.
+READS = ("read", "readv", "pread64", "preadv", "preadv2", "recvfrom", "recvmsg")
+WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg")
+BETWEEN = {"sendfile": 1, "splice": 0, "copy_file_range": 0}
 CHUNK = 1 << 16  # bytes
 TRIAL_S = 10.0
 WITHOUT = "or leave --transfers away"

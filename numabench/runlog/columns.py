@@ -46,7 +46,6 @@ RESERVED = frozenset(
         "gap",
         "log_ratio_kept",
         "gap_kept",
-        "log_ratio_raw",
         "gap_raw",
         "ratio",
         "ratio_low",
