@@ -58,7 +58,6 @@ from ._ends import keep_open, pipe
 
 PAIRS_ONLY = (SPSC, SPSC_CACHED, EVENTFD)  # one producer and one consumer
 SLEEPERS = (MUTEX_COND, PIPE, EVENTFD)  # that know no spinning
-NUMBERED = (MPSC, MPMC)  # a word before each message
 LEAST_PLACES = {HCHAN: 0, MPSC: 2, MPMC: 2}  # of others 1
 USUALLY = {HCHAN: PACKED, MUTEX_COND: PACKED}  # how a channel's words lie where nothing is said; of others apart
 CAPACITIES, ELEMENTS, BATCHES = (0, 1, 8, 64, 1024), (8, 64, 256, 1024), (1, 16)
@@ -222,7 +221,7 @@ class Channels(Benchmark):
         ]
 
     def mediated(self, p: Parameters) -> bool:
-        return p["wait"] == "park"
+        return p["wait"] == PARK
 
     def waiters(self, p: Parameters) -> Collection[int]:
         """Whoever finds nothing is woken, and waits for its CPU."""

@@ -140,7 +140,7 @@ class WakeUp(Benchmark):
         return [*both(PRIMITIVES, (GAP,), ends), *both((FUTEX,), (GAP,), relations), *both((FUTEX, "eventfd"), gaps, ends[:1])]
 
     def mediated(self, p: Parameters) -> bool:
-        return p["target"] != "spinning"
+        return p["target"] != SPINNING
 
     def keep(self, p: Parameters, topology) -> bool:
         return (p["target"] == SAME_CPU) == (p["placement"] == SAME_CPU)

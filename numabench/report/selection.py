@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ..analysis.answers import evidence
-from ..analysis.answers.evidence import TOO_WIDE
+from ..analysis.answers import evidence, says_nothing
 from ..model import Axis, BenchmarkRecord, Contrast, Metric, Value, View
 from .scales import better, format_value, in_order, plain
 
@@ -32,7 +31,7 @@ def drawable(estimates: pd.DataFrame) -> pd.DataFrame:
     from ..analysis.estimate import FEW_PROCESSES
 
     few = ~estimates["main"].to_numpy(dtype=bool) & (estimates["processes"].to_numpy() < FEW_PROCESSES)
-    wide = (estimates["low"] > 0) & (estimates["high"] > TOO_WIDE * estimates["low"])
+    wide = says_nothing(estimates["low"], estimates["high"])
     return estimates.assign(low=estimates["low"].mask(few | wide), high=estimates["high"].mask(few | wide))
 
 

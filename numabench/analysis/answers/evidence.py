@@ -182,9 +182,9 @@ def template(answer: Answer, value: float) -> str:
     return text
 
 
-def says_nothing(low: float, high: float) -> bool:
-    """Whether an interval tells only that it is of too few: the t interval of two that differ by a half has ends five decades apart."""
-    return low > 0 and high > TOO_WIDE * low
+def says_nothing(low: float | pd.Series, high: float | pd.Series) -> bool | pd.Series:
+    """Whether an interval (or each of two columns') tells only that it is of too few: the t interval of two that differ by a half has ends five decades apart."""
+    return (low > 0) & (high > TOO_WIDE * low)
 
 
 def interval_text(low: float, high: float, unit: str, visits: int = 0) -> str:
