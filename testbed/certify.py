@@ -9,29 +9,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from .errors import SimulationError
 from .guest import temporary_share
 from .judgement import TOLERANCE, Finding, judge_comparison, judge_visit
+from .known import Known
 from .machine import Machine
 from .packages import find_tools
 from .visits import COMPARED_STRIDES, numabench_command, slower_machine, visit
-
-
-class Known(Protocol):
-    """What is certified besides single machines, with answers of its own."""
-
-    name: str
-
-    @property
-    def summary(self) -> str: ...
-
-    @property
-    def boots(self) -> int: ...
-
-    def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]: ...
-
 
 CHANGED = " with changes"  # of a checkout that is not what its commit says
 VISIT_SECONDS = 70.0  # expected, before the first one has been seen

@@ -162,11 +162,8 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
     from rich.console import Console
 
     from .certify import Certification
-    from .contracts import NAME as CONTRACTS
-    from .contracts import known_contracts
     from .defects import CHECKOUT, DEFECTS, defective_tree, names
-    from .fleet import NAME as FLEET
-    from .fleet import known_fleet
+    from .known import NAMES, known
     from .machine import Machine, load_machine, shipped
     from .page import write_certificate
 
@@ -179,8 +176,7 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
             )
         return 0
     tree = defective_tree(defect) if defect else CHECKOUT
-    known = {FLEET: known_fleet, CONTRACTS: known_contracts}
-    chosen = [known[name]() if name in known else load_machine(name) for name in machines or [*shipped(), *known]]
+    chosen = [known(name) if name in NAMES else load_machine(name) for name in machines or [*shipped(), *NAMES]]
     for machine in chosen:
         if isinstance(machine, Machine) and machine.timing is None:
             raise click.BadParameter(

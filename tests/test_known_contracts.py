@@ -7,7 +7,8 @@ from synthetic import latency, make_log
 
 from numabench.benchmarks import choose
 from numabench.runlog.read import RunLog
-from testbed.contracts import HELD, TOPIC, judge, known_contracts
+from testbed.known.contracts import HELD, TOPIC, judge
+from testbed.known.contracts import known as known_contracts
 from testbed.page import page_lines
 from testbed.visits import measuring
 

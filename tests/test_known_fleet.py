@@ -13,14 +13,15 @@ from pages import write_log
 
 from numabench.analysis.fleet import ALIKE, DIFFERS
 from numabench.runlog.read import RunLog, load
-from testbed import fleet
 from testbed.certify import Certification, report_lines
 from testbed.errors import GuestError
-from testbed.fleet import MACHINES, KnownFleet, known_fleet
+from testbed.known import fleet
+from testbed.known.fleet import MACHINES, KnownFleet
+from testbed.known.fleet import known as known_fleet
 from testbed.machine import Machine
 from testbed.page import page_lines
 
-RECORDED = load(Path(__file__).parent / "simulated-visit.jsonl.gz")  # `testbed.fleet.WORDS` on two-socket
+RECORDED = load(Path(__file__).parent / "simulated-visit.jsonl.gz")  # `testbed.known.fleet.WORDS` on two-socket
 SCATTER = 2e-4  # as of two boots with other seeds
 
 

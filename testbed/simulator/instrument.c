@@ -67,7 +67,7 @@ static void on_access(unsigned i, meminfo info, uint64_t address, void *atomic)
     record_access(i, range, address, physical);
     if (machine.timed) {
         settle(i);
-        access_memory(i, range, physical, write, atomic ? machine.atomic : 0);
+        access_memory(i, &(struct access){.address = address, .physical = physical, .range = range, .write = write, .atomic = atomic != NULL});
     }
 }
 

@@ -148,29 +148,23 @@ static void bring_neighbour(int i, uint32_t id)
     }
 }
 
-void access_memory(int i, int range, uint64_t physical, bool write, ps extra)
+/* When the access of line `id` that begins at `t` is done; the line is then where it was wanted. `loaded`: whether memory gave it for a load. */
+static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loaded)
 {
     struct cpu *self = &cpu[i];
-    uint32_t id = (physical - machine.range[range].begin + machine.range[range].offset) >> machine.line_shift;
     struct line *l = &lines[id];
     uint64_t mine = 1ull << i;
-    ps t = clock_of(i) + extra;
-    bool loaded = false;
-    self->accesses++;
-    /* Its turn comes when all that is earlier has been charged; and it goes on when all that is earlier than its end has been
-     * executed, since QEMU calls back after it has executed an access: a compare-and-swap must not see the future. */
-    take_turn(i, is_contended(l, t) ? 0 : QUANTUM);
     lock(l);
     uint64_t others = l->holders & ~mine;
-    if ((l->holders & mine) && (!write || !others)) {
+    if ((l->holders & mine) && (!access->write || !others)) {
         self->hits++;
         t += machine.hit;
-        if (write)
+        if (access->write)
             l->owner = i;
     } else {
         ps cost = !others         ? -1
                   : l->owner >= 0 ? machine.core_to_core[i][l->owner]
-                  : write         ? farthest_holder(i, others)
+                  : access->write ? farthest_holder(i, others)
                                   : nearest_holder(i, others);
         if (l->free > t)
             t = l->free;
@@ -178,17 +172,32 @@ void access_memory(int i, int range, uint64_t physical, bool write, ps extra)
             self->transfers++;
             l->contended = t + cost;
         } else {
-            int home = machine.range[range].node;
+            int home = machine.range[access->range].node;
             self->loads++;
-            loaded = !write;
+            *loaded = !access->write;
             t = queue_at_controller(home, t);
             cost = machine.memory[machine.node_of[i]][home];
         }
-        l->holders = write ? mine : l->holders | mine;
-        l->owner = write ? i : -1;
+        l->holders = access->write ? mine : l->holders | mine;
+        l->owner = access->write ? i : -1;
         l->free = t += cost;
     }
     unlock(l);
+    return t;
+}
+
+void access_memory(int i, const struct access *access)
+{
+    struct cpu *self = &cpu[i];
+    uint32_t id = (access->physical - machine.range[access->range].begin + machine.range[access->range].offset) >> machine.line_shift;
+    struct line *l = &lines[id];
+    ps t = clock_of(i) + (access->atomic ? machine.atomic : 0);
+    bool loaded = false;
+    self->accesses++;
+    /* Its turn comes when all that is earlier has been charged; and it goes on when all that is earlier than its end has been
+     * executed, since QEMU calls back after it has executed an access: a compare-and-swap must not see the future. */
+    take_turn(i, is_contended(l, t) ? 0 : QUANTUM);
+    t = serve(i, access, id, t, &loaded);
     put_and_drop(i, id);
     if (loaded)
         bring_neighbour(i, id);

@@ -65,6 +65,12 @@ struct counters {
     uint64_t executed; /* instructions since the clock was last brought up to date */
     uint64_t inside;   /* executes what is to be timed */
 };
+/* One access of a user-space instruction, as it calls back after it was executed. */
+struct access {
+    uint64_t address, physical; /* virtual; guest-physical, in machine.range[range] */
+    int range;
+    bool write, atomic;
+};
 static inline struct counters *counters_of(int i) { return qemu_plugin_scoreboard_find(board, i); }
 static inline ps clock_of(int i) { return atomic_load_explicit(&cpu[i].clock, memory_order_relaxed); }
 
@@ -90,7 +96,7 @@ void wake_ready(void);
 /* memory.c */
 bool prepare_memory(void);
 int range_of(uint64_t physical); /* -1: no memory */
-void access_memory(int i, int range, uint64_t physical, bool write, ps extra);
+void access_memory(int i, const struct access *access);
 
 /* record.c */
 void prepare_record(void);

@@ -11,9 +11,9 @@ from numabench.analysis.cohorts import Fleet, Member, judge_fleet
 from numabench.analysis.collect import read_fleet
 from numabench.analysis.fleet import ALIKE, DIFFERS, SUSPECT
 
-from .judgement import Finding
-from .machine import Machine, load_machine
-from .visits import visit
+from ..judgement import Finding
+from ..machine import Machine, load_machine
+from ..visits import visit
 
 NAME = "fleet"
 OF = "two-socket"
@@ -113,7 +113,7 @@ class KnownFleet:
         return findings
 
 
-def known_fleet() -> KnownFleet:
+def known() -> KnownFleet:
     return KnownFleet(load_machine(OF))
 
 

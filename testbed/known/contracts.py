@@ -11,11 +11,11 @@ import numabench
 from numabench.benchmarks import choose
 from numabench.runlog.read import RunLog
 
-from .errors import GuestError
-from .guest import NOTHING, run
-from .judgement import Finding
-from .machine import Machine, load_machine
-from .visits import guest_script, measuring
+from ..errors import GuestError
+from ..guest import NOTHING, run
+from ..judgement import Finding
+from ..machine import Machine, load_machine
+from ..visits import guest_script, measuring
 
 NAME = "contracts"
 OF = "two-socket"
@@ -74,7 +74,7 @@ class KnownContracts:
         return numabench.load(logs[-1]).log
 
 
-def known_contracts() -> KnownContracts:
+def known() -> KnownContracts:
     return KnownContracts(load_machine(OF))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .machine import Machine
+from ..machine import Machine
 
 READ, WRITE, ATOMIC = "read", "write", "atomic"
 ROUNDS = 400  # of a loop; a fifth is left out as the start
