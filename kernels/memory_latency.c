@@ -60,16 +60,23 @@ static inline __attribute__((always_inline)) void chase_together(struct nb_threa
         all->at[k] = p[k];
 }
 
-/* More than registers hold: the places are in the first cache, where a load and a store of each hide behind the others' lines. */
+/* More than registers hold: the places are in the first cache, where a load and a store of each hide behind the others' lines. Eight at a time: a core looks
+ * ahead by instructions, and those of a loop over every chain would take the room of others' loads. */
 static void chase_many(struct nb_thread *t, uint64_t n)
 {
     struct chases *all = chases_of(t);
     const int chains = (int)t->shared->parameter[CHAINS];
     for (int k = 0; k < chains; k++)
         all->steps[k] += n;
-    for (; n; n--)
-        for (int k = 0; k < chains; k++)
-            all->at[k] = (uint64_t *)(uintptr_t)*(volatile uint64_t *)all->at[k];
+#define STEP(k) all->at[k] = (uint64_t *)(uintptr_t)*(volatile uint64_t *)all->at[k];
+    for (; n; n--) {
+        int k = 0;
+        for (; k + 8 <= chains; k += 8) {
+            STEP(k) STEP(k + 1) STEP(k + 2) STEP(k + 3) STEP(k + 4) STEP(k + 5) STEP(k + 6) STEP(k + 7)
+        }
+        for (; k < chains; k++)
+            STEP(k)
+    }
 }
 
 static void chase(struct nb_thread *t, uint64_t n)
