@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..kernel import mean_batch
-from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
+from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, Tile, View
 from . import MOST_LINE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
 OWN, OWN_FP, SWAPCONTEXT, SAME_CPU, OTHER_CPU = SWITCHES = ("own", "own_fp", "swapcontext", "thread_same_cpu", "thread_other")
@@ -174,7 +174,20 @@ class Fibers(Benchmark):
                     rank=45 + position,
                 )
                 for position, (switch, text) in enumerate(names.items())
-            )
+            ),
+            tiles=(
+                Tile(
+                    subject="switch",
+                    answer=Answer(
+                        kind="ratio",
+                        metric="time",
+                        where={"switch": SAME_CPU, "fibers": FEW, "lines": LINES[0]},
+                        against={"switch": OWN},
+                        text="a switch between threads over one between tasks in user space",
+                    ),
+                    rank=61,
+                ),
+            ),
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:

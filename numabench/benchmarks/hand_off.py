@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
+
 from ..kernel import median_batch, tail
-from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
+from ..model import ALPHA, Answer, Axis, Card, Contrast, Picture, Price, Tile, View
 from . import (
     KERNEL_PRICE,
     MOST_APART,
@@ -260,8 +262,22 @@ class HandOff(Benchmark):
 
     def card(self, topology, cases: list[Parameters]) -> Card:
         where = {"policy": MONITORED, "blocking": USUAL, "period": PERIOD, "slack": SLACK, "placement": SAME_CPU}
-        text = "task behind a blocking call, monitor as Go's"
-        return Card(prices=(Price(answer=Answer(kind="cell", metric="delay", where=where, text=text), rank=46),))
+        price = Answer(kind="cell", metric="delay", where=where, text="task behind a blocking call, monitor as Go's")
+        tile = msgspec.structs.replace(
+            price, text=f"what a task waits behind a call that blocks for {words(USUAL)}, monitor as Go's"
+        )
+        spare = Answer(
+            kind="cell", metric="delay", where=where | {"policy": EAGER}, text="{value} where a spare thread was woken before"
+        )
+        view = msgspec.structs.replace(self.views[0], facet=None, where=self.views[0].where | {"placement": SAME_CPU})
+        finding = Answer(
+            kind="cell", metric="delay", where=where, text="What a task waits behind a blocking call"
+        )
+        return Card(
+            prices=(Price(answer=price, rank=46),),
+            tiles=(Tile(subject="hand-off", answer=tile, rank=64, notes=(spare,)),),
+            pictures=(Picture(view=view, finding=finding, rank=60),),
+        )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:
         return {name: p[name] for name in ("policy", "blocking", "period", "slack")}

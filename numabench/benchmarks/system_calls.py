@@ -6,7 +6,9 @@ import os
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
-from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
+import msgspec
+
+from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, Tile, View
 from . import KERNEL_PRICE, Benchmark, Found, Parameters, Placement, Probes, Sweep, memory_node
 
 CALLS = ("getppid", "clock_vdso", "clock", "pread", "futex_wake", "sched_yield")
@@ -133,8 +135,20 @@ class SystemCalls(Benchmark):
 
     def card(self, topology, cases: list[Parameters]) -> Card:
         where = {"call": FILTERED, "wrap": PLAIN}
+        price = Answer(kind="cell", metric="time", where=where, text="system call (getppid)")
+        notes = tuple(
+            Answer(
+                kind="difference",
+                metric="time",
+                where=where | {"wrap": wrap},
+                against={"wrap": PLAIN},
+                text=f"{words} adds {{value}}",
+            )
+            for wrap, words in (("number_filter", "a seccomp filter"), ("trace", "a tracer"))
+        )
+        tile = msgspec.structs.replace(price, text="a system call that does next to nothing (getppid)")
         return Card(
-            prices=(Price(answer=Answer(kind="cell", metric="time", where=where, text="system call (getppid)"), rank=44),)
+            prices=(Price(answer=price, rank=44),), tiles=(Tile(subject="system call", answer=tile, rank=60, notes=notes),)
         )
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:

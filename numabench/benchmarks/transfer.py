@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from ..kernel import median_batch
-from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, View
+from ..model import ALPHA, Answer, Axis, Card, Contrast, Price, Tile, View
 from ..units import format_bytes
 from . import (
     ALONE,
@@ -299,7 +299,15 @@ class Transfer(Benchmark):
 
     def card(self, topology, cases: list[Parameters]) -> Card:
         at = {"chunk": USUAL, "source": "warm", "receiver": "reads", "placement": ALONE}
+        ratio = Answer(
+            kind="ratio",
+            metric="time_per_chunk",
+            where={**at, "transport": "tcp", "method": "sendfile"},
+            against={"method": COPYING},
+            text="64 KiB through TCP by sendfile over read and write",
+        )
         return Card(
+            tiles=(Tile(subject="zero copy", answer=ratio, rank=63),),
             prices=tuple(
                 Price(
                     answer=Answer(
@@ -315,7 +323,7 @@ class Transfer(Benchmark):
                     ("tcp", "TCP", "sendfile", 57),
                     ("pipe", "a pipe", IN_MEMORY, 58),
                 )
-            )
+            ),
         )
 
     def descriptors(self, p: Parameters, opened: ExitStack) -> Sequence[int]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from ..host.pages import base_page
 from ..kernel import LONGEST_SLOT, P99, has_tail, histogram_quantile, median_batch
-from ..model import Answer, Axis, Card, Contrast, Price, View
+from ..model import Answer, Axis, Card, Contrast, Price, Tile, View
 from . import (
     KERNEL_PRICE,
     RELATION_NAMES,
@@ -203,7 +203,11 @@ class WakeUp(Benchmark):
         """By a futex: on the same CPU, and on another one, nearest first."""
         plain = [p for p in cases if p["primitive"] == FUTEX and p["idle_gap"] == GAP and p["target"] in (SAME_CPU, HALTED)]
         plain.sort(key=lambda p: (p["target"] != SAME_CPU, nearest_cores_first(str(p["placement"]))))
+        other = [p for p in plain if p["target"] == HALTED][:1]
+        notes = tuple(self.cell(p, "wake_time", "{value} on the same CPU") for p in plain if p["target"] == SAME_CPU)
+        words = "waking a thread that sleeps on another CPU, by a futex"
         return Card(
+            tiles=tuple(Tile(subject="wake-up", answer=self.cell(p, "wake_time", words), rank=62, notes=notes) for p in other),
             prices=tuple(
                 Price(
                     answer=self.cell(
@@ -212,7 +216,7 @@ class WakeUp(Benchmark):
                     rank=36 + position,
                 )
                 for position, p in enumerate(plain)
-            )
+            ),
         )
 
     def arguments(self, p: Parameters, probes: Probes) -> dict[str, str | int]:

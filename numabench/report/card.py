@@ -319,6 +319,8 @@ def draw_picture(figure: Figure, ax, card: MachineCard) -> None:
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(partial(tick_quantity, factor=factor, unit=unit)))
         ax.xaxis.set_minor_formatter(NullFormatter())
+        if len(ax.get_legend_handles_labels()[0]) > 1:
+            ax.legend(frameon=False, fontsize=MARK_FONT, labelcolor=theme.INK)
         draw_marks(ax, card.marks)
 
 
