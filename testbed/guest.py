@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import GuestError, UnavailableError
+from .firmware import FOLDER as CACHES
+from .firmware import cache_files
 from .initrd import write_initrd
 from .machine import Machine
 from .packages import Tools, find_tools, folder
@@ -159,7 +161,8 @@ class Guest:
         lines += [f"cd {shlex.quote(os.getcwd())}"]
         lines += [f"{model} on", text, "status=$?", f"{model} off", "exit $status"] if self.timed == COMMAND else [text]
         (self.shared / ".testbed-command").write_text("\n".join(lines) + "\n")
-        write_initrd(self.work / "initrd", self.tools, self.machine.name)
+        caches = {f"{CACHES}/{path}": text for path, text in cache_files(self.machine).items()}
+        write_initrd(self.work / "initrd", self.tools, self.machine.name, caches)
         (self.work / "machine").write_text(configuration(self.machine, self.timed != NOTHING, len(os.sched_getaffinity(0))))
 
     def start(self) -> None:

@@ -12,8 +12,8 @@ FOLDERS = ("bin", "modules", "proc", "sys", "dev", "host", "written", "guest")
 _DIRECTORY, _PROGRAM, _FILE = 0o40755, 0o100755, 0o100644
 
 
-def write_initrd(path: Path, tools: Tools, name: str) -> None:
-    """A cpio archive; `name` is the guest's host name and makes its machine-id."""
+def write_initrd(path: Path, tools: Tools, name: str, more: dict[str, str] | None = None) -> None:
+    """A cpio archive; `name` is the guest's host name and makes its machine-id. `more`: path -> text of other files."""
     modules = [module for module in MODULES if module in tools.modules]
     init = (Path(__file__).resolve().parent / "guest/init.sh").read_text()
     for word, text in (
@@ -25,6 +25,9 @@ def write_initrd(path: Path, tools: Tools, name: str) -> None:
     entries = [(folder, _DIRECTORY, b"") for folder in FOLDERS]
     entries += [("bin/busybox", _PROGRAM, tools.busybox.read_bytes()), ("init", _PROGRAM, init.encode())]
     entries += [(f"modules/{module}.ko", _FILE, unpacked(tools.modules[module])) for module in modules]
+    folders = {str(folder) for file in more or () for folder in Path(file).parents} - {"."}
+    entries += [(folder, _DIRECTORY, b"") for folder in sorted(folders)]
+    entries += [(file, _FILE, text.encode()) for file, text in (more or {}).items()]
     path.write_bytes(archive(entries))
 
 

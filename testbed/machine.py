@@ -29,8 +29,12 @@ MOST_TIME = 1e6  # ns, of anything that the model charges
 MOST_CACHE = 1 << 30
 MOST_BANDWIDTH = 60_000_000.0  # MB/s
 MODULE = 128 << 20  # what Linux takes offline at a time
+CACHE, HIT = "64K", 1.0  # bytes and ns of the one cache where nothing is said
 LINES = (32, 64, 128, 256, 512, 1024)
 PREFETCHERS = ("none", "pair", "next")  # what comes along with a line from memory, as in simulator/simulator.h
+KINDS = INCLUSIVE, VICTIM = ("inclusive", "victim")  # of an L3: it holds what the other levels hold, or what left them
+LEVELS = 3
+MOST_WAYS = 64
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
 
 
@@ -52,17 +56,26 @@ class _Hmat(msgspec.Struct, forbid_unknown_fields=True):
     bandwidth: list[list[float]] | None = None
 
 
+class _Cache(msgspec.Struct, forbid_unknown_fields=True):
+    size: str
+    ways: int
+    latency: float
+    kind: str = INCLUSIVE
+    prefetch: str = "none"
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
     line: int = 64
-    cache: str = "64K"
-    hit: float = 1.0
+    cache: str | None = None
+    hit: float | None = None
     atomic: float = 5.0
     instruction: float = 0.25
     pause: float = 10.0
-    prefetch: str = "none"
+    prefetch: str | None = None
     occupancy: list[float] | None = None
+    caches: list[_Cache] | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,6 +97,17 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Cache:
+    """One level: `latency` of a load that it serves; of `kind` one of KINDS, of `prefetch` one of PREFETCHERS, which this level and those beyond get."""
+
+    size: int
+    ways: int
+    latency: float
+    kind: str
+    prefetch: str
+
+
+@dataclass(frozen=True)
 class Timing:
     """What the simulator charges. `memory[c][m]`: from CPU node c to memory node m; `core_to_core[a][b]`: a line from b's cache."""
 
@@ -97,6 +121,7 @@ class Timing:
     instruction: float
     pause: float
     prefetch: str  # one of PREFETCHERS
+    caches: tuple[Cache, ...] = ()  # L1, L2 and L3 instead of the one; `cache` and `hit` are then those of L1
 
 
 @dataclass(frozen=True)
@@ -292,15 +317,17 @@ def check_matrix(name: str, matrix: list[list[float]], nodes: tuple[Node, ...], 
 def build_timing(machine: Machine, file: _Timing) -> Timing:
     check_matrix("timing.memory", file.memory, machine.nodes, MOST_TIME)
     demand(file.line in LINES, f"timing.line = {file.line}: one of {', '.join(map(str, LINES))} is possible")
-    cache = parse_bytes(file.cache)
+    caches = build_caches(machine, file)
+    cache = caches[0].size if caches else parse_bytes(file.cache or CACHE)
     demand(
         8 * file.line <= cache <= MOST_CACHE,
         f"timing.cache = {file.cache}: at least 8 lines ({8 * file.line} bytes) and at most {MOST_CACHE >> 30} GiB are needed",
     )
-    for key in ("hit", "atomic", "instruction", "pause"):
-        value = getattr(file, key)
+    hit = caches[0].latency if caches else HIT if file.hit is None else file.hit
+    for key, value in (("hit", hit), *((key, getattr(file, key)) for key in ("atomic", "instruction", "pause"))):
         demand(0 < value <= MOST_TIME, f"timing.{key} = {value}: it must be positive and at most {MOST_TIME:g}")
-    demand(file.prefetch in PREFETCHERS, f"timing.prefetch = {file.prefetch}: one of {', '.join(PREFETCHERS)} is possible")
+    prefetch = file.prefetch or PREFETCHERS[0]
+    demand(prefetch in PREFETCHERS, f"timing.prefetch = {prefetch}: one of {', '.join(PREFETCHERS)} is possible")
     occupancy = file.occupancy or [0.0] * len(machine.nodes)
     demand(
         len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
@@ -312,12 +339,43 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         occupancy=tuple(occupancy),
         line=file.line,
         cache=cache,
-        hit=file.hit,
+        hit=hit,
         atomic=file.atomic,
         instruction=file.instruction,
         pause=file.pause,
-        prefetch=file.prefetch,
+        prefetch=prefetch,
+        caches=caches,
     )
+
+
+def build_caches(machine: Machine, file: _Timing) -> tuple[Cache, ...]:
+    """L1, L2 and L3, or none."""
+    if file.caches is None:
+        return ()
+    for key in ("cache", "hit", "prefetch"):
+        demand(getattr(file, key) is None, f"timing.{key} is that of a machine without timing.caches, whose tables have their own")
+    demand(len(file.caches) == LEVELS, f"timing.caches has {len(file.caches)} tables: L1, L2 and L3 are needed, in this order")
+    caches = []
+    for level, given in enumerate(file.caches, 1):
+        name, size = f"timing.caches: L{level}", parse_bytes(given.size)
+        demand(1 <= given.ways <= MOST_WAYS, f"{name}: ways = {given.ways}: 1 to {MOST_WAYS} are possible")
+        way = given.ways * file.line
+        demand(way <= size <= MOST_CACHE, f"{name}: size = {given.size}: at least {given.ways} lines ({way} bytes), at most {MOST_CACHE >> 30} GiB")
+        demand(size % way == 0, f"{name}: size = {given.size}: it must be a multiple of ways times line ({way} bytes)")
+        demand(given.kind in KINDS, f"{name}: kind = {given.kind}: one of {', '.join(KINDS)} is possible")
+        demand(given.kind == INCLUSIVE or level == LEVELS, f"{name}: kind = {given.kind}: L3 alone can be that")
+        demand(given.prefetch in PREFETCHERS, f"{name}: prefetch = {given.prefetch}: one of {', '.join(PREFETCHERS)} is possible")
+        nearer = caches[-1] if caches else None
+        demand(0 < given.latency <= MOST_TIME, f"{name}: latency = {given.latency}: it must be positive and at most {MOST_TIME:g}")
+        demand(not nearer or given.latency > nearer.latency, f"{name}: latency = {given.latency}: longer than that of the level before it")
+        sharing = machine.cores * machine.threads if level == LEVELS else 1
+        if nearer and given.kind == INCLUSIVE:
+            least = sharing * nearer.size
+            demand(size >= least, f"{name}: size = {given.size}: an inclusive one holds at least the {least} bytes of the level before it")
+        caches.append(Cache(size, given.ways, given.latency, given.kind, given.prefetch))
+    several = [level for level, cache in enumerate(caches, 1) if cache.prefetch != PREFETCHERS[0]]
+    demand(len(several) <= 1, f"timing.caches: prefetch in L{' and L'.join(map(str, several))}: one level can have it")
+    return tuple(caches)
 
 
 def core_to_core(machine: Machine, given: list[list[float]] | dict[str, float]) -> tuple[tuple[float, ...], ...]:

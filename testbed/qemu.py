@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .machine import MIB, PREFETCHERS, Machine
+from .machine import MIB, PREFETCHERS, VICTIM, Machine
 from .packages import Tools
 
 #: `-machine pc` keeps the addresses between LOW_END and 4 GiB for devices: if there is more memory than fits below
@@ -62,7 +62,24 @@ def configuration(machine: Machine, timed: bool, spinners: int) -> str:
         lines.append(row("occupancy", timing.occupancy))
         lines += [row(key, [getattr(timing, key)]) for key in ("line", "cache", "hit", "atomic", "instruction", "pause")]
         lines.append(row("prefetch", [PREFETCHERS.index(timing.prefetch)]))
+        lines += cache_lines(machine)
     return "\n".join(lines) + "\n"
+
+
+def cache_lines(machine: Machine) -> list[str]:
+    """The levels of caches, if the machine has any: sets, ways, latency, what comes along."""
+    caches, line = machine.timing.caches, machine.timing.line
+    if not caches:
+        return []
+    group_of = [group for group, cpus in enumerate(machine.groups("die")) for _ in cpus]
+    return [
+        *(
+            f"level {cache.size // line // cache.ways} {cache.ways} {cache.latency:g} {PREFETCHERS.index(cache.prefetch)}"
+            for cache in caches
+        ),
+        f"victim {int(caches[-1].kind == VICTIM)}",
+        f"group_of {' '.join(map(str, group_of))}",
+    ]
 
 
 def cpu_ranges(cpus: tuple[int, ...]) -> list[str]:

@@ -12,6 +12,7 @@ for folder in proc sys dev; do $B mount --move /$folder /guest/$folder; done
 $B mkdir -p /guest/dev/shm /guest/dev/pts /guest/out /guest/root
 $B mount -t tmpfs tmpfs /guest/dev/shm; $B mount -t devpts devpts /guest/dev/pts
 $B mount -t tmpfs tmpfs /guest/run
+for cpu in /caches/cpu*; do [ ! -d $cpu ] || $B mount --bind $cpu /guest/sys/devices/system/cpu/${cpu##*/}/cache; done # testbed/firmware.py
 $B mount -t 9p -o cache=none,$OPTIONS out /guest/out || fail "the shared folder"
 $B ip link set lo up 2>/dev/null
 $B hostname @NAME@

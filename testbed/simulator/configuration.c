@@ -39,6 +39,13 @@ static bool set(const char *key, const double *x, int n)
             ;
     else if (!strcmp(key, "cache"))
         machine.cache_bytes = x[0];
+    else if (!strcmp(key, "level")) { /* sets ways latency prefetch */
+        machine.level[machine.levels++] = (struct level){.sets = x[0], .ways = x[1], .latency = nanoseconds(x[2]), .prefetch = x[3]};
+    } else if (!strcmp(key, "group_of"))
+        for (int i = 0; i < n; i++)
+            machine.group_of[i] = x[i];
+    else if (!strcmp(key, "victim"))
+        machine.victim = x[0];
     else if (!strcmp(key, "instruction"))
         machine.instruction = nanoseconds(x[0]);
     else if (!strcmp(key, "hit"))

@@ -66,6 +66,8 @@ static void on_access(unsigned i, meminfo info, uint64_t address, void *atomic)
         return;
     record_access(i, range, address, physical);
     if (machine.timed) {
+        if (machine.levels)
+            remember_page(i, address, physical);
         settle(i);
         access_memory(i, &(struct access){.address = address, .physical = physical, .range = range, .write = write, .atomic = atomic != NULL});
     }
@@ -169,6 +171,8 @@ static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code
         qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_clock_read, CB_NO_REGS, NULL);
     else if (machine.timed && length == 2 && code[0] == 0xf3 && code[1] == 0x90)
         qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_pause, CB_NO_REGS, NULL);
+    if (machine.timed && machine.levels)
+        instrument_flush(instruction, code);
     int prefixes = 0; /* LOCK or XCHG behind operand-size and REX prefixes: one transaction */
     while (prefixes < 4 && (code[prefixes] == 0x66 || code[prefixes] >> 4 == 4))
         prefixes++;
@@ -194,7 +198,7 @@ static void on_translate(plugin_id id, struct qemu_plugin_tb *block)
     }
     for (size_t k = 0; user && k < n; k++) {
         struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, k);
-        uint8_t code[8] = {0};
+        uint8_t code[16] = {0};
         uint32_t number;
         size_t length = qemu_plugin_insn_size(instruction);
         qemu_plugin_insn_data(instruction, code, sizeof code);

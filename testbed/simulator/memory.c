@@ -7,24 +7,15 @@
  *
  * Accesses block, and the transfers of one line queue up behind each other. A prefetcher may bring the neighbour of a line that is loaded
  * from memory: at no time, within a page, and if no cache has it. */
-#include "simulator.h"
+#include "lines.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <x86intrin.h>
 
 #define WAYS 8
-#define PAGE_BYTES 4096u
 #define CONTENDED 20000000 /* ps for which a line that moved between CPUs counts as contended */
 
-struct line {
-    atomic_int lock;
-    int16_t owner;    /* CPU that holds it modified, or -1 */
-    uint64_t holders; /* CPUs with a valid copy */
-    ps free;          /* end of the last transfer */
-    ps contended;     /* end of the last transfer between CPUs */
-};
-static struct line *lines;
+struct line *lines;
 static uint32_t sets;
 static _Atomic ps controller_free[MOST_NODES];
 
@@ -39,6 +30,7 @@ bool prepare_memory(void)
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     for (int i = 0; i < machine.cpus; i++)
         cpu[i].tags = calloc((size_t)sets * WAYS, sizeof *cpu[i].tags);
+    prepare_levels();
     return lines != MAP_FAILED;
 }
 
@@ -50,15 +42,10 @@ int range_of(uint64_t physical)
     return -1;
 }
 
-static inline void lock(struct line *l)
+/* The number of the line that a byte of this range is in. */
+uint32_t line_of(int range, uint64_t physical)
 {
-    while (atomic_exchange_explicit(&l->lock, 1, memory_order_acquire))
-        _mm_pause();
-}
-
-static inline void unlock(struct line *l)
-{
-    atomic_store_explicit(&l->lock, 0, memory_order_release);
+    return (physical - machine.range[range].begin + machine.range[range].offset) >> machine.line_shift;
 }
 
 /* Puts line `tag` (its number + 1) first in its set; returns the tag that had to go, or 0. */
@@ -105,7 +92,7 @@ static ps farthest_holder(int i, uint64_t holders)
 }
 
 /* The memory controller serves one line after the other: returns when it begins with one that is wanted at `at`. */
-static ps queue_at_controller(int node, ps at)
+ps queue_at_controller(int node, ps at)
 {
     ps begin, free = atomic_load(&controller_free[node]);
     if (!machine.occupancy[node])
@@ -126,16 +113,20 @@ static bool is_contended(struct line *l, ps now)
 
 static void put_and_drop(int i, uint32_t id)
 {
-    uint32_t gone = put_into_cache(i, id + 1);
+    uint32_t gone = machine.levels ? 0 : put_into_cache(i, id + 1); /* serve_from_levels has */
     if (gone)
         drop_from_cache(i, gone);
 }
 
 static void bring_neighbour(int i, uint32_t id)
 {
-    uint32_t neighbour = machine.prefetch == PAIR ? id ^ 1 : id + 1, per_page = PAGE_BYTES >> machine.line_shift;
+    if (machine.levels) {
+        bring_into_level(i, id);
+        return;
+    }
+    uint32_t neighbour = neighbour_of(id, machine.prefetch);
     struct line *l = &lines[neighbour];
-    if (machine.prefetch == NOTHING || neighbour / per_page != id / per_page)
+    if (neighbour == id)
         return;
     lock(l);
     bool free = !l->holders;
@@ -151,6 +142,8 @@ static void bring_neighbour(int i, uint32_t id)
 /* When the access of line `id` that begins at `t` is done; the line is then where it was wanted. `loaded`: whether memory gave it for a load. */
 static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loaded)
 {
+    if (machine.levels)
+        return serve_from_levels(i, access, id, t, loaded);
     struct cpu *self = &cpu[i];
     struct line *l = &lines[id];
     uint64_t mine = 1ull << i;
@@ -189,7 +182,7 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
 void access_memory(int i, const struct access *access)
 {
     struct cpu *self = &cpu[i];
-    uint32_t id = (access->physical - machine.range[access->range].begin + machine.range[access->range].offset) >> machine.line_shift;
+    uint32_t id = line_of(access->range, access->physical);
     struct line *l = &lines[id];
     ps t = clock_of(i) + (access->atomic ? machine.atomic : 0);
     bool loaded = false;

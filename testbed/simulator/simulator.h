@@ -6,7 +6,10 @@
  *
  *   clock.c       virtual clocks, and what makes QEMU and the guest read them
  *   order.c       keeps the virtual CPUs together: none runs ahead of the slowest by more than a quantum
- *   memory.c      caches, lines, coherence, memory controllers: what an access costs
+ *   memory.c      a cache for each CPU, lines, coherence, memory controllers: what an access costs
+ *   caches.c      levels of caches instead, and where a line is in them
+ *   levels.c      what an access costs there
+ *   flush.c       instructions that take a line out of all caches
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
  *   instrument.c  the plug-in: what is instrumented, and how the guest switches it
  *
@@ -22,6 +25,7 @@
 
 #define MOST_CPUS 64
 #define MOST_NODES 16
+#define MOST_LEVELS 3
 #define MAGIC 0x4e554d00u
 #define SLICE 1000      /* instructions between looks at the others' clocks */
 #define QUANTUM 100000 /* ps that a CPU may be ahead of the slowest one, on lines that nobody else uses */
@@ -39,6 +43,9 @@ struct configuration {
     ps instruction, hit, atomic, pause;
     int prefetch; /* what comes along with a line that is loaded from memory */
     uint64_t cache_bytes;
+    int levels, group_of[MOST_CPUS]; /* levels of caches instead of that one, the last of which a group shares; 0: none */
+    bool victim;                     /* the last level holds what left the others */
+    struct level { uint32_t sets; int ways, prefetch; ps latency; } level[MOST_LEVELS];
     int spinners; /* at most so many threads of virtual CPUs may wait by spinning: one per CPU of the host */
     struct { uint64_t begin, end, offset; int node; } range[2 * MOST_NODES]; /* guest-physical memory, offset: in all of it */
     char statistics[PATH_MAX], sections[PATH_MAX];
@@ -96,7 +103,18 @@ void wake_ready(void);
 /* memory.c */
 bool prepare_memory(void);
 int range_of(uint64_t physical); /* -1: no memory */
+uint32_t line_of(int range, uint64_t physical);
 void access_memory(int i, const struct access *access);
+
+/* caches.c, levels.c */
+void prepare_levels(void);
+ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, bool *loaded);
+void bring_into_level(int i, uint32_t id);
+void flush_line(uint32_t id, ps now);
+
+/* flush.c */
+void instrument_flush(struct qemu_plugin_insn *instruction, const uint8_t *code); /* if it is one */
+void remember_page(int i, uint64_t address, uint64_t physical);
 
 /* record.c */
 void prepare_record(void);
