@@ -28,6 +28,7 @@ MOST_LATENCY = 60_000.0  # ns: an HMAT entry of 16 bits holds no more
 MOST_TIME = 1e6  # ns, of anything that the model charges
 MOST_CACHE = 1 << 30
 MOST_BANDWIDTH = 60_000_000.0  # MB/s
+MOST_STORES = 256  # places of a store buffer, as in simulator/simulator.h
 MODULE = 128 << 20  # what Linux takes offline at a time
 LINES = (32, 64, 128, 256, 512, 1024)
 PREFETCHERS = ("none", "pair", "next")  # what comes along with a line from memory, as in simulator/simulator.h
@@ -52,6 +53,10 @@ class _Hmat(msgspec.Struct, forbid_unknown_fields=True):
     bandwidth: list[list[float]] | None = None
 
 
+class _Stores(msgspec.Struct, forbid_unknown_fields=True):
+    buffer: int
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
@@ -63,6 +68,7 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     pause: float = 10.0
     prefetch: str = "none"
     occupancy: list[float] | None = None
+    stores: _Stores | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,6 +103,7 @@ class Timing:
     instruction: float
     pause: float
     prefetch: str  # one of PREFETCHERS
+    store_buffer: int = 0  # places of each CPU's; 0: stores block
 
 
 @dataclass(frozen=True)
@@ -306,6 +313,8 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
         f"timing.occupancy = {occupancy}: one number (0 to {MOST_TIME:g}) per node is needed",
     )
+    places = file.stores.buffer if file.stores else 0
+    demand(not file.stores or 1 <= places <= MOST_STORES, f"timing.stores.buffer = {places}: 1 to {MOST_STORES} places are possible")
     return Timing(
         memory=frozen(file.memory),
         core_to_core=core_to_core(machine, file.core_to_core),
@@ -317,6 +326,7 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         instruction=file.instruction,
         pause=file.pause,
         prefetch=file.prefetch,
+        store_buffer=places,
     )
 
 

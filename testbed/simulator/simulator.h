@@ -7,6 +7,7 @@
  *   clock.c       virtual clocks, and what makes QEMU and the guest read them
  *   order.c       keeps the virtual CPUs together: none runs ahead of the slowest by more than a quantum
  *   memory.c      caches, lines, coherence, memory controllers: what an access costs
+ *   stores.c      store buffers: what a CPU does not wait for, and what waits for it
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
  *   instrument.c  the plug-in: what is instrumented, and how the guest switches it
  *
@@ -22,9 +23,12 @@
 
 #define MOST_CPUS 64
 #define MOST_NODES 16
+#define MOST_STORES 256 /* places of a store buffer */
 #define MAGIC 0x4e554d00u
 #define SLICE 1000      /* instructions between looks at the others' clocks */
+#ifndef QUANTUM
 #define QUANTUM 100000 /* ps that a CPU may be ahead of the slowest one, on lines that nobody else uses */
+#endif
 enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL, WATCH };
 
 typedef int64_t ps; /* picoseconds: of virtual time, and of latencies */
@@ -38,6 +42,7 @@ struct configuration {
     ps memory[MOST_NODES][MOST_NODES], core_to_core[MOST_CPUS][MOST_CPUS], occupancy[MOST_NODES];
     ps instruction, hit, atomic, pause;
     int prefetch; /* what comes along with a line that is loaded from memory */
+    int stores;   /* places of each CPU's store buffer; 0: a store blocks */
     uint64_t cache_bytes;
     int spinners; /* at most so many threads of virtual CPUs may wait by spinning: one per CPU of the host */
     struct { uint64_t begin, end, offset; int node; } range[2 * MOST_NODES]; /* guest-physical memory, offset: in all of it */
@@ -74,13 +79,19 @@ struct access {
 static inline struct counters *counters_of(int i) { return qemu_plugin_scoreboard_find(board, i); }
 static inline ps clock_of(int i) { return atomic_load_explicit(&cpu[i].clock, memory_order_relaxed); }
 
-/* Brings a virtual CPU's clock up to date with the instructions that it has executed. */
-static inline void settle(int i)
+void advance(int i, ps now); /* stores.c */
+
+/* Brings a virtual CPU's clock up to date with the instructions that it has executed: all that were counted (blocks of them are, when they
+ * begin) but the last `rest`. */
+static inline void settle_but(int i, uint64_t rest)
 {
     struct counters *counters = counters_of(i);
-    atomic_store(&cpu[i].clock, clock_of(i) + (ps)counters->executed * machine.instruction);
-    counters->executed = 0;
+    rest = rest < counters->executed ? rest : counters->executed;
+    ps now = clock_of(i) + (ps)(counters->executed - rest) * machine.instruction;
+    counters->executed = rest;
+    advance(i, now);
 }
+static inline void settle(int i) { settle_but(i, 0); }
 
 /* clock.c */
 ps real_time(void);
@@ -97,6 +108,13 @@ void wake_ready(void);
 bool prepare_memory(void);
 int range_of(uint64_t physical); /* -1: no memory */
 void access_memory(int i, const struct access *access);
+ps serve_in_turn(int i, const struct access *access, ps t); /* one that begins at t: when it is done */
+uint32_t line_of(const struct access *access);
+
+/* stores.c */
+bool buffer_access(int i, const struct access *access); /* whether that was all of it */
+void drain_stores(int i);
+void forget_stores(int i);
 
 /* record.c */
 void prepare_record(void);
