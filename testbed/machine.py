@@ -28,6 +28,7 @@ MOST_LATENCY = 60_000.0  # ns: an HMAT entry of 16 bits holds no more
 MOST_TIME = 1e6  # ns, of anything that the model charges
 MOST_CACHE = 1 << 30
 MOST_BANDWIDTH = 60_000_000.0  # MB/s
+MOST_STORES = 256  # places of a store buffer, as in simulator/simulator.h
 MODULE = 128 << 20  # what Linux takes offline at a time
 CACHE, HIT = "64K", 1.0  # bytes and ns of the one cache where nothing is said
 LINES = (32, 64, 128, 256, 512, 1024)
@@ -64,6 +65,10 @@ class _Cache(msgspec.Struct, forbid_unknown_fields=True):
     prefetch: str = "none"
 
 
+class _Stores(msgspec.Struct, forbid_unknown_fields=True):
+    buffer: int
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
@@ -76,6 +81,7 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     prefetch: str | None = None
     occupancy: list[float] | None = None
     caches: list[_Cache] | None = None
+    stores: _Stores | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -122,6 +128,7 @@ class Timing:
     pause: float
     prefetch: str  # one of PREFETCHERS
     caches: tuple[Cache, ...] = ()  # L1, L2 and L3 instead of the one; `cache` and `hit` are then those of L1
+    store_buffer: int = 0  # places of each CPU's; 0: stores block
 
 
 @dataclass(frozen=True)
@@ -333,6 +340,8 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
         f"timing.occupancy = {occupancy}: one number (0 to {MOST_TIME:g}) per node is needed",
     )
+    places = file.stores.buffer if file.stores else 0
+    demand(not file.stores or 1 <= places <= MOST_STORES, f"timing.stores.buffer = {places}: 1 to {MOST_STORES} places are possible")
     return Timing(
         memory=frozen(file.memory),
         core_to_core=core_to_core(machine, file.core_to_core),
@@ -345,6 +354,7 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         pause=file.pause,
         prefetch=prefetch,
         caches=caches,
+        store_buffer=places,
     )
 
 

@@ -63,6 +63,7 @@ def configuration(machine: Machine, timed: bool, spinners: int) -> str:
         lines += [row(key, [getattr(timing, key)]) for key in ("line", "cache", "hit", "atomic", "instruction", "pause")]
         lines.append(row("prefetch", [PREFETCHERS.index(timing.prefetch)]))
         lines += cache_lines(machine)
+        lines.append(row("stores", [timing.store_buffer]))
     return "\n".join(lines) + "\n"
 
 

@@ -132,6 +132,7 @@ void start_clocks(void)
     atomic_store(&idle_since_real, origin);
     for (int j = 0; j < machine.cpus; j++) {
         atomic_store(&cpu[j].clock, origin);
+        forget_stores(j);
         counters_of(j)->executed = SLICE; /* each virtual CPU looks at the clock at once, and traps its own */
     }
 }

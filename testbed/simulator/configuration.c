@@ -54,6 +54,8 @@ static bool set(const char *key, const double *x, int n)
         machine.atomic = nanoseconds(x[0]);
     else if (!strcmp(key, "prefetch"))
         machine.prefetch = x[0];
+    else if (!strcmp(key, "stores"))
+        machine.stores = x[0];
     else if (!strcmp(key, "pause"))
         machine.pause = nanoseconds(x[0]);
     else
@@ -77,7 +79,7 @@ bool configure(const char *path)
             return fprintf(stderr, "simulator: unknown key %s in %s\n", key, path), false;
     }
     fclose(file);
-    if (machine.cpus < 1 || machine.cpus > MOST_CPUS || !machine.ranges || (machine.timed && machine.instruction <= 0))
+    if (machine.cpus < 1 || machine.cpus > MOST_CPUS || machine.stores > MOST_STORES || !machine.ranges || (machine.timed && machine.instruction <= 0))
         return fprintf(stderr, "simulator: %s describes no machine\n", path), false;
     return true;
 }

@@ -44,8 +44,12 @@ static void model_page(uintptr_t page)
     }
 }
 
-static void on_access(unsigned i, meminfo info, uint64_t address, void *atomic)
+/* What a memory callback gets: whether the instruction is a locked one, and how many follow it in its block. */
+#define ATOMIC 1u
+#define REST_SHIFT 1
+static void on_access(unsigned i, meminfo info, uint64_t address, void *about)
 {
+    uintptr_t atomic = (uintptr_t)about & ATOMIC, rest = (uintptr_t)about >> REST_SHIFT;
     if (!atomic_load_explicit(&on, memory_order_relaxed) || !counters_of(i)->inside)
         return;
     if (cpu[i].naming) {
@@ -68,8 +72,8 @@ static void on_access(unsigned i, meminfo info, uint64_t address, void *atomic)
     if (machine.timed) {
         if (machine.levels)
             remember_page(i, address, physical);
-        settle(i);
-        access_memory(i, &(struct access){.address = address, .physical = physical, .range = range, .write = write, .atomic = atomic != NULL});
+        settle_but(i, machine.stores ? rest : 0);
+        access_memory(i, &(struct access){.address = address, .physical = physical, .range = range, .write = write, .atomic = atomic});
     }
 }
 
@@ -102,7 +106,15 @@ static void on_pause(unsigned i, void *unused)
 {
     (void)unused;
     if (atomic_load(&on) && counters_of(i)->inside)
-        atomic_store(&cpu[i].clock, clock_of(i) + machine.pause);
+        advance(i, clock_of(i) + machine.pause);
+}
+
+static void on_full_fence(unsigned i, void *rest)
+{
+    if (!atomic_load(&on) || !counters_of(i)->inside)
+        return;
+    settle_but(i, (uintptr_t)rest);
+    drain_stores(i);
 }
 
 static void install(plugin_id id);
@@ -165,19 +177,21 @@ static void on_switch(unsigned i, void *wanted)
     }
 }
 
-static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code, size_t length)
+static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code, size_t length, uintptr_t rest)
 {
     if (machine.timed && code[0] == 0x0f && (code[1] == 0x31 || (code[1] == 1 && code[2] == 0xf9)))
         qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_clock_read, CB_NO_REGS, NULL);
     else if (machine.timed && length == 2 && code[0] == 0xf3 && code[1] == 0x90)
         qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_pause, CB_NO_REGS, NULL);
+    else if (machine.stores && code[0] == 0x0f && code[1] == 0xae && code[2] == 0xf0) /* MFENCE; sfence and lfence wait for no plain store */
+        qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_full_fence, CB_NO_REGS, (void *)rest);
     if (machine.timed && machine.levels)
         instrument_flush(instruction, code);
     int prefixes = 0; /* LOCK or XCHG behind operand-size and REX prefixes: one transaction */
     while (prefixes < 4 && (code[prefixes] == 0x66 || code[prefixes] >> 4 == 4))
         prefixes++;
     bool atomic = code[prefixes] == 0xf0 || (code[prefixes] & 0xfe) == 0x86;
-    qemu_plugin_register_vcpu_mem_cb(instruction, on_access, CB_NO_REGS, MEM_RW, atomic ? &machine : NULL);
+    qemu_plugin_register_vcpu_mem_cb(instruction, on_access, CB_NO_REGS, MEM_RW, (void *)(rest << REST_SHIFT | (atomic ? ATOMIC : 0)));
 }
 
 static void on_translate(plugin_id id, struct qemu_plugin_tb *block)
@@ -208,7 +222,7 @@ static void on_translate(plugin_id id, struct qemu_plugin_tb *block)
             model_page(page_of(instruction)); /* the loads behind it may name what to watch */
             timed_page = true;
         } else if (timed_page)
-            instrument(instruction, code, length);
+            instrument(instruction, code, length, n - k - 1);
     }
 }
 

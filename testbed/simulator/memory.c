@@ -179,21 +179,27 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
     return t;
 }
 
-void access_memory(int i, const struct access *access)
+/* Its turn comes when all that is earlier has been charged. */
+ps serve_in_turn(int i, const struct access *access, ps t)
 {
-    struct cpu *self = &cpu[i];
     uint32_t id = line_of(access->range, access->physical);
-    struct line *l = &lines[id];
-    ps t = clock_of(i) + (access->atomic ? machine.atomic : 0);
     bool loaded = false;
-    self->accesses++;
-    /* Its turn comes when all that is earlier has been charged; and it goes on when all that is earlier than its end has been
-     * executed, since QEMU calls back after it has executed an access: a compare-and-swap must not see the future. */
-    take_turn(i, is_contended(l, t) ? 0 : QUANTUM);
+    take_turn(i, is_contended(&lines[id], t) ? 0 : QUANTUM);
     t = serve(i, access, id, t, &loaded);
     put_and_drop(i, id);
     if (loaded)
         bring_neighbour(i, id);
-    atomic_store(&self->clock, t);
-    take_turn(i, is_contended(l, t) ? 0 : QUANTUM);
+    return t;
+}
+
+void access_memory(int i, const struct access *access)
+{
+    cpu[i].accesses++;
+    if (machine.stores && buffer_access(i, access))
+        return;
+    ps t = serve_in_turn(i, access, clock_of(i) + (access->atomic ? machine.atomic : 0));
+    advance(i, t);
+    /* It goes on when all that is earlier than its end has been executed, since QEMU calls back after it has executed an access: a
+     * compare-and-swap must not see the future. */
+    take_turn(i, is_contended(&lines[line_of(access->range, access->physical)], t) ? 0 : QUANTUM);
 }

@@ -10,6 +10,7 @@
  *   caches.c      levels of caches instead, and where a line is in them
  *   levels.c      what an access costs there
  *   flush.c       instructions that take a line out of all caches
+ *   stores.c      store buffers: what a CPU does not wait for, and what waits for it
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
  *   instrument.c  the plug-in: what is instrumented, and how the guest switches it
  *
@@ -26,9 +27,12 @@
 #define MOST_CPUS 64
 #define MOST_NODES 16
 #define MOST_LEVELS 3
+#define MOST_STORES 256 /* places of a store buffer */
 #define MAGIC 0x4e554d00u
 #define SLICE 1000      /* instructions between looks at the others' clocks */
+#ifndef QUANTUM
 #define QUANTUM 100000 /* ps that a CPU may be ahead of the slowest one, on lines that nobody else uses */
+#endif
 enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL, WATCH };
 
 typedef int64_t ps; /* picoseconds: of virtual time, and of latencies */
@@ -42,6 +46,7 @@ struct configuration {
     ps memory[MOST_NODES][MOST_NODES], core_to_core[MOST_CPUS][MOST_CPUS], occupancy[MOST_NODES];
     ps instruction, hit, atomic, pause;
     int prefetch; /* what comes along with a line that is loaded from memory */
+    int stores;   /* places of each CPU's store buffer; 0: a store blocks */
     uint64_t cache_bytes;
     int levels, group_of[MOST_CPUS]; /* levels of caches instead of that one, the last of which a group shares; 0: none */
     bool victim;                     /* the last level holds what left the others */
@@ -81,13 +86,19 @@ struct access {
 static inline struct counters *counters_of(int i) { return qemu_plugin_scoreboard_find(board, i); }
 static inline ps clock_of(int i) { return atomic_load_explicit(&cpu[i].clock, memory_order_relaxed); }
 
-/* Brings a virtual CPU's clock up to date with the instructions that it has executed. */
-static inline void settle(int i)
+void advance(int i, ps now); /* stores.c */
+
+/* Brings a virtual CPU's clock up to date with the instructions that it has executed: all that were counted (blocks of them are, when they
+ * begin) but the last `rest`. */
+static inline void settle_but(int i, uint64_t rest)
 {
     struct counters *counters = counters_of(i);
-    atomic_store(&cpu[i].clock, clock_of(i) + (ps)counters->executed * machine.instruction);
-    counters->executed = 0;
+    rest = rest < counters->executed ? rest : counters->executed;
+    ps now = clock_of(i) + (ps)(counters->executed - rest) * machine.instruction;
+    counters->executed = rest;
+    advance(i, now);
 }
+static inline void settle(int i) { settle_but(i, 0); }
 
 /* clock.c */
 ps real_time(void);
@@ -105,6 +116,12 @@ bool prepare_memory(void);
 int range_of(uint64_t physical); /* -1: no memory */
 uint32_t line_of(int range, uint64_t physical);
 void access_memory(int i, const struct access *access);
+ps serve_in_turn(int i, const struct access *access, ps t); /* one that begins at t: when it is done */
+
+/* stores.c */
+bool buffer_access(int i, const struct access *access); /* whether that was all of it */
+void drain_stores(int i);
+void forget_stores(int i);
 
 /* caches.c, levels.c */
 void prepare_levels(void);

@@ -1,0 +1,119 @@
+"""The known-answer store buffer: what stores, fences and drained stores take where a plain store goes into a buffer and the CPU goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numabench
+from numabench.benchmarks.padded_counters import PADDED
+
+from ..errors import GuestError
+from ..expected import stores
+from ..guest import run
+from ..judgement import Finding, number, places_of
+from ..machine import Machine, load_machine
+from ..visits import TIMEOUT, guest_script, measuring
+
+NAME = "stores"
+FENCES = ("none", "mfence", "sfence", "lfence", "lock_or", "xchg", "mov_mfence")
+BEFORE = {"nothing": False, "store": True}
+SINGLE = {"store": False, "store_drained": True}  # whether each is waited for
+OPERATIONS = ("store", "increment")
+SHARED = 8  # bytes from a counter to the next: one line
+SPACINGS = (0, 400)  # multiplies
+SLACK = 0.25  # ns beside the tolerance: one instruction, which a compiler may place elsewhere
+SHORT = ("--window", "1ms", "--samples", "2", "--processes", "1", "--budget", "20m")
+RUNS = {
+    "fences": ("--set", f"fence={','.join(FENCES)}"),
+    "single_operations": ("--set", f"operation={','.join(SINGLE)}", "--set", "state=modified", "--cpus", "0,1,2"),
+    "padded_counters": (
+        *("--set", f"operation={','.join(OPERATIONS)}", "--set", f"spacing={','.join(map(str, SPACINGS))}"),
+        *("--set", f"stride={SHARED},{PADDED}", "--set", "threads=1,2", "--set", "readers=0", "--set", "offset=0"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class KnownStores:
+    of: Machine
+    name: str = NAME
+    boots: int = 1
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.of.summary}. What fences, single stores, and counters of two threads take there: a store is paid for by what waits for it"
+        )
+
+    def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
+        step(f"{self.name}: measuring")
+        logs = self.visit(shared, tree)
+        done()
+        return [*self.judge_fences(logs["fences"]), *self.judge_single(logs["single_operations"]), *self.judge_counters(logs["padded_counters"])]
+
+    def visit(self, shared: Path, tree: Path) -> dict[str, Path]:
+        """A log for each of RUNS."""
+        shutil.rmtree(shared, ignore_errors=True)
+        lines = [f"{measuring(self.of, ['run', name, *words, *SHORT], name)} || exit" for name, words in RUNS.items()]
+        script = guest_script(tree, *lines, kernels=(*RUNS, "sentinel", "crew"))
+        found = run(self.of, script, shared=shared, timeout=TIMEOUT)
+        logs = {name: path for name in RUNS for path in shared.glob(f"{name}/*/*.jsonl")}
+        if found.status or set(logs) != set(RUNS):
+            said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
+            raise GuestError(f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:])
+        return logs
+
+    def judge_fences(self, log: Path) -> list[Finding]:
+        rows = estimates_of(log, "time")
+        return [
+            self.number(f"{name} after {before}", "", stores.fence(self.of, name, stored), rows[(rows["fence"] == name) & (rows["before"] == before)])
+            for before, stored in BEFORE.items()
+            for name in FENCES
+        ]
+
+    def judge_single(self, log: Path) -> list[Finding]:
+        rows = estimates_of(log, "latency")
+        return [
+            self.number(
+                f"{operation} to a modified line",
+                cpus_of(cpus),
+                stores.single_store(self.of, drained, *cpus),
+                rows[(rows["placement"] == placement) & (rows["operation"] == operation)],
+            )
+            for placement, cpus in places_of(numabench.load(log)).items()
+            for operation, drained in SINGLE.items()
+        ]
+
+    def judge_counters(self, log: Path) -> list[Finding]:
+        rows = estimates_of(log, "time_per_operation")
+        findings = []
+        for placement, cpus in places_of(numabench.load(log)).items():
+            for operation in OPERATIONS:
+                for stride, spacing in ((stride, spacing) for stride in (SHARED, PADDED) for spacing in SPACINGS):
+                    shared = stride == SHARED
+                    if (shared and len(cpus) == 1) or (shared and spacing and operation == "increment"):
+                        continue  # of the last the threads may take either of two rhythms
+                    row = rows[(rows["placement"] == placement) & (rows["operation"] == operation)]
+                    row = row[(row["stride"] == stride) & (row["spacing"] == spacing)]
+                    what = f"{operation} {'spaced' if spacing else 'back to back'}, {'one line' if shared else 'own lines'}"
+                    findings.append(self.number(what, cpus_of(cpus), stores.counters(self.of, list(cpus), operation, stride, spacing), row))
+        return findings
+
+    def number(self, what: str, where: str, wanted: float, rows) -> Finding:
+        return number(self.of, what, where, wanted, rows, "ns", SLACK)
+
+
+def estimates_of(log: Path, metric: str):
+    rows = numabench.load(log).estimates()
+    return rows[rows["metric"] == metric]
+
+
+def cpus_of(cpus: tuple[int, ...]) -> str:
+    return f"CPU {cpus[0]} alone" if len(cpus) == 1 else f"CPUs {', '.join(map(str, cpus))}"
+
+
+def known() -> KnownStores:
+    return KnownStores(load_machine(Path(__file__).with_suffix(".toml")))
