@@ -31,6 +31,9 @@ MOST_BANDWIDTH = 60_000_000.0  # MB/s
 MODULE = 128 << 20  # what Linux takes offline at a time
 LINES = (32, 64, 128, 256, 512, 1024)
 PREFETCHERS = ("none", "pair", "next")  # what comes along with a line from memory, as in simulator/simulator.h
+PAGES = ("4K", "2M")  # sizes that a TLB tells apart, as in simulator/simulator.h
+MOST_TLBS = 8  # structures, as in simulator/simulator.h
+MOST_ENTRIES = 1 << 16
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
 
 
@@ -52,6 +55,14 @@ class _Hmat(msgspec.Struct, forbid_unknown_fields=True):
     bandwidth: list[list[float]] | None = None
 
 
+class _Tlb(msgspec.Struct, forbid_unknown_fields=True):
+    level: int
+    entries: int
+    pages: tuple[str, ...] = PAGES
+    ways: int | None = None
+    latency: float = 0.0
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
@@ -63,6 +74,8 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     pause: float = 10.0
     prefetch: str = "none"
     occupancy: list[float] | None = None
+    tlb: list[_Tlb] = []
+    walk: dict[str, float] = {}
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,6 +97,17 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Tlb:
+    """One structure of each CPU's TLB: `entries` in sets of `ways`, for `pages` (of PAGES); `latency`: what a hit in it adds."""
+
+    level: int
+    pages: tuple[str, ...]
+    entries: int
+    ways: int
+    latency: float
+
+
+@dataclass(frozen=True)
 class Timing:
     """What the simulator charges. `memory[c][m]`: from CPU node c to memory node m; `core_to_core[a][b]`: a line from b's cache."""
 
@@ -97,6 +121,8 @@ class Timing:
     instruction: float
     pause: float
     prefetch: str  # one of PREFETCHERS
+    tlb: tuple[Tlb, ...] = ()  # nearest level first; none: translation costs nothing
+    walk: tuple[float, ...] = (0.0, 0.0)  # a page walk, by PAGES
 
 
 @dataclass(frozen=True)
@@ -317,6 +343,31 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         instruction=file.instruction,
         pause=file.pause,
         prefetch=file.prefetch,
+        tlb=build_tlb(file),
+        walk=tuple(file.walk.get(page, 0.0) for page in PAGES),
+    )
+
+
+def build_tlb(file: _Timing) -> tuple[Tlb, ...]:
+    unknown = sorted({*file.walk, *(page for tlb in file.tlb for page in tlb.pages)} - {*PAGES})
+    demand(not unknown, f"timing.tlb or timing.walk names pages of {', '.join(unknown)}; {' and '.join(PAGES)} are possible")
+    demand(len(file.tlb) <= MOST_TLBS, f"{len(file.tlb)} of timing.tlb are more than the {MOST_TLBS} that can be simulated")
+    demand(bool(file.tlb) or not file.walk, "timing.walk without timing.tlb: nothing would say which accesses walk")
+    for tlb in file.tlb:
+        said, ways = f"level {tlb.level} of timing.tlb", tlb.entries if tlb.ways is None else tlb.ways
+        demand(1 <= tlb.entries <= MOST_ENTRIES, f"{said} has {tlb.entries} entries: 1 to {MOST_ENTRIES} are possible")
+        whole = 1 <= ways <= tlb.entries and tlb.entries % ways == 0
+        demand(whole, f"{said} has {tlb.entries} entries in sets of {ways}: whole sets are needed")
+        demand(0 <= tlb.latency <= MOST_TIME, f"{said} has latency = {tlb.latency}: it must be 0 to {MOST_TIME:g}")
+    for page in PAGES if file.tlb else ():
+        levels = sorted(tlb.level for tlb in file.tlb for held in tlb.pages if held == page)
+        once = bool(levels) and levels == [*range(1, len(levels) + 1)]
+        demand(once, f"timing.tlb holds pages of {page} in levels {levels}: each level from 1 on is needed once")
+        price = file.walk.get(page, 0.0)
+        demand(0 < price <= MOST_TIME, f"timing.walk.{page} = {price}: it must be positive and at most {MOST_TIME:g}")
+    return tuple(
+        Tlb(tlb.level, tlb.pages, tlb.entries, tlb.ways or tlb.entries, tlb.latency)
+        for tlb in sorted(file.tlb, key=lambda tlb: tlb.level)
     )
 
 

@@ -191,7 +191,7 @@ void access_memory(int i, const struct access *access)
     struct cpu *self = &cpu[i];
     uint32_t id = (access->physical - machine.range[access->range].begin + machine.range[access->range].offset) >> machine.line_shift;
     struct line *l = &lines[id];
-    ps t = clock_of(i) + (access->atomic ? machine.atomic : 0);
+    ps t = clock_of(i) + translate(i, access) + (access->atomic ? machine.atomic : 0);
     bool loaded = false;
     self->accesses++;
     /* Its turn comes when all that is earlier has been charged; and it goes on when all that is earlier than its end has been

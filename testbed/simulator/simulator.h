@@ -7,6 +7,7 @@
  *   clock.c       virtual clocks, and what makes QEMU and the guest read them
  *   order.c       keeps the virtual CPUs together: none runs ahead of the slowest by more than a quantum
  *   memory.c      caches, lines, coherence, memory controllers: what an access costs
+ *   translation.c what it costs to learn where an address lies: TLB and page walks
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
  *   instrument.c  the plug-in: what is instrumented, and how the guest switches it
  *
@@ -22,6 +23,7 @@
 
 #define MOST_CPUS 64
 #define MOST_NODES 16
+#define MOST_TLBS 8
 #define MAGIC 0x4e554d00u
 #define SLICE 1000      /* instructions between looks at the others' clocks */
 #define QUANTUM 100000 /* ps that a CPU may be ahead of the slowest one, on lines that nobody else uses */
@@ -31,6 +33,14 @@ typedef int64_t ps; /* picoseconds: of virtual time, and of latencies */
 enum { ABSENT, RUNNING, IDLE };
 enum { NOTHING, PAIR, NEXT }; /* the other line of its aligned pair, or the next one */
 
+enum { SMALL_PAGE, HUGE_PAGE, PAGE_SIZES }; /* 4 KiB, 2 MiB */
+
+/* One structure of a CPU's TLB. */
+struct tlb {
+    int level, holds, entries, ways; /* holds: pages of size 1 << SMALL_PAGE, 1 << HUGE_PAGE or both */
+    ps latency;                      /* what a hit in it adds */
+};
+
 /* What the machine is like: set once by configuration.c. */
 struct configuration {
     int cpus, ranges, line_shift, node_of[MOST_CPUS];
@@ -39,6 +49,9 @@ struct configuration {
     ps instruction, hit, atomic, pause;
     int prefetch; /* what comes along with a line that is loaded from memory */
     uint64_t cache_bytes;
+    int tlbs;
+    struct tlb tlb[MOST_TLBS]; /* nearest level first */
+    ps walk[PAGE_SIZES];       /* what one adds, by the size of the page that it finds */
     int spinners; /* at most so many threads of virtual CPUs may wait by spinning: one per CPU of the host */
     struct { uint64_t begin, end, offset; int node; } range[2 * MOST_NODES]; /* guest-physical memory, offset: in all of it */
     char statistics[PATH_MAX], sections[PATH_MAX];
@@ -53,7 +66,7 @@ struct cpu {
     bool armed;      /* RDTSC traps in this thread */
     bool naming;     /* the next two loads name the range to watch */
     uint32_t *tags;  /* [sets][WAYS] line + 1, most recent first */
-    uint64_t accesses, hits, transfers, loads, waits, sleeps, stalls, untranslated, brought;
+    uint64_t accesses, hits, transfers, loads, waits, sleeps, stalls, untranslated, brought, walks, unread;
 } __attribute__((aligned(128)));
 extern struct cpu cpu[MOST_CPUS];
 extern atomic_int on;
@@ -97,6 +110,12 @@ void wake_ready(void);
 bool prepare_memory(void);
 int range_of(uint64_t physical); /* -1: no memory */
 void access_memory(int i, const struct access *access);
+
+/* translation.c */
+bool prepare_translation(void);
+void find_root(int i);         /* in virtual CPU i's own thread: the register that names its page tables */
+void empty_translation(void);  /* nobody executes what is to be timed */
+ps translate(int i, const struct access *access); /* what the translation of its address adds to it */
 
 /* record.c */
 void prepare_record(void);
