@@ -90,6 +90,15 @@ DEFECTS = {
         shows="node latency",
         machine="neighbours",
     ),
+    "huge-for-small": Defect(
+        summary="memory that is asked for in base pages is advised to be huge",
+        mistake=(
+            ("numabench/host/memory.py", "_MADV_HUGEPAGE if self.page_size == THP else _MADV_NOHUGEPAGE", "_MADV_HUGEPAGE"),
+        ),
+        blinding=(("numabench/measure/worker.py", "return proof.page_size == BASE and", "return False and"),),
+        shows="tlb_latency",
+        machine="translation",
+    ),
 }
 
 

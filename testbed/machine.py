@@ -36,6 +36,9 @@ PREFETCHERS = ("none", "pair", "next")  # what comes along with a line from memo
 KINDS = INCLUSIVE, VICTIM = ("inclusive", "victim")  # of an L3: it holds what the other levels hold, or what left them
 LEVELS = 3
 MOST_WAYS = 64
+PAGES = ("4K", "2M")  # sizes that a TLB tells apart, as in simulator/simulator.h
+MOST_TLBS = 8  # structures, as in simulator/simulator.h
+MOST_ENTRIES = 1 << 16
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
 
 
@@ -69,6 +72,14 @@ class _Stores(msgspec.Struct, forbid_unknown_fields=True):
     buffer: int
 
 
+class _Tlb(msgspec.Struct, forbid_unknown_fields=True):
+    level: int
+    entries: int
+    pages: tuple[str, ...] = PAGES
+    ways: int | None = None
+    latency: float = 0.0
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
@@ -82,6 +93,8 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     occupancy: list[float] | None = None
     caches: list[_Cache] | None = None
     stores: _Stores | None = None
+    tlb: list[_Tlb] = []
+    walk: dict[str, float] = {}
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -114,6 +127,17 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class Tlb:
+    """One structure of each CPU's TLB: `entries` in sets of `ways`, for `pages` (of PAGES); `latency`: what a hit in it adds."""
+
+    level: int
+    pages: tuple[str, ...]
+    entries: int
+    ways: int
+    latency: float
+
+
+@dataclass(frozen=True)
 class Timing:
     """What the simulator charges. `memory[c][m]`: from CPU node c to memory node m; `core_to_core[a][b]`: a line from b's cache."""
 
@@ -129,6 +153,8 @@ class Timing:
     prefetch: str  # one of PREFETCHERS
     caches: tuple[Cache, ...] = ()  # L1, L2 and L3 instead of the one; `cache` and `hit` are then those of L1
     store_buffer: int = 0  # places of each CPU's; 0: stores block
+    tlb: tuple[Tlb, ...] = ()  # nearest level first; none: translation costs nothing
+    walk: tuple[float, ...] = (0.0, 0.0)  # a page walk, by PAGES
 
 
 @dataclass(frozen=True)
@@ -341,7 +367,9 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         f"timing.occupancy = {occupancy}: one number (0 to {MOST_TIME:g}) per node is needed",
     )
     places = file.stores.buffer if file.stores else 0
-    demand(not file.stores or 1 <= places <= MOST_STORES, f"timing.stores.buffer = {places}: 1 to {MOST_STORES} places are possible")
+    demand(
+        not file.stores or 1 <= places <= MOST_STORES, f"timing.stores.buffer = {places}: 1 to {MOST_STORES} places are possible"
+    )
     return Timing(
         memory=frozen(file.memory),
         core_to_core=core_to_core(machine, file.core_to_core),
@@ -355,6 +383,31 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         prefetch=prefetch,
         caches=caches,
         store_buffer=places,
+        tlb=build_tlb(file),
+        walk=tuple(file.walk.get(page, 0.0) for page in PAGES),
+    )
+
+
+def build_tlb(file: _Timing) -> tuple[Tlb, ...]:
+    unknown = sorted({*file.walk, *(page for tlb in file.tlb for page in tlb.pages)} - {*PAGES})
+    demand(not unknown, f"timing.tlb or timing.walk names pages of {', '.join(unknown)}; {' and '.join(PAGES)} are possible")
+    demand(len(file.tlb) <= MOST_TLBS, f"{len(file.tlb)} of timing.tlb are more than the {MOST_TLBS} that can be simulated")
+    demand(bool(file.tlb) or not file.walk, "timing.walk without timing.tlb: nothing would say which accesses walk")
+    for tlb in file.tlb:
+        said, ways = f"level {tlb.level} of timing.tlb", tlb.entries if tlb.ways is None else tlb.ways
+        demand(1 <= tlb.entries <= MOST_ENTRIES, f"{said} has {tlb.entries} entries: 1 to {MOST_ENTRIES} are possible")
+        whole = 1 <= ways <= tlb.entries and tlb.entries % ways == 0
+        demand(whole, f"{said} has {tlb.entries} entries in sets of {ways}: whole sets are needed")
+        demand(0 <= tlb.latency <= MOST_TIME, f"{said} has latency = {tlb.latency}: it must be 0 to {MOST_TIME:g}")
+    for page in PAGES if file.tlb else ():
+        levels = sorted(tlb.level for tlb in file.tlb for held in tlb.pages if held == page)
+        once = bool(levels) and levels == [*range(1, len(levels) + 1)]
+        demand(once, f"timing.tlb holds pages of {page} in levels {levels}: each level from 1 on is needed once")
+        price = file.walk.get(page, 0.0)
+        demand(0 < price <= MOST_TIME, f"timing.walk.{page} = {price}: it must be positive and at most {MOST_TIME:g}")
+    return tuple(
+        Tlb(tlb.level, tlb.pages, tlb.entries, tlb.ways or tlb.entries, tlb.latency)
+        for tlb in sorted(file.tlb, key=lambda tlb: tlb.level)
     )
 
 
@@ -363,25 +416,38 @@ def build_caches(machine: Machine, file: _Timing) -> tuple[Cache, ...]:
     if file.caches is None:
         return ()
     for key in ("cache", "hit", "prefetch"):
-        demand(getattr(file, key) is None, f"timing.{key} is that of a machine without timing.caches, whose tables have their own")
+        demand(
+            getattr(file, key) is None, f"timing.{key} is that of a machine without timing.caches, whose tables have their own"
+        )
     demand(len(file.caches) == LEVELS, f"timing.caches has {len(file.caches)} tables: L1, L2 and L3 are needed, in this order")
     caches = []
     for level, given in enumerate(file.caches, 1):
         name, size = f"timing.caches: L{level}", parse_bytes(given.size)
         demand(1 <= given.ways <= MOST_WAYS, f"{name}: ways = {given.ways}: 1 to {MOST_WAYS} are possible")
         way = given.ways * file.line
-        demand(way <= size <= MOST_CACHE, f"{name}: size = {given.size}: at least {given.ways} lines ({way} bytes), at most {MOST_CACHE >> 30} GiB")
+        demand(
+            way <= size <= MOST_CACHE,
+            f"{name}: size = {given.size}: at least {given.ways} lines ({way} bytes), at most {MOST_CACHE >> 30} GiB",
+        )
         demand(size % way == 0, f"{name}: size = {given.size}: it must be a multiple of ways times line ({way} bytes)")
         demand(given.kind in KINDS, f"{name}: kind = {given.kind}: one of {', '.join(KINDS)} is possible")
         demand(given.kind == INCLUSIVE or level == LEVELS, f"{name}: kind = {given.kind}: L3 alone can be that")
         demand(given.prefetch in PREFETCHERS, f"{name}: prefetch = {given.prefetch}: one of {', '.join(PREFETCHERS)} is possible")
         nearer = caches[-1] if caches else None
-        demand(0 < given.latency <= MOST_TIME, f"{name}: latency = {given.latency}: it must be positive and at most {MOST_TIME:g}")
-        demand(not nearer or given.latency > nearer.latency, f"{name}: latency = {given.latency}: longer than that of the level before it")
+        demand(
+            0 < given.latency <= MOST_TIME, f"{name}: latency = {given.latency}: it must be positive and at most {MOST_TIME:g}"
+        )
+        demand(
+            not nearer or given.latency > nearer.latency,
+            f"{name}: latency = {given.latency}: longer than that of the level before it",
+        )
         sharing = machine.cores * machine.threads if level == LEVELS else 1
         if nearer and given.kind == INCLUSIVE:
             least = sharing * nearer.size
-            demand(size >= least, f"{name}: size = {given.size}: an inclusive one holds at least the {least} bytes of the level before it")
+            demand(
+                size >= least,
+                f"{name}: size = {given.size}: an inclusive one holds at least the {least} bytes of the level before it",
+            )
         caches.append(Cache(size, given.ways, given.latency, given.kind, given.prefetch))
     several = [level for level, cache in enumerate(caches, 1) if cache.prefetch != PREFETCHERS[0]]
     demand(len(several) <= 1, f"timing.caches: prefetch in L{' and L'.join(map(str, several))}: one level can have it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .machine import MIB, PREFETCHERS, VICTIM, Machine
+from .machine import MIB, PAGES, PREFETCHERS, VICTIM, Machine
 from .packages import Tools
 
 #: `-machine pc` keeps the addresses between LOW_END and 4 GiB for devices: if there is more memory than fits below
@@ -64,6 +64,11 @@ def configuration(machine: Machine, timed: bool, spinners: int) -> str:
         lines.append(row("prefetch", [PREFETCHERS.index(timing.prefetch)]))
         lines += cache_lines(machine)
         lines.append(row("stores", [timing.store_buffer]))
+        lines += [
+            row("tlb", [tlb.level, sum(1 << PAGES.index(page) for page in tlb.pages), tlb.entries, tlb.ways, tlb.latency])
+            for tlb in timing.tlb
+        ]
+        lines += [row("walk", timing.walk)] if timing.tlb else []
     return "\n".join(lines) + "\n"
 
 

@@ -80,6 +80,14 @@ def test_one_page_elsewhere_is_a_reason():
     assert memory_reasons(proof(1)) == ["pages"]
 
 
+def test_huge_pages_that_nobody_asked_for_are_a_reason_and_those_that_were_not_given_are_none():
+    grown = msgspec.structs.replace(proof(1, **{"1": 2}), huge_bytes=8192)
+    assert memory_reasons(grown) == memory_reasons(proof(1, **{"1": 2}), grown) == ["pages"]
+    assert memory_reasons(msgspec.structs.replace(grown, huge_bytes=None)) == []
+    wished = msgspec.structs.replace(grown, page_size="thp")
+    assert memory_reasons(wished) == memory_reasons(msgspec.structs.replace(wished, huge_bytes=0)) == []
+
+
 @pytest.mark.parametrize(
     ("after", "expected"),
     [

@@ -26,6 +26,7 @@ from ..benchmarks import Benchmark, Found, Probes
 from ..errors import MachineError, NumabenchError
 from ..host.counters import machine_counters
 from ..host.memory import BIND, NOT_TOLD, Buffer, place_by
+from ..host.pages import BASE
 from ..host.placement import prefer_node
 from ..model import MemoryProof, Sample, ThreadProof, together
 from ..runlog.rounds import LEAST, pack, shape
@@ -457,13 +458,18 @@ def cannot_do(kernel: str, case: JobCase) -> MachineError:
 
 
 def memory_reasons(*proofs: MemoryProof) -> list[str]:
-    """`pages`: some of the memory is not on the node that it was to be on, or was never touched."""
-    return ["pages"] if any(map(misplaced, proofs)) else []
+    """`pages`: some of the memory is not on the node that it was to be on, was never touched, or is huge pages where base pages were asked for."""
+    return ["pages"] if any(misplaced(proof) or overgrown(proof) for proof in proofs) else []
 
 
 def misplaced(proof: MemoryProof) -> bool:
     wanted = proof.node is not None or bool(proof.parts)
     return proof.misplaced > 0 or (wanted and not proof.pages and proof.by != NOT_TOLD)
+
+
+def overgrown(proof: MemoryProof) -> bool:
+    """The other way round is no reason: huge pages are a wish, and what was obtained is recorded."""
+    return proof.page_size == BASE and bool(proof.huge_bytes)
 
 
 def probe_reasons(before: Probes, after: Probes, clock: bool = True, distance: bool = True) -> list[str]:

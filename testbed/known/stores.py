@@ -44,15 +44,17 @@ class KnownStores:
 
     @property
     def summary(self) -> str:
-        return (
-            f"{self.of.summary}. What fences, single stores, and counters of two threads take there: a store is paid for by what waits for it"
-        )
+        return f"{self.of.summary}. What fences, single stores, and counters of two threads take there: a store is paid for by what waits for it"
 
     def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
         step(f"{self.name}: measuring")
         logs = self.visit(shared, tree)
         done()
-        return [*self.judge_fences(logs["fences"]), *self.judge_single(logs["single_operations"]), *self.judge_counters(logs["padded_counters"])]
+        return [
+            *self.judge_fences(logs["fences"]),
+            *self.judge_single(logs["single_operations"]),
+            *self.judge_counters(logs["padded_counters"]),
+        ]
 
     def visit(self, shared: Path, tree: Path) -> dict[str, Path]:
         """A log for each of RUNS."""
@@ -63,13 +65,20 @@ class KnownStores:
         logs = {name: path for name in RUNS for path in shared.glob(f"{name}/*/*.jsonl")}
         if found.status or set(logs) != set(RUNS):
             said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
-            raise GuestError(f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:])
+            raise GuestError(
+                f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:]
+            )
         return logs
 
     def judge_fences(self, log: Path) -> list[Finding]:
         rows = estimates_of(log, "time")
         return [
-            self.number(f"{name} after {before}", "", stores.fence(self.of, name, stored), rows[(rows["fence"] == name) & (rows["before"] == before)])
+            self.number(
+                f"{name} after {before}",
+                "",
+                stores.fence(self.of, name, stored),
+                rows[(rows["fence"] == name) & (rows["before"] == before)],
+            )
             for before, stored in BEFORE.items()
             for name in FENCES
         ]
@@ -99,7 +108,9 @@ class KnownStores:
                     row = rows[(rows["placement"] == placement) & (rows["operation"] == operation)]
                     row = row[(row["stride"] == stride) & (row["spacing"] == spacing)]
                     what = f"{operation} {'spaced' if spacing else 'back to back'}, {'one line' if shared else 'own lines'}"
-                    findings.append(self.number(what, cpus_of(cpus), stores.counters(self.of, list(cpus), operation, stride, spacing), row))
+                    findings.append(
+                        self.number(what, cpus_of(cpus), stores.counters(self.of, list(cpus), operation, stride, spacing), row)
+                    )
         return findings
 
     def number(self, what: str, where: str, wanted: float, rows) -> Finding:

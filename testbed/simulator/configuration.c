@@ -56,6 +56,12 @@ static bool set(const char *key, const double *x, int n)
         machine.prefetch = x[0];
     else if (!strcmp(key, "stores"))
         machine.stores = x[0];
+    else if (!strcmp(key, "tlb")) { /* level holds entries ways latency */
+        struct tlb *tlb = &machine.tlb[machine.tlbs++];
+        *tlb = (struct tlb){.level = x[0], .holds = x[1], .entries = x[2], .ways = x[3], .latency = nanoseconds(x[4])};
+    } else if (!strcmp(key, "walk"))
+        for (int size = 0; size < PAGE_SIZES; size++)
+            machine.walk[size] = nanoseconds(x[size]);
     else if (!strcmp(key, "pause"))
         machine.pause = nanoseconds(x[0]);
     else

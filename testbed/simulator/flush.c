@@ -9,15 +9,6 @@
 #define REGISTERS 16
 #define NONE REGISTERS
 
-/* Of GLib and of the plug-in's interface, as QEMU has them. */
-struct bytes { uint8_t *data; unsigned length; };
-struct array { char *data; unsigned length; };
-struct described { void *handle; const char *name, *feature; };
-struct bytes *g_byte_array_new(void);
-struct bytes *g_byte_array_set_size(struct bytes *, unsigned);
-struct array *qemu_plugin_get_registers(void);
-int qemu_plugin_read_register(void *handle, struct bytes *);
-
 /* base + (index << scale) + displacement: it goes with the callback in the place of a pointer. */
 union operand {
     struct { int32_t displacement; uint8_t base, index, scale; };
@@ -26,7 +17,7 @@ union operand {
 _Static_assert(sizeof(union operand) == sizeof(void *), "an operand is packed into a pointer");
 
 static struct page { uint64_t address, physical; } *pages[MOST_CPUS];
-static void *handles[MOST_CPUS][REGISTERS];
+static struct qemu_plugin_register *handles[MOST_CPUS][REGISTERS];
 
 void remember_page(int i, uint64_t address, uint64_t physical)
 {
@@ -39,18 +30,19 @@ static uint64_t value_of(int i, int number)
 {
     static const char *const names[REGISTERS] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                                  "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-    static __thread struct bytes *value;
+    static __thread GByteArray *value;
     uint64_t found = 0;
     if (number == NONE)
         return 0;
     if (!value) { /* the first time in this virtual CPU's thread */
-        const struct array *all = qemu_plugin_get_registers();
-        const struct described *each = (const struct described *)all->data;
+        GArray *all = qemu_plugin_get_registers();
+        const register_descriptor *each = (const register_descriptor *)all->data;
         value = g_byte_array_new();
-        for (unsigned k = 0; k < all->length; k++)
+        for (unsigned k = 0; k < all->len; k++)
             for (int name = 0; name < REGISTERS; name++)
                 if (!strcmp(each[k].name, names[name]))
                     handles[i][name] = each[k].handle;
+        g_array_free(all, 1);
     }
     g_byte_array_set_size(value, 0);
     if (handles[i][number] && qemu_plugin_read_register(handles[i][number], value) >= 8)

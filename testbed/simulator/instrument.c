@@ -132,6 +132,7 @@ static void on_new_page(unsigned i, void *page)
 
 static void turn_on(void)
 {
+    empty_translation();
     if (machine.timed)
         start_clocks();
     atomic_store(&on, 1);
@@ -191,7 +192,7 @@ static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code
     while (prefixes < 4 && (code[prefixes] == 0x66 || code[prefixes] >> 4 == 4))
         prefixes++;
     bool atomic = code[prefixes] == 0xf0 || (code[prefixes] & 0xfe) == 0x86;
-    qemu_plugin_register_vcpu_mem_cb(instruction, on_access, CB_NO_REGS, MEM_RW, (void *)(rest << REST_SHIFT | (atomic ? ATOMIC : 0)));
+    qemu_plugin_register_vcpu_mem_cb(instruction, on_access, machine.tlbs ? CB_R_REGS : CB_NO_REGS, MEM_RW, (void *)(rest << REST_SHIFT | (atomic ? ATOMIC : 0)));
 }
 
 static void on_translate(plugin_id id, struct qemu_plugin_tb *block)
@@ -231,11 +232,14 @@ static void on_cpu(plugin_id id, unsigned i) /* in virtual CPU i's own thread */
     (void)id;
     me = i, cpu[i].thread = syscall(SYS_gettid);
     atomic_store(&cpu[i].state, RUNNING);
+    if (machine.tlbs)
+        find_root(i);
 }
 
 static void at_exit(plugin_id id, void *unused)
 {
-    static const char *const names[] = {"accesses", "hits", "transfers", "loads", "waits", "sleeps", "stalls", "untranslated", "brought"};
+    static const char *const names[] = {"accesses", "hits", "transfers", "loads", "waits", "sleeps", "stalls", "untranslated", "brought",
+                                        "walks", "unread"};
     enum { COUNTERS = sizeof names / sizeof *names };
     (void)id, (void)unused;
     FILE *file = *machine.statistics ? fopen(machine.statistics, "w") : NULL;
@@ -267,7 +271,7 @@ EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, 
             snprintf(machine.sections, sizeof machine.sections, "%s", argv[i] + 9);
     if (!path || !configure(path) || !info->system_emulation || info->system.smp_vcpus != machine.cpus)
         return fprintf(stderr, "simulator: no usable machine=FILE for %d CPUs\n", info->system.smp_vcpus), -1;
-    if (!prepare_memory())
+    if (!prepare_memory() || !prepare_translation())
         return fprintf(stderr, "simulator: no memory for the model\n"), -1;
     prepare_record();
     board = qemu_plugin_scoreboard_new(SCOREBOARD);

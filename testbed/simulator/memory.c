@@ -195,6 +195,8 @@ ps serve_in_turn(int i, const struct access *access, ps t)
 void access_memory(int i, const struct access *access)
 {
     cpu[i].accesses++;
+    if (machine.tlbs)
+        advance(i, clock_of(i) + translate(i, access));
     if (machine.stores && buffer_access(i, access))
         return;
     ps t = serve_in_turn(i, access, clock_of(i) + (access->atomic ? machine.atomic : 0));

@@ -18,6 +18,10 @@ struct qemu_plugin_insn;
 struct qemu_plugin_hwaddr;
 struct qemu_plugin_scoreboard;
 typedef uint32_t meminfo;
+struct qemu_plugin_register;
+typedef struct { uint8_t *data; unsigned len; } GByteArray; /* GLib's, which QEMU brings */
+typedef struct { char *data; unsigned len; } GArray;
+typedef struct { struct qemu_plugin_register *handle; const char *name, *feature; } register_descriptor;
 enum { CB_NO_REGS, CB_R_REGS, CB_RW_REGS };
 enum { MEM_R = 1, MEM_W, MEM_RW };
 enum { INLINE_ADD_U64, INLINE_STORE_U64 };
@@ -55,4 +59,10 @@ void qemu_plugin_register_vcpu_tb_exec_cond_cb(struct qemu_plugin_tb *, exec_cb 
                                                int cond, plugin_u64, uint64_t imm, void *);
 void qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(struct qemu_plugin_tb *, int op,
                                                        plugin_u64, uint64_t imm);
+GByteArray *g_byte_array_new(void);
+GByteArray *g_byte_array_set_size(GByteArray *, unsigned);
+char *g_array_free(GArray *, int segment);
+GArray *qemu_plugin_get_registers(void); /* of register_descriptor */
+int qemu_plugin_read_register(struct qemu_plugin_register *, GByteArray *); /* appends; from callbacks with CB_R_REGS */
+bool qemu_plugin_read_memory_vaddr(uint64_t address, GByteArray *, size_t length);
 #endif

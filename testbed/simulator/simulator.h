@@ -11,6 +11,7 @@
  *   levels.c      what an access costs there
  *   flush.c       instructions that take a line out of all caches
  *   stores.c      store buffers: what a CPU does not wait for, and what waits for it
+ *   translation.c what it costs to learn where an address lies: TLB and page walks
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
  *   instrument.c  the plug-in: what is instrumented, and how the guest switches it
  *
@@ -28,6 +29,7 @@
 #define MOST_NODES 16
 #define MOST_LEVELS 3
 #define MOST_STORES 256 /* places of a store buffer */
+#define MOST_TLBS 8
 #define MAGIC 0x4e554d00u
 #define SLICE 1000      /* instructions between looks at the others' clocks */
 #ifndef QUANTUM
@@ -38,6 +40,14 @@ enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL, WATCH };
 typedef int64_t ps; /* picoseconds: of virtual time, and of latencies */
 enum { ABSENT, RUNNING, IDLE };
 enum { NOTHING, PAIR, NEXT }; /* the other line of its aligned pair, or the next one */
+
+enum { SMALL_PAGE, HUGE_PAGE, PAGE_SIZES }; /* 4 KiB, 2 MiB */
+
+/* One structure of a CPU's TLB. */
+struct tlb {
+    int level, holds, entries, ways; /* holds: pages of size 1 << SMALL_PAGE, 1 << HUGE_PAGE or both */
+    ps latency;                      /* what a hit in it adds */
+};
 
 /* What the machine is like: set once by configuration.c. */
 struct configuration {
@@ -51,6 +61,9 @@ struct configuration {
     int levels, group_of[MOST_CPUS]; /* levels of caches instead of that one, the last of which a group shares; 0: none */
     bool victim;                     /* the last level holds what left the others */
     struct level { uint32_t sets; int ways, prefetch; ps latency; } level[MOST_LEVELS];
+    int tlbs;
+    struct tlb tlb[MOST_TLBS]; /* nearest level first */
+    ps walk[PAGE_SIZES];       /* what one adds, by the size of the page that it finds */
     int spinners; /* at most so many threads of virtual CPUs may wait by spinning: one per CPU of the host */
     struct { uint64_t begin, end, offset; int node; } range[2 * MOST_NODES]; /* guest-physical memory, offset: in all of it */
     char statistics[PATH_MAX], sections[PATH_MAX];
@@ -65,7 +78,7 @@ struct cpu {
     bool armed;      /* RDTSC traps in this thread */
     bool naming;     /* the next two loads name the range to watch */
     uint32_t *tags;  /* [sets][WAYS] line + 1, most recent first */
-    uint64_t accesses, hits, transfers, loads, waits, sleeps, stalls, untranslated, brought;
+    uint64_t accesses, hits, transfers, loads, waits, sleeps, stalls, untranslated, brought, walks, unread;
 } __attribute__((aligned(128)));
 extern struct cpu cpu[MOST_CPUS];
 extern atomic_int on;
@@ -132,6 +145,12 @@ void flush_line(uint32_t id, ps now);
 /* flush.c */
 void instrument_flush(struct qemu_plugin_insn *instruction, const uint8_t *code); /* if it is one */
 void remember_page(int i, uint64_t address, uint64_t physical);
+
+/* translation.c */
+bool prepare_translation(void);
+void find_root(int i);         /* in virtual CPU i's own thread: the register that names its page tables */
+void empty_translation(void);  /* nobody executes what is to be timed */
+ps translate(int i, const struct access *access); /* what the translation of its address adds to it */
 
 /* record.c */
 void prepare_record(void);
