@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +29,8 @@ MOST_LATENCY = 60_000.0  # ns: an HMAT entry of 16 bits holds no more
 MOST_TIME = 1e6  # ns, of anything that the model charges
 MOST_CACHE = 1 << 30
 MOST_BANDWIDTH = 60_000_000.0  # MB/s
+LEAST_RATE, MOST_RATE = 0.01, 10_000.0  # bytes/ns
+MOST_MISSES = 256  # as in simulator/overlap.c
 MODULE = 128 << 20  # what Linux takes offline at a time
 LINES = (32, 64, 128, 256, 512, 1024)
 PREFETCHERS = ("none", "pair", "next")  # what comes along with a line from memory, as in simulator/simulator.h
@@ -52,6 +55,15 @@ class _Hmat(msgspec.Struct, forbid_unknown_fields=True):
     bandwidth: list[list[float]] | None = None
 
 
+class _Overlap(msgspec.Struct, forbid_unknown_fields=True):
+    misses: int
+
+
+class _Bandwidth(msgspec.Struct, forbid_unknown_fields=True):
+    controller: list[float] | None = None
+    link: list[list[float]] | None = None
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
@@ -63,6 +75,8 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     pause: float = 10.0
     prefetch: str = "none"
     occupancy: list[float] | None = None
+    overlap: _Overlap | None = None
+    bandwidth: _Bandwidth | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,6 +111,8 @@ class Timing:
     instruction: float
     pause: float
     prefetch: str  # one of PREFETCHERS
+    misses: int = 0  # lines that a CPU can have on their way; 0: every access blocks
+    link: tuple[tuple[float, ...], ...] | None = None  # [a][b]: ns for which a line keeps the link from node a to node b busy; None: no [timing.bandwidth]
 
 
 @dataclass(frozen=True)
@@ -306,10 +322,17 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
         f"timing.occupancy = {occupancy}: one number (0 to {MOST_TIME:g}) per node is needed",
     )
+    if file.overlap:
+        demand(
+            1 <= file.overlap.misses <= MOST_MISSES,
+            f"timing.overlap.misses = {file.overlap.misses}: 1 to {MOST_MISSES} lines can be on their way",
+        )
+    demand(not (file.bandwidth and file.occupancy), "timing.occupancy and timing.bandwidth: one of them says how long a line takes")
+    busy = busy_times(machine, file.bandwidth, file.line) if file.bandwidth else None
     return Timing(
         memory=frozen(file.memory),
         core_to_core=core_to_core(machine, file.core_to_core),
-        occupancy=tuple(occupancy),
+        occupancy=busy.controller if busy else tuple(occupancy),
         line=file.line,
         cache=cache,
         hit=file.hit,
@@ -317,7 +340,41 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         instruction=file.instruction,
         pause=file.pause,
         prefetch=file.prefetch,
+        misses=file.overlap.misses if file.overlap else 0,
+        link=busy.link if busy else None,
     )
+
+
+class Busy(NamedTuple):
+    """For how many ns a line keeps each controller and each link busy."""
+
+    controller: tuple[float, ...]
+    link: tuple[tuple[float, ...], ...]
+
+
+def busy_times(machine: Machine, file: _Bandwidth, line: int) -> Busy:
+    size = len(machine.nodes)
+    controller = file.controller or [0.0] * size
+    link = file.link or [[0.0] * size for _ in range(size)]
+    demand(len(controller) == size, f"timing.bandwidth.controller = {controller}: one number per node is needed (bytes/ns; 0: no limit)")
+    demand(
+        len(link) == size and all(len(row) == size for row in link),
+        f"timing.bandwidth.link is no {size} x {size} matrix; one row and one column per node are needed (bytes/ns from row to column; 0: no limit)",
+    )
+    named = [(f"controller[{node}]", value) for node, value in enumerate(controller)]
+    named += [(f"link[{a}][{b}]", value) for a, row in enumerate(link) for b, value in enumerate(row)]
+    for name, value in named:
+        demand(
+            value == 0 or LEAST_RATE <= value <= MOST_RATE,
+            f"timing.bandwidth.{name} = {value}: 0 (no limit) or {LEAST_RATE:g} to {MOST_RATE:g} bytes/ns (GB/s) are possible",
+        )
+    for node in range(size):
+        demand(link[node][node] == 0, f"timing.bandwidth.link[{node}][{node}] = {link[node][node]}: a node has no link to itself; give 0")
+
+    def busy(value: float) -> float:
+        return line / value if value else 0.0
+
+    return Busy(tuple(map(busy, controller)), tuple(tuple(map(busy, row)) for row in link))
 
 
 def core_to_core(machine: Machine, given: list[list[float]] | dict[str, float]) -> tuple[tuple[float, ...], ...]:

@@ -3,9 +3,9 @@
  *   hit                       in the CPU's own cache, or a write to a line that nobody else holds
  *   core_to_core[i][j]        the line is modified in j's cache; or a write to a line that others hold (the farthest of them);
  *                             or a read of a clean line that a CPU of the same node holds (the nearest)
- *   memory[node][home]        otherwise; each line also keeps its memory controller busy for occupancy[home]
+ *   memory[node][home]        otherwise, from when its turn comes at the memory controller and the link (bandwidth.c)
  *
- * Accesses block, and the transfers of one line queue up behind each other. A prefetcher may bring the neighbour of a line that is loaded
+ * Accesses block, unless the machine has `misses` (overlap.c), and the transfers of one line queue up behind each other. A prefetcher may bring the neighbour of a line that is loaded
  * from memory: at no time, within a page, and if no cache has it. */
 #include "simulator.h"
 #include <stdlib.h>
@@ -26,7 +26,6 @@ struct line {
 };
 static struct line *lines;
 static uint32_t sets;
-static _Atomic ps controller_free[MOST_NODES];
 
 bool prepare_memory(void)
 {
@@ -48,6 +47,15 @@ int range_of(uint64_t physical)
         if (physical >= machine.range[r].begin && physical < machine.range[r].end)
             return r;
     return -1;
+}
+
+int home_of(uint32_t line)
+{
+    const uint64_t offset = (uint64_t)line << machine.line_shift;
+    int r = 0;
+    while (r < machine.ranges - 1 && offset - machine.range[r].offset >= machine.range[r].end - machine.range[r].begin)
+        r++;
+    return machine.range[r].node;
 }
 
 static inline void lock(struct line *l)
@@ -75,14 +83,19 @@ static uint32_t put_into_cache(int i, uint32_t tag)
     return gone;
 }
 
+/* A line that was written goes back to its memory, which nobody waits for. */
 static void drop_from_cache(int i, uint32_t tag)
 {
     struct line *l = &lines[tag - 1];
+    const uint64_t mine = 1ull << i;
     lock(l);
-    l->holders &= ~(1ull << i);
+    bool written = l->holders & mine && l->owner == i;
+    l->holders &= ~mine;
     if (l->owner == i)
         l->owner = -1;
     unlock(l);
+    if (written && machine.limited)
+        queue_write(machine.node_of[i], home_of(tag - 1), clock_of(i));
 }
 
 /* ps from the nearest holder on i's node; -1 if there is none. */
@@ -102,18 +115,6 @@ static ps farthest_holder(int i, uint64_t holders)
         if ((holders >> j & 1) && machine.core_to_core[i][j] > most)
             most = machine.core_to_core[i][j];
     return most;
-}
-
-/* The memory controller serves one line after the other: returns when it begins with one that is wanted at `at`. */
-static ps queue_at_controller(int node, ps at)
-{
-    ps begin, free = atomic_load(&controller_free[node]);
-    if (!machine.occupancy[node])
-        return at;
-    do
-        begin = free > at ? free : at;
-    while (!atomic_compare_exchange_weak(&controller_free[node], &free, begin + machine.occupancy[node]));
-    return begin;
 }
 
 static bool is_contended(struct line *l, ps now)
@@ -148,8 +149,8 @@ static void bring_neighbour(int i, uint32_t id)
     }
 }
 
-/* When the access of line `id` that begins at `t` is done; the line is then where it was wanted. `loaded`: whether memory gave it for a load. */
-static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loaded)
+/* When the access of line `id` that begins at `t` is done; the line is then where it was wanted. `source`: who gave it. */
+static ps serve(int i, const struct access *access, uint32_t id, ps t, enum source *source)
 {
     struct cpu *self = &cpu[i];
     struct line *l = &lines[id];
@@ -158,6 +159,7 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
     uint64_t others = l->holders & ~mine;
     if ((l->holders & mine) && (!access->write || !others)) {
         self->hits++;
+        *source = OWN_CACHE;
         t += machine.hit;
         if (access->write)
             l->owner = i;
@@ -170,12 +172,13 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
             t = l->free;
         if (cost >= 0) {
             self->transfers++;
+            *source = OTHER_CACHE;
             l->contended = t + cost;
         } else {
             int home = machine.range[access->range].node;
             self->loads++;
-            *loaded = !access->write;
-            t = queue_at_controller(home, t);
+            *source = FROM_MEMORY;
+            t = queue_read(machine.node_of[i], home, t);
             cost = machine.memory[machine.node_of[i]][home];
         }
         l->holders = access->write ? mine : l->holders | mine;
@@ -186,21 +189,50 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
     return t;
 }
 
+/* A store past the caches goes to the memory, which is written without being read; no cache has the line afterwards. */
+static ps serve_past(int i, const struct access *access, uint32_t id, ps t)
+{
+    struct line *l = &lines[id];
+    int home = machine.range[access->range].node;
+    lock(l);
+    l->holders = 0, l->owner = -1;
+    unlock(l);
+    return queue_write(machine.node_of[i], home, t) + machine.memory[machine.node_of[i]][home];
+}
+
+static bool holds(const struct line *l, int i)
+{
+    return l->holders >> i & 1;
+}
+
 void access_memory(int i, const struct access *access)
 {
     struct cpu *self = &cpu[i];
     uint32_t id = (access->physical - machine.range[access->range].begin + machine.range[access->range].offset) >> machine.line_shift;
     struct line *l = &lines[id];
-    ps t = clock_of(i) + (access->atomic ? machine.atomic : 0);
-    bool loaded = false;
+    enum source source = OWN_CACHE;
+    const bool past = access->write && access->form.flags & PAST;
     self->accesses++;
+    wait_for_address(i, access);
+    if (past && goes_with_last(i, id))
+        return;
+    const bool away = past || !holds(l, i); /* or it is a line that others hold too, which is written now */
+    if (away)
+        wait_for_place(i);
+    ps t = clock_of(i) + (access->form.flags & ATOMIC ? machine.atomic : 0);
     /* Its turn comes when all that is earlier has been charged; and it goes on when all that is earlier than its end has been
-     * executed, since QEMU calls back after it has executed an access: a compare-and-swap must not see the future. */
-    take_turn(i, is_contended(l, t) ? 0 : QUANTUM);
-    t = serve(i, access, id, t, &loaded);
-    put_and_drop(i, id);
-    if (loaded)
-        bring_neighbour(i, id);
-    atomic_store(&self->clock, t);
-    take_turn(i, is_contended(l, t) ? 0 : QUANTUM);
+     * executed, since QEMU calls back after it has executed an access: a compare-and-swap must not see the future. Where bandwidth
+     * is limited, what goes to memory asks in the order of time. */
+    take_turn(i, is_contended(l, t) ? 0 : away && machine.limited ? AMONG_MEASURING : QUANTUM);
+    if (past) {
+        t = serve_past(i, access, id, t);
+        source = FROM_MEMORY;
+    } else {
+        t = serve(i, access, id, t, &source);
+        put_and_drop(i, id);
+        if (source == FROM_MEMORY && !access->write)
+            bring_neighbour(i, id);
+    }
+    atomic_store(&self->clock, go_on(i, access, id, t, source));
+    take_turn(i, is_contended(l, clock_of(i)) ? 0 : QUANTUM);
 }

@@ -7,6 +7,8 @@
  *   clock.c       virtual clocks, and what makes QEMU and the guest read them
  *   order.c       keeps the virtual CPUs together: none runs ahead of the slowest by more than a quantum
  *   memory.c      caches, lines, coherence, memory controllers: what an access costs
+ *   bandwidth.c   memory controllers and links: which lines they carry, one after the other
+ *   overlap.c     what waits for a line on its way and what does not; decode.c: which registers an instruction reads and writes
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
  *   instrument.c  the plug-in: what is instrumented, and how the guest switches it
  *
@@ -25,6 +27,7 @@
 #define MAGIC 0x4e554d00u
 #define SLICE 1000      /* instructions between looks at the others' clocks */
 #define QUANTUM 100000 /* ps that a CPU may be ahead of the slowest one, on lines that nobody else uses */
+#define AMONG_MEASURING -1 /* in place of a quantum: not at all ahead of CPUs that are INSIDE, which alone have accesses that are modelled */
 enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL, WATCH };
 
 typedef int64_t ps; /* picoseconds: of virtual time, and of latencies */
@@ -39,6 +42,9 @@ struct configuration {
     ps instruction, hit, atomic, pause;
     int prefetch; /* what comes along with a line that is loaded from memory */
     uint64_t cache_bytes;
+    int misses;    /* lines that a CPU can have on their way; 0: every access blocks */
+    bool limited;  /* by [timing.bandwidth]: written lines go back over the bus, and requests are served in the order of time exactly */
+    ps link[MOST_NODES][MOST_NODES]; /* how long a line keeps the link from one node to another busy */
     int spinners; /* at most so many threads of virtual CPUs may wait by spinning: one per CPU of the host */
     struct { uint64_t begin, end, offset; int node; } range[2 * MOST_NODES]; /* guest-physical memory, offset: in all of it */
     char statistics[PATH_MAX], sections[PATH_MAX];
@@ -65,11 +71,19 @@ struct counters {
     uint64_t executed; /* instructions since the clock was last brought up to date */
     uint64_t inside;   /* executes what is to be timed */
 };
+/* Which registers (a bit each) address memory, give and take a value: decode.c. */
+enum { ATOMIC = 1, MEMORY = 2, UPDATES = 4, PAST = 8, FENCE = 16, UNKNOWN = 32 }; /* UPDATES: what it writes depends on what it read there; PAST: past the caches */
+struct form {
+    uint16_t address, source, target, flags;
+};
+_Static_assert(sizeof(struct form) == sizeof(void *), "a form is handed to callbacks in place of a pointer");
+
 /* One access of a user-space instruction, as it calls back after it was executed. */
 struct access {
     uint64_t address, physical; /* virtual; guest-physical, in machine.range[range] */
-    int range;
-    bool write, atomic;
+    int range, bytes;
+    bool write;
+    struct form form;
 };
 static inline struct counters *counters_of(int i) { return qemu_plugin_scoreboard_find(board, i); }
 static inline ps clock_of(int i) { return atomic_load_explicit(&cpu[i].clock, memory_order_relaxed); }
@@ -97,6 +111,24 @@ void wake_ready(void);
 bool prepare_memory(void);
 int range_of(uint64_t physical); /* -1: no memory */
 void access_memory(int i, const struct access *access);
+int home_of(uint32_t line); /* the node */
+
+/* bandwidth.c */
+ps queue_read(int node, int home, ps at);
+ps queue_write(int node, int home, ps at);
+
+/* decode.c */
+struct form decode(const uint8_t *instruction);
+
+/* overlap.c */
+enum source { OWN_CACHE, OTHER_CACHE, FROM_MEMORY };
+void forget_overlap(void);                                  /* the model comes ON: nothing is on its way */
+void wait_for_address(int i, const struct access *access);  /* the clock goes to when the access can begin ... */
+void wait_for_place(int i);                                 /* ... and to when one more line can be on its way */
+void wait_for_all(int i);
+void pass_on(int i, struct form form);                      /* an instruction without memory */
+ps go_on(int i, const struct access *access, uint32_t line, ps done, enum source source); /* when the CPU does */
+bool goes_with_last(int i, uint32_t line);                  /* a store past the caches, with the one before it */
 
 /* record.c */
 void prepare_record(void);
