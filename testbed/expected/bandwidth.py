@@ -6,9 +6,11 @@ has to carry. A chase beside streams is played request by request.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ..machine import Machine
 
@@ -32,7 +34,8 @@ STREAMS = {
 BURST_LINES = 64  # of a loader of loaded_latency
 LINE_INSTRUCTIONS = 4  # of a stream, for each line: two or four vectors; hidden wherever a line takes longer
 CLOCK_LOOK = 25.0  # ns between two looks at the clock of a loader that waits: a pause and the look
-SPAN = 400_000.0  # ns that are played
+SPAN = 200_000.0  # ns that are played
+PLAYS = 4
 
 
 def alone(machine: Machine, cpu_node: int, memory_node: int) -> float:
@@ -81,9 +84,19 @@ def link_of(machine: Machine, cpu_node: int, memory_node: int) -> float:
     return machine.timing.link[memory_node][cpu_node] if machine.timing.link else 0.0
 
 
-def weights(machine: Machine, cpu_node: int, threads: int) -> dict[int, float]:
-    """What each memory gives to the cores of a node: by what pages are interleaved."""
-    return {node: node_bandwidth(machine, cpu_node, node, "read", threads) for node in machine.memory_nodes}
+def weights(machine: Machine) -> dict[int, int]:
+    """The smallest whole numbers in proportion to what each memory gives to the cores of the node that read it fastest."""
+    cores = {node: len(machine.nodes[node].cpus) for node in machine.cpu_nodes}
+    best = {m: Fraction(max(node_bandwidth(machine, c, m, "read", cores[c]) for c in cores)).limit_denominator(1000) for m in machine.memory_nodes}
+    whole = math.lcm(*(value.denominator for value in best.values()))
+    common = math.gcd(*(int(value * whole) for value in best.values()))
+    return {node: int(value * whole) // common for node, value in best.items()}
+
+
+def saturated_by(machine: Machine, kernel: str, counts: Sequence[int], share: float) -> int:
+    """The fewest threads, packed, that reach all but `share` of the most."""
+    found = {threads: memory_bandwidth(machine, range(threads), kernel) for threads in counts}
+    return min(threads for threads, value in found.items() if value >= (1 - share) * max(found.values()))
 
 
 class LoadedChase:
@@ -143,3 +156,9 @@ class LoadedChase:
             lines += 1
         settled = self.waits[len(self.waits) // 10 :]
         return sum(settled) / len(settled), lines * self.line / SPAN
+
+
+def loaded(machine: Machine, node: int, loaders: int, rate: float | None) -> tuple[float, float]:
+    """(latency, load) in the mean of some plays."""
+    plays = [LoadedChase(machine, node, loaders, rate, seed).play() for seed in range(PLAYS)]
+    return sum(latency for latency, _ in plays) / PLAYS, sum(load for _, load in plays) / PLAYS

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..judgement import Finding
 
-NAMES = ("fleet", "contracts")  # modules of this package, in the order in which they are certified
+NAMES = ("fleet", "contracts", "bandwidth")  # modules of this package, in the order in which they are certified
 
 
 class Known(Protocol):
