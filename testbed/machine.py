@@ -112,7 +112,9 @@ class Timing:
     pause: float
     prefetch: str  # one of PREFETCHERS
     misses: int = 0  # lines that a CPU can have on their way; 0: every access blocks
-    link: tuple[tuple[float, ...], ...] | None = None  # [a][b]: ns for which a line keeps the link from node a to node b busy; None: no [timing.bandwidth]
+    link: tuple[tuple[float, ...], ...] | None = (
+        None  # [a][b]: ns for which a line keeps the link from node a to node b busy; None: no [timing.bandwidth]
+    )
 
 
 @dataclass(frozen=True)
@@ -327,7 +329,9 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
             1 <= file.overlap.misses <= MOST_MISSES,
             f"timing.overlap.misses = {file.overlap.misses}: 1 to {MOST_MISSES} lines can be on their way",
         )
-    demand(not (file.bandwidth and file.occupancy), "timing.occupancy and timing.bandwidth: one of them says how long a line takes")
+    demand(
+        not (file.bandwidth and file.occupancy), "timing.occupancy and timing.bandwidth: one of them says how long a line takes"
+    )
     busy = busy_times(machine, file.bandwidth, file.line) if file.bandwidth else None
     return Timing(
         memory=frozen(file.memory),
@@ -356,7 +360,10 @@ def busy_times(machine: Machine, file: _Bandwidth, line: int) -> Busy:
     size = len(machine.nodes)
     controller = file.controller or [0.0] * size
     link = file.link or [[0.0] * size for _ in range(size)]
-    demand(len(controller) == size, f"timing.bandwidth.controller = {controller}: one number per node is needed (bytes/ns; 0: no limit)")
+    demand(
+        len(controller) == size,
+        f"timing.bandwidth.controller = {controller}: one number per node is needed (bytes/ns; 0: no limit)",
+    )
     demand(
         len(link) == size and all(len(row) == size for row in link),
         f"timing.bandwidth.link is no {size} x {size} matrix; one row and one column per node are needed (bytes/ns from row to column; 0: no limit)",
@@ -369,7 +376,10 @@ def busy_times(machine: Machine, file: _Bandwidth, line: int) -> Busy:
             f"timing.bandwidth.{name} = {value}: 0 (no limit) or {LEAST_RATE:g} to {MOST_RATE:g} bytes/ns (GB/s) are possible",
         )
     for node in range(size):
-        demand(link[node][node] == 0, f"timing.bandwidth.link[{node}][{node}] = {link[node][node]}: a node has no link to itself; give 0")
+        demand(
+            link[node][node] == 0,
+            f"timing.bandwidth.link[{node}][{node}] = {link[node][node]}: a node has no link to itself; give 0",
+        )
 
     def busy(value: float) -> float:
         return line / value if value else 0.0

@@ -17,7 +17,9 @@ from testbed.machine import Machine, load_machine
 from testbed.qemu import configuration, memory_ranges
 
 HERE = Path(__file__).resolve().parent
-SOURCES = [HERE.parent / "testbed/simulator" / f"{name}.c" for name in ("memory", "overlap", "bandwidth", "decode", "configuration")]
+SOURCES = [
+    HERE.parent / "testbed/simulator" / f"{name}.c" for name in ("memory", "overlap", "bandwidth", "decode", "configuration")
+]
 SHIPPED = load_machine("streams")
 STREAMS = replace(SHIPPED, timing=replace(SHIPPED.timing, cache=1 << 16))  # soon full
 NONE, READ, WRITE, UPDATE = 0, 1, 2, 3
@@ -160,7 +162,9 @@ def chains(model: Model, node: int, count: int, spilled: bool = False) -> Iterat
             at[k] += 64 * 67
 
 
-@pytest.mark.parametrize(("count", "spilled"), [(1, False), (2, False), (4, False), (8, False), (12, False), (4, True), (10, True), (32, True)])
+@pytest.mark.parametrize(
+    ("count", "spilled"), [(1, False), (2, False), (4, False), (8, False), (12, False), (4, True), (10, True), (32, True)]
+)
 def test_chases_at_the_same_time_overlap_as_little_says(model, count, spilled):
     m = model()
     span = 20_000.0
@@ -196,6 +200,38 @@ def test_readiness_goes_from_register_to_register(model, between, waits):
         m.execute(0, code)
     after = m.execute(0, "488b1b", READ, m.begins[0] + 8192)  # mov (%rbx),%rbx
     assert after == pytest.approx(100 + step if waits else (2 + len(between)) * step)
+
+
+RAX, RCX, RDX, RBX, RSI, R8, R12, R13, R15 = (1 << n for n in (0, 1, 2, 3, 6, 8, 12, 13, 15))
+ATOMIC, MEMORY, UPDATES, PAST, FENCE, UNKNOWN = (1 << n for n in range(6))
+
+
+@pytest.mark.parametrize(
+    ("code", "form"),  # address, source, target, flags
+    [
+        ("4b8b44a508", (R12 | R13, 0, RAX, MEMORY)),  # mov 8(%r13,%r12,4),%rax
+        ("488b042510000000", (0, 0, RAX, MEMORY)),  # mov 16,%rax
+        ("488b0510000000", (0, 0, RAX, MEMORY)),  # mov 16(%rip),%rax
+        ("480130", (RAX, RSI, 0, MEMORY | UPDATES)),  # add %rsi,(%rax)
+        ("8a20", (RAX, RAX, RAX, MEMORY)),  # mov (%rax),%ah: a part of %rax
+        ("f0480fb10b", (RBX, RAX | RCX, RAX, ATOMIC | MEMORY | UPDATES)),  # lock cmpxchg %rcx,(%rbx)
+        ("488703", (RBX, RAX, RAX, ATOMIC | MEMORY | UPDATES)),  # xchg %rax,(%rbx)
+        ("4c0fc338", (RAX, R15, 0, MEMORY | PAST)),  # movnti %r15,(%rax)
+        ("660fe700", (RAX, 0, 0, MEMORY | PAST)),  # movntdq %xmm0,(%rax)
+        ("62f17d48e700", (RAX, 0, 0, MEMORY | PAST)),  # vmovntdq %zmm0,(%rax)
+        ("c5fdd400", (RAX, 0, 0, MEMORY)),  # vpaddq (%rax),%ymm0,%ymm0
+        ("c4e27d9014c8", (RAX, 0, 0, MEMORY)),  # a gather: the index is a vector
+        ("66480f7ec0", (0, 0, RAX, 0)),  # movq %xmm0,%rax: vectors are ready
+        ("48f7e1", (0, RAX | RCX | RDX, RAX | RDX, 0)),  # mul %rcx
+        ("490fb600", (R8, 0, RAX, MEMORY)),  # movzbq (%r8),%rax
+        ("0f1f440000", (0, 0, 0, 0)),  # nopl
+        ("0f01f9", (0, 0, RAX | RCX | RDX, FENCE)),
+        ("0f05", (0, 0, 0, UNKNOWN)),  # syscall
+    ],
+)
+def test_instructions_are_read_as_the_manual_says(model, code, form):
+    word = model().c.decoded(bytes.fromhex(code).ljust(16, b"\0"))
+    assert tuple(word >> 16 * k & 0xFFFF for k in range(4)) == form
 
 
 def test_a_register_that_goes_through_memory_is_as_late_there(model):
@@ -240,7 +276,9 @@ def test_without_the_keys_everything_blocks_as_before(model):
 
 
 @pytest.mark.parametrize("kernel", list(expected.STREAMS))
-@pytest.mark.parametrize(("node", "home", "threads"), [(0, 0, 1), (0, 0, 2), (0, 0, 3), (1, 1, 3), (0, 1, 3), (1, 0, 2), (0, 2, 3), (1, 2, 1)])
+@pytest.mark.parametrize(
+    ("node", "home", "threads"), [(0, 0, 1), (0, 0, 2), (0, 0, 3), (1, 1, 3), (0, 1, 3), (1, 0, 2), (0, 2, 3), (1, 2, 1)]
+)
 def test_streams_get_what_controllers_and_links_have(model, kernel, node, home, threads):
     m = model()
     cpus = STREAMS.nodes[node].cpus[:threads]
@@ -251,6 +289,15 @@ def test_streams_get_what_controllers_and_links_have(model, kernel, node, home, 
     done = m.play(programs, warm + 60_000.0)
     found = sum(done[cpu] * STEP / (m.now(cpu) - begin[cpu]) for cpu in cpus)
     assert found == pytest.approx(expected.node_bandwidth(STREAMS, node, home, kernel, threads), rel=0.03)
+
+
+def test_with_limits_alone_each_access_blocks(model):
+    m = model(replace(STREAMS, timing=replace(STREAMS.timing, misses=0)))
+    assert m.execute(0, VECTOR_LOAD, READ, m.begins[0]) == 100.25
+    assert (
+        m.execute(0, VECTOR_PAST, WRITE, m.begins[0] + 4096) == 200.5
+        and m.execute(0, VECTOR_PAST, WRITE, m.begins[0] + 4128) == 200.75
+    )
 
 
 def test_a_machine_of_few_misses_is_bound_by_them(model):

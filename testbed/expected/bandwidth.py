@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from ..machine import Machine
 
+
 #: Per line of every array that a kernel goes through: lines that the program counts, that come from memory, that go back to it.
 @dataclass(frozen=True)
 class Traffic:
@@ -77,7 +78,11 @@ def bus_share(kernel: str) -> float:
 def time_per_line(machine: Machine, cpu_node: int, memory_node: int, chains: int) -> float:
     """Of so many chases at the same time in one core: as many lines as it has places for, one latency each."""
     together = min(chains, machine.timing.misses)
-    return max(machine.timing.memory[cpu_node][memory_node] / together, machine.timing.occupancy[memory_node], link_of(machine, cpu_node, memory_node))
+    return max(
+        machine.timing.memory[cpu_node][memory_node] / together,
+        machine.timing.occupancy[memory_node],
+        link_of(machine, cpu_node, memory_node),
+    )
 
 
 def link_of(machine: Machine, cpu_node: int, memory_node: int) -> float:
@@ -87,7 +92,10 @@ def link_of(machine: Machine, cpu_node: int, memory_node: int) -> float:
 def weights(machine: Machine) -> dict[int, int]:
     """The smallest whole numbers in proportion to what each memory gives to the cores of the node that read it fastest."""
     cores = {node: len(machine.nodes[node].cpus) for node in machine.cpu_nodes}
-    best = {m: Fraction(max(node_bandwidth(machine, c, m, "read", cores[c]) for c in cores)).limit_denominator(1000) for m in machine.memory_nodes}
+    best = {
+        m: Fraction(max(node_bandwidth(machine, c, m, "read", cores[c]) for c in cores)).limit_denominator(1000)
+        for m in machine.memory_nodes
+    }
     whole = math.lcm(*(value.denominator for value in best.values()))
     common = math.gcd(*(int(value * whole) for value in best.values()))
     return {node: int(value * whole) // common for node, value in best.items()}

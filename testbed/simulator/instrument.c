@@ -116,8 +116,10 @@ static void on_registers(unsigned i, void *word)
 {
     if (!atomic_load_explicit(&on, memory_order_relaxed) || !counters_of(i)->inside)
         return;
-    settle(i);
-    pass_on(i, unpacked(word));
+    const struct form form = unpacked(word);
+    if (form.flags & (FENCE | UNKNOWN))
+        settle(i);
+    pass_on(i, form);
 }
 
 static void on_pause(unsigned i, void *unused)
