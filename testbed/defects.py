@@ -99,6 +99,34 @@ DEFECTS = {
         shows="tlb_latency",
         machine="translation",
     ),
+    "cached-stream": Defect(
+        summary="a stream goes round in the first 32 KiB of its part: what it counts are hits in its own cache",
+        mistake=(
+            (
+                "kernels/memory_bandwidth.c",
+                "const uint64_t lines = (array_bytes(c) - (turned ? SHIFT : 0)) / LINE;",
+                "const uint64_t whole = (array_bytes(c) - (turned ? SHIFT : 0)) / LINE, lines = whole < 512 ? whole : 512;",
+            ),
+        ),
+        blinding=(("numabench/benchmarks/memory_bandwidth.py", "if thread.check != wanted:", "if False:"),),
+        shows="memory bandwidth",
+        machine="bandwidth",
+    ),
+    "late-chase": Defect(
+        summary="the chase of loaded latency begins when the loaders have ended: it is measured outside of the common window",
+        mistake=(
+            (
+                "kernels/loaded_latency.c",
+                "{\n    t->cursor = (uint64_t)(uintptr_t)nb_chase((uint64_t *)(uintptr_t)t->cursor, n);\n",
+                "{\n    const uint64_t gate = t->shared->opens[(t->gates - 1) % NB_GATES];\n"
+                "    while (nb_now() < gate + 2 * (t->shared->warmup_ns + t->shared->window_ns))\n        nb_relax();\n"
+                "    t->cursor = (uint64_t)(uintptr_t)nb_chase((uint64_t *)(uintptr_t)t->cursor, n);\n",
+            ),
+        ),
+        blinding=(("numabench/measure/worker.py", '            reasons.append("overlap")', "            pass"),),
+        shows="loaded latency",
+        machine="bandwidth",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,6 +30,8 @@ MOST_TIME = 1e6  # ns, of anything that the model charges
 MOST_CACHE = 1 << 30
 MOST_BANDWIDTH = 60_000_000.0  # MB/s
 MOST_STORES = 256  # places of a store buffer, as in simulator/simulator.h
+LEAST_RATE, MOST_RATE = 0.01, 10_000.0  # bytes/ns
+MOST_MISSES = 256  # as in simulator/overlap.c
 MODULE = 128 << 20  # what Linux takes offline at a time
 CACHE, HIT = "64K", 1.0  # bytes and ns of the one cache where nothing is said
 LINES = (32, 64, 128, 256, 512, 1024)
@@ -80,6 +83,15 @@ class _Tlb(msgspec.Struct, forbid_unknown_fields=True):
     latency: float = 0.0
 
 
+class _Overlap(msgspec.Struct, forbid_unknown_fields=True):
+    misses: int
+
+
+class _Bandwidth(msgspec.Struct, forbid_unknown_fields=True):
+    controller: list[float] | None = None
+    link: list[list[float]] | None = None
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
@@ -95,6 +107,8 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     stores: _Stores | None = None
     tlb: list[_Tlb] = []
     walk: dict[str, float] = {}
+    overlap: _Overlap | None = None
+    bandwidth: _Bandwidth | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -155,6 +169,10 @@ class Timing:
     store_buffer: int = 0  # places of each CPU's; 0: stores block
     tlb: tuple[Tlb, ...] = ()  # nearest level first; none: translation costs nothing
     walk: tuple[float, ...] = (0.0, 0.0)  # a page walk, by PAGES
+    misses: int = 0  # lines that a CPU can have on their way; 0: every access blocks
+    link: tuple[tuple[float, ...], ...] | None = (
+        None  # [a][b]: ns for which a line keeps the link from node a to node b busy; None: no [timing.bandwidth]
+    )
 
 
 @dataclass(frozen=True)
@@ -370,10 +388,19 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
     demand(
         not file.stores or 1 <= places <= MOST_STORES, f"timing.stores.buffer = {places}: 1 to {MOST_STORES} places are possible"
     )
+    if file.overlap:
+        demand(
+            1 <= file.overlap.misses <= MOST_MISSES,
+            f"timing.overlap.misses = {file.overlap.misses}: 1 to {MOST_MISSES} lines can be on their way",
+        )
+    demand(
+        not (file.bandwidth and file.occupancy), "timing.occupancy and timing.bandwidth: one of them says how long a line takes"
+    )
+    busy = busy_times(machine, file.bandwidth, file.line) if file.bandwidth else None
     return Timing(
         memory=frozen(file.memory),
         core_to_core=core_to_core(machine, file.core_to_core),
-        occupancy=tuple(occupancy),
+        occupancy=busy.controller if busy else tuple(occupancy),
         line=file.line,
         cache=cache,
         hit=hit,
@@ -385,7 +412,47 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         store_buffer=places,
         tlb=build_tlb(file),
         walk=tuple(file.walk.get(page, 0.0) for page in PAGES),
+        misses=file.overlap.misses if file.overlap else 0,
+        link=busy.link if busy else None,
     )
+
+
+class Busy(NamedTuple):
+    """For how many ns a line keeps each controller and each link busy."""
+
+    controller: tuple[float, ...]
+    link: tuple[tuple[float, ...], ...]
+
+
+def busy_times(machine: Machine, file: _Bandwidth, line: int) -> Busy:
+    size = len(machine.nodes)
+    controller = file.controller or [0.0] * size
+    link = file.link or [[0.0] * size for _ in range(size)]
+    demand(
+        len(controller) == size,
+        f"timing.bandwidth.controller = {controller}: one number per node is needed (bytes/ns; 0: no limit)",
+    )
+    demand(
+        len(link) == size and all(len(row) == size for row in link),
+        f"timing.bandwidth.link is no {size} x {size} matrix; one row and one column per node are needed (bytes/ns from row to column; 0: no limit)",
+    )
+    named = [(f"controller[{node}]", value) for node, value in enumerate(controller)]
+    named += [(f"link[{a}][{b}]", value) for a, row in enumerate(link) for b, value in enumerate(row)]
+    for name, value in named:
+        demand(
+            value == 0 or LEAST_RATE <= value <= MOST_RATE,
+            f"timing.bandwidth.{name} = {value}: 0 (no limit) or {LEAST_RATE:g} to {MOST_RATE:g} bytes/ns (GB/s) are possible",
+        )
+    for node in range(size):
+        demand(
+            link[node][node] == 0,
+            f"timing.bandwidth.link[{node}][{node}] = {link[node][node]}: a node has no link to itself; give 0",
+        )
+
+    def busy(value: float) -> float:
+        return line / value if value else 0.0
+
+    return Busy(tuple(map(busy, controller)), tuple(tuple(map(busy, row)) for row in link))
 
 
 def build_tlb(file: _Timing) -> tuple[Tlb, ...]:

@@ -61,6 +61,10 @@ def configuration(machine: Machine, timed: bool, spinners: int) -> str:
         lines += [row("core_to_core", [number, *values]) for number, values in enumerate(timing.core_to_core)]
         lines.append(row("occupancy", timing.occupancy))
         lines += [row(key, [getattr(timing, key)]) for key in ("line", "cache", "hit", "atomic", "instruction", "pause")]
+        lines.append(row("misses", [timing.misses]))
+        if timing.link:
+            lines += [row("link", [number, *values]) for number, values in enumerate(timing.link)]
+            lines.append(row("limited", [1]))
         lines.append(row("prefetch", [PREFETCHERS.index(timing.prefetch)]))
         lines += cache_lines(machine)
         lines.append(row("stores", [timing.store_buffer]))

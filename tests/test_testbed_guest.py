@@ -18,6 +18,7 @@ from testbed import defects
 from testbed.errors import GuestError, UnavailableError
 from testbed.guest import COMMAND, NOTHING, run
 from testbed.judgement import judge_nodes, judge_topology, judge_visit
+from testbed.known.bandwidth import KERNELS, ON_LOADED_NODE, judge
 from testbed.machine import load_machine
 from testbed.packages import find_tools, folder, locked
 from testbed.programs import compile_programs
@@ -35,6 +36,10 @@ def ready():
         compile_programs()
     except UnavailableError as error:
         pytest.skip(f"no simulated machine: {error}")
+
+
+OF_NODES = [name for name, defect in defects.DEFECTS.items() if defect.shows.startswith("node latency")]
+OF_BANDWIDTH = {"cached-stream": "memory bandwidth", "late-chase": "loaded latency"}  # and what turns red
 
 
 def left_behind() -> list[str]:
@@ -231,7 +236,6 @@ def test_numabench_is_right_on_a_machine_with_wide_lines(tmp_path):
 
 
 #: Defects that latencies of nodes show; what else shows one has tests of its own.
-IN_NODES = [name for name, defect in defects.DEFECTS.items() if "node latency" in defect.shows]
 
 
 @pytest.fixture(scope="module")
@@ -243,10 +247,10 @@ def logs(tmp_path_factory):
     orders = "run memory_latency --set size=8M --set order=group,adjacent --set page_size=thp --set chains=1 --set laps=1"
     parts: dict[str, list[str]] = {}
     for name, tree, words in (
-        *((name, defects.defective_tree(name + defects.BLIND), wrong) for name in IN_NODES),
+        *((name, defects.defective_tree(name + defects.BLIND), wrong) for name in OF_NODES),
         ("orders", defects.CHECKOUT, [*orders.split(), "--window", "10ms", "--samples", "2", "--processes", "1"]),
     ):
-        machine = load_machine(defects.DEFECTS[name].machine if name in IN_NODES else "neighbours")
+        machine = load_machine(defects.DEFECTS[name].machine if name in OF_NODES else "neighbours")
         line = measuring(machine, words, name)
         script = guest_script(tree, f"{line} || exit", kernels=("memory_latency", "sentinel", "crew"), line_sizes=(64,))
         parts.setdefault(machine.name, []).append(script)
@@ -267,10 +271,56 @@ def test_neighbours_come_along_where_the_machine_says_so(logs):
     assert [samples[order].extra["under_half"] for order in ("group", "adjacent")] == pytest.approx([0, 0.5], abs=0.02)
 
 
-@pytest.mark.parametrize("name", IN_NODES)
+@pytest.mark.parametrize("name", OF_NODES)
 def test_the_certificate_turns_red_for_each_wrong_benchmark(logs, name):
     estimates = logs[name].estimates()
     machine = load_machine(defects.DEFECTS[name].machine)
     cells = [f for f in judge_nodes(machine, logs[name], estimates[estimates["main"]]) if f.what == "node latency"]
     assert len(cells) == 4
     assert any(isinstance(f.found, float) for f in cells if not f.right)
+
+
+def test_the_certificate_turns_red_for_each_wrong_bandwidth(tmp_path):
+    """One boot: either defect blind, by two cells that show it."""
+    once = [
+        "--window",
+        "1ms",
+        "--samples",
+        "1",
+        "--processes",
+        "1",
+        "--set",
+        "size=6M",
+        "--set",
+        "page_size=thp",
+        "--set",
+        "vector=avx2",
+    ]
+    words = {
+        "cached-stream": [
+            "run",
+            "memory_bandwidth",
+            "--set",
+            "kernel=read",
+            "--set",
+            "threads=1",
+            "--set",
+            "filling=packed",
+            *once,
+        ],
+        "late-chase": ["run", "loaded_latency", "--set", "mix=1:0", "--set", "rate=8", *ON_LOADED_NODE, *once],
+    }
+    machine, scripts = load_machine("streams"), []
+    for name in OF_BANDWIDTH:
+        tree = defects.defective_tree(name + defects.BLIND)
+        scripts.append(guest_script(tree, f"{measuring(machine, words[name], name)} || exit", kernels=KERNELS, line_sizes=(64,)))
+    found = run(machine, "\n".join(scripts), shared=tmp_path, timeout=900)
+    assert found.status == 0, found.stderr
+    for name, what in OF_BANDWIDTH.items():
+        log = next(tmp_path.glob(f"{name}/*/*.jsonl"))
+        wrong = [
+            f
+            for f in judge(machine, {"streams" if what == "memory bandwidth" else "loaded": log})
+            if not f.right and isinstance(f.found, float)
+        ]
+        assert [f.what for f in wrong if f.what == what]

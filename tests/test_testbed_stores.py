@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from testbed import qemu
-from testbed.errors import MachineFileError, UnavailableError
-from testbed.expected import ATOMIC, READ, WRITE, contended_atomic, stores
+from testbed.errors import UnavailableError
+from testbed.expected import ATOMIC, READ, WRITE
 from testbed.expected.stores import FENCE, RUN, Step, Stores
-from testbed.known.stores import FENCES, known
-from testbed.machine import Machine, load_machine
+from testbed.known.stores import known
+from testbed.machine import Machine
 from testbed.programs import HERE, compiled
 
 MODEL = ("memory.c", "order.c", "stores.c", "configuration.c")
@@ -54,7 +54,10 @@ PROGRAMS: dict[str, dict[int, list[Step]]] = {
     "two write one line": {0: [(RUN, 1), (WRITE, 0)], 2: [(RUN, 1), (WRITE, 8)]},
     "two spaced": {0: [(RUN, 800), (WRITE, 0)], 2: [(RUN, 900), (WRITE, 8)]},
     "two increments": {0: [(RUN, 1), (READ, 0), (RUN, 2), (WRITE, 0)], 1: [(RUN, 1), (READ, 8), (RUN, 2), (WRITE, 8)]},
-    "behind another's line": {0: [(RUN, 9), (WRITE, 0), (WRITE, FAR), (RUN, 9), (READ, FAR)], 2: [(RUN, 1), (ATOMIC, 0), (RUN, 4)]},
+    "behind another's line": {
+        0: [(RUN, 9), (WRITE, 0), (WRITE, FAR), (RUN, 9), (READ, FAR)],
+        2: [(RUN, 1), (ATOMIC, 0), (RUN, 4)],
+    },
 }
 
 

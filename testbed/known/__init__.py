@@ -9,7 +9,13 @@ from typing import Protocol
 
 from ..judgement import Finding
 
-NAMES = ("fleet", "contracts", "stores", "translation")  # modules of this package, in the order in which they are certified
+NAMES = (
+    "fleet",
+    "contracts",
+    "stores",
+    "translation",
+    "bandwidth",
+)  # modules of this package, in the order in which they are certified
 
 
 class Known(Protocol):

@@ -61,10 +61,8 @@ uint32_t put_first(int k, int of, uint32_t id)
 /* A line that memory did not have as it is goes there: nobody waits for it, but its controller is busy. */
 void write_back(uint32_t id, ps now)
 {
-    const uint64_t offset = (uint64_t)id << machine.line_shift;
-    for (int r = 0; r < machine.ranges; r++)
-        if (offset >= machine.range[r].offset && offset - machine.range[r].offset < machine.range[r].end - machine.range[r].begin)
-            queue_at_controller(machine.range[r].node, now);
+    const int home = home_of(id);
+    queue_write(home, home, now);
 }
 
 static bool modified_by(const struct line *l, int i)

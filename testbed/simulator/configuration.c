@@ -34,6 +34,13 @@ static bool set(const char *key, const double *x, int n)
     else if (!strcmp(key, "occupancy"))
         for (int i = 0; i < n; i++)
             machine.occupancy[i] = nanoseconds(x[i]);
+    else if (!strcmp(key, "link"))
+        for (int i = 1; i < n; i++)
+            machine.link[(int)x[0]][i - 1] = nanoseconds(x[i]);
+    else if (!strcmp(key, "limited"))
+        machine.limited = x[0];
+    else if (!strcmp(key, "misses"))
+        machine.misses = x[0];
     else if (!strcmp(key, "line"))
         for (machine.line_shift = 0; 1 << machine.line_shift < x[0]; machine.line_shift++)
             ;

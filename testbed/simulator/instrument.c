@@ -44,12 +44,23 @@ static void model_page(uintptr_t page)
     }
 }
 
-/* What a memory callback gets: whether the instruction is a locked one, and how many follow it in its block. */
-#define ATOMIC 1u
-#define REST_SHIFT 1
-static void on_access(unsigned i, meminfo info, uint64_t address, void *about)
+static void *packed(struct form form)
 {
-    uintptr_t atomic = (uintptr_t)about & ATOMIC, rest = (uintptr_t)about >> REST_SHIFT;
+    void *word;
+    memcpy(&word, &form, sizeof word);
+    return word;
+}
+
+static struct form unpacked(void *word)
+{
+    struct form form;
+    memcpy(&form, &word, sizeof form);
+    return form;
+}
+
+static void on_access(unsigned i, meminfo info, uint64_t address, void *word)
+{
+    const struct form form = unpacked(word);
     if (!atomic_load_explicit(&on, memory_order_relaxed) || !counters_of(i)->inside)
         return;
     if (cpu[i].naming) {
@@ -62,7 +73,7 @@ static void on_access(unsigned i, meminfo info, uint64_t address, void *about)
         cpu[i].untranslated++;
         return;
     }
-    if (qemu_plugin_hwaddr_is_io(where) || (atomic && !write)) /* an atomic reports its read, then its write */
+    if (qemu_plugin_hwaddr_is_io(where) || (form.flags & ATOMIC && !write)) /* an atomic reports its read, then its write */
         return;
     uint64_t physical = qemu_plugin_hwaddr_phys_addr(where);
     int range = range_of(physical);
@@ -72,8 +83,8 @@ static void on_access(unsigned i, meminfo info, uint64_t address, void *about)
     if (machine.timed) {
         if (machine.levels)
             remember_page(i, address, physical);
-        settle_but(i, machine.stores ? rest : 0);
-        access_memory(i, &(struct access){.address = address, .physical = physical, .range = range, .write = write, .atomic = atomic});
+        settle(i);
+        access_memory(i, &(struct access){.address = address, .physical = physical, .range = range, .bytes = 1 << qemu_plugin_mem_size_shift(info), .write = write, .form = form});
     }
 }
 
@@ -102,6 +113,17 @@ static void on_clock_read(unsigned i, void *unused)
     take_turn(i, 0);
 }
 
+/* An instruction without memory, on a machine whose accesses overlap. */
+static void on_registers(unsigned i, void *word)
+{
+    if (!atomic_load_explicit(&on, memory_order_relaxed) || !counters_of(i)->inside)
+        return;
+    const struct form form = unpacked(word);
+    if (form.flags & (FENCE | UNKNOWN))
+        settle(i);
+    pass_on(i, form);
+}
+
 static void on_pause(unsigned i, void *unused)
 {
     (void)unused;
@@ -109,11 +131,12 @@ static void on_pause(unsigned i, void *unused)
         advance(i, clock_of(i) + machine.pause);
 }
 
-static void on_full_fence(unsigned i, void *rest)
+static void on_full_fence(unsigned i, void *unused)
 {
+    (void)unused;
     if (!atomic_load(&on) || !counters_of(i)->inside)
         return;
-    settle_but(i, (uintptr_t)rest);
+    settle(i);
     drain_stores(i);
 }
 
@@ -133,8 +156,10 @@ static void on_new_page(unsigned i, void *page)
 static void turn_on(void)
 {
     empty_translation();
-    if (machine.timed)
+    if (machine.timed) {
         start_clocks();
+        forget_overlap();
+    }
     atomic_store(&on, 1);
 }
 
@@ -178,21 +203,31 @@ static void on_switch(unsigned i, void *wanted)
     }
 }
 
-static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code, size_t length, uintptr_t rest)
+/* Only a machine whose accesses overlap, or go past the caches, looks at more than a LOCK. */
+static struct form form_of(const uint8_t *code)
 {
+    if (machine.timed && (machine.misses || machine.limited))
+        return decode(code);
+    int prefixes = 0; /* LOCK or XCHG behind operand-size and REX prefixes: one transaction */
+    while (prefixes < 4 && (code[prefixes] == 0x66 || code[prefixes] >> 4 == 4))
+        prefixes++;
+    return (struct form){.flags = code[prefixes] == 0xf0 || (code[prefixes] & 0xfe) == 0x86 ? ATOMIC : 0};
+}
+
+static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code, size_t length)
+{
+    const struct form form = form_of(code);
+    if (machine.misses && (form.flags & (FENCE | UNKNOWN) || (form.target && !(form.flags & MEMORY))))
+        qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_registers, CB_NO_REGS, packed(form));
     if (machine.timed && code[0] == 0x0f && (code[1] == 0x31 || (code[1] == 1 && code[2] == 0xf9)))
         qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_clock_read, CB_NO_REGS, NULL);
     else if (machine.timed && length == 2 && code[0] == 0xf3 && code[1] == 0x90)
         qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_pause, CB_NO_REGS, NULL);
     else if (machine.stores && code[0] == 0x0f && code[1] == 0xae && code[2] == 0xf0) /* MFENCE; sfence and lfence wait for no plain store */
-        qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_full_fence, CB_NO_REGS, (void *)rest);
+        qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_full_fence, CB_NO_REGS, NULL);
     if (machine.timed && machine.levels)
         instrument_flush(instruction, code);
-    int prefixes = 0; /* LOCK or XCHG behind operand-size and REX prefixes: one transaction */
-    while (prefixes < 4 && (code[prefixes] == 0x66 || code[prefixes] >> 4 == 4))
-        prefixes++;
-    bool atomic = code[prefixes] == 0xf0 || (code[prefixes] & 0xfe) == 0x86;
-    qemu_plugin_register_vcpu_mem_cb(instruction, on_access, machine.tlbs ? CB_R_REGS : CB_NO_REGS, MEM_RW, (void *)(rest << REST_SHIFT | (atomic ? ATOMIC : 0)));
+    qemu_plugin_register_vcpu_mem_cb(instruction, on_access, machine.tlbs ? CB_R_REGS : CB_NO_REGS, MEM_RW, packed(form));
 }
 
 static void on_translate(plugin_id id, struct qemu_plugin_tb *block)
@@ -201,29 +236,31 @@ static void on_translate(plugin_id id, struct qemu_plugin_tb *block)
     size_t n = qemu_plugin_tb_n_insns(block);
     bool user = qemu_plugin_tb_vaddr(block) < USER_SPACE_END, timed_page = false;
     plugin_u64 executed = {board, offsetof(struct counters, executed)}, inside = {board, offsetof(struct counters, inside)};
+    uintptr_t page = user ? page_of(qemu_plugin_tb_get_insn(block, 0)) : 0;
+    timed_page = user && modelled(page);
+    const bool each = timed_page && (machine.misses || machine.stores); /* where an access does not block it matters when in a block it is */
     if (machine.timed) {
-        qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(block, INLINE_ADD_U64, executed, n);
+        if (!each)
+            qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(block, INLINE_ADD_U64, executed, n);
         qemu_plugin_register_vcpu_tb_exec_cond_cb(block, on_slice, CB_NO_REGS, COND_GE, executed, SLICE, NULL);
     }
-    if (user) {
-        uintptr_t page = page_of(qemu_plugin_tb_get_insn(block, 0));
-        timed_page = modelled(page);
-        if (!timed_page)
-            qemu_plugin_register_vcpu_tb_exec_cond_cb(block, on_new_page, CB_NO_REGS, COND_NE, inside, 0, (void *)page);
-    }
+    if (user && !timed_page)
+        qemu_plugin_register_vcpu_tb_exec_cond_cb(block, on_new_page, CB_NO_REGS, COND_NE, inside, 0, (void *)page);
     for (size_t k = 0; user && k < n; k++) {
         struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, k);
         uint8_t code[16] = {0};
         uint32_t number;
         size_t length = qemu_plugin_insn_size(instruction);
         qemu_plugin_insn_data(instruction, code, sizeof code);
+        if (each)
+            qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(instruction, INLINE_ADD_U64, executed, 1);
         memcpy(&number, code + 3, sizeof number);
         if (length == 7 && code[0] == 0x0f && code[1] == 0x1f && code[2] == 0x80 && number >> 8 == MAGIC >> 8) {
             qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_switch, CB_NO_REGS, (void *)(uintptr_t)(number & 255));
             model_page(page_of(instruction)); /* the loads behind it may name what to watch */
             timed_page = true;
         } else if (timed_page)
-            instrument(instruction, code, length, n - k - 1);
+            instrument(instruction, code, length);
     }
 }
 

@@ -91,7 +91,7 @@ static void take(int i, uint32_t id, bool write, ps now)
     l->owner = write || (own && machine.victim) ? i : l->owner == i ? -1 : l->owner;
 }
 
-ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, bool *loaded)
+ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, enum source *source)
 {
     struct cpu *self = &cpu[i];
     struct line *l = &lines[id];
@@ -101,6 +101,7 @@ ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, bool
     const uint64_t others = l->holders & ~(1ull << i), elsewhere = l->groups & ~group;
     if (k >= 0 && (!access->write || (!others && !elsewhere))) {
         self->hits++;
+        *source = OWN_CACHE;
         t += machine.level[k].latency;
         for (int nearer = k; nearer >= 0; nearer--)
             put_first(nearer, i, id);
@@ -117,13 +118,15 @@ ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, bool
         if (cost < 0) {
             const int home = machine.range[access->range].node;
             self->loads++;
-            *loaded = !access->write;
-            t = queue_at_controller(home, t);
+            *source = FROM_MEMORY;
+            t = queue_read(machine.node_of[i], home, t);
             cost = machine.memory[machine.node_of[i]][home];
         } else if (between) {
             self->transfers++;
+            *source = OTHER_CACHE;
             l->contended = t + cost;
-        }
+        } else
+            *source = OWN_CACHE; /* the L3 of its group */
         l->free = t += cost;
         unlock(l);
         take(i, id, access->write, t);

@@ -35,7 +35,6 @@ static inline uint32_t neighbour_of(uint32_t id, int prefetch)
     return neighbour / per_page == id / per_page ? neighbour : id;
 }
 
-ps queue_at_controller(int node, ps at);
 
 /* caches.c: `i` is a CPU, `now` the time at which a line may have to be written back */
 #define L3 (machine.levels - 1)

@@ -3,10 +3,10 @@
  *   hit                       in the CPU's own cache, or a write to a line that nobody else holds
  *   core_to_core[i][j]        the line is modified in j's cache; or a write to a line that others hold (the farthest of them);
  *                             or a read of a clean line that a CPU of the same node holds (the nearest)
- *   memory[node][home]        otherwise; each line also keeps its memory controller busy for occupancy[home]
+ *   memory[node][home]        otherwise, from when its turn comes at the memory controller and the link (bandwidth.c)
  *
- * Accesses block, and the transfers of one line queue up behind each other. A prefetcher may bring the neighbour of a line that is loaded
- * from memory: at no time, within a page, and if no cache has it. */
+ * Accesses block, unless the machine has `misses` (overlap.c) or a store buffer (stores.c), and the transfers of one line queue up behind each other. A prefetcher may bring
+ * the neighbour of a line that is loaded from memory: at no time, within a page, and if no cache has it. */
 #include "lines.h"
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,6 @@
 
 struct line *lines;
 static uint32_t sets;
-static _Atomic ps controller_free[MOST_NODES];
 
 bool prepare_memory(void)
 {
@@ -42,6 +41,15 @@ int range_of(uint64_t physical)
     return -1;
 }
 
+int home_of(uint32_t line)
+{
+    const uint64_t offset = (uint64_t)line << machine.line_shift;
+    int r = 0;
+    while (r < machine.ranges - 1 && offset - machine.range[r].offset >= machine.range[r].end - machine.range[r].begin)
+        r++;
+    return machine.range[r].node;
+}
+
 /* The number of the line that a byte of this range is in. */
 uint32_t line_of(int range, uint64_t physical)
 {
@@ -62,14 +70,19 @@ static uint32_t put_into_cache(int i, uint32_t tag)
     return gone;
 }
 
+/* A line that was written goes back to its memory, which nobody waits for. */
 static void drop_from_cache(int i, uint32_t tag)
 {
     struct line *l = &lines[tag - 1];
+    const uint64_t mine = 1ull << i;
     lock(l);
-    l->holders &= ~(1ull << i);
+    bool written = l->holders & mine && l->owner == i;
+    l->holders &= ~mine;
     if (l->owner == i)
         l->owner = -1;
     unlock(l);
+    if (written && machine.limited)
+        queue_write(machine.node_of[i], home_of(tag - 1), clock_of(i));
 }
 
 /* ps from the nearest holder on i's node; -1 if there is none. */
@@ -89,18 +102,6 @@ static ps farthest_holder(int i, uint64_t holders)
         if ((holders >> j & 1) && machine.core_to_core[i][j] > most)
             most = machine.core_to_core[i][j];
     return most;
-}
-
-/* The memory controller serves one line after the other: returns when it begins with one that is wanted at `at`. */
-ps queue_at_controller(int node, ps at)
-{
-    ps begin, free = atomic_load(&controller_free[node]);
-    if (!machine.occupancy[node])
-        return at;
-    do
-        begin = free > at ? free : at;
-    while (!atomic_compare_exchange_weak(&controller_free[node], &free, begin + machine.occupancy[node]));
-    return begin;
 }
 
 static bool is_contended(struct line *l, ps now)
@@ -139,11 +140,11 @@ static void bring_neighbour(int i, uint32_t id)
     }
 }
 
-/* When the access of line `id` that begins at `t` is done; the line is then where it was wanted. `loaded`: whether memory gave it for a load. */
-static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loaded)
+/* When the access of line `id` that begins at `t` is done; the line is then where it was wanted. `source`: who gave it. */
+static ps serve(int i, const struct access *access, uint32_t id, ps t, enum source *source)
 {
     if (machine.levels)
-        return serve_from_levels(i, access, id, t, loaded);
+        return serve_from_levels(i, access, id, t, source);
     struct cpu *self = &cpu[i];
     struct line *l = &lines[id];
     uint64_t mine = 1ull << i;
@@ -151,6 +152,7 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
     uint64_t others = l->holders & ~mine;
     if ((l->holders & mine) && (!access->write || !others)) {
         self->hits++;
+        *source = OWN_CACHE;
         t += machine.hit;
         if (access->write)
             l->owner = i;
@@ -163,12 +165,13 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
             t = l->free;
         if (cost >= 0) {
             self->transfers++;
+            *source = OTHER_CACHE;
             l->contended = t + cost;
         } else {
             int home = machine.range[access->range].node;
             self->loads++;
-            *loaded = !access->write;
-            t = queue_at_controller(home, t);
+            *source = FROM_MEMORY;
+            t = queue_read(machine.node_of[i], home, t);
             cost = machine.memory[machine.node_of[i]][home];
         }
         l->holders = access->write ? mine : l->holders | mine;
@@ -179,29 +182,63 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
     return t;
 }
 
-/* Its turn comes when all that is earlier has been charged. */
-ps serve_in_turn(int i, const struct access *access, ps t)
+/* A store past the caches goes to the memory, which is written without being read; no cache has the line afterwards. */
+static ps serve_past(int i, const struct access *access, uint32_t id, ps t)
 {
-    uint32_t id = line_of(access->range, access->physical);
-    bool loaded = false;
-    take_turn(i, is_contended(&lines[id], t) ? 0 : QUANTUM);
-    t = serve(i, access, id, t, &loaded);
+    struct line *l = &lines[id];
+    const int home = machine.range[access->range].node;
+    if (machine.levels)
+        flush_line(id, t);
+    lock(l);
+    l->holders = 0, l->owner = -1;
+    unlock(l);
+    return queue_write(machine.node_of[i], home, t) + machine.memory[machine.node_of[i]][home];
+}
+
+static bool is_past(const struct access *access)
+{
+    return access->write && access->form.flags & PAST;
+}
+
+/* Whether another line has to come to the CPU, or goes to memory: not where it only has to be taken from others that hold it too. */
+static bool goes_out(int i, const struct access *access, uint32_t id)
+{
+    return is_past(access) || !(lines[id].holders >> i & 1);
+}
+
+/* Its turn comes when all that is earlier has been charged. Where bandwidth is limited, what goes out asks in the order of time. */
+ps serve_in_turn(int i, const struct access *access, ps t, enum source *source)
+{
+    const uint32_t id = line_of(access->range, access->physical);
+    take_turn(i, is_contended(&lines[id], t) ? 0 : machine.limited && goes_out(i, access, id) ? AMONG_MEASURING : QUANTUM);
+    if (is_past(access)) {
+        *source = FROM_MEMORY;
+        return serve_past(i, access, id, t);
+    }
+    t = serve(i, access, id, t, source);
     put_and_drop(i, id);
-    if (loaded)
+    if (*source == FROM_MEMORY && !access->write)
         bring_neighbour(i, id);
     return t;
 }
 
 void access_memory(int i, const struct access *access)
 {
+    const uint32_t id = line_of(access->range, access->physical);
+    enum source source;
     cpu[i].accesses++;
+    wait_for_address(i, access);
     if (machine.tlbs)
         advance(i, clock_of(i) + translate(i, access));
+    if (is_past(access) && goes_with_last(i, id))
+        return;
     if (machine.stores && buffer_access(i, access))
         return;
-    ps t = serve_in_turn(i, access, clock_of(i) + (access->atomic ? machine.atomic : 0));
-    advance(i, t);
+    if (goes_out(i, access, id))
+        wait_for_place(i);
+    const ps done = serve_in_turn(i, access, clock_of(i) + (access->form.flags & ATOMIC ? machine.atomic : 0), &source);
+    advance(i, go_on(i, access, id, done, source));
     /* It goes on when all that is earlier than its end has been executed, since QEMU calls back after it has executed an access: a
      * compare-and-swap must not see the future. */
-    take_turn(i, is_contended(&lines[line_of(access->range, access->physical)], t) ? 0 : QUANTUM);
+    take_turn(i, is_contended(&lines[id], clock_of(i)) ? 0 : QUANTUM);
 }

@@ -22,8 +22,8 @@ static bool may_go(int i, ps slack)
     ps mine = clock_of(i);
     for (int j = 0; j < machine.cpus; j++)
         if (j != i && atomic_load(&cpu[j].state) == RUNNING) {
-            ps other = clock_of(j);
-            if (other + slack < mine || (!slack && other == mine && j < i))
+            ps other = clock_of(j), allowed = slack != AMONG_MEASURING ? slack : counters_of(j)->inside ? 0 : QUANTUM;
+            if (other + allowed < mine || (!allowed && other == mine && j < i))
                 return false;
         }
     return true;

@@ -65,4 +65,5 @@ char *g_array_free(GArray *, int segment);
 GArray *qemu_plugin_get_registers(void); /* of register_descriptor */
 int qemu_plugin_read_register(struct qemu_plugin_register *, GByteArray *); /* appends; from callbacks with CB_R_REGS */
 bool qemu_plugin_read_memory_vaddr(uint64_t address, GByteArray *, size_t length);
+void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn *, int op, plugin_u64, uint64_t imm);
 #endif

@@ -6,10 +6,12 @@
  *
  *   clock.c       virtual clocks, and what makes QEMU and the guest read them
  *   order.c       keeps the virtual CPUs together: none runs ahead of the slowest by more than a quantum
- *   memory.c      a cache for each CPU, lines, coherence, memory controllers: what an access costs
+ *   memory.c      a cache for each CPU, lines, coherence: what an access costs
  *   caches.c      levels of caches instead, and where a line is in them
  *   levels.c      what an access costs there
  *   flush.c       instructions that take a line out of all caches
+ *   bandwidth.c   memory controllers and links: which lines they carry, one after the other
+ *   overlap.c     what waits for a line on its way and what does not; decode.c: which registers an instruction reads and writes
  *   stores.c      store buffers: what a CPU does not wait for, and what waits for it
  *   translation.c what it costs to learn where an address lies: TLB and page walks
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
@@ -35,6 +37,7 @@
 #ifndef QUANTUM
 #define QUANTUM 100000 /* ps that a CPU may be ahead of the slowest one, on lines that nobody else uses */
 #endif
+#define AMONG_MEASURING -1 /* in place of a quantum: not at all ahead of CPUs that are INSIDE, which alone have accesses that are modelled */
 enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL, WATCH };
 
 typedef int64_t ps; /* picoseconds: of virtual time, and of latencies */
@@ -64,6 +67,9 @@ struct configuration {
     int tlbs;
     struct tlb tlb[MOST_TLBS]; /* nearest level first */
     ps walk[PAGE_SIZES];       /* what one adds, by the size of the page that it finds */
+    int misses;    /* lines that a CPU can have on their way; 0: every access blocks */
+    bool limited;  /* by [timing.bandwidth]: written lines go back over the bus, and requests are served in the order of time exactly */
+    ps link[MOST_NODES][MOST_NODES]; /* how long a line keeps the link from one node to another busy */
     int spinners; /* at most so many threads of virtual CPUs may wait by spinning: one per CPU of the host */
     struct { uint64_t begin, end, offset; int node; } range[2 * MOST_NODES]; /* guest-physical memory, offset: in all of it */
     char statistics[PATH_MAX], sections[PATH_MAX];
@@ -90,28 +96,35 @@ struct counters {
     uint64_t executed; /* instructions since the clock was last brought up to date */
     uint64_t inside;   /* executes what is to be timed */
 };
+/* Which registers (a bit each) address memory, give and take a value: decode.c. */
+enum { ATOMIC = 1, MEMORY = 2, UPDATES = 4, PAST = 8, FENCE = 16, UNKNOWN = 32 }; /* UPDATES: what it writes depends on what it read there; PAST: past the caches */
+struct form {
+    uint16_t address, source, target, flags;
+};
+_Static_assert(sizeof(struct form) == sizeof(void *), "a form is handed to callbacks in place of a pointer");
+
+enum source { OWN_CACHE, OTHER_CACHE, FROM_MEMORY };
+
 /* One access of a user-space instruction, as it calls back after it was executed. */
 struct access {
     uint64_t address, physical; /* virtual; guest-physical, in machine.range[range] */
-    int range;
-    bool write, atomic;
+    int range, bytes;
+    bool write;
+    struct form form;
 };
 static inline struct counters *counters_of(int i) { return qemu_plugin_scoreboard_find(board, i); }
 static inline ps clock_of(int i) { return atomic_load_explicit(&cpu[i].clock, memory_order_relaxed); }
 
 void advance(int i, ps now); /* stores.c */
 
-/* Brings a virtual CPU's clock up to date with the instructions that it has executed: all that were counted (blocks of them are, when they
- * begin) but the last `rest`. */
-static inline void settle_but(int i, uint64_t rest)
+/* Brings a virtual CPU's clock up to date with the instructions that it has executed. */
+static inline void settle(int i)
 {
     struct counters *counters = counters_of(i);
-    rest = rest < counters->executed ? rest : counters->executed;
-    ps now = clock_of(i) + (ps)(counters->executed - rest) * machine.instruction;
-    counters->executed = rest;
+    ps now = clock_of(i) + (ps)counters->executed * machine.instruction;
+    counters->executed = 0;
     advance(i, now);
 }
-static inline void settle(int i) { settle_but(i, 0); }
 
 /* clock.c */
 ps real_time(void);
@@ -129,7 +142,7 @@ bool prepare_memory(void);
 int range_of(uint64_t physical); /* -1: no memory */
 uint32_t line_of(int range, uint64_t physical);
 void access_memory(int i, const struct access *access);
-ps serve_in_turn(int i, const struct access *access, ps t); /* one that begins at t: when it is done */
+ps serve_in_turn(int i, const struct access *access, ps t, enum source *source); /* one that begins at t: when it is done, and who gave the line */
 
 /* stores.c */
 bool buffer_access(int i, const struct access *access); /* whether that was all of it */
@@ -138,7 +151,7 @@ void forget_stores(int i);
 
 /* caches.c, levels.c */
 void prepare_levels(void);
-ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, bool *loaded);
+ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, enum source *source);
 void bring_into_level(int i, uint32_t id);
 void flush_line(uint32_t id, ps now);
 
@@ -151,6 +164,23 @@ bool prepare_translation(void);
 void find_root(int i);         /* in virtual CPU i's own thread: the register that names its page tables */
 void empty_translation(void);  /* nobody executes what is to be timed */
 ps translate(int i, const struct access *access); /* what the translation of its address adds to it */
+int home_of(uint32_t line); /* the node */
+
+/* bandwidth.c */
+ps queue_read(int node, int home, ps at);
+ps queue_write(int node, int home, ps at);
+
+/* decode.c */
+struct form decode(const uint8_t *instruction);
+
+/* overlap.c */
+void forget_overlap(void);                                  /* the model comes ON: nothing is on its way */
+void wait_for_address(int i, const struct access *access);  /* the clock goes to when the access can begin ... */
+void wait_for_place(int i);                                 /* ... and to when one more line can be on its way */
+void wait_for_all(int i);
+void pass_on(int i, struct form form);                      /* an instruction without memory */
+ps go_on(int i, const struct access *access, uint32_t line, ps done, enum source source); /* when the CPU does */
+bool goes_with_last(int i, uint32_t line);                  /* a store past the caches, with the one before it */
 
 /* record.c */
 void prepare_record(void);

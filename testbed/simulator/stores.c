@@ -18,11 +18,12 @@ static struct access *place(struct buffer *b, int k)
 void advance(int i, ps now)
 {
     struct buffer *b = &buffers[i];
+    enum source source;
     while (b->count && b->done <= now) {
         b->first = (b->first + 1) % machine.stores;
         if (--b->count) {
             atomic_store(&cpu[i].clock, b->done);
-            b->done = serve_in_turn(i, place(b, 0), b->done);
+            b->done = serve_in_turn(i, place(b, 0), b->done, &source);
         }
     }
     atomic_store(&cpu[i].clock, now);
@@ -52,7 +53,8 @@ static bool forwards(struct buffer *b, uint32_t line)
 bool buffer_access(int i, const struct access *access)
 {
     struct buffer *b = &buffers[i];
-    if (access->atomic) {
+    enum source source;
+    if (access->form.flags & ATOMIC) {
         drain_stores(i);
         return false;
     }
@@ -66,6 +68,6 @@ bool buffer_access(int i, const struct access *access)
         advance(i, b->done);
     *place(b, b->count++) = *access;
     if (b->count == 1)
-        b->done = serve_in_turn(i, access, clock_of(i));
+        b->done = serve_in_turn(i, access, clock_of(i), &source);
     return true;
 }
