@@ -14,6 +14,11 @@ from .packages import folder, locked
 
 HERE = Path(__file__).resolve().parent
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra")
+#: The simulator without QEMU: memory and what waits for it. `order.c` keeps CPUs together that are threads.
+MODEL = tuple(
+    HERE / f"simulator/{name}.c"
+    for name in ("bandwidth", "caches", "configuration", "decode", "levels", "memory", "overlap", "stores", "translation")
+)
 LIBRARY = ("-fPIC", "-shared", "-fvisibility=hidden")
 
 

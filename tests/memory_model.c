@@ -1,19 +1,7 @@
 /* The model without QEMU: a machine's configuration, and instructions one by one, as testbed/simulator/instrument.c would report them. For tests. */
-#include "../testbed/simulator/simulator.h"
+#include "without_qemu.h"
 #include <string.h>
 #include <ucontext.h>
-
-struct cpu cpu[MOST_CPUS];
-atomic_int on = 1;
-struct qemu_plugin_scoreboard *board;
-__thread int me = -1;
-static struct counters counters[MOST_CPUS];
-
-void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *unused, unsigned i)
-{
-    (void)unused;
-    return &counters[i];
-}
 
 /* Each CPU executes in a context of its own, which is left where it has to wait for its turn. */
 static ucontext_t caller, contexts[MOST_CPUS];

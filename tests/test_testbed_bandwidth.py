@@ -14,12 +14,10 @@ import pytest
 from testbed.errors import MachineFileError
 from testbed.expected import bandwidth as expected
 from testbed.machine import Machine, load_machine
+from testbed.programs import MODEL
 from testbed.qemu import configuration, memory_ranges
 
 HERE = Path(__file__).resolve().parent
-SOURCES = [
-    HERE.parent / "testbed/simulator" / f"{name}.c" for name in ("memory", "overlap", "bandwidth", "decode", "configuration")
-]
 SHIPPED = load_machine("streams")
 STREAMS = replace(SHIPPED, timing=replace(SHIPPED.timing, cache=1 << 16))  # soon full
 NONE, READ, WRITE, UPDATE = 0, 1, 2, 3
@@ -36,7 +34,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def library(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.so"
     flags = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
-    subprocess.run(["gcc", *flags, "-o", path, HERE / "memory_model.c", *SOURCES], check=True)
+    subprocess.run(["gcc", *flags, "-o", path, HERE / "memory_model.c", *MODEL], check=True)
     return path
 
 

@@ -14,15 +14,14 @@ from testbed.expected import ATOMIC, READ, WRITE
 from testbed.expected.stores import FENCE, RUN, Step, Stores
 from testbed.known.stores import known
 from testbed.machine import Machine
-from testbed.programs import HERE, compiled
+from testbed.programs import HERE, MODEL, compiled
 
-MODEL = ("memory.c", "order.c", "stores.c", "configuration.c")
 LINE, FAR = 64, 1 << 16
 
 
 @pytest.fixture(scope="module")
 def model():
-    sources = [Path(__file__).parent / "testbed_model.c", *(HERE / "simulator" / name for name in MODEL)]
+    sources = [Path(__file__).parent / "testbed_model.c", *MODEL, HERE / "simulator/order.c"]
     try:
         return compiled("model-alone", sources, ("-pthread", "-DQUANTUM=0"))  # each access in its order
     except UnavailableError as error:

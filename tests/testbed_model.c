@@ -4,7 +4,7 @@
  *
  * A line for each CPU: its number, then steps that it repeats: `run N` (instructions), `read A`, `write A`, `atomic A`, `fence 0`. A line comes back for each: its number and
  * the ps at which each of its turns ended. All go on until every CPU has had its turns. */
-#include "../testbed/simulator/simulator.h"
+#include "without_qemu.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,19 +25,6 @@ static struct program {
 } programs[MOST_CPUS];
 static int turns;
 static atomic_int unfinished;
-static struct counters counters[MOST_CPUS];
-
-struct cpu cpu[MOST_CPUS];
-atomic_int on = 1;
-struct qemu_plugin_scoreboard *board;
-__thread int me = -1;
-
-void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *unused, unsigned i)
-{
-    (void)unused;
-    return &counters[i];
-}
-
 static void play(int i, const struct step *step)
 {
     if (step->kind == 'i') {
@@ -48,7 +35,7 @@ static void play(int i, const struct step *step)
     if (step->kind == 'f')
         drain_stores(i);
     else
-        access_memory(i, &(struct access){.address = step->value, .physical = step->value, .write = step->kind != 'r', .atomic = step->kind == 'a'});
+        access_memory(i, &(struct access){.address = step->value, .physical = step->value, .bytes = 8, .write = step->kind != 'r', .form.flags = step->kind == 'a' ? ATOMIC : 0});
 }
 
 static void *run(void *argument)

@@ -128,7 +128,7 @@ static void on_pause(unsigned i, void *unused)
 {
     (void)unused;
     if (atomic_load(&on) && counters_of(i)->inside)
-        advance(i, clock_of(i) + machine.pause);
+        advance_clock(i, clock_of(i) + machine.pause);
 }
 
 static void on_full_fence(unsigned i, void *unused)

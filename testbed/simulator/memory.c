@@ -229,7 +229,7 @@ void access_memory(int i, const struct access *access)
     cpu[i].accesses++;
     wait_for_address(i, access);
     if (machine.tlbs)
-        advance(i, clock_of(i) + translate(i, access));
+        advance_clock(i, clock_of(i) + translate(i, access));
     if (is_past(access) && goes_with_last(i, id))
         return;
     if (machine.stores && buffer_access(i, access))
@@ -237,7 +237,7 @@ void access_memory(int i, const struct access *access)
     if (goes_out(i, access, id))
         wait_for_place(i);
     const ps done = serve_in_turn(i, access, clock_of(i) + (access->form.flags & ATOMIC ? machine.atomic : 0), &source);
-    advance(i, go_on(i, access, id, done, source));
+    advance_clock(i, go_on(i, access, id, done, source));
     /* It goes on when all that is earlier than its end has been executed, since QEMU calls back after it has executed an access: a
      * compare-and-swap must not see the future. */
     take_turn(i, is_contended(&lines[id], clock_of(i)) ? 0 : QUANTUM);

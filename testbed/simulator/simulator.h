@@ -115,7 +115,7 @@ struct access {
 static inline struct counters *counters_of(int i) { return qemu_plugin_scoreboard_find(board, i); }
 static inline ps clock_of(int i) { return atomic_load_explicit(&cpu[i].clock, memory_order_relaxed); }
 
-void advance(int i, ps now); /* stores.c */
+void advance_clock(int i, ps now); /* stores.c */
 
 /* Brings a virtual CPU's clock up to date with the instructions that it has executed. */
 static inline void settle(int i)
@@ -123,7 +123,7 @@ static inline void settle(int i)
     struct counters *counters = counters_of(i);
     ps now = clock_of(i) + (ps)counters->executed * machine.instruction;
     counters->executed = 0;
-    advance(i, now);
+    advance_clock(i, now);
 }
 
 /* clock.c */

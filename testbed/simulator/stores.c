@@ -15,7 +15,7 @@ static struct access *place(struct buffer *b, int k)
     return &b->store[(b->first + k) % machine.stores];
 }
 
-void advance(int i, ps now)
+void advance_clock(int i, ps now)
 {
     struct buffer *b = &buffers[i];
     enum source source;
@@ -32,7 +32,7 @@ void advance(int i, ps now)
 void drain_stores(int i)
 {
     while (buffers[i].count)
-        advance(i, buffers[i].done);
+        advance_clock(i, buffers[i].done);
 }
 
 /* The model came on: nothing is under way. */
@@ -61,11 +61,11 @@ bool buffer_access(int i, const struct access *access)
     if (!access->write) {
         bool found = forwards(b, line_of(access->range, access->physical));
         if (found)
-            advance(i, clock_of(i) + machine.hit);
+            advance_clock(i, clock_of(i) + machine.hit);
         return found;
     }
     if (b->count == machine.stores)
-        advance(i, b->done);
+        advance_clock(i, b->done);
     *place(b, b->count++) = *access;
     if (b->count == 1)
         b->done = serve_in_turn(i, access, clock_of(i), &source);
