@@ -83,6 +83,11 @@ def run(
     raise AssertionError("unreachable")
 
 
+def patience(machine: Machine) -> float:
+    """How much longer than usual a guest of so many CPUs may take."""
+    return max(1.0, machine.cpus / 16)
+
+
 class Crash(GuestError):
     """QEMU itself crashed; what the command had written to the shared folder is still there."""
 
@@ -159,7 +164,7 @@ class Guest:
         lines += [f"cd {shlex.quote(os.getcwd())}"]
         lines += [f"{model} on", text, "status=$?", f"{model} off", "exit $status"] if self.timed == COMMAND else [text]
         (self.shared / ".testbed-command").write_text("\n".join(lines) + "\n")
-        write_initrd(self.work / "initrd", self.tools, self.machine.name)
+        write_initrd(self.work / "initrd", self.tools, self.machine)
         (self.work / "machine").write_text(configuration(self.machine, self.timed != NOTHING, len(os.sched_getaffinity(0))))
 
     def start(self) -> None:
@@ -194,8 +199,8 @@ class Guest:
             now = time.monotonic()
             if started is None and (self.shared / ".testbed-started").exists():
                 started = now
-            if started is None and now - began > BOOT_TIMEOUT:
-                raise GuestError(f"the guest did not boot within {BOOT_TIMEOUT:.0f} s", "run less beside it", self.tail())
+            if started is None and now - began > BOOT_TIMEOUT * patience(self.machine):
+                raise GuestError(f"the guest did not boot within {BOOT_TIMEOUT * patience(self.machine):.0f} s", "run less beside it", self.tail())
             if started is not None and now - started > timeout:
                 last = (self.read(".testbed-stdout") + self.read(".testbed-stderr")).strip().splitlines()[-1:]
                 said = f"; its last line: {last[0]}" if last else ""

@@ -31,6 +31,8 @@ MOST_BANDWIDTH = 60_000_000.0  # MB/s
 MODULE = 128 << 20  # what Linux takes offline at a time
 LINES = (32, 64, 128, 256, 512, 1024)
 PREFETCHERS = ("none", "pair", "next")  # what comes along with a line from memory, as in simulator/simulator.h
+PARTS = ("threads", "cores", "dies", "sockets")  # from the smallest
+LEVELS = ("L1", "L2", "L3")  # of caches that hold data, as the firmware of the simulated processor has them
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
 
 
@@ -39,6 +41,7 @@ class _Cpus(msgspec.Struct, forbid_unknown_fields=True):
     dies: int = 1
     cores: int = 1
     threads: int = 1
+    numbered: tuple[str, ...] = PARTS
 
 
 class _Node(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,6 +55,16 @@ class _Hmat(msgspec.Struct, forbid_unknown_fields=True):
     bandwidth: list[list[float]] | None = None
 
 
+class _Firmware(msgspec.Struct, forbid_unknown_fields=True):
+    caches: dict[str, str] = {}
+    line: int | None = None
+
+
+class _CpuMemory(msgspec.Struct, forbid_unknown_fields=True):
+    cpus: str
+    memory: list[float]
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
@@ -63,6 +76,7 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     pause: float = 10.0
     prefetch: str = "none"
     occupancy: list[float] | None = None
+    cpu_memory: list[_CpuMemory] = []
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,6 +86,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     timing: _Timing | None = None
     distances: list[list[int]] | None = None
     hmat: _Hmat | None = None
+    firmware: _Firmware | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,7 @@ class Timing:
     instruction: float
     pause: float
     prefetch: str  # one of PREFETCHERS
+    cpu_memory: tuple[tuple[int, tuple[float, ...]], ...] = ()  # (CPU, its own row of `memory`)
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,32 @@ class Machine:
     hmat_latency: tuple[tuple[float, ...], ...] | None
     hmat_bandwidth: tuple[tuple[float, ...], ...] | None
     timing: Timing | None
+    numbered: tuple[str, ...] = PARTS  # of PARTS, by how soon the next number is another one of it
+    said_caches: tuple[tuple[int, int], ...] = ()  # (level, bytes) that the firmware claims instead of the processor
+    said_line: int | None = None
+
+    @cached_property
+    def positions(self) -> tuple[int, ...]:
+        """Where each CPU is, counted through sockets, dies, cores and threads: QEMU's number of it."""
+        found = []
+        for cpu in range(self.cpus):
+            digits = {}
+            for part in self.numbered:
+                cpu, digits[part] = divmod(cpu, getattr(self, part))
+            place = 0
+            for part in reversed(PARTS):
+                place = place * getattr(self, part) + digits[part]
+            found.append(place)
+        return tuple(found)
+
+    @cached_property
+    def by_position(self) -> tuple[int, ...]:
+        """The CPU at each position."""
+        return tuple(sorted(range(self.cpus), key=self.positions.__getitem__))
+
+    def memory_from(self, cpu: int) -> tuple[float, ...]:
+        """What a line from each node's memory costs this CPU."""
+        return dict(self.timing.cpu_memory).get(cpu, self.timing.memory[self.node_of[cpu]])
 
     @cached_property
     def cpus(self) -> int:
@@ -149,12 +191,13 @@ class Machine:
     def relation(self, a: int, b: int) -> str:
         """The smallest part that holds both CPUs."""
         sizes = (self.threads, self.cores * self.threads, self.dies * self.cores * self.threads)
+        a, b = self.positions[a], self.positions[b]
         return next((name for name, size in zip(RELATIONS, sizes, strict=False) if a // size == b // size), RELATIONS[-1])
 
     def groups(self, relation: str) -> tuple[tuple[int, ...], ...]:
         """The CPUs of each core (`smt`), die or socket."""
         size = {"smt": self.threads, "die": self.threads * self.cores, "socket": self.cpus // self.sockets}[relation]
-        return tuple(tuple(range(first, first + size)) for first in range(0, self.cpus, size))
+        return tuple(sorted(tuple(sorted(self.by_position[first : first + size])) for first in range(0, self.cpus, size)))
 
 
 def shipped() -> list[str]:
@@ -189,6 +232,10 @@ def build_machine(name: str, file: _File) -> Machine:
     for part in ("sockets", "dies", "cores", "threads"):
         demand(getattr(parts, part) >= 1, f"cpus.{part} = {getattr(parts, part)}: at least 1 is needed")
     count = parts.sockets * parts.dies * parts.cores * parts.threads
+    demand(
+        sorted(parts.numbered) == sorted(PARTS),
+        f"cpus.numbered = {parts.numbered}: {', '.join(PARTS)} are needed, each once, what changes first from CPU to CPU first",
+    )
     demand(count <= MOST_CPUS, f"{count} CPUs are more than the {MOST_CPUS} that can be simulated")
     demand(1 <= len(file.nodes) <= MOST_NODES, f"{len(file.nodes)} nodes: 1 to {MOST_NODES} can be simulated")
     nodes = tuple(build_node(number, node) for number, node in enumerate(file.nodes))
@@ -213,6 +260,8 @@ def build_machine(name: str, file: _File) -> Machine:
         hmat_latency=hmat.latency and frozen(hmat.latency),
         hmat_bandwidth=hmat.bandwidth and frozen(hmat.bandwidth),
         timing=None,
+        numbered=parts.numbered,
+        **said_of_caches(file.firmware or _Firmware()),
     )
     return replace(machine, timing=build_timing(machine, file.timing)) if file.timing else machine
 
@@ -274,6 +323,19 @@ def check_distances(distances: list[list[int]], size: int) -> None:
             demand(i == j or 10 < value <= 254, f"distances[{i}][{j}] = {value}: 11 to 254 are possible between nodes")
 
 
+def said_of_caches(firmware: _Firmware) -> dict:
+    """What the firmware claims of caches, as fields of a Machine."""
+    unknown = sorted(set(firmware.caches) - set(LEVELS))
+    demand(not unknown, f"firmware.caches names {', '.join(unknown)}; the levels are {', '.join(LEVELS)}")
+    demand(firmware.line is None or firmware.line in LINES, f"firmware.line = {firmware.line}: one of {', '.join(map(str, LINES))} is possible")
+    found = []
+    for level, text in firmware.caches.items():
+        size = parse_bytes(text)
+        demand(0 < size <= MOST_CACHE and size % 1024 == 0, f"firmware.caches.{level} = {text}: whole KiB up to {MOST_CACHE >> 30} GiB are possible")
+        found.append((LEVELS.index(level) + 1, size))
+    return {"said_caches": tuple(found), "said_line": firmware.line}
+
+
 def check_matrix(name: str, matrix: list[list[float]], nodes: tuple[Node, ...], most: float) -> None:
     size = len(nodes)
     demand(
@@ -306,6 +368,17 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
         f"timing.occupancy = {occupancy}: one number (0 to {MOST_TIME:g}) per node is needed",
     )
+    cpu_memory: dict[int, tuple[float, ...]] = {}
+    for each in file.cpu_memory:
+        for cpu in parse_cpus(each.cpus):
+            demand(cpu < machine.cpus, f"timing.cpu_memory names CPU {cpu}, but [cpus] makes {machine.cpus} (0 to {machine.cpus - 1})")
+            demand(cpu not in cpu_memory, f"timing.cpu_memory names CPU {cpu} twice")
+            rows = [list(row) for row in file.memory]
+            rows[machine.node_of[cpu]] = each.memory
+            check_row = f"timing.cpu_memory of CPU {cpu}"
+            demand(len(each.memory) == len(machine.nodes), f"{check_row} has {len(each.memory)} numbers: one per node is needed (0 where there is nothing)")
+            check_matrix(check_row, rows, machine.nodes, MOST_TIME)
+            cpu_memory[cpu] = tuple(each.memory)
     return Timing(
         memory=frozen(file.memory),
         core_to_core=core_to_core(machine, file.core_to_core),
@@ -317,6 +390,7 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         instruction=file.instruction,
         pause=file.pause,
         prefetch=file.prefetch,
+        cpu_memory=tuple(sorted(cpu_memory.items())),
     )
 
 

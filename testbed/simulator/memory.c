@@ -3,7 +3,7 @@
  *   hit                       in the CPU's own cache, or a write to a line that nobody else holds
  *   core_to_core[i][j]        the line is modified in j's cache; or a write to a line that others hold (the farthest of them);
  *                             or a read of a clean line that a CPU of the same node holds (the nearest)
- *   memory[node][home]        otherwise; each line also keeps its memory controller busy for occupancy[home]
+ *   memory_from[i][home]      otherwise; each line also keeps its memory controller busy for occupancy[home]
  *
  * Accesses block, and the transfers of one line queue up behind each other. A prefetcher may bring the neighbour of a line that is loaded
  * from memory: at no time, within a page, and if no cache has it. */
@@ -176,7 +176,7 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, bool *loa
             self->loads++;
             *loaded = !access->write;
             t = queue_at_controller(home, t);
-            cost = machine.memory[machine.node_of[i]][home];
+            cost = machine.memory_from[i][home];
         }
         l->holders = access->write ? mine : l->holders | mine;
         l->owner = access->write ? i : -1;
