@@ -15,6 +15,7 @@ import msgspec
 from numabench.errors import UsageError
 from numabench.units import parse_bytes, parse_cpus
 
+from .complaints import in_words
 from .errors import MachineFileError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a host's name
@@ -215,7 +216,7 @@ def load_machine(name: str | Path) -> Machine:
         demand(bool(NAME.fullmatch(path.stem)), "the file's name is the machine's: letters, digits, '-', '_' and '.' alone")
         return build_machine(path.stem, msgspec.toml.decode(path.read_bytes(), type=_File))
     except (msgspec.DecodeError, UnicodeDecodeError, UsageError, Impossible) as error:
-        raise MachineFileError(f"{path}: {getattr(error, 'message', error)}", "docs/testbed.md explains every key") from error
+        raise MachineFileError(f"{path}: {in_words(error, _File)}", "docs/testbed.md explains every key") from error
 
 
 class Impossible(ValueError):
