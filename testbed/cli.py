@@ -136,7 +136,9 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
             output=lambda stream, text: click.echo(text, nl=False, err=stream == "stderr"),
         )
     if mode == KERNELS and not found.statistics.get("accesses"):
-        click.echo("nothing was timed: numabench's kernels are, while they measure; a program of yours with --time command", err=True)
+        click.echo(
+            "nothing was timed: numabench's kernels are, while they measure; a program of yours with --time command", err=True
+        )
     click.echo(
         f"{machine.name}: exit code {found.status}, {found.boot:.1f} s to boot, {found.seconds:.1f} s for the command", err=True
     )
@@ -146,7 +148,9 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
 def demand_program(word: str) -> None:
     """What the guest runs is a file of this machine: better said before it boots."""
     if "/" in word and not word.startswith("/out") and not Path(word).is_file():
-        raise click.BadParameter(f"there is no file {word} here: compile it first; the guest runs this machine's files", param_hint="COMMAND")
+        raise click.BadParameter(
+            f"there is no file {word} here: compile it first; the guest runs this machine's files", param_hint="COMMAND"
+        )
 
 
 @command.command()

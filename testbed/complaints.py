@@ -7,7 +7,13 @@ import re
 
 import msgspec
 
-KINDS = {"str": "a text in quotes", "int": "a whole number", "float": "a number", "array": "a list in brackets", "object": "a table"}
+KINDS = {
+    "str": "a text in quotes",
+    "int": "a whole number",
+    "float": "a number",
+    "array": "a list in brackets",
+    "object": "a table",
+}
 PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 

@@ -200,7 +200,11 @@ class Guest:
             if started is None and (self.shared / ".testbed-started").exists():
                 started = now
             if started is None and now - began > BOOT_TIMEOUT * patience(self.machine):
-                raise GuestError(f"the guest did not boot within {BOOT_TIMEOUT * patience(self.machine):.0f} s", "run less beside it", self.tail())
+                raise GuestError(
+                    f"the guest did not boot within {BOOT_TIMEOUT * patience(self.machine):.0f} s",
+                    "run less beside it",
+                    self.tail(),
+                )
             if started is not None and now - started > timeout:
                 last = (self.read(".testbed-stdout") + self.read(".testbed-stderr")).strip().splitlines()[-1:]
                 said = f"; its last line: {last[0]}" if last else ""

@@ -25,7 +25,9 @@ SAME = 0.05  # `numabench compare --same`: one visit a side carries an assumed 1
 KERNEL_SHARE = 96 << 20  # bytes of a node that the guest's kernel may keep for itself
 OPERATIONS = {"load": expected.READ, "add": expected.ATOMIC, "cas": expected.ATOMIC}  # single ones that are judged
 SHOWN = 6  # contradictions that the report names
-CONTRADICTION = re.compile(r"from node (\d+), node (\d+) \([^()]*\) and node (\d+) \([^()]*\) (are equal by|differ by|are the other way)")
+CONTRADICTION = re.compile(
+    r"from node (\d+), node (\d+) \([^()]*\) and node (\d+) \([^()]*\) (are equal by|differ by|are the other way)"
+)
 WORDS = {"are equal by": "not equal", "differ by": "equal", "are the other way": "reversed"}
 TAILS = ("wait_p999", "wait_max")  # of single operations; what interrupts in the guest cost is not given
 
@@ -66,7 +68,7 @@ def judge_visit(visit: Visit) -> list[Finding]:
     estimates = estimates[estimates["main"]]
     pairs = places_of(run)
     findings += judge_nodes(machine, run, estimates)
-    findings.append(judge_firmware(machine, run))
+    findings += judge_firmware(machine, run)
     for cpu, log in visit.alone.items():
         findings += judge_cpu(machine, cpu, numabench.load(log).estimates())
     cores = numabench.load(visit.cores)
@@ -107,23 +109,37 @@ def judge_cpu(machine: Machine, cpu: int, estimates) -> list[Finding]:
     """A run on this CPU alone: what each memory is for it."""
     cells = estimates[estimates["main"] & (estimates["benchmark"] == "node_latency") & (estimates["metric"] == "latency")]
     return [
-        number(machine, "node latency", f"CPU {cpu} to {m}", expected.cpu_latency(machine, cpu, m), cells[cells["memory_node"] == m], "ns")
+        number(
+            machine,
+            "node latency",
+            f"CPU {cpu} to {m}",
+            expected.cpu_latency(machine, cpu, m),
+            cells[cells["memory_node"] == m],
+            "ns",
+        )
         for m in machine.memory_nodes
     ]
 
 
-def judge_firmware(machine: Machine, run) -> Finding:
-    """Which of the firmware's claims of near and far the report calls contradicted."""
-    rows = [f"from {c}:" for c in measured_rows(machine)]
-    wanted = [said for said in expected.contradictions(machine) if said.startswith(tuple(rows))]
-    found = [answer.text for answer in answers(run.log) if answer.benchmark == "node_latency" and answer.kind == "firmware"]
-    if not found:
-        return Finding(machine.name, "firmware", "near and far", "; ".join(wanted) or "not contradicted", "not said")
-    named = [f"from {c}: {a}, {b} {WORDS[how]}" for c, a, b, how in CONTRADICTION.findall(found[0])]
-    more = re.search(r"; and (\d+) more", found[0])
-    shown = "; ".join(named + ([f"{more.group(1)} more"] if more else []))
-    short = wanted[:SHOWN] + ([f"{len(wanted) - SHOWN} more"] if len(wanted) > SHOWN else [])
-    return Finding(machine.name, "firmware", "near and far", "; ".join(short) or "not contradicted", shown or "not contradicted")
+def judge_firmware(machine: Machine, run) -> list[Finding]:
+    """Which of the firmware's claims of near and far the report calls contradicted: nothing of a single memory, nor where it could say either."""
+    if len(machine.cpu_nodes) * len(machine.memory_nodes) < 2 or expected.undecided(machine):
+        return []
+    rows = tuple(f"from {c}:" for c in measured_rows(machine))
+    wanted = named([said for said in expected.contradictions(machine) if said.startswith(rows)])
+    answer = next((a for a in answers(run.log) if a.benchmark == "node_latency" and a.kind == "firmware"), None)
+    found = "not said"
+    if answer:
+        said = [f"from {c}: {a}, {b} {WORDS[how]}" for c, a, b, how in CONTRADICTION.findall(answer.text)]
+        more = re.search(r"; and (\d+) more", answer.text)
+        found = named(said, int(more[1]) if more else 0)
+    return [Finding(machine.name, "firmware", "near and far", wanted, found)]
+
+
+def named(contradictions: list[str], more: int = 0) -> str:
+    """As many as the report names, and how many `more` there are."""
+    more += len(contradictions[SHOWN:])
+    return "; ".join([*contradictions[:SHOWN], *([f"{more} more"] if more else [])]) or "not contradicted"
 
 
 def judge_matrix(machine: Machine, estimates) -> list[Finding]:

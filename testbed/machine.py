@@ -328,11 +328,17 @@ def said_of_caches(firmware: _Firmware) -> dict:
     """What the firmware claims of caches, as fields of a Machine."""
     unknown = sorted(set(firmware.caches) - set(LEVELS))
     demand(not unknown, f"firmware.caches names {', '.join(unknown)}; the levels are {', '.join(LEVELS)}")
-    demand(firmware.line is None or firmware.line in LINES, f"firmware.line = {firmware.line}: one of {', '.join(map(str, LINES))} is possible")
+    demand(
+        firmware.line is None or firmware.line in LINES,
+        f"firmware.line = {firmware.line}: one of {', '.join(map(str, LINES))} is possible",
+    )
     found = []
     for level, text in firmware.caches.items():
         size = parse_bytes(text)
-        demand(0 < size <= MOST_CACHE and size % 1024 == 0, f"firmware.caches.{level} = {text}: whole KiB up to {MOST_CACHE >> 30} GiB are possible")
+        demand(
+            0 < size <= MOST_CACHE and size % 1024 == 0,
+            f"firmware.caches.{level} = {text}: whole KiB up to {MOST_CACHE >> 30} GiB are possible",
+        )
         found.append((LEVELS.index(level) + 1, size))
     return {"said_caches": tuple(found), "said_line": firmware.line}
 
@@ -372,12 +378,18 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
     cpu_memory: dict[int, tuple[float, ...]] = {}
     for each in file.cpu_memory:
         for cpu in parse_cpus(each.cpus):
-            demand(cpu < machine.cpus, f"timing.cpu_memory names CPU {cpu}, but [cpus] makes {machine.cpus} (0 to {machine.cpus - 1})")
+            demand(
+                cpu < machine.cpus,
+                f"timing.cpu_memory names CPU {cpu}, but [cpus] makes {machine.cpus} (0 to {machine.cpus - 1})",
+            )
             demand(cpu not in cpu_memory, f"timing.cpu_memory names CPU {cpu} twice")
             rows = [list(row) for row in file.memory]
             rows[machine.node_of[cpu]] = each.memory
             check_row = f"timing.cpu_memory of CPU {cpu}"
-            demand(len(each.memory) == len(machine.nodes), f"{check_row} has {len(each.memory)} numbers: one per node is needed (0 where there is nothing)")
+            demand(
+                len(each.memory) == len(machine.nodes),
+                f"{check_row} has {len(each.memory)} numbers: one per node is needed (0 where there is nothing)",
+            )
             check_matrix(check_row, rows, machine.nodes, MOST_TIME)
             cpu_memory[cpu] = tuple(each.memory)
     return Timing(

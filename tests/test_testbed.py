@@ -110,7 +110,11 @@ def test_a_machine_file_becomes_a_machine(tmp_path):
         ("[timing]", '[firmware]\ncaches = { L4 = "1M" }\n[timing]', "firmware.caches names L4; the levels are L1, L2, L3"),
         ("[timing]", '[firmware]\ncaches = { L1 = "100" }\n[timing]', "firmware.caches.L1 = 100: whole KiB"),
         ("[timing]", "[firmware]\nline = 96\n[timing]", "firmware.line = 96"),
-        ("core_to_core = {", '[[timing.cpu_memory]]\ncpus = "7"\nmemory = [1, 1]\n[timing.core_to_core] # {', "cpu_memory names CPU 7"),
+        (
+            "core_to_core = {",
+            '[[timing.cpu_memory]]\ncpus = "7"\nmemory = [1, 1]\n[timing.core_to_core] # {',
+            "cpu_memory names CPU 7",
+        ),
         ("core_to_core = {", '[[timing.cpu_memory]]\ncpus = "0,0"\nmemory = [1]\n[timing.core_to_core] # {', "has 1 numbers"),
         ("core_to_core = {", '[[timing.cpu_memory]]\ncpus = "0"\nmemory = [1, 0]\n[timing.core_to_core] # {', "CPU 0[0][1] = 0"),
         ("[timing]", "[timing]\nhit = inf", "timing.hit = inf"),

@@ -18,6 +18,7 @@ LOOP_INSTRUCTIONS = (
     16  # around one operation of a kernel (10 to 25): hidden by the transfer of a line, or small against the operation
 )
 ALIKE = 1.03  # latencies nearer than this are one
+NEARLY = 0.0025
 OPERATION_INSTRUCTIONS = 9  # of a single operation's turn
 
 
@@ -115,6 +116,12 @@ def cpu_latency(machine: Machine, cpu: int, memory_node: int) -> float:
     return machine.timing.instruction + machine.memory_from(cpu)[memory_node]
 
 
+def undecided(machine: Machine) -> bool:
+    """Whether two memories differ for a node by so nearly what counts as none that the report may call it either."""
+    pairs = ((c, *pair) for c in machine.cpu_nodes for pair in itertools.permutations(machine.memory_nodes, 2))
+    return any(abs(node_latency(machine, c, a) / node_latency(machine, c, b) - ALIKE) < NEARLY for c, a, b in pairs)
+
+
 def contradictions(machine: Machine) -> list[str]:
     """What of the firmware's order of memories is wrong, as `from 0: 2, 1 reversed`: of each node with CPUs every two memories by distance, then
     by HMAT (of those memories that this node is the initiator of). 3 % are no difference."""
@@ -128,7 +135,9 @@ def contradictions(machine: Machine) -> list[str]:
                 found.append(f"from {c}: {near}, {other} {'not equal' if close == far else 'equal'}")
             elif close != far and first > second:
                 found.append(f"from {c}: {near}, {other} reversed")
-    starts = [number if node.cpus else (0 if node.initiator is None else node.initiator) for number, node in enumerate(machine.nodes)]
+    starts = [
+        number if node.cpus else (0 if node.initiator is None else node.initiator) for number, node in enumerate(machine.nodes)
+    ]
     for a, b in itertools.combinations(machine.memory_nodes, 2) if machine.hmat_latency else ():
         c = starts[a]
         if c == starts[b]:

@@ -40,9 +40,7 @@ def claims(topology: dict[str, Any], rows: pd.DataFrame) -> list[Claim]:
         cell = int(row["cpu_node"]), int(row["memory_node"])
         if cell in distances and math.isfinite(row["value"]):
             low, value, high = interval(row)
-            found.append(
-                Claim(cpu_node=cell[0], memory_node=cell[1], distance=distances[cell], value=value, low=low, high=high)
-            )
+            found.append(Claim(cpu_node=cell[0], memory_node=cell[1], distance=distances[cell], value=value, low=low, high=high))
     return found
 
 
@@ -135,7 +133,10 @@ def broken_promises(found: list[Promise], polarity: str, unit: str) -> list[str]
             (low, value, high), (far_low, far_value, far_high) = near.measured[node], far.measured[node]
             worse, apart = (value < far_value, high < far_low) if polarity == HIGHER else (value > far_value, low > far_high)
             if promised and worse and apart and max(value, far_value) > (1 + SAME) * min(value, far_value):
-                each = [f"node {p.memory_node} (HMAT {format_quantity(p.figure, unit)}, {format_quantity(p.measured[node][1], unit)})" for p in (near, far)]
+                each = [
+                    f"node {p.memory_node} (HMAT {format_quantity(p.figure, unit)}, {format_quantity(p.measured[node][1], unit)})"
+                    for p in (near, far)
+                ]
                 said.append(f"from node {node}, {' and '.join(each)} are the other way round")
     return said
 
