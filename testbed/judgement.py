@@ -128,12 +128,15 @@ def judge_firmware(machine: Machine, run) -> list[Finding]:
     rows = tuple(f"from {c}:" for c in measured_rows(machine))
     wanted = named([said for said in expected.contradictions(machine) if said.startswith(rows)])
     answer = next((a for a in answers(run.log) if a.benchmark == "node_latency" and a.kind == "firmware"), None)
-    found = "not said"
-    if answer:
-        said = [f"from {c}: {a}, {b} {WORDS[how]}" for c, a, b, how in CONTRADICTION.findall(answer.text)]
-        more = re.search(r"; and (\d+) more", answer.text)
-        found = named(said, int(more[1]) if more else 0)
+    found = contradicted(answer.text) if answer else "not said"
     return [Finding(machine.name, "firmware", "near and far", wanted, found)]
+
+
+def contradicted(text: str) -> str:
+    """What a sentence of the report calls contradicted, in the words of `expected.contradictions`."""
+    said = [f"from {c}: {a}, {b} {WORDS[how]}" for c, a, b, how in CONTRADICTION.findall(text)]
+    more = re.search(r"; and (\d+) more", text)
+    return named(said, int(more[1]) if more else 0)
 
 
 def named(contradictions: list[str], more: int = 0) -> str:

@@ -9,16 +9,18 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from numabench.analysis.answers.firmware import verdict
 from testbed import defects, expected, packages, qemu
 from testbed.certify import Certification
 from testbed.cli import command
 from testbed.errors import MachineFileError, SimulationError, UnavailableError
 from testbed.guest import sweep, unfinished
 from testbed.initrd import archive, claims
-from testbed.judgement import Finding, judge_topology
+from testbed.judgement import Finding, contradicted, judge_topology, named
 from testbed.machine import MIB, Machine, load_machine, shipped
 from testbed.numbering import apic_id, processor_list
 from testbed.page import page_lines, write_certificate
@@ -168,6 +170,18 @@ def test_a_folder_of_that_name_does_not_hide_a_shipped_machine(tmp_path, monkeyp
     (tmp_path / "cxl").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_machine("cxl").name == "cxl"
+
+
+def test_the_examples_machines_are_those_of_their_page_and_their_programs_compile(tmp_path):
+    page = (defects.CHECKOUT / "docs/testbed-examples.md").read_text()
+    files = sorted((defects.CHECKOUT / "examples").iterdir())
+    assert len(files) == 6
+    for path in files:
+        if path.suffix == ".toml":
+            assert load_machine(path).summary and path.read_text() in page
+        else:
+            words = ["gcc", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / path.stem), str(path)]
+            assert subprocess.run(words, check=False).returncode == 0 and f"../examples/{path.name}" in page
 
 
 # -- QEMU ---------------------------------------------------------------------------------------------------------------
@@ -330,6 +344,25 @@ def test_what_contradicts_the_firmware_is_told_from_the_given_latencies():
     assert found["remote-faster"] == ["from 0: 0, 1 reversed", "from 1: 1, 0 reversed"]
     assert found["cxl"] == ["from 1: 2, 0 reversed"] and len(found["four-node-mesh"]) == 3
     assert sum(map(bool, found.values())) == 5
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_numabench_contradicts_the_firmware_where_the_given_latencies_do(name):
+    """Without a boot: its verdict on a matrix that is as given, against what is told from the machine file."""
+    machine = load_machine(name)
+    cells = [(c, m, expected.node_latency(machine, c, m)) for c in machine.cpu_nodes for m in machine.memory_nodes]
+    rows = pd.DataFrame([{"cpu_node": c, "memory_node": m, "value": ns, "low": ns - 0.1, "high": ns + 0.1} for c, m, ns in cells])
+    initiators = [number if node.cpus else node.initiator or 0 for number, node in enumerate(machine.nodes)]
+    shown = [
+        {
+            "id": node,
+            "distances": dict(enumerate(machine.distances[node])),
+            "access": {"access0": {"initiators": [i], "read_latency_ns": machine.hmat_latency[i][node]}} if machine.hmat else {},
+        }
+        for node, i in enumerate(initiators)
+    ]
+    assert not expected.undecided(machine)
+    assert contradicted(verdict({"nodes": shown}, rows, "lower", "ns")[2]) == named(expected.contradictions(machine))
 
 
 def test_of_many_nodes_three_rows_are_measured():
