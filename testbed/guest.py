@@ -38,7 +38,7 @@ class Result:
     """`status` is the command's exit code; `shared` the folder that it saw as /out. Times are seconds of this machine.
 
     `sections`: what the simulator saw each time that kernels measured: {"bytes", "accesses": {"cpu/node": n}, "pages": {"node": n}}
-    of the measured buffer. `statistics`: the simulator's counters.
+    of the measured buffer; CPUs by QEMU's numbers (Machine.positions). `statistics`: the simulator's counters.
     """
 
     status: int
