@@ -46,7 +46,15 @@ def prepare() -> None:
 
 @command.command("list")
 def list_machines() -> None:
-    """Show the machines that come with the project."""
+    """Show the machines that come with the project.
+
+    Each is a name for `--machine` of `run` and `certify`, and a file to begin one of your own with: copy it, change it, and give its path.
+
+    \b
+    Example:
+      cp testbed/machines/cxl.toml mine.toml
+      python -m testbed run --machine mine.toml --plain -- numactl --hardware
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -85,10 +93,16 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
     """Boot MACHINE and run COMMAND in it.
 
     The command sees this machine's files read-only, with changes kept in memory until the guest ends; what it writes to
-    /out stays in --out. One word is taken as a line for the shell.
+    /out stays in --out. One word is taken as a line for the shell. Options stand before the --.
 
     \b
-    Examples:
+    What is it for?
+      where pages go: policies, cpusets, nodes that lack memory     --plain
+      what a program of yours would take there                      --time command
+      what numabench finds there                                    neither: its kernels are timed
+
+    \b
+    Examples (docs/testbed-examples.md has three that are worked out):
       python -m testbed run --machine two-socket -- .venv/bin/numabench machine
       python -m testbed run --machine cxl --plain -- numactl --membind=2 ./my-program
       python -m testbed run --machine mine.toml --time command -- ./my-benchmark
@@ -103,6 +117,8 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
     from .machine import load_machine
 
     machine, limit = load_machine(name), parse_seconds(timeout)
+    if len(words) > 1 or " " not in words[0]:
+        demand_program(words[0])
     if limit <= 0:
         raise click.BadParameter(f"{timeout!r}: it must be positive", param_hint="--timeout")
     if machine.timing is None and not plain:
@@ -119,10 +135,22 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
             timeout=limit,
             output=lambda stream, text: click.echo(text, nl=False, err=stream == "stderr"),
         )
+    if mode == KERNELS and not found.statistics.get("accesses"):
+        click.echo(
+            "nothing was timed: numabench's kernels are, while they measure; a program of yours with --time command", err=True
+        )
     click.echo(
         f"{machine.name}: exit code {found.status}, {found.boot:.1f} s to boot, {found.seconds:.1f} s for the command", err=True
     )
     return found.status
+
+
+def demand_program(word: str) -> None:
+    """What the guest runs is a file of this machine: better said before it boots."""
+    if "/" in word and not word.startswith("/out") and not Path(word).is_file():
+        raise click.BadParameter(
+            f"there is no file {word} here: compile it first; the guest runs this machine's files", param_hint="COMMAND"
+        )
 
 
 @command.command()
@@ -157,7 +185,15 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
 def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool, output: Path | None, parts: Path | None) -> int:
     """Run numabench on machines whose answers are known, and hold what it finds against them.
 
-    Exit code 0 when every figure is right, 1 when one is wrong. All shipped machines take an hour and more on two CPUs.
+    Exit code 0 when every figure is right, 1 when one is wrong. All shipped machines take an hour and more on two CPUs, one takes a minute or two
+    with --no-compare.
+
+    \b
+    Examples:
+      python -m testbed certify --machine cxl --no-compare                                   the latencies, hops and lines of one machine
+      python -m testbed certify --machine mine.toml                                          of your own, and the verdicts of numabench compare
+      python -m testbed certify --machine two-socket --no-compare --defect broken-chain      a wrong numabench: must be red
+      python -m testbed certify --parts build/certificate --output docs                      all, going on where it was interrupted
     """
     from rich.console import Console
 

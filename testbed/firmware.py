@@ -6,17 +6,17 @@ from numabench.units import format_cpus
 
 from .machine import LEVELS, Machine
 
-FOLDER = "caches"  # in the guest's first files; one folder in it lies over the `cache` folder of each CPU
+CACHES = "caches"  # in the guest's first files; one folder in it lies over the `cache` folder of each CPU
 LINE = 64  # what all firmware here says
 
 
 def cache_files(machine: Machine) -> dict[str, str]:
-    """Path below FOLDER -> content, as Linux shows caches in /sys/devices/system/cpu/cpuN/cache; empty without levels."""
+    """Path below CACHES -> content, as Linux shows caches in /sys/devices/system/cpu/cpuN/cache; empty without levels."""
     files = {}
     groups = {cpu: group for group in machine.groups("die") for cpu in group}
     for cpu in range(machine.cpus):
         for index, cache in enumerate(machine.timing.caches if machine.timing else ()):
-            level, sharing = index + 1, groups[cpu] if index + 1 == LEVELS else (cpu,)
+            level, sharing = index + 1, groups[cpu] if index + 1 == len(LEVELS) else (cpu,)
             content = {
                 "coherency_line_size": LINE,
                 "level": level,

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import GuestError, UnavailableError
-from .firmware import FOLDER as CACHES
-from .firmware import cache_files
 from .initrd import write_initrd
 from .machine import Machine
 from .packages import Tools, find_tools, folder
@@ -40,7 +38,7 @@ class Result:
     """`status` is the command's exit code; `shared` the folder that it saw as /out. Times are seconds of this machine.
 
     `sections`: what the simulator saw each time that kernels measured: {"bytes", "accesses": {"cpu/node": n}, "pages": {"node": n}}
-    of the measured buffer. `statistics`: the simulator's counters.
+    of the measured buffer; CPUs by QEMU's numbers (Machine.positions). `statistics`: the simulator's counters.
     """
 
     status: int
@@ -83,6 +81,11 @@ def run(
             if output:
                 output("stderr", f"testbed: {crash.problem}; once more, from the beginning\n")
     raise AssertionError("unreachable")
+
+
+def patience(machine: Machine) -> float:
+    """How much longer than usual a guest of so many CPUs may take."""
+    return max(1.0, machine.cpus / 16)
 
 
 class Crash(GuestError):
@@ -161,8 +164,7 @@ class Guest:
         lines += [f"cd {shlex.quote(os.getcwd())}"]
         lines += [f"{model} on", text, "status=$?", f"{model} off", "exit $status"] if self.timed == COMMAND else [text]
         (self.shared / ".testbed-command").write_text("\n".join(lines) + "\n")
-        caches = {f"{CACHES}/{path}": text for path, text in cache_files(self.machine).items()}
-        write_initrd(self.work / "initrd", self.tools, self.machine.name, caches)
+        write_initrd(self.work / "initrd", self.tools, self.machine)
         (self.work / "machine").write_text(configuration(self.machine, self.timed != NOTHING, len(os.sched_getaffinity(0))))
 
     def start(self) -> None:
@@ -197,8 +199,12 @@ class Guest:
             now = time.monotonic()
             if started is None and (self.shared / ".testbed-started").exists():
                 started = now
-            if started is None and now - began > BOOT_TIMEOUT:
-                raise GuestError(f"the guest did not boot within {BOOT_TIMEOUT:.0f} s", "run less beside it", self.tail())
+            if started is None and now - began > BOOT_TIMEOUT * patience(self.machine):
+                raise GuestError(
+                    f"the guest did not boot within {BOOT_TIMEOUT * patience(self.machine):.0f} s",
+                    "run less beside it",
+                    self.tail(),
+                )
             if started is not None and now - started > timeout:
                 last = (self.read(".testbed-stdout") + self.read(".testbed-stderr")).strip().splitlines()[-1:]
                 said = f"; its last line: {last[0]}" if last else ""

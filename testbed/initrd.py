@@ -6,29 +6,48 @@ import hashlib
 import lzma
 from pathlib import Path
 
+from .firmware import CACHES, cache_files
+from .machine import Machine
+from .numbering import MADT, processor_list
 from .packages import MODULES, Tools
 
 FOLDERS = ("bin", "modules", "proc", "sys", "dev", "host", "written", "guest")
 _DIRECTORY, _PROGRAM, _FILE = 0o40755, 0o100755, 0o100644
 
 
-def write_initrd(path: Path, tools: Tools, name: str, more: dict[str, str] | None = None) -> None:
-    """A cpio archive; `name` is the guest's host name and makes its machine-id. `more`: path -> text of other files."""
+def write_initrd(path: Path, tools: Tools, machine: Machine) -> None:
+    """A cpio archive; the machine's name is the guest's host name and makes its machine-id."""
     modules = [module for module in MODULES if module in tools.modules]
     init = (Path(__file__).resolve().parent / "guest/init.sh").read_text()
     for word, text in (
         ("@MODULES@", " ".join(modules)),
-        ("@NAME@", name),
-        ("@IDENTITY@", hashlib.sha256(name.encode()).hexdigest()[:32]),
+        ("@NAME@", machine.name),
+        ("@IDENTITY@", hashlib.sha256(machine.name.encode()).hexdigest()[:32]),
     ):
         init = init.replace(word, text)
     entries = [(folder, _DIRECTORY, b"") for folder in FOLDERS]
     entries += [("bin/busybox", _PROGRAM, tools.busybox.read_bytes()), ("init", _PROGRAM, init.encode())]
     entries += [(f"modules/{module}.ko", _FILE, unpacked(tools.modules[module])) for module in modules]
-    folders = {str(folder) for file in more or () for folder in Path(file).parents} - {"."}
+    caches = {f"{CACHES}/{path}": text for path, text in cache_files(machine).items()}
+    folders = {str(folder) for file in caches for folder in Path(file).parents} - {"."}
     entries += [(folder, _DIRECTORY, b"") for folder in sorted(folders)]
-    entries += [(file, _FILE, text.encode()) for file, text in (more or {}).items()]
+    entries += [(file, _FILE, text.encode()) for file, text in caches.items()]
+    entries += claims(machine)
+    if table := processor_list(machine):
+        entries += [(str(folder), _DIRECTORY, b"") for folder in reversed(Path(MADT).parents[:-1])] + [(MADT, _FILE, table)]
     path.write_bytes(archive(entries))
+
+
+def claims(machine: Machine) -> list[tuple[str, int, bytes]]:
+    """What the firmware claims of the caches of each level, as files of sysfs that init.sh puts over the processor's."""
+    said = {level: {"size": f"{size >> 10}K"} for level, size in machine.said_caches}
+    for level in (1, 2, 3) if machine.said_line else ():
+        said.setdefault(level, {})["coherency_line_size"] = str(machine.said_line)
+    found = [("caches", _DIRECTORY, b"")] if said else []
+    for level, files in said.items():
+        found.append((f"caches/{level}", _DIRECTORY, b""))
+        found += [(f"caches/{level}/{name}", _FILE, f"{text}\n".encode()) for name, text in files.items()]
+    return found
 
 
 def unpacked(module: Path) -> bytes:

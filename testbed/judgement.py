@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,18 @@ from numabench.units import format_cpus
 
 from . import expected
 from .machine import Machine
-from .visits import COMPARED_STRIDES, STRIDES, Visit, core_cpus
+from .visits import COMPARED_STRIDES, STRIDES, Visit, core_cpus, measured_rows
 
 TOLERANCE = 0.02  # of a latency
 HOP_SLACK = 4.0  # ns: a hop's loops look for the line every few ns
 SAME = 0.05  # `numabench compare --same`: one visit a side carries an assumed 1 % between visits, so that 3 % could hardly be met
 KERNEL_SHARE = 96 << 20  # bytes of a node that the guest's kernel may keep for itself
 OPERATIONS = {"load": expected.READ, "add": expected.ATOMIC, "cas": expected.ATOMIC}  # single ones that are judged
+SHOWN = 6  # contradictions that the report names
+CONTRADICTION = re.compile(
+    r"from node (\d+), node (\d+) \([^()]*\) and node (\d+) \([^()]*\) (are equal by|differ by|are the other way)"
+)
+WORDS = {"are equal by": "not equal", "differ by": "equal", "are the other way": "reversed"}
 TAILS = ("wait_p999", "wait_max")  # of single operations; what interrupts in the guest cost is not given
 
 
@@ -62,6 +68,9 @@ def judge_visit(visit: Visit) -> list[Finding]:
     estimates = estimates[estimates["main"]]
     pairs = places_of(run)
     findings += judge_nodes(machine, run, estimates)
+    findings += judge_firmware(machine, run)
+    for cpu, log in visit.alone.items():
+        findings += judge_cpu(machine, cpu, numabench.load(log).estimates())
     cores = numabench.load(visit.cores)
     among = cores.estimates()
     among = among[among["main"]]
@@ -76,12 +85,12 @@ def judge_nodes(machine: Machine, run, estimates) -> list[Finding]:
     """Latency of every cell, and what the report says of remote against local."""
     findings = []
     cells = estimates[(estimates["benchmark"] == "node_latency") & (estimates["metric"] == "latency")]
-    for c in machine.cpu_nodes:
+    for c in measured_rows(machine):
         for m in machine.memory_nodes:
             row = cells[(cells["cpu_node"] == c) & (cells["memory_node"] == m)]
             findings.append(number(machine, "node latency", f"{c} to {m}", expected.node_latency(machine, c, m), row, "ns"))
     said = dict(zip(keys_of(run, "node_latency"), answers_of(run, "node_latency"), strict=True))
-    for c in machine.cpu_nodes:
+    for c in measured_rows(machine):
         if c not in machine.memory_nodes:
             continue
         local = expected.node_latency(machine, c, c)
@@ -94,6 +103,46 @@ def judge_nodes(machine: Machine, run, estimates) -> list[Finding]:
                     Finding(machine.name, "remote / local", f"{c} to {m}", wanted, found, TOLERANCE * wanted, low, high, "×")
                 )
     return findings
+
+
+def judge_cpu(machine: Machine, cpu: int, estimates) -> list[Finding]:
+    """A run on this CPU alone: what each memory is for it."""
+    cells = estimates[estimates["main"] & (estimates["benchmark"] == "node_latency") & (estimates["metric"] == "latency")]
+    return [
+        number(
+            machine,
+            "node latency",
+            f"CPU {cpu} to {m}",
+            expected.cpu_latency(machine, cpu, m),
+            cells[cells["memory_node"] == m],
+            "ns",
+        )
+        for m in machine.memory_nodes
+    ]
+
+
+def judge_firmware(machine: Machine, run) -> list[Finding]:
+    """Which of the firmware's claims of near and far the report calls contradicted: nothing of a single memory, nor where it could say either."""
+    if len(machine.cpu_nodes) * len(machine.memory_nodes) < 2 or expected.undecided(machine):
+        return []
+    rows = tuple(f"from {c}:" for c in measured_rows(machine))
+    wanted = named([said for said in expected.contradictions(machine) if said.startswith(rows)])
+    answer = next((a for a in answers(run.log) if a.benchmark == "node_latency" and a.kind == "firmware"), None)
+    found = contradicted(answer.text) if answer else "not said"
+    return [Finding(machine.name, "firmware", "near and far", wanted, found)]
+
+
+def contradicted(text: str) -> str:
+    """What a sentence of the report calls contradicted, in the words of `expected.contradictions`."""
+    said = [f"from {c}: {a}, {b} {WORDS[how]}" for c, a, b, how in CONTRADICTION.findall(text)]
+    more = re.search(r"; and (\d+) more", text)
+    return named(said, int(more[1]) if more else 0)
+
+
+def named(contradictions: list[str], more: int = 0) -> str:
+    """As many as the report names, and how many `more` there are."""
+    more += len(contradictions[SHOWN:])
+    return "; ".join([*contradictions[:SHOWN], *([f"{more} more"] if more else [])]) or "not contradicted"
 
 
 def judge_matrix(machine: Machine, estimates) -> list[Finding]:
@@ -215,6 +264,12 @@ def judge_topology(machine: Machine, found: dict) -> list[Finding]:
             [[node["distances"][str(j)] for j in range(len(machine.nodes))] for node in found["nodes"]],
         ),
     ]
+    for level, size in machine.said_caches:
+        held = {cache["size_bytes"] for cache in found["caches"] if cache["level"] == level and cache["type"] != "Instruction"}
+        pairs.append((f"bytes of L{level}", {size}, held))
+    if machine.said_line:
+        held = {cache["line_bytes"] for cache in found["caches"] if cache["type"] != "Instruction"}
+        pairs.append(("bytes of a line", {machine.said_line}, held))
     for node, shown in zip(machine.nodes, found["nodes"], strict=False):
         kept = node.memory - (shown["memory_bytes"] or 0)
         pairs.append((f"memory of node {shown['id']}", True, 0 <= kept <= KERNEL_SHARE))

@@ -16,6 +16,7 @@ import msgspec
 from numabench.errors import UsageError
 from numabench.units import parse_bytes, parse_cpus
 
+from .complaints import in_words
 from .errors import MachineFileError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a host's name
@@ -37,11 +38,12 @@ CACHE, HIT = "64K", 1.0  # bytes and ns of the one cache where nothing is said
 LINES = (32, 64, 128, 256, 512, 1024)
 PREFETCHERS = ("none", "pair", "next")  # what comes along with a line from memory, as in simulator/simulator.h
 KINDS = INCLUSIVE, VICTIM = ("inclusive", "victim")  # of an L3: it holds what the other levels hold, or what left them
-LEVELS = 3
 MOST_WAYS = 64
 PAGES = ("4K", "2M")  # sizes that a TLB tells apart, as in simulator/simulator.h
 MOST_TLBS = 8  # structures, as in simulator/simulator.h
 MOST_ENTRIES = 1 << 16
+PARTS = ("threads", "cores", "dies", "sockets")  # from the smallest
+LEVELS = ("L1", "L2", "L3")  # of caches that hold data, as the firmware of the simulated processor has them
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
 
 
@@ -50,6 +52,7 @@ class _Cpus(msgspec.Struct, forbid_unknown_fields=True):
     dies: int = 1
     cores: int = 1
     threads: int = 1
+    numbered: tuple[str, ...] = PARTS
 
 
 class _Node(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,6 +95,16 @@ class _Bandwidth(msgspec.Struct, forbid_unknown_fields=True):
     link: list[list[float]] | None = None
 
 
+class _Firmware(msgspec.Struct, forbid_unknown_fields=True):
+    caches: dict[str, str] = {}
+    line: int | None = None
+
+
+class _CpuMemory(msgspec.Struct, forbid_unknown_fields=True):
+    cpus: str
+    memory: list[float]
+
+
 class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     memory: list[list[float]]
     core_to_core: list[list[float]] | dict[str, float]
@@ -109,6 +122,7 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     walk: dict[str, float] = {}
     overlap: _Overlap | None = None
     bandwidth: _Bandwidth | None = None
+    cpu_memory: list[_CpuMemory] = []
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -118,6 +132,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     timing: _Timing | None = None
     distances: list[list[int]] | None = None
     hmat: _Hmat | None = None
+    firmware: _Firmware | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,7 @@ class Timing:
     link: tuple[tuple[float, ...], ...] | None = (
         None  # [a][b]: ns for which a line keeps the link from node a to node b busy; None: no [timing.bandwidth]
     )
+    cpu_memory: tuple[tuple[int, tuple[float, ...]], ...] = ()  # (CPU, its own row of `memory`)
 
 
 @dataclass(frozen=True)
@@ -188,6 +204,32 @@ class Machine:
     hmat_latency: tuple[tuple[float, ...], ...] | None
     hmat_bandwidth: tuple[tuple[float, ...], ...] | None
     timing: Timing | None
+    numbered: tuple[str, ...] = PARTS  # of PARTS, by how soon the next number is another one of it
+    said_caches: tuple[tuple[int, int], ...] = ()  # (level, bytes) that the firmware claims instead of the processor
+    said_line: int | None = None
+
+    @cached_property
+    def positions(self) -> tuple[int, ...]:
+        """Where each CPU is, counted through sockets, dies, cores and threads: QEMU's number of it."""
+        found = []
+        for cpu in range(self.cpus):
+            digits = {}
+            for part in self.numbered:
+                cpu, digits[part] = divmod(cpu, getattr(self, part))
+            place = 0
+            for part in reversed(PARTS):
+                place = place * getattr(self, part) + digits[part]
+            found.append(place)
+        return tuple(found)
+
+    @cached_property
+    def by_position(self) -> tuple[int, ...]:
+        """The CPU at each position."""
+        return tuple(sorted(range(self.cpus), key=self.positions.__getitem__))
+
+    def memory_from(self, cpu: int) -> tuple[float, ...]:
+        """What a line from each node's memory costs this CPU."""
+        return dict(self.timing.cpu_memory).get(cpu, self.timing.memory[self.node_of[cpu]])
 
     @cached_property
     def cpus(self) -> int:
@@ -225,12 +267,13 @@ class Machine:
     def relation(self, a: int, b: int) -> str:
         """The smallest part that holds both CPUs."""
         sizes = (self.threads, self.cores * self.threads, self.dies * self.cores * self.threads)
+        a, b = self.positions[a], self.positions[b]
         return next((name for name, size in zip(RELATIONS, sizes, strict=False) if a // size == b // size), RELATIONS[-1])
 
     def groups(self, relation: str) -> tuple[tuple[int, ...], ...]:
         """The CPUs of each core (`smt`), die or socket."""
         size = {"smt": self.threads, "die": self.threads * self.cores, "socket": self.cpus // self.sockets}[relation]
-        return tuple(tuple(range(first, first + size)) for first in range(0, self.cpus, size))
+        return tuple(sorted(tuple(sorted(self.by_position[first : first + size])) for first in range(0, self.cpus, size)))
 
 
 def shipped() -> list[str]:
@@ -248,7 +291,7 @@ def load_machine(name: str | Path) -> Machine:
         demand(bool(NAME.fullmatch(path.stem)), "the file's name is the machine's: letters, digits, '-', '_' and '.' alone")
         return build_machine(path.stem, msgspec.toml.decode(path.read_bytes(), type=_File))
     except (msgspec.DecodeError, UnicodeDecodeError, UsageError, Impossible) as error:
-        raise MachineFileError(f"{path}: {getattr(error, 'message', error)}", "docs/testbed.md explains every key") from error
+        raise MachineFileError(f"{path}: {in_words(error, _File)}", "docs/testbed.md explains every key") from error
 
 
 class Impossible(ValueError):
@@ -265,6 +308,10 @@ def build_machine(name: str, file: _File) -> Machine:
     for part in ("sockets", "dies", "cores", "threads"):
         demand(getattr(parts, part) >= 1, f"cpus.{part} = {getattr(parts, part)}: at least 1 is needed")
     count = parts.sockets * parts.dies * parts.cores * parts.threads
+    demand(
+        sorted(parts.numbered) == sorted(PARTS),
+        f"cpus.numbered = {parts.numbered}: {', '.join(PARTS)} are needed, each once, what changes first from CPU to CPU first",
+    )
     demand(count <= MOST_CPUS, f"{count} CPUs are more than the {MOST_CPUS} that can be simulated")
     demand(1 <= len(file.nodes) <= MOST_NODES, f"{len(file.nodes)} nodes: 1 to {MOST_NODES} can be simulated")
     nodes = tuple(build_node(number, node) for number, node in enumerate(file.nodes))
@@ -289,6 +336,8 @@ def build_machine(name: str, file: _File) -> Machine:
         hmat_latency=hmat.latency and frozen(hmat.latency),
         hmat_bandwidth=hmat.bandwidth and frozen(hmat.bandwidth),
         timing=None,
+        numbered=parts.numbered,
+        **said_of_caches(file.firmware or _Firmware()),
     )
     return replace(machine, timing=build_timing(machine, file.timing)) if file.timing else machine
 
@@ -350,6 +399,25 @@ def check_distances(distances: list[list[int]], size: int) -> None:
             demand(i == j or 10 < value <= 254, f"distances[{i}][{j}] = {value}: 11 to 254 are possible between nodes")
 
 
+def said_of_caches(firmware: _Firmware) -> dict:
+    """What the firmware claims of caches, as fields of a Machine."""
+    unknown = sorted(set(firmware.caches) - set(LEVELS))
+    demand(not unknown, f"firmware.caches names {', '.join(unknown)}; the levels are {', '.join(LEVELS)}")
+    demand(
+        firmware.line is None or firmware.line in LINES,
+        f"firmware.line = {firmware.line}: one of {', '.join(map(str, LINES))} is possible",
+    )
+    found = []
+    for level, text in firmware.caches.items():
+        size = parse_bytes(text)
+        demand(
+            0 < size <= MOST_CACHE and size % 1024 == 0,
+            f"firmware.caches.{level} = {text}: whole KiB up to {MOST_CACHE >> 30} GiB are possible",
+        )
+        found.append((LEVELS.index(level) + 1, size))
+    return {"said_caches": tuple(found), "said_line": firmware.line}
+
+
 def check_matrix(name: str, matrix: list[list[float]], nodes: tuple[Node, ...], most: float) -> None:
     size = len(nodes)
     demand(
@@ -397,6 +465,23 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         not (file.bandwidth and file.occupancy), "timing.occupancy and timing.bandwidth: one of them says how long a line takes"
     )
     busy = busy_times(machine, file.bandwidth, file.line) if file.bandwidth else None
+    cpu_memory: dict[int, tuple[float, ...]] = {}
+    for each in file.cpu_memory:
+        for cpu in parse_cpus(each.cpus):
+            demand(
+                cpu < machine.cpus,
+                f"timing.cpu_memory names CPU {cpu}, but [cpus] makes {machine.cpus} (0 to {machine.cpus - 1})",
+            )
+            demand(cpu not in cpu_memory, f"timing.cpu_memory names CPU {cpu} twice")
+            rows = [list(row) for row in file.memory]
+            rows[machine.node_of[cpu]] = each.memory
+            check_row = f"timing.cpu_memory of CPU {cpu}"
+            demand(
+                len(each.memory) == len(machine.nodes),
+                f"{check_row} has {len(each.memory)} numbers: one per node is needed (0 where there is nothing)",
+            )
+            check_matrix(check_row, rows, machine.nodes, MOST_TIME)
+            cpu_memory[cpu] = tuple(each.memory)
     return Timing(
         memory=frozen(file.memory),
         core_to_core=core_to_core(machine, file.core_to_core),
@@ -414,6 +499,7 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         walk=tuple(file.walk.get(page, 0.0) for page in PAGES),
         misses=file.overlap.misses if file.overlap else 0,
         link=busy.link if busy else None,
+        cpu_memory=tuple(sorted(cpu_memory.items())),
     )
 
 
@@ -486,7 +572,9 @@ def build_caches(machine: Machine, file: _Timing) -> tuple[Cache, ...]:
         demand(
             getattr(file, key) is None, f"timing.{key} is that of a machine without timing.caches, whose tables have their own"
         )
-    demand(len(file.caches) == LEVELS, f"timing.caches has {len(file.caches)} tables: L1, L2 and L3 are needed, in this order")
+    demand(
+        len(file.caches) == len(LEVELS), f"timing.caches has {len(file.caches)} tables: L1, L2 and L3 are needed, in this order"
+    )
     caches = []
     for level, given in enumerate(file.caches, 1):
         name, size = f"timing.caches: L{level}", parse_bytes(given.size)
@@ -498,7 +586,7 @@ def build_caches(machine: Machine, file: _Timing) -> tuple[Cache, ...]:
         )
         demand(size % way == 0, f"{name}: size = {given.size}: it must be a multiple of ways times line ({way} bytes)")
         demand(given.kind in KINDS, f"{name}: kind = {given.kind}: one of {', '.join(KINDS)} is possible")
-        demand(given.kind == INCLUSIVE or level == LEVELS, f"{name}: kind = {given.kind}: L3 alone can be that")
+        demand(given.kind == INCLUSIVE or level == len(LEVELS), f"{name}: kind = {given.kind}: L3 alone can be that")
         demand(given.prefetch in PREFETCHERS, f"{name}: prefetch = {given.prefetch}: one of {', '.join(PREFETCHERS)} is possible")
         nearer = caches[-1] if caches else None
         demand(
@@ -508,7 +596,7 @@ def build_caches(machine: Machine, file: _Timing) -> tuple[Cache, ...]:
             not nearer or given.latency > nearer.latency,
             f"{name}: latency = {given.latency}: longer than that of the level before it",
         )
-        sharing = machine.cores * machine.threads if level == LEVELS else 1
+        sharing = machine.cores * machine.threads if level == len(LEVELS) else 1
         if nearer and given.kind == INCLUSIVE:
             least = sharing * nearer.size
             demand(

@@ -43,7 +43,7 @@ def whole_gib(size: int) -> int:
 
 
 def configuration(machine: Machine, timed: bool, spinners: int) -> str:
-    """`key value...` lines for the simulator (simulator/configuration.c)."""
+    """`key value...` lines for the simulator (simulator/configuration.c), which knows CPUs by QEMU's numbers."""
 
     def row(key: str, values) -> str:
         return " ".join([key, *(f"{value:g}" if isinstance(value, float) else str(value) for value in values)])
@@ -52,13 +52,14 @@ def configuration(machine: Machine, timed: bool, spinners: int) -> str:
         row("timed", [int(timed)]),
         row("spinners", [spinners]),
         row("cpus", [machine.cpus]),
-        row("node_of", machine.node_of),
+        row("node_of", [machine.node_of[cpu] for cpu in machine.by_position]),
     ]
     lines += [row("range", values) for values in memory_ranges(machine)]
     timing = machine.timing
     if timing and timed:
-        lines += [row("memory", [number, *values]) for number, values in enumerate(timing.memory)]
-        lines += [row("core_to_core", [number, *values]) for number, values in enumerate(timing.core_to_core)]
+        for place, cpu in enumerate(machine.by_position):
+            lines.append(row("memory_from", [place, *machine.memory_from(cpu)]))
+            lines.append(row("core_to_core", [place, *(timing.core_to_core[cpu][other] for other in machine.by_position)]))
         lines.append(row("occupancy", timing.occupancy))
         lines += [row(key, [getattr(timing, key)]) for key in ("line", "cache", "hit", "atomic", "instruction", "pause")]
         lines.append(row("misses", [timing.misses]))
@@ -81,15 +82,20 @@ def cache_lines(machine: Machine) -> list[str]:
     caches, line = machine.timing.caches, machine.timing.line
     if not caches:
         return []
-    group_of = [group for group, cpus in enumerate(machine.groups("die")) for _ in cpus]
+    group_of = {cpu: group for group, cpus in enumerate(machine.groups("die")) for cpu in cpus}
     return [
         *(
             f"level {cache.size // line // cache.ways} {cache.ways} {cache.latency:g} {PREFETCHERS.index(cache.prefetch)}"
             for cache in caches
         ),
         f"victim {int(caches[-1].kind == VICTIM)}",
-        f"group_of {' '.join(map(str, group_of))}",
+        f"group_of {' '.join(str(group_of[cpu]) for cpu in machine.by_position)}",
     ]
+
+
+def places(machine: Machine, cpus: tuple[int, ...]) -> tuple[int, ...]:
+    """QEMU's numbers of these CPUs."""
+    return tuple(sorted(machine.positions[cpu] for cpu in cpus))
 
 
 def cpu_ranges(cpus: tuple[int, ...]) -> list[str]:
@@ -108,7 +114,7 @@ def node_options(machine: Machine) -> list[str]:
     options = []
     first = machine.cpu_nodes[0]
     for number, node in enumerate(machine.nodes):
-        words = [f"node,nodeid={number}", *(f"cpus={cpus}" for cpus in cpu_ranges(node.cpus))]
+        words = [f"node,nodeid={number}", *(f"cpus={cpus}" for cpus in cpu_ranges(places(machine, node.cpus)))]
         if node.memory:
             options += ["-object", f"memory-backend-ram,id=memory{number},size={node.memory // MIB}M"]
         if number in machine.fixed_nodes:

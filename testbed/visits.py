@@ -18,7 +18,7 @@ from numabench.extras import REPORT
 from .defects import CHECKOUT
 from .errors import GuestError, SimulationError
 from .expected import relation
-from .guest import run
+from .guest import patience, run
 from .machine import Machine
 from .packages import folder
 
@@ -49,6 +49,7 @@ CORES = (
 KERNELS = ("memory_latency", "padded_counters", "contention", "core_to_core", "single_operations", "sentinel", "crew")
 LINES = (64, 128, 256)  # bytes for which they are compiled: what numabench finds on the machines that come with the testbed
 TIMEOUT = 900.0
+MOST_ROWS = 8  # nodes with CPUs whose latencies are measured: of more the first, the middle and the last
 #: numabench in a guest, as `pip install numabench` gives it: what reads logs is not imported, which takes half a minute there and measures nothing,
 #: nor is py-cpuinfo, which asks an emulated processor for ten seconds. The logs are read here.
 NUMABENCH = shlex.join(
@@ -64,12 +65,14 @@ SLOWER = 1.1  # what the comparison has to find
 @dataclass(frozen=True)
 class Visit:
     """One boot of one machine. `log` is the run log, `topology` what `numabench machine --format json` printed, `cores` the log of
-    what few CPUs are to each other; the last two only of a boot that looked at the machine."""
+    what few CPUs are to each other, `alone` those of single CPUs whose memory is another one than their node's; all but the first only
+    of a boot that looked at the machine."""
 
     machine: Machine
     log: Path
     topology: Path
     cores: Path
+    alone: dict[int, Path]
     boot: float
     seconds: float
 
@@ -95,6 +98,12 @@ def numabench_command(
     return ["run", *benchmarks, *settings, *OPTIONS, "--processes", str(processes)]
 
 
+def measured_rows(machine: Machine) -> tuple[int, ...]:
+    """The nodes with CPUs whose latencies are measured."""
+    nodes = machine.cpu_nodes
+    return nodes if len(nodes) <= MOST_ROWS else (nodes[0], nodes[len(nodes) // 2], nodes[-1])
+
+
 def core_cpus(machine: Machine) -> list[int]:
     """The first CPU, and the first one of each other relation to it."""
     nearest: dict[str, int] = {}
@@ -110,20 +119,27 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
     """
     shutil.rmtree(shared, ignore_errors=True)
     cpus = ",".join(map(str, core_cpus(machine)))
-
+    words = words or numabench_command()
+    if measured_rows(machine) != machine.cpu_nodes:
+        words = [*words, "--set", f"cpu_node={','.join(map(str, measured_rows(machine)))}"]
+    alone = {cpu: f"cpu{cpu}" for cpu, _ in machine.timing.cpu_memory} if look else {}
     lines = [
         *(
             [
                 f"{NUMABENCH} machine --format json > /out/machine.json || exit",
                 f"{measuring(machine, [*CORES, '--cpus', cpus], 'cores')} || exit",
+                *(
+                    f"{measuring(machine, [*numabench_command(('node_latency',), processes=1), '--cpus', str(cpu)], name)} || exit"
+                    for cpu, name in alone.items()
+                ),
             ]
             if look
             else []
         ),
-        measuring(machine, words or numabench_command(), "results"),
+        measuring(machine, words, "results"),
     ]
     script = guest_script(tree, *lines)
-    found = run(machine, script, shared=shared, timeout=TIMEOUT)
+    found = run(machine, script, shared=shared, timeout=TIMEOUT * patience(machine))
     logs = sorted(shared.glob("results/*/*.jsonl"))
     if found.status or not logs:
         said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
@@ -137,6 +153,7 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
         log=logs[-1],
         topology=shared / "machine.json",
         cores=shared / "cores",
+        alone={cpu: shared / name for cpu, name in alone.items()},
         boot=found.boot,
         seconds=found.seconds,
     )

@@ -552,6 +552,17 @@ def test_a_firmware_that_is_right_is_not_contradicted():
     assert "node 0 90.0 ns for 9" in found.text and "node 2 300 ns for 9" in found.text
 
 
+def test_attributes_that_are_the_wrong_way_round_are_named():
+    """HMAT has one figure a node: only those that the same CPUs are nearest to can be held against each other."""
+    distances = [[10 if a == b else 20 for b in range(4)] for a in range(4)]
+    machine = nodes(distances, hmat={0: 90, 1: 95, 2: 60, 3: 300})
+    machine["topology"]["nodes"][2]["access"]["access0"]["initiators"] = [0]
+    log = make_log(processes=12, sd=(0.0, 0.002, 0.001), benchmarks=(matrix,), machine=machine)
+    found = asked(log, FIRMWARE, benchmark="toy_nodes")[0]
+    assert not found.ok and found.text.count("other way round") == 1
+    assert "from node 0, node 2 (HMAT 60.0 ns, 150 ns) and node 0 (HMAT 90.0 ns, 9" in found.text
+
+
 def test_distances_that_are_the_wrong_way_round_are_named():
     found = firmware(
         [[10 if a == b else 40 - 10 * (b == 3) for b in range(4)] for a in range(4)],

@@ -9,19 +9,22 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from numabench.analysis.answers.firmware import verdict
 from testbed import defects, expected, packages, qemu
 from testbed.certify import Certification
 from testbed.cli import command
 from testbed.errors import MachineFileError, SimulationError, UnavailableError
 from testbed.guest import sweep, unfinished
-from testbed.initrd import archive
-from testbed.judgement import Finding, judge_topology
+from testbed.initrd import archive, claims
+from testbed.judgement import Finding, contradicted, judge_topology, named
 from testbed.machine import MIB, Machine, load_machine, shipped
+from testbed.numbering import apic_id, processor_list
 from testbed.page import page_lines, write_certificate
-from testbed.visits import STRIDES, slower_machine
+from testbed.visits import STRIDES, measured_rows, slower_machine
 
 GOOD = """
 summary = "a machine"
@@ -52,20 +55,9 @@ def written(tmp_path, text: str):
 
 def test_the_machines_of_the_issue_are_shipped():
     assert shipped() == [
-        *(
-            "cxl",
-            "eight-ccx",
-            "four-node-mesh",
-            "line-128",
-            "line-256",
-            "memoryless",
-            "neighbours",
-            "sixty-four",
-            "smt",
-            "two-socket",
-            "uniform",
-        ),
-        "wide-line",
+        *("alternating", "cxl", "eight-ccx", "false-tables", "four-node-mesh", "large-claims", "line-128", "line-256"),
+        *("memoryless", "memoryless-middle", "neighbours", "remote-faster", "sixteen-nodes", "sixty-four", "small-claims"),
+        *("smt", "two-socket", "uniform", "unlike-cpus", "wide-line"),
     ]
     machines = {name: load_machine(name) for name in shipped()}
     assert all(machine.timing and machine.summary for machine in machines.values())
@@ -77,7 +69,7 @@ def test_the_machines_of_the_issue_are_shipped():
     assert [machines[f"line-{line}"].timing.line for line in (128, 256)] == [128, 256]
     assert {machines[name].timing.prefetch for name in shipped()} == {"none", "pair", "next"}
     holding = [name for name in shipped() if machines[name].timing.cache >= 1 << 20]  # a group of the chase, four times
-    assert holding == ["line-128", "line-256", "neighbours"]
+    assert holding == ["line-128", "line-256", "neighbours", "small-claims"]
     assert len({d for row in machines["four-node-mesh"].distances for d in row}) > 2
 
 
@@ -107,11 +99,26 @@ def test_a_machine_file_becomes_a_machine(tmp_path):
         ("{ die = 40, cross = 110 }", "[[0, 1], [1, 0]]", "no 4 x 4 matrix"),
         ("sockets = 2", "sockets = 0", "cpus.sockets = 0"),
         ("sockets = 2", "sockets = 40", "more than the 64"),
-        ("sockets = 2", "sockets = 2\nchips = 1", "unknown field `chips`"),
+        ("sockets = 2", "sockets = 2\nchips = 1", "[cpus] has no key chips; there are sockets, dies, cores, threads"),
         ("[timing]", "[timing]\nline = 96", "timing.line = 96"),
         ("[timing]", '[timing]\ncache = "64"', "at least 8 lines"),
         ("[timing]", '[timing]\nprefetch = "all"', "one of none, pair, next"),
         ("[timing]", "[timing]\nhit = 0", "timing.hit = 0"),
+        ("[timing]", "[timing]\nocupancy = [1, 1]", "[timing] has no key ocupancy (occupancy?)"),
+        ("core_to_core = { die = 40, cross = 110 }", "", "[timing] lacks core_to_core"),
+        ("memory = [[90, 150], [160, 95]]", 'memory = "90"', "timing.memory must be a list in brackets"),
+        ('cpus = "0-1"', 'cpu = "0-1"', "[nodes[0]] has no key cpu (cpus?)"),
+        ("cores = 2", 'cores = 2\nnumbered = ["sockets"]', "threads, cores, dies, sockets are needed, each once"),
+        ("[timing]", '[firmware]\ncaches = { L4 = "1M" }\n[timing]', "firmware.caches names L4; the levels are L1, L2, L3"),
+        ("[timing]", '[firmware]\ncaches = { L1 = "100" }\n[timing]', "firmware.caches.L1 = 100: whole KiB"),
+        ("[timing]", "[firmware]\nline = 96\n[timing]", "firmware.line = 96"),
+        (
+            "core_to_core = {",
+            '[[timing.cpu_memory]]\ncpus = "7"\nmemory = [1, 1]\n[timing.core_to_core] # {',
+            "cpu_memory names CPU 7",
+        ),
+        ("core_to_core = {", '[[timing.cpu_memory]]\ncpus = "0,0"\nmemory = [1]\n[timing.core_to_core] # {', "has 1 numbers"),
+        ("core_to_core = {", '[[timing.cpu_memory]]\ncpus = "0"\nmemory = [1, 0]\n[timing.core_to_core] # {', "CPU 0[0][1] = 0"),
         ("[timing]", "[timing]\nhit = inf", "timing.hit = inf"),
         ("[timing]", '[timing]\ncache = "100G"', "at most 1 GiB"),
         ("[[90, 150], [160, 95]]", "[[90, 1e30], [160, 95]]", "at most 1e+06"),
@@ -119,7 +126,7 @@ def test_a_machine_file_becomes_a_machine(tmp_path):
         ('memory = "256M"', 'memory = "900G"', "at most 64 GiB"),
         ('memory = "256M"', 'memory = "1M"', "0 or at least 32 MiB"),
         ("[timing]", "[timing]\noccupancy = [1]", "one number (0 to 1e+06) per node"),
-        ('summary = "a machine"', "summary = 7", "Expected `str`"),
+        ('summary = "a machine"', "summary = 7", "summary must be a text in quotes"),
         ('summary = "a machine"', "summary = ", "mine.toml"),
     ],
 )
@@ -165,6 +172,18 @@ def test_a_folder_of_that_name_does_not_hide_a_shipped_machine(tmp_path, monkeyp
     assert load_machine("cxl").name == "cxl"
 
 
+def test_the_examples_machines_are_those_of_their_page_and_their_programs_compile(tmp_path):
+    page = (defects.CHECKOUT / "docs/testbed-examples.md").read_text()
+    files = sorted((defects.CHECKOUT / "examples").iterdir())
+    assert len(files) == 6
+    for path in files:
+        if path.suffix == ".toml":
+            assert load_machine(path).summary and path.read_text() in page
+        else:
+            words = ["gcc", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / path.stem), str(path)]
+            assert subprocess.run(words, check=False).returncode == 0 and f"../examples/{path.name}" in page
+
+
 # -- QEMU ---------------------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +215,41 @@ def test_qemu_is_told_of_distances_initiators_and_attributes():
     assert "initiator=1,target=2,hierarchy=memory,data-type=access-latency,latency=250" in options
     assert "initiator=0,target=2,hierarchy=memory,data-type=access-bandwidth,bandwidth=8000M" in options
     assert "initiator=2," not in options.replace("nodeid=2,initiator=1", "")  # nothing starts from a node without CPUs
+
+
+def test_cpus_are_numbered_as_the_file_says_and_lie_where_qemu_puts_them(tmp_path):
+    """By hand, of two sockets of two cores with two threads: sockets in turn, then cores, then threads."""
+    text = GOOD.replace("cores = 2", 'cores = 2\nthreads = 2\nnumbered = ["sockets", "cores", "dies", "threads"]')
+    text = text.replace('"0-1"', '"0,2,4,6"').replace('"2-3"', '"1,3,5,7"').replace("die = 40,", "smt = 14, die = 40,")
+    machine = load_machine(written(tmp_path, text))
+    assert machine.positions == (0, 4, 2, 6, 1, 5, 3, 7)
+    assert machine.groups("socket") == ((0, 2, 4, 6), (1, 3, 5, 7)) and machine.groups("smt") == ((0, 4), (1, 5), (2, 6), (3, 7))
+    assert [machine.relation(0, other) for other in (4, 2, 1)] == ["smt", "die", "cross"]
+    assert [word for word in qemu.node_options(machine) if "nodeid=0" in word] == ["node,nodeid=0,cpus=0-3,memdev=memory0"]
+    lines = qemu.configuration(machine, timed=True, spinners=2).splitlines()
+    assert "node_of 0 0 0 0 1 1 1 1" in lines and "core_to_core 0 0 14 40 40 110 110 110 110" in lines
+    table = processor_list(machine)
+    assert sum(table) % 256 == 0 and len(table) == int.from_bytes(table[4:8], "little")
+    entries = [table[at : at + 8] for at in range(44, 44 + 8 * 8, 8)]
+    assert [(entry[0], entry[2], entry[3]) for entry in entries] == [(0, place, place) for place in machine.positions]
+    assert processor_list(load_machine("smt")) is None  # as QEMU numbers them
+    three = replace(machine, cores=3)
+    assert [apic_id(three, place) for place in range(12)] == [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13]  # three cores take two bits
+
+
+def test_what_the_firmware_claims_of_caches_is_put_over_the_processor_s():
+    said = {name: text for name, _, text in claims(load_machine("small-claims"))}
+    assert said["caches/1/size"] == b"16K\n" and said["caches/3/size"] == b"128K\n"
+    assert said["caches/2/coherency_line_size"] == b"128\n"
+    assert claims(load_machine("cxl")) == []
+
+
+def test_a_cpu_with_a_memory_of_its_own_is_told_so():
+    machine = load_machine("unlike-cpus")
+    assert machine.memory_from(0) == (90, 180) and machine.memory_from(1) == (135, 230)
+    lines = qemu.configuration(machine, timed=True, spinners=2).splitlines()
+    assert "memory_from 0 90 180" in lines and "memory_from 1 135 230" in lines
+    assert expected.node_latency(machine, 0, 1) == 180.25 and expected.cpu_latency(machine, 1, 1) == 230.25
 
 
 def test_plain_mode_tells_the_simulator_no_timing():
@@ -281,6 +335,38 @@ def test_a_node_is_as_far_as_its_memory_whatever_a_line_or_a_cache_holds():
         machine = load_machine(name)
         for c, m in itertools.product(machine.cpu_nodes, machine.memory_nodes):
             assert expected.node_latency(machine, c, m) == machine.timing.memory[c][m] + machine.timing.instruction
+
+
+def test_what_contradicts_the_firmware_is_told_from_the_given_latencies():
+    found = {name: expected.contradictions(load_machine(name)) for name in shipped()}
+    assert found["false-tables"] == ["from 0: 2, 1 reversed", "from 1: 0, 2 not equal", "from 0: 2, 0 reversed"]
+    assert found["uniform"] == ["from 0: 0, 1 equal", "from 1: 1, 0 equal"]
+    assert found["remote-faster"] == ["from 0: 0, 1 reversed", "from 1: 1, 0 reversed"]
+    assert found["cxl"] == ["from 1: 2, 0 reversed"] and len(found["four-node-mesh"]) == 3
+    assert sum(map(bool, found.values())) == 5
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_numabench_contradicts_the_firmware_where_the_given_latencies_do(name):
+    """Without a boot: its verdict on a matrix that is as given, against what is told from the machine file."""
+    machine = load_machine(name)
+    cells = [(c, m, expected.node_latency(machine, c, m)) for c in machine.cpu_nodes for m in machine.memory_nodes]
+    rows = pd.DataFrame([{"cpu_node": c, "memory_node": m, "value": ns, "low": ns - 0.1, "high": ns + 0.1} for c, m, ns in cells])
+    initiators = [number if node.cpus else node.initiator or 0 for number, node in enumerate(machine.nodes)]
+    shown = [
+        {
+            "id": node,
+            "distances": dict(enumerate(machine.distances[node])),
+            "access": {"access0": {"initiators": [i], "read_latency_ns": machine.hmat_latency[i][node]}} if machine.hmat else {},
+        }
+        for node, i in enumerate(initiators)
+    ]
+    assert not expected.undecided(machine)
+    assert contradicted(verdict({"nodes": shown}, rows, "lower", "ns")[2]) == named(expected.contradictions(machine))
+
+
+def test_of_many_nodes_three_rows_are_measured():
+    assert measured_rows(load_machine("sixteen-nodes")) == (0, 8, 15) and measured_rows(load_machine("cxl")) == (0, 1)
 
 
 def test_relations_have_numabench_s_names():
@@ -433,6 +519,7 @@ def test_help_and_lists_teach():
     [
         (["run", "--machine", "nowhere", "--", "true"], 2, "there is no machine file nowhere"),
         (["run", "--machine", "cxl"], 2, "COMMAND"),
+        (["run", "--machine", "cxl", "--", "build/no-such"], 2, "there is no file build/no-such here: compile it first"),
         (["certify", "--defect", "no-such"], 1, "there is no defect no-such"),
         (["fly"], 2, "No such command"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -195,6 +197,32 @@ def test_a_cpu_and_a_node_that_go_away_are_named_and_the_rest_is_measured(plain)
     assert {(0, 0), (0, 1)} <= last and not {m for _, m in last} & {2}
 
 
+# -- the examples of docs/testbed-examples.md ---------------------------------------------------------------------------
+
+EXAMPLES = defects.CHECKOUT / "docs" / "testbed-examples.md"
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MEASURED = re.compile(r"[\d.]+(?= ns| MB/s)")
+WORKED = [section for section in EXAMPLES.read_text().split("\n## ")[1:] if "```text" in section]
+
+
+@pytest.mark.parametrize("section", WORKED, ids=lambda section: section.splitlines()[0])
+def test_an_example_s_commands_print_what_its_page_says(section):
+    """As a reader would type them, in the checkout. Measured figures within 6 % and 2: what a thread waits for its start differs a little from boot to boot."""
+    (commands,), (shown,), (machine,) = (
+        [text for own, text in FENCED.findall(section) if own == kind] for kind in ("", "text", "toml")
+    )
+    printed = ""
+    for line in commands.splitlines():
+        words = line.replace(".venv/bin/python", shlex.quote(sys.executable))
+        done = subprocess.run(words, shell=True, cwd=defects.CHECKOUT, capture_output=True, text=True, check=False)
+        printed += done.stdout
+        assert done.returncode == 0, done.stderr
+    assert (defects.CHECKOUT / re.search(r"examples/\w+\.toml", commands)[0]).read_text() == machine
+    assert MEASURED.sub("#", printed).split() == MEASURED.sub("#", shown).split()
+    found, promised = ([float(figure) for figure in MEASURED.findall(text)] for text in (printed, shown))
+    assert found == pytest.approx(promised, rel=0.06, abs=2)
+
+
 # -- physics, with timing -----------------------------------------------------------------------------------------------
 
 
@@ -222,8 +250,9 @@ def test_numabench_is_right_on_a_machine_with_wide_lines(tmp_path):
     )  # where the firmware says that a line ends, where it does, and beyond; the certificate has more
     words = [*numabench_command(strides=strides), "--samples", "1"]
     findings = judge_visit(visit(load_machine("wide-line"), tmp_path, words=words))
-    assert len(findings) == 31 and {f.what for f in findings} >= {
+    assert len(findings) == 32 and {f.what for f in findings} >= {
         "node latency",
+        "firmware",
         "hop",
         "core to core",
         "line size",

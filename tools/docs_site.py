@@ -43,6 +43,7 @@ def copy_pages(target: Path) -> None:
     shutil.copytree(ROOT / "docs", target / "docs", ignore=shutil.ignore_patterns("mkdocs.yml"))
     for page in ROOT.glob("*.md"):
         shutil.copy(page, target)
+    shutil.copytree(ROOT / "examples", target / "examples")
     for name in LINKED:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target / name)

@@ -6,6 +6,7 @@ kernel. Here one loop at a time is played, always moving the thread whose clock 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ ROUNDS = 400  # of a loop; a fifth is left out as the start
 LOOP_INSTRUCTIONS = (
     16  # around one operation of a kernel (10 to 25): hidden by the transfer of a line, or small against the operation
 )
+ALIKE = 1.03  # latencies nearer than this are one
+NEARLY = 0.0025
 OPERATION_INSTRUCTIONS = 9  # of a single operation's turn
 
 
@@ -53,7 +56,7 @@ class Loops:
         if write and others:
             return max(from_core[other] for other in others)
         near = [from_core[other] for other in others if node[other] == node[cpu]]
-        return min(near) if near else self.timing.memory[node[cpu]][self.home]
+        return min(near) if near else self.machine.memory_from(cpu)[self.home]
 
     def period(self, cpus: list[int], body: Callable[[int], list[tuple[int, str]]], work: float = 0.0) -> float:
         """Nanoseconds of one turn of the loop in each thread, while all run; `body(i)`: accesses of thread i's turn."""
@@ -104,8 +107,45 @@ def knee(machine: Machine, strides: list[int], a: int, b: int) -> int:
 
 
 def node_latency(machine: Machine, cpu_node: int, memory_node: int) -> float:
-    """A dependent load: its own instruction, and the memory, which is what every load of the chase has to come from."""
-    return machine.timing.instruction + machine.timing.memory[cpu_node][memory_node]
+    """A dependent load of the node's first CPU: its own instruction, and the memory, which is what every load of the chase has to come from."""
+    return cpu_latency(machine, machine.nodes[cpu_node].cpus[0], memory_node)
+
+
+def cpu_latency(machine: Machine, cpu: int, memory_node: int) -> float:
+    """The same of any CPU."""
+    return machine.timing.instruction + machine.memory_from(cpu)[memory_node]
+
+
+def undecided(machine: Machine) -> bool:
+    """Whether two memories differ for a node by so nearly what counts as none that the report may call it either."""
+    pairs = ((c, *pair) for c in machine.cpu_nodes for pair in itertools.permutations(machine.memory_nodes, 2))
+    return any(abs(node_latency(machine, c, a) / node_latency(machine, c, b) - ALIKE) < NEARLY for c, a, b in pairs)
+
+
+def contradictions(machine: Machine) -> list[str]:
+    """What of the firmware's order of memories is wrong, as `from 0: 2, 1 reversed`: of each node with CPUs every two memories by distance, then
+    by HMAT (of those memories that this node is the initiator of). 3 % are no difference."""
+    found = []
+    for c in machine.cpu_nodes:
+        stated = sorted((machine.distances[c][m], m) for m in machine.memory_nodes)
+        for (close, near), (far, other) in itertools.combinations(stated, 2):
+            first, second = node_latency(machine, c, near), node_latency(machine, c, other)
+            alike = max(first, second) <= ALIKE * min(first, second)
+            if (close == far) != alike:
+                found.append(f"from {c}: {near}, {other} {'not equal' if close == far else 'equal'}")
+            elif close != far and first > second:
+                found.append(f"from {c}: {near}, {other} reversed")
+    starts = [
+        number if node.cpus else (0 if node.initiator is None else node.initiator) for number, node in enumerate(machine.nodes)
+    ]
+    for a, b in itertools.combinations(machine.memory_nodes, 2) if machine.hmat_latency else ():
+        c = starts[a]
+        if c == starts[b]:
+            near, other = sorted((a, b), key=lambda m: machine.hmat_latency[c][m])
+            promised = machine.hmat_latency[c][other] > ALIKE * machine.hmat_latency[c][near]
+            if promised and node_latency(machine, c, near) > ALIKE * node_latency(machine, c, other):
+                found.append(f"from {c}: {near}, {other} reversed")
+    return found
 
 
 def relation(machine: Machine, a: int, b: int) -> str:

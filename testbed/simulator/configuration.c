@@ -25,9 +25,9 @@ static bool set(const char *key, const double *x, int n)
     else if (!strcmp(key, "range")) { /* begin end offset node */
         int r = machine.ranges++;
         machine.range[r].begin = x[0], machine.range[r].end = x[1], machine.range[r].offset = x[2], machine.range[r].node = x[3];
-    } else if (!strcmp(key, "memory"))
+    } else if (!strcmp(key, "memory_from"))
         for (int i = 1; i < n; i++)
-            machine.memory[(int)x[0]][i - 1] = nanoseconds(x[i]);
+            machine.memory_from[(int)x[0]][i - 1] = nanoseconds(x[i]);
     else if (!strcmp(key, "core_to_core"))
         for (int i = 1; i < n; i++)
             machine.core_to_core[(int)x[0]][i - 1] = nanoseconds(x[i]);

@@ -3,7 +3,7 @@
  *   latency of the level      the nearest one of the CPU's own that has the line, and nobody else has a copy if it is written
  *   core_to_core[i][j]        the line is modified in j's caches, or in the L3 of j's group (of j the nearest CPU there); or a write to a line that others
  *                             hold (the farthest of them); or, if the own L3 has it not, a read of a clean line that another on the same node holds
- *   memory[node][home]        otherwise
+ *   memory_from[i][home]      otherwise
  *
  * One access at a time is served, under one lock. */
 #include "lines.h"
@@ -120,7 +120,7 @@ ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, enum
             self->loads++;
             *source = FROM_MEMORY;
             t = queue_read(machine.node_of[i], home, t);
-            cost = machine.memory[machine.node_of[i]][home];
+            cost = machine.memory_from[i][home];
         } else if (between) {
             self->transfers++;
             *source = OTHER_CACHE;

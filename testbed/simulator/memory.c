@@ -3,7 +3,7 @@
  *   hit                       in the CPU's own cache, or a write to a line that nobody else holds
  *   core_to_core[i][j]        the line is modified in j's cache; or a write to a line that others hold (the farthest of them);
  *                             or a read of a clean line that a CPU of the same node holds (the nearest)
- *   memory[node][home]        otherwise, from when its turn comes at the memory controller and the link (bandwidth.c)
+ *   memory_from[i][home]      otherwise, from when its turn comes at the memory controller and the link (bandwidth.c)
  *
  * Accesses block, unless the machine has `misses` (overlap.c) or a store buffer (stores.c), and the transfers of one line queue up behind each other. A prefetcher may bring
  * the neighbour of a line that is loaded from memory: at no time, within a page, and if no cache has it. */
@@ -172,7 +172,7 @@ static ps serve(int i, const struct access *access, uint32_t id, ps t, enum sour
             self->loads++;
             *source = FROM_MEMORY;
             t = queue_read(machine.node_of[i], home, t);
-            cost = machine.memory[machine.node_of[i]][home];
+            cost = machine.memory_from[i][home];
         }
         l->holders = access->write ? mine : l->holders | mine;
         l->owner = access->write ? i : -1;
@@ -192,7 +192,7 @@ static ps serve_past(int i, const struct access *access, uint32_t id, ps t)
     lock(l);
     l->holders = 0, l->owner = -1;
     unlock(l);
-    return queue_write(machine.node_of[i], home, t) + machine.memory[machine.node_of[i]][home];
+    return queue_write(machine.node_of[i], home, t) + machine.memory_from[i][home];
 }
 
 static bool is_past(const struct access *access)

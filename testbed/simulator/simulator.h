@@ -56,7 +56,7 @@ struct tlb {
 struct configuration {
     int cpus, ranges, line_shift, node_of[MOST_CPUS];
     bool timed; /* false: accesses are recorded and cost nothing, clocks are the host's */
-    ps memory[MOST_NODES][MOST_NODES], core_to_core[MOST_CPUS][MOST_CPUS], occupancy[MOST_NODES];
+    ps memory_from[MOST_CPUS][MOST_NODES], core_to_core[MOST_CPUS][MOST_CPUS], occupancy[MOST_NODES];
     ps instruction, hit, atomic, pause;
     int prefetch; /* what comes along with a line that is loaded from memory */
     int stores;   /* places of each CPU's store buffer; 0: a store blocks */

@@ -39,13 +39,15 @@ def claims(topology: dict[str, Any], rows: pd.DataFrame) -> list[Claim]:
     for row in rows.to_dict("records"):
         cell = int(row["cpu_node"]), int(row["memory_node"])
         if cell in distances and math.isfinite(row["value"]):
-            ends = [row[end] if math.isfinite(row[end]) else row["value"] for end in ("low", "high")]
-            found.append(
-                Claim(
-                    cpu_node=cell[0], memory_node=cell[1], distance=distances[cell], value=row["value"], low=ends[0], high=ends[1]
-                )
-            )
+            low, value, high = interval(row)
+            found.append(Claim(cpu_node=cell[0], memory_node=cell[1], distance=distances[cell], value=value, low=low, high=high))
     return found
+
+
+def interval(row: dict[str, Any]) -> tuple[float, float, float]:
+    """(low end, value, high end) of a cell; the value itself where an end is not known."""
+    low, high = (row[end] if math.isfinite(row[end]) else row["value"] for end in ("low", "high"))
+    return low, row["value"], high
 
 
 def tied(values: list[float]) -> list[int]:
@@ -93,20 +95,50 @@ def contradictions(cells: list[Claim], polarity: str, unit: str) -> list[str]:
     return found
 
 
-def attribute_lines(topology: dict[str, Any], rows: pd.DataFrame, key: str, scale: float, unit: str) -> list[str]:
-    """HMAT's figure of each node from its initiators beside the measured one: `node 2 250 ns for 251 ns`. `scale`: the claim's
-    unit in the metric's."""
-    measured = {(int(r["cpu_node"]), int(r["memory_node"])): r["value"] for r in rows.to_dict("records")}
-    lines = []
+class Promise(Frozen):
+    """HMAT's figure of a node, in the metric's unit, and what was measured from its initiators: (interval's low end, value, high end) by node."""
+
+    memory_node: int
+    figure: float
+    measured: dict[int, tuple[float, float, float]]
+
+
+def promises(topology: dict[str, Any], rows: pd.DataFrame, key: str, scale: float) -> list[Promise]:
+    """`scale`: the claim's unit in the metric's."""
+    measured = {(int(r["cpu_node"]), int(r["memory_node"])): interval(r) for r in rows.to_dict("records")}
+    found = []
     for node in topology.get("nodes", ()):
         access = (node.get("access") or {}).get("access1") or (node.get("access") or {}).get("access0") or {}
-        claim = access.get(key)
+        figure, memory = access.get(key), int(node["id"])
         initiators = [int(i) for i in access.get("initiators") or ()] or list(node.get("nearest_cpu_nodes") or ())
-        found = [measured[(i, int(node["id"]))] for i in initiators if (i, int(node["id"])) in measured]
-        if claim and found:
-            best = format_quantity(claim * scale, unit)
-            lines.append(f"node {node['id']} {best} for {format_quantity(sum(found) / len(found), unit)}")
-    return lines
+        seen = {i: measured[(i, memory)] for i in initiators if (i, memory) in measured}
+        if figure and seen:
+            found.append(Promise(memory_node=memory, figure=figure * scale, measured=seen))
+    return found
+
+
+def attribute_lines(found: list[Promise], unit: str) -> list[str]:
+    """HMAT's figure of each node beside the measured one: `node 2 250 ns for 251 ns`."""
+    means = [(p, sum(value for _, value, _ in p.measured.values()) / len(p.measured)) for p in found]
+    return [f"node {p.memory_node} {format_quantity(p.figure, unit)} for {format_quantity(mean, unit)}" for p, mean in means]
+
+
+def broken_promises(found: list[Promise], polarity: str, unit: str) -> list[str]:
+    """Pairs of memories that HMAT puts in one order for a node, and measurement in the other."""
+    said = []
+    for a, b in itertools.combinations(found, 2):
+        for node in sorted(set(a.measured) & set(b.measured)):
+            near, far = sorted((a, b), key=lambda p: p.figure, reverse=polarity == HIGHER)
+            promised = max(a.figure, b.figure) > (1 + SAME) * min(a.figure, b.figure)
+            (low, value, high), (far_low, far_value, far_high) = near.measured[node], far.measured[node]
+            worse, apart = (value < far_value, high < far_low) if polarity == HIGHER else (value > far_value, low > far_high)
+            if promised and worse and apart and max(value, far_value) > (1 + SAME) * min(value, far_value):
+                each = [
+                    f"node {p.memory_node} (HMAT {format_quantity(p.figure, unit)}, {format_quantity(p.measured[node][1], unit)})"
+                    for p in (near, far)
+                ]
+                said.append(f"from node {node}, {' and '.join(each)} are the other way round")
+    return said
 
 
 def verdict(topology: dict[str, Any], rows: pd.DataFrame, polarity: str, unit: str) -> tuple[float, str, str]:
@@ -119,9 +151,10 @@ def verdict(topology: dict[str, Any], rows: pd.DataFrame, polarity: str, unit: s
         else f"no ranks to correlate in {len(cells)} cells"
     )
     key, scale = ("read_latency_ns", 1.0) if unit == "ns" else ("read_bandwidth_mb_per_s", 1e6)
-    attributes = attribute_lines(topology, rows, key, scale, unit)
+    promised = promises(topology, rows, key, scale)
+    attributes = attribute_lines(promised, unit)
     if attributes:
         said += f"; HMAT claims for measured: {', '.join(attributes)}"
-    wrong = contradictions(cells, polarity, unit)
+    wrong = contradictions(cells, polarity, unit) + broken_promises(promised, polarity, unit)
     more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
     return rho, said, f"contradicted: {'; '.join(wrong[:SHOWN])}{more}" if wrong else ""
