@@ -145,6 +145,7 @@ class Guest:
 
     def write_files(self, command: list[str] | str, environment: dict[str, str]) -> None:
         text = command if isinstance(command, str) else shlex.join(command)
+        caches = {f"{CACHES}/{path}": text for path, text in cache_files(self.machine).items()}
         variables = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": "/root",
@@ -156,12 +157,13 @@ class Guest:
         }
         if self.timed != COMMAND:  # in plain mode, the simulator records while kernels measure
             variables["LD_PRELOAD"] = str(self.programs.switch)
+            if caches:
+                variables["TESTBED_CACHES"] = "1"  # a preparation of one thread is timed, too
         model = self.programs.model
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         lines += [f"cd {shlex.quote(os.getcwd())}"]
         lines += [f"{model} on", text, "status=$?", f"{model} off", "exit $status"] if self.timed == COMMAND else [text]
         (self.shared / ".testbed-command").write_text("\n".join(lines) + "\n")
-        caches = {f"{CACHES}/{path}": text for path, text in cache_files(self.machine).items()}
         write_initrd(self.work / "initrd", self.tools, self.machine.name, caches)
         (self.work / "machine").write_text(configuration(self.machine, self.timed != NOTHING, len(os.sched_getaffinity(0))))
 
