@@ -56,6 +56,7 @@ def test_the_machines_of_the_issue_are_shipped():
             "cxl",
             "eight-ccx",
             "four-node-mesh",
+            "inclusive-l3",
             "line-128",
             "line-256",
             "memoryless",
@@ -64,6 +65,7 @@ def test_the_machines_of_the_issue_are_shipped():
             "smt",
             "two-socket",
             "uniform",
+            "victim-l3",
         ),
         "wide-line",
     ]
