@@ -24,7 +24,7 @@ OF = ("inclusive-l3", "victim-l3")
 LARGEST = 4 << 20  # bytes that no cache of these machines helps with
 OPERATIONS = {"load": READ, "add": ATOMIC}
 #: One process and a short window: nothing scatters but what the guest's timer interrupts, and two threads that hand lines to each other take long.
-OPTIONS = ("--window", "300us", "--samples", "1", "--processes", "1", "--budget", "30m")
+OPTIONS = ("--window", "500us", "--samples", "1", "--processes", "1", "--budget", "30m")
 KERNELS = ("memory_latency", "single_operations", "sentinel", "crew")
 TIMEOUT = 1800.0
 BLURRED = 1.5  # times what a level holds, it serves nothing any more
