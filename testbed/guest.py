@@ -159,6 +159,8 @@ class Guest:
         }
         if self.timed != COMMAND:  # in plain mode, the simulator records while kernels measure
             variables["LD_PRELOAD"] = str(self.programs.switch)
+            if self.machine.timing and self.machine.timing.caches:
+                variables["TESTBED_CACHES"] = "1"  # a preparation of one thread is timed, too
         model = self.programs.model
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         lines += [f"cd {shlex.quote(os.getcwd())}"]

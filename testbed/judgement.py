@@ -275,6 +275,9 @@ def judge_topology(machine: Machine, found: dict) -> list[Finding]:
         pairs.append((f"memory of node {shown['id']}", True, 0 <= kept <= KERNEL_SHARE))
     if machine.hmat:
         pairs += hmat_pairs(machine, found)
+    if machine.timing and machine.timing.caches:
+        sizes = {(f"L{level}", cache.size) for level, cache in enumerate(machine.timing.caches, 1)}
+        pairs.append(("caches", sizes, {(f"L{cache['level']}", cache["size_bytes"]) for cache in found["caches"]}))
     wrong = [f"{what}: {shown} instead of {given}" for what, given, shown in pairs if given != shown]
     return [Finding(machine.name, "topology", "as declared", "exact", "exact" if not wrong else "; ".join(wrong))]
 

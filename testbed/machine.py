@@ -439,7 +439,7 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
     caches = build_caches(machine, file)
     cache = caches[0].size if caches else parse_bytes(file.cache or CACHE)
     demand(
-        8 * file.line <= cache <= MOST_CACHE,
+        bool(caches) or 8 * file.line <= cache <= MOST_CACHE,
         f"timing.cache = {file.cache}: at least 8 lines ({8 * file.line} bytes) and at most {MOST_CACHE >> 30} GiB are needed",
     )
     hit = caches[0].latency if caches else HIT if file.hit is None else file.hit
@@ -590,11 +590,11 @@ def build_caches(machine: Machine, file: _Timing) -> tuple[Cache, ...]:
         demand(given.prefetch in PREFETCHERS, f"{name}: prefetch = {given.prefetch}: one of {', '.join(PREFETCHERS)} is possible")
         nearer = caches[-1] if caches else None
         demand(
-            0 < given.latency <= MOST_TIME, f"{name}: latency = {given.latency}: it must be positive and at most {MOST_TIME:g}"
+            0 < given.latency <= MOST_TIME, f"{name}: latency = {given.latency:g}: it must be positive and at most {MOST_TIME:g}"
         )
         demand(
             not nearer or given.latency > nearer.latency,
-            f"{name}: latency = {given.latency}: longer than that of the level before it",
+            f"{name}: latency = {given.latency:g}: longer than that of the level before it",
         )
         sharing = machine.cores * machine.threads if level == len(LEVELS) else 1
         if nearer and given.kind == INCLUSIVE:

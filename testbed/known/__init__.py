@@ -15,6 +15,7 @@ NAMES = (
     "stores",
     "translation",
     "bandwidth",
+    "caches",
 )  # modules of this package, in the order in which they are certified
 
 

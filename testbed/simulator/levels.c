@@ -7,14 +7,20 @@
  *
  * One access at a time is served, under one lock. */
 #include "lines.h"
+#include <sched.h>
 #include <string.h>
+
+#define LOOKS 1000
 
 static atomic_int one_at_a_time;
 
 static void enter(void)
 {
-    while (atomic_exchange_explicit(&one_at_a_time, 1, memory_order_acquire))
-        _mm_pause();
+    for (int looks = 0; atomic_exchange_explicit(&one_at_a_time, 1, memory_order_acquire); looks++)
+        if (looks < LOOKS)
+            _mm_pause();
+        else
+            sched_yield(); /* whoever is inside is not running */
 }
 
 static void leave(void)
@@ -91,6 +97,19 @@ static void take(int i, uint32_t id, bool write, ps now)
     l->owner = write || (own && machine.victim) ? i : l->owner == i ? -1 : l->owner;
 }
 
+/* With a line that memory gave for a load. */
+static void bring_neighbours(int i, uint32_t id, ps now)
+{
+    for (int k = 0; k < machine.levels; k++) {
+        const uint32_t neighbour = neighbour_of(id, machine.level[k].prefetch);
+        if (neighbour == id || lines[neighbour].holders || lines[neighbour].groups)
+            continue;
+        cpu[i].brought++;
+        bring(i, neighbour, k, now);
+        lines[neighbour].owner = -1;
+    }
+}
+
 ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, enum source *source)
 {
     struct cpu *self = &cpu[i];
@@ -130,25 +149,11 @@ ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, enum
         l->free = t += cost;
         unlock(l);
         take(i, id, access->write, t);
+        if (*source == FROM_MEMORY && !access->write)
+            bring_neighbours(i, id, t);
     }
     leave();
     return t;
-}
-
-void bring_into_level(int i, uint32_t id)
-{
-    for (int k = 0; k < machine.levels; k++) {
-        const uint32_t neighbour = neighbour_of(id, machine.level[k].prefetch);
-        if (neighbour == id)
-            continue;
-        enter();
-        if (!lines[neighbour].holders && !lines[neighbour].groups) {
-            cpu[i].brought++;
-            bring(i, neighbour, k, clock_of(i));
-            lines[neighbour].owner = -1;
-        }
-        leave();
-    }
 }
 
 /* Out of all caches: what was written goes to memory. */

@@ -121,10 +121,6 @@ static void put_and_drop(int i, uint32_t id)
 
 static void bring_neighbour(int i, uint32_t id)
 {
-    if (machine.levels) {
-        bring_into_level(i, id);
-        return;
-    }
     uint32_t neighbour = neighbour_of(id, machine.prefetch);
     struct line *l = &lines[neighbour];
     if (neighbour == id)

@@ -152,7 +152,6 @@ void forget_stores(int i);
 /* caches.c, levels.c */
 void prepare_levels(void);
 ps serve_from_levels(int i, const struct access *access, uint32_t id, ps t, enum source *source);
-void bring_into_level(int i, uint32_t id);
 void flush_line(uint32_t id, ps now);
 
 /* flush.c */
