@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..judgement import Finding
 
-NAMES = ("fleet", "contracts", "stores")  # modules of this package, in the order in which they are certified
+NAMES = ("fleet", "contracts", "stores", "threads")  # modules of this package, in the order in which they are certified
 
 
 class Known(Protocol):
