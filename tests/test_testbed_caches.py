@@ -55,7 +55,14 @@ prefetch = "{prefetches[2]}"
 """
 LINE, GROUP = 64, 256 << 10
 EPOCHS = itertools.count(1e6, 1e6)  # ns: when a sequence begins, since controllers remember when they are free
-WITH_QEMU = ("instrument", "clock", "order", "record", "flush", "translation")  # host_simulator.c has what the others want of these
+WITH_QEMU = (
+    "instrument",
+    "clock",
+    "order",
+    "record",
+    "flush",
+    "translation",
+)  # host_simulator.c has what the others want of these
 SOURCES = [path for path in sorted((HERE / "simulator").glob("*.c")) if path.stem not in WITH_QEMU]
 
 

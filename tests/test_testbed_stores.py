@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from testbed_model import played
 
-from testbed import qemu
-from testbed.errors import UnavailableError
-from testbed.expected import ATOMIC, READ, WRITE
+from testbed.expected import ATOMIC, READ, WRITE, stores
 from testbed.expected.stores import FENCE, RUN, Step, Stores
 from testbed.known.stores import known
 from testbed.machine import Machine
-from testbed.programs import HERE, MODEL, compiled
 
 LINE, FAR = 64, 1 << 16
-
-
-@pytest.fixture(scope="module")
-def model():
-    sources = [Path(__file__).parent / "testbed_model.c", *MODEL, HERE / "simulator/order.c"]
-    try:
-        return compiled("model-alone", sources, ("-pthread", "-DQUANTUM=0"))  # each access in its order
-    except UnavailableError as error:
-        pytest.skip(str(error))
-
-
-def played(model: Path, machine: Machine, programs: dict[int, list[Step]], turns: int, tmp_path: Path) -> dict[int, list[float]]:
-    """When the simulator lets each CPU end each of its turns, in ns."""
-    path = tmp_path / "machine"
-    path.write_text(qemu.configuration(machine, timed=True, spinners=2))
-    text = "".join(f"{cpu} {' '.join(f'{kind} {value}' for kind, value in steps)}\n" for cpu, steps in programs.items())
-    done = subprocess.run([model, path, str(turns)], input=text, capture_output=True, text=True, check=True, timeout=60)
-    lines = [line.split() for line in done.stdout.splitlines()]
-    return {int(cpu): [int(ended) / 1000 for ended in ends] for cpu, *ends in lines}
 
 
 def machine_with(places: int, **more) -> Machine:
@@ -62,6 +39,24 @@ PROGRAMS: dict[str, dict[int, list[Step]]] = {
 
 @pytest.mark.parametrize("places", [1, 3, 8])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_model_and_the_independent_simulation_agree_on_every_turn(model, tmp_path, name, places):
+def test_the_model_and_the_independent_simulation_agree_on_every_turn(tmp_path, name, places):
     machine, programs = machine_with(places), PROGRAMS[name]
-    assert played(model, machine, programs, 60, tmp_path) == Stores(machine).play(programs, 60)
+    assert played(machine, programs, 60, tmp_path) == Stores(machine).play(programs, 60)
+
+
+def test_by_hand_a_store_is_paid_for_by_what_waits_for_it():
+    """`hit` is 3 ns, an instruction 0.25: back to back the buffer's draining is what counts, with a fence behind it the store and the four instructions around the two."""
+    machine = known().of
+    timing = machine.timing
+    assert stores.fence(machine, "none", after_store=True) == timing.hit  # a full buffer
+    assert stores.fence(machine, "mfence", after_store=True) == timing.hit + 4 * timing.instruction
+    assert stores.fence(machine, "lock_or", after_store=True) == timing.hit + timing.atomic + timing.hit + 4 * timing.instruction
+    for weak in ("sfence", "lfence"):  # wait for no store: what the buffer's draining hides
+        assert stores.fence(machine, weak, after_store=True) == timing.hit
+    for other in (1, 2):
+        hop = timing.core_to_core[0][other]
+        assert stores.counters(machine, [0, other], "store", 8, 0) == pytest.approx(2 * hop)  # each waits for the other's
+        spaced = [stores.counters(machine, [0, other], "store", stride, 400) for stride in (8, 512)]
+        assert spaced[0] == spaced[1]  # while it works, its store drains
+        assert stores.single_store(machine, False, 0, other) == pytest.approx(hop, rel=1e-3)  # one after the other
+        assert stores.single_store(machine, True, 0, other) > hop + timing.atomic

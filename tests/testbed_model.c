@@ -2,8 +2,8 @@
  *
  *   testbed_model CONFIGURATION TURNS < programs
  *
- * A line for each CPU: its number, then steps that it repeats: `run N` (instructions), `read A`, `write A`, `atomic A`, `fence 0`. A line comes back for each: its number and
- * the ps at which each of its turns ended. All go on until every CPU has had its turns. */
+ * A line for each CPU: its number, how many instructions it executes first, then steps that it repeats: `run N` (instructions), `read A`, `write A`, `atomic A`,
+ * `fence 0`. A line comes back for each: its number and the ps at which each of its turns ended. All go on until every CPU has had its turns. */
 #include "without_qemu.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -19,12 +19,13 @@ struct step {
     uint64_t value;
 };
 static struct program {
-    int cpu, steps;
+    int cpu, begin, steps;
     struct step step[MOST_STEPS];
     ps *ended;
 } programs[MOST_CPUS];
 static int turns;
 static atomic_int unfinished;
+
 static void play(int i, const struct step *step)
 {
     if (step->kind == 'i') {
@@ -43,6 +44,7 @@ static void *run(void *argument)
     struct program *p = argument;
     me = p->cpu;
     cpu[me].thread = syscall(SYS_gettid);
+    counters[me].executed = p->begin;
     for (int turn = 0; atomic_load(&unfinished); turn++) {
         for (int k = 0; k < p->steps; k++)
             play(me, &p->step[k]);
@@ -69,6 +71,7 @@ int main(int argc, char **argv)
     for (; n < MOST_CPUS && fgets(text, sizeof text, stdin); n++) {
         struct program *p = &programs[n];
         p->cpu = atoi(strtok_r(text, " \n", &rest));
+        p->begin = atoi(strtok_r(NULL, " \n", &rest));
         p->ended = calloc(turns, sizeof *p->ended);
         for (char *kind; p->steps < MOST_STEPS && (kind = strtok_r(NULL, " \n", &rest)); p->steps++)
             p->step[p->steps] = (struct step){kind[0] == 'r' && kind[1] == 'u' ? 'i' : kind[0], strtoull(strtok_r(NULL, " \n", &rest), NULL, 10)};

@@ -9,14 +9,8 @@ from typing import Protocol
 
 from ..judgement import Finding
 
-NAMES = (
-    "fleet",
-    "contracts",
-    "stores",
-    "translation",
-    "bandwidth",
-    "caches",
-)  # modules of this package, in the order in which they are certified
+#: Modules of this package, in the order in which they are certified.
+NAMES = ("fleet", "contracts", "caches", "translation", "bandwidth", "stores", "threads")
 
 
 class Known(Protocol):

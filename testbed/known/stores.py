@@ -27,7 +27,7 @@ SPACINGS = (0, 400)  # multiplies
 SLACK = 0.25  # ns beside the tolerance: one instruction, which a compiler may place elsewhere
 SHORT = ("--window", "1ms", "--samples", "2", "--processes", "1", "--budget", "20m")
 RUNS = {
-    "fences": ("--set", f"fence={','.join(FENCES)}"),
+    "fences": ("--set", f"fence={','.join(FENCES)}", "--cpus", "0"),
     "single_operations": ("--set", f"operation={','.join(SINGLE)}", "--set", "state=modified", "--cpus", "0,1,2"),
     "padded_counters": (
         *("--set", f"operation={','.join(OPERATIONS)}", "--set", f"spacing={','.join(map(str, SPACINGS))}"),

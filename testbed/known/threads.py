@@ -1,0 +1,103 @@
+"""Three and more threads on one line: atomic adds and locks, hop by hop, and who gets how much, on machines where the order of arrival does not matter."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numabench
+
+from ..errors import GuestError
+from ..expected import threads
+from ..guest import run
+from ..judgement import Finding, number
+from ..machine import Machine, load_machine
+from ..visits import TIMEOUT, guest_script, measuring
+
+NAME = "threads"
+EQUAL, HUB = "0-7", "8-15"  # CPUs: the first die's, all equally far apart; the second one's
+COUNTS = (3, 4, 8)
+SHARED = 8  # bytes between counters: eight of them in one line
+SHORT = ("--window", "1ms", "--samples", "2", "--processes", "1", "--budget", "20m")
+THREADS = ("--set", f"threads={','.join(map(str, COUNTS))}")
+LOCKS = ("--set", "critical_section=0", "--set", "read_share=0", *THREADS)
+COUNTERS = (
+    "--set",
+    "operation=atomic_add",
+    "--set",
+    "spacing=0",
+    "--set",
+    "readers=0",
+    "--set",
+    "offset=0",
+    "--set",
+    f"stride={SHARED}",
+)
+RUNS = {  # folder -> words
+    "equal": ("contention", "--cpus", EQUAL, "--set", "primitive=atomic_add,ticket,mcs", *LOCKS),
+    "hub": ("contention", "--cpus", HUB, "--set", "primitive=atomic_add", *LOCKS),
+    "counters": ("padded_counters", "--cpus", HUB, *COUNTERS, *THREADS),
+}
+#: Four threads at a ticket lock take one of two rhythms, by who came first: 1,022 or 1,400 ns.
+UNDECIDED = (("ticket", 4),)
+FAIRNESS_SLACK = 0.01
+PLACEMENT = "l3"
+
+
+@dataclass(frozen=True)
+class KnownThreads:
+    of: Machine
+    name: str = NAME
+    boots: int = 1
+
+    @property
+    def summary(self) -> str:
+        return f"{self.of.summary}. What {', '.join(map(str, COUNTS))} threads on one line take, and whether each gets its share"
+
+    def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
+        step(f"{self.name}: measuring")
+        logs = self.visit(shared, tree)
+        done()
+        return [finding for name, log in logs.items() for finding in self.judge(name, log)]
+
+    def visit(self, shared: Path, tree: Path) -> dict[str, Path]:
+        """A log for each of RUNS."""
+        shutil.rmtree(shared, ignore_errors=True)
+        lines = [f"{measuring(self.of, ['run', *words, *SHORT], name)} || exit" for name, words in RUNS.items()]
+        script = guest_script(tree, *lines, kernels=("contention", "padded_counters", "sentinel", "crew"))
+        found = run(self.of, script, shared=shared, timeout=TIMEOUT)
+        logs = {name: path for name in RUNS for path in shared.glob(f"{name}/*/*.jsonl")}
+        if found.status or set(logs) != set(RUNS):
+            said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
+            raise GuestError(
+                f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:]
+            )
+        return logs
+
+    def judge(self, name: str, log: Path) -> list[Finding]:
+        rows = numabench.load(log).estimates()
+        rows = rows[rows["placement"] == PLACEMENT]
+        first = int((HUB if "hub" in name or "counters" in name else EQUAL).split("-")[0])
+        findings = []
+        for primitive in ("atomic_add", "ticket", "mcs") if name == "equal" else ("atomic_add",):
+            for count in COUNTS:
+                if (primitive, count) in UNDECIDED:
+                    continue
+                cpus = list(range(first, first + count))
+                hop = self.of.timing.core_to_core[cpus[0]][cpus[1]]
+                wanted, fairness = threads.contention(self.of, primitive, cpus, hop)
+                row = rows[rows["threads"] == count]
+                row = row if name == "counters" else row[row["primitive"] == primitive]
+                what = "counters in one line" if name == "counters" else primitive
+                where = f"{count} threads, CPUs {cpus[0]} to {cpus[-1]}"
+                findings.append(number(self.of, what, where, wanted, row[row["metric"] == "time_per_operation"], "ns"))
+                shares = row[row["metric"] == "fairness"]
+                found = float(shares.iloc[0]["value"]) if len(shares) == 1 else "no valid sample"
+                findings.append(Finding(self.of.name, f"fairness of {what}", where, fairness, found, FAIRNESS_SLACK))
+        return findings
+
+
+def known() -> KnownThreads:
+    return KnownThreads(load_machine(Path(__file__).with_suffix(".toml")))
