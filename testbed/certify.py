@@ -1,4 +1,4 @@
-"""The certificate's runs: every machine three times (twice as it is, once with a slower memory), a fleet of machines, and the contracts of runtimes; and what they show."""
+"""The certificate's runs: every machine three times (twice as it is, once with a slower memory), and what has a module in known/; and what they show."""
 
 from __future__ import annotations
 
