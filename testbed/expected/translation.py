@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from statistics import mean, stdev
 
 from ..machine import PAGES, Machine, Timing
@@ -74,6 +75,7 @@ def shuffled(numbers: Sequence[int], among: random.Random) -> list[int]:
     return among.sample(numbers, k=len(numbers))
 
 
+@cache
 def tlb_latency(machine: Machine, lines: int, layout: str, page_size: str) -> tuple[float, float]:
     """A load of that many lines, which the cache holds: its instruction, the hit, and its translation; and by how much orders differ."""
     distance = BASE_PAGE if layout == "spread" else LINE
@@ -85,6 +87,7 @@ def tlb_latency(machine: Machine, lines: int, layout: str, page_size: str) -> tu
     return mean(found), stdev(found)
 
 
+@cache
 def memory_latency(machine: Machine, size: int, order: str, page_size: str) -> float:
     """A load from memory of a working set of `size` bytes: class by class, within a group after the other or within all of it."""
     among = random.Random(0)

@@ -1,7 +1,7 @@
 /* Translation: what it costs to learn where a virtual address lies, before its access begins.
  *
- * Each CPU has a TLB of levels, and a level one set-associative structure for each size of page, or one for both. Nothing is added for what the
- * machine file gives no price: a level's latency for a hit in it, and a walk's for an address that no level holds.
+ * Each CPU has a TLB of levels, and a level one set-associative structure for each size of page, or one for both. A hit adds the latency of its
+ * level, and an address that no level holds a page walk. The access then begins: nothing overlaps.
  *
  * An entry is a virtual page together with the physical page that it led to, and an access hits it if both are its own. QEMU has
  * translated the address by the guest's tables as they are now, so that an entry whose page was unmapped or moved away can't be hit
@@ -124,14 +124,14 @@ static void fill(int i, int level, const struct access *access, int size)
 
 ps translate(int i, const struct access *access)
 {
+    if (!machine.tlbs)
+        return 0;
     for (int s = 0; s < machine.tlbs; s++) /* nearest first */
         for (int size = SMALL_PAGE; size < PAGE_SIZES; size++)
             if ((machine.tlb[s].holds & 1 << size) && look_up(i, s, access, size)) {
                 fill(i, machine.tlb[s].level, access, size);
                 return machine.tlb[s].latency;
             }
-    if (!machine.tlbs)
-        return 0;
     int size = size_of_page(i, access->address);
     cpu[i].walks++;
     fill(i, INT_MAX, access, size);
