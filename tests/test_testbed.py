@@ -62,7 +62,6 @@ def test_the_machines_of_the_issue_are_shipped():
             "neighbours",
             "sixty-four",
             "smt",
-            "streams",
             "two-socket",
             "uniform",
         ),
