@@ -18,8 +18,9 @@ from testbed.programs import MODEL
 from testbed.qemu import configuration, memory_ranges
 
 HERE = Path(__file__).resolve().parent
-SHIPPED = load_machine("streams")
-STREAMS = replace(SHIPPED, timing=replace(SHIPPED.timing, cache=1 << 16))  # soon full
+FILE = HERE.parent / "testbed/known/bandwidth.toml"
+GIVEN = load_machine(FILE)
+STREAMS = replace(GIVEN, timing=replace(GIVEN.timing, cache=1 << 16))  # soon full
 NONE, READ, WRITE, UPDATE = 0, 1, 2, 3
 Instruction = tuple[str, int, int, int]  # bytes of it, what it does to memory, address, bytes
 CHASE = "488b00"  # mov (%rax),%rax
@@ -124,7 +125,7 @@ def stream(model: Model, node: int, kernel: str, part: int, size: int = 1 << 20)
     ],
 )
 def test_an_impossible_bus_is_one_line_that_says_what(tmp_path, old, new, said):
-    text = (HERE.parent / "testbed/machines/streams.toml").read_text()
+    text = FILE.read_text()
     assert text.count(old) == 1
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(old, new))

@@ -20,7 +20,7 @@ from testbed import defects
 from testbed.errors import GuestError, UnavailableError
 from testbed.guest import COMMAND, NOTHING, run
 from testbed.judgement import judge_nodes, judge_topology, judge_visit
-from testbed.known.bandwidth import KERNELS, ON_LOADED_NODE, judge
+from testbed.known.bandwidth import KERNELS, ON_LOADED_NODE, judge, known
 from testbed.machine import load_machine
 from testbed.packages import find_tools, folder, locked
 from testbed.programs import compile_programs
@@ -339,7 +339,7 @@ def test_the_certificate_turns_red_for_each_wrong_bandwidth(tmp_path):
         ],
         "late-chase": ["run", "loaded_latency", "--set", "mix=1:0", "--set", "rate=8", *ON_LOADED_NODE, *once],
     }
-    machine, scripts = load_machine("streams"), []
+    machine, scripts = known().of, []
     for name in OF_BANDWIDTH:
         tree = defects.defective_tree(name + defects.BLIND)
         scripts.append(guest_script(tree, f"{measuring(machine, words[name], name)} || exit", kernels=KERNELS, line_sizes=(64,)))

@@ -18,7 +18,6 @@ from ..machine import Machine, load_machine
 from ..visits import guest_script, measuring
 
 NAME = "bandwidth"
-OF = "streams"
 KERNELS = ("memory_latency", "memory_bandwidth", "loaded_latency", "sentinel", "crew")
 ONCE = ("--samples", "1", "--processes", "1", "--budget", "20m", "--set", "page_size=thp")
 LOADED_NODE = 1  # whose two loaders ask for more than its controller has
@@ -63,7 +62,7 @@ class KnownBandwidth:
         timing = self.of.timing
         rates = ", ".join(f"{timing.line / ns:g}" for ns in timing.occupancy)
         return (
-            f"One boot of {self.of.name}: {timing.misses} lines on their way from a core, controllers of {rates} GB/s, links between the nodes. What chases at the same time, "
+            f"{timing.misses} lines on their way from a core, controllers of {rates} GB/s, and links between its nodes. What chases at the same time, "
             "streams by threads and by nodes, and a chase beside streams find there"
         )
 
@@ -75,7 +74,7 @@ class KnownBandwidth:
 
 
 def known() -> KnownBandwidth:
-    return KnownBandwidth(load_machine(OF))
+    return KnownBandwidth(load_machine(Path(__file__).with_suffix(".toml")))
 
 
 def visit(machine: Machine, shared: Path, tree: Path, names: tuple[str, ...] = tuple(RUNS)) -> dict[str, Path]:
