@@ -32,22 +32,9 @@ def write_initrd(path: Path, tools: Tools, machine: Machine) -> None:
     folders = {str(folder) for file in caches for folder in Path(file).parents} - {"."}
     entries += [(folder, _DIRECTORY, b"") for folder in sorted(folders)]
     entries += [(file, _FILE, text.encode()) for file, text in caches.items()]
-    entries += claims(machine)
     if table := processor_list(machine):
         entries += [(str(folder), _DIRECTORY, b"") for folder in reversed(Path(MADT).parents[:-1])] + [(MADT, _FILE, table)]
     path.write_bytes(archive(entries))
-
-
-def claims(machine: Machine) -> list[tuple[str, int, bytes]]:
-    """What the firmware claims of the caches of each level, as files of sysfs that init.sh puts over the processor's."""
-    said = {level: {"size": f"{size >> 10}K"} for level, size in machine.said_caches}
-    for level in (1, 2, 3) if machine.said_line else ():
-        said.setdefault(level, {})["coherency_line_size"] = str(machine.said_line)
-    found = [("caches", _DIRECTORY, b"")] if said else []
-    for level, files in said.items():
-        found.append((f"caches/{level}", _DIRECTORY, b""))
-        found += [(f"caches/{level}/{name}", _FILE, f"{text}\n".encode()) for name, text in files.items()]
-    return found
 
 
 def unpacked(module: Path) -> bytes:

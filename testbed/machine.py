@@ -339,7 +339,13 @@ def build_machine(name: str, file: _File) -> Machine:
         numbered=parts.numbered,
         **said_of_caches(file.firmware or _Firmware()),
     )
-    return replace(machine, timing=build_timing(machine, file.timing)) if file.timing else machine
+    machine = replace(machine, timing=build_timing(machine, file.timing)) if file.timing else machine
+    complete = bool(machine.timing and machine.timing.caches) or len(machine.said_caches) == len(LEVELS)
+    demand(
+        file.firmware is None or complete,
+        f"firmware.caches: {', '.join(LEVELS)} are needed where [[timing.caches]] does not say them",
+    )
+    return machine
 
 
 def build_node(number: int, node: _Node) -> Node:
@@ -465,23 +471,6 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         not (file.bandwidth and file.occupancy), "timing.occupancy and timing.bandwidth: one of them says how long a line takes"
     )
     busy = busy_times(machine, file.bandwidth, file.line) if file.bandwidth else None
-    cpu_memory: dict[int, tuple[float, ...]] = {}
-    for each in file.cpu_memory:
-        for cpu in parse_cpus(each.cpus):
-            demand(
-                cpu < machine.cpus,
-                f"timing.cpu_memory names CPU {cpu}, but [cpus] makes {machine.cpus} (0 to {machine.cpus - 1})",
-            )
-            demand(cpu not in cpu_memory, f"timing.cpu_memory names CPU {cpu} twice")
-            rows = [list(row) for row in file.memory]
-            rows[machine.node_of[cpu]] = each.memory
-            check_row = f"timing.cpu_memory of CPU {cpu}"
-            demand(
-                len(each.memory) == len(machine.nodes),
-                f"{check_row} has {len(each.memory)} numbers: one per node is needed (0 where there is nothing)",
-            )
-            check_matrix(check_row, rows, machine.nodes, MOST_TIME)
-            cpu_memory[cpu] = tuple(each.memory)
     return Timing(
         memory=frozen(file.memory),
         core_to_core=core_to_core(machine, file.core_to_core),
@@ -499,8 +488,30 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         walk=tuple(file.walk.get(page, 0.0) for page in PAGES),
         misses=file.overlap.misses if file.overlap else 0,
         link=busy.link if busy else None,
-        cpu_memory=tuple(sorted(cpu_memory.items())),
+        cpu_memory=cpu_rows(machine, file),
     )
+
+
+def cpu_rows(machine: Machine, file: _Timing) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    """(CPU, its own row of `memory`) of each CPU that has one."""
+    found: dict[int, tuple[float, ...]] = {}
+    for each in file.cpu_memory:
+        for cpu in parse_cpus(each.cpus):
+            demand(
+                cpu < machine.cpus,
+                f"timing.cpu_memory names CPU {cpu}, but [cpus] makes {machine.cpus} (0 to {machine.cpus - 1})",
+            )
+            demand(cpu not in found, f"timing.cpu_memory names CPU {cpu} twice")
+            rows = [list(row) for row in file.memory]
+            rows[machine.node_of[cpu]] = each.memory
+            check_row = f"timing.cpu_memory of CPU {cpu}"
+            demand(
+                len(each.memory) == len(machine.nodes),
+                f"{check_row} has {len(each.memory)} numbers: one per node is needed (0 where there is nothing)",
+            )
+            check_matrix(check_row, rows, machine.nodes, MOST_TIME)
+            found[cpu] = tuple(each.memory)
+    return tuple(sorted(found.items()))
 
 
 class Busy(NamedTuple):

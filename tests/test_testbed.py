@@ -18,8 +18,9 @@ from testbed import defects, expected, packages, qemu
 from testbed.certify import Certification
 from testbed.cli import command
 from testbed.errors import MachineFileError, SimulationError, UnavailableError
+from testbed.firmware import cache_files
 from testbed.guest import sweep, unfinished
-from testbed.initrd import archive, claims
+from testbed.initrd import archive
 from testbed.judgement import Finding, contradicted, judge_topology, named
 from testbed.machine import MIB, Machine, load_machine, shipped
 from testbed.numbering import apic_id, processor_list
@@ -112,13 +113,14 @@ def test_a_machine_file_becomes_a_machine(tmp_path):
         ("[timing]", '[firmware]\ncaches = { L4 = "1M" }\n[timing]', "firmware.caches names L4; the levels are L1, L2, L3"),
         ("[timing]", '[firmware]\ncaches = { L1 = "100" }\n[timing]', "firmware.caches.L1 = 100: whole KiB"),
         ("[timing]", "[firmware]\nline = 96\n[timing]", "firmware.line = 96"),
+        ("[timing]", "[firmware]\nline = 128\n[timing]", "L1, L2, L3 are needed where [[timing.caches]] does not say them"),
         (
-            "core_to_core = {",
-            '[[timing.cpu_memory]]\ncpus = "7"\nmemory = [1, 1]\n[timing.core_to_core] # {',
+            "cross = 110 }",
+            'cross = 110 }\n[[timing.cpu_memory]]\ncpus = "7"\nmemory = [1, 1]',
             "cpu_memory names CPU 7",
         ),
-        ("core_to_core = {", '[[timing.cpu_memory]]\ncpus = "0,0"\nmemory = [1]\n[timing.core_to_core] # {', "has 1 numbers"),
-        ("core_to_core = {", '[[timing.cpu_memory]]\ncpus = "0"\nmemory = [1, 0]\n[timing.core_to_core] # {', "CPU 0[0][1] = 0"),
+        ("cross = 110 }", 'cross = 110 }\n[[timing.cpu_memory]]\ncpus = "0,0"\nmemory = [1]', "has 1 numbers"),
+        ("cross = 110 }", 'cross = 110 }\n[[timing.cpu_memory]]\ncpus = "0"\nmemory = [1, 0]', "CPU 0[0][1] = 0"),
         ("[timing]", "[timing]\nhit = inf", "timing.hit = inf"),
         ("[timing]", '[timing]\ncache = "100G"', "at most 1 GiB"),
         ("[[90, 150], [160, 95]]", "[[90, 1e30], [160, 95]]", "at most 1e+06"),
@@ -238,10 +240,13 @@ def test_cpus_are_numbered_as_the_file_says_and_lie_where_qemu_puts_them(tmp_pat
 
 
 def test_what_the_firmware_claims_of_caches_is_put_over_the_processor_s():
-    said = {name: text for name, _, text in claims(load_machine("small-claims"))}
-    assert said["caches/1/size"] == b"16K\n" and said["caches/3/size"] == b"128K\n"
-    assert said["caches/2/coherency_line_size"] == b"128\n"
-    assert claims(load_machine("cxl")) == []
+    said = cache_files(load_machine("small-claims"))
+    assert [said[f"cpu1/index{index}/size"] for index in range(3)] == ["16K\n", "64K\n", "128K\n"]
+    assert said["cpu0/index2/coherency_line_size"] == "128\n" and said["cpu0/index2/shared_cpu_list"] == "0\n"
+    assert cache_files(load_machine("cxl")) == {}
+    levels = load_machine("inclusive-l3")
+    lying = cache_files(replace(levels, said_caches=((3, 64 << 20),)))
+    assert lying["cpu0/index2/size"] == "65536K\n" and lying["cpu0/index1/size"] == f"{levels.timing.caches[1].size >> 10}K\n"
 
 
 def test_a_cpu_with_a_memory_of_its_own_is_told_so():

@@ -14,10 +14,6 @@ $B mount -t tmpfs tmpfs /guest/dev/shm; $B mount -t devpts devpts /guest/dev/pts
 $B mount -t tmpfs tmpfs /guest/run
 for cpu in /caches/cpu*; do [ ! -d $cpu ] || $B mount --bind $cpu /guest/sys/devices/system/cpu/${cpu##*/}/cache; done # testbed/firmware.py
 $B mount -t 9p -o cache=none,$OPTIONS out /guest/out || fail "the shared folder"
-[ -d /caches ] && for cache in /guest/sys/devices/system/cpu/cpu[0-9]*/cache/index[0-9]*; do # what the firmware claims, over what the processor says
-  read level < $cache/level; read type < $cache/type
-  [ $type = Instruction ] || for file in /caches/$level/*; do [ -e $file ] && $B mount -o bind $file $cache/${file##*/}; done
-done
 $B ip link set lo up 2>/dev/null
 $B hostname @NAME@
 echo @IDENTITY@ > /guest/etc/machine-id
