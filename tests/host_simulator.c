@@ -1,23 +1,13 @@
 /* The simulator's memory without QEMU: what a test calls with addresses of its own. Orders nothing, since one thread plays all CPUs. */
-#include "simulator.h"
-#include "lines.h"
+#include "without_qemu.h"
+#include "../testbed/simulator/lines.h"
 #include "nb_chase.h"
 #include <stdlib.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define LINES 4096u /* that a test uses */
 
-struct cpu cpu[MOST_CPUS];
-atomic_int on;
-struct qemu_plugin_scoreboard *board;
-__thread int me = -1;
-
-static struct counters counters[MOST_CPUS];
-void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *unused, unsigned i) { return (void)unused, &counters[i]; }
 void take_turn(int i, ps slack) { (void)i, (void)slack; }
-void wake_ready(void) {}
-bool prepare_translation(void) { return true; }
-ps translate(int i, const struct access *access) { return (void)i, (void)access, 0; }
 
 EXPORT bool prepare(const char *path)
 {

@@ -18,7 +18,7 @@ from testbed.expected import caches as expected
 from testbed.firmware import cache_files
 from testbed.known import caches as known
 from testbed.machine import VICTIM, load_machine
-from testbed.programs import FLAGS, HERE, LIBRARY
+from testbed.programs import FLAGS, LIBRARY, MODEL
 
 SMALL = """
 summary = "caches of a few lines"
@@ -55,15 +55,6 @@ prefetch = "{prefetches[2]}"
 """
 LINE, GROUP = 64, 256 << 10
 EPOCHS = itertools.count(1e6, 1e6)  # ns: when a sequence begins, since controllers remember when they are free
-WITH_QEMU = (
-    "instrument",
-    "clock",
-    "order",
-    "record",
-    "flush",
-    "translation",
-)  # host_simulator.c has what the others want of these
-SOURCES = [path for path in sorted((HERE / "simulator").glob("*.c")) if path.stem not in WITH_QEMU]
 
 
 def written(tmp_path, text: str, name: str = "mine"):
@@ -89,8 +80,9 @@ def library(tmp_path_factory):
     def compiled(tree=defects.CHECKOUT):
         target = folder / f"{tree.name}.so"
         driver = defects.CHECKOUT / "tests/host_simulator.c"
-        places = [f"-I{HERE / 'simulator'}", f"-I{tree / 'kernels'}", "-DNB_LINE=64"]
-        subprocess.run(["gcc", *FLAGS, *LIBRARY, *places, "-o", target, driver, *SOURCES], check=True)
+        subprocess.run(
+            ["gcc", *FLAGS, *LIBRARY, f"-I{tree / 'kernels'}", "-DNB_LINE=64", "-o", target, driver, *MODEL], check=True
+        )
         loaded = ctypes.CDLL(str(target))
         loaded.prepare.argtypes, loaded.prepare.restype = [ctypes.c_char_p], ctypes.c_bool
         loaded.serve_access.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_uint64, ctypes.c_int]

@@ -118,7 +118,7 @@ class Caches:
         at = max(at, self.free[line])
         cost = self.transfer(cpu, line, write, others, elsewhere)
         from_memory = cost is None
-        at = self.busy(at) + timing.memory[self.machine.node_of[cpu]][self.home] if from_memory else at + cost
+        at = self.busy(at) + self.machine.memory_from(cpu)[self.home] if from_memory else at + cost
         self.free[line] = at
         self.take(cpu, line, write, at)
         if from_memory and not write:
@@ -186,8 +186,10 @@ class Caches:
 
 def plateau(machine: Machine, level: int, cpu: int = 0) -> float:
     """A dependent load that level 1, 2 or 3 serves, or memory (4)."""
-    timing, node = machine.timing, machine.node_of[cpu]
-    return timing.instruction + (timing.caches[level - 1].latency if level <= len(timing.caches) else timing.memory[node][node])
+    timing, home = machine.timing, machine.node_of[cpu]
+    return timing.instruction + (
+        timing.caches[level - 1].latency if level <= len(timing.caches) else machine.memory_from(cpu)[home]
+    )
 
 
 def capacity(machine: Machine, level: int) -> int:
