@@ -6,7 +6,9 @@ import ctypes
 import itertools
 import subprocess
 from functools import cache
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -287,3 +289,61 @@ def test_the_simulator_is_told_of_caches_only_where_there_are_any(tmp_path):
         "victim 1",
         "group_of 0 0 1 1 2 2 3 3",
     ]
+
+
+# -- what is certified ----------------------------------------------------------------------------------------------------
+
+
+def rows_of(machine, wrong: str = "") -> pd.DataFrame:
+    """Estimates of a numabench that finds what was given, but for one thing."""
+    rows = [
+        {"benchmark": "memory_latency", "size": size, "value": expected.plateau(machine, known.level_of(machine, size) or 3)}
+        for size in known.sizes(machine)
+        if not (wrong == "size" and size == known.LARGEST)
+    ]
+    for placement, cpus in PLACES.items():
+        for state, operation in itertools.product(known.STATES, known.OPERATIONS):
+            value = expected.single_operation(machine, known.OPERATIONS[operation], state, *cpus)
+            value += 8 * (wrong == "state" and (placement, state, operation) == ("l3", "exclusive", "load"))
+            rows.append(
+                {"benchmark": "single_operations", "placement": placement, "state": state, "operation": operation, "value": value}
+            )
+    table = pd.DataFrame(rows).assign(low=0.0, high=0.0)
+    if wrong == "level":  # L2 as near as L1
+        table.loc[table["size"] == machine.timing.caches[1].size // 2, "value"] = expected.plateau(machine, 1)
+    return table
+
+
+PLACES = {"alone": (0,), "l3": (0, 1), "cross_package": (0, 2)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("", []),
+        ("level", ["64 KiB (L2)"]),
+        ("size", ["4 MiB (memory)"]),
+        ("state", ["CPUs 0, 1 (l3)"]),
+        ("capacity", ["L3"]),
+        ("silence", ["L1", "L2", "L3"]),
+    ],
+)
+def test_what_is_certified_turns_red_for_each_wrong_figure(monkeypatch, wrong, named):
+    machine = load_machine("inclusive-l3")
+    ends = [expected.capacity(machine, level) * (4 if wrong == "capacity" and level == 3 else 1) for level in (1, 2, 3)]
+    said = [
+        SimpleNamespace(
+            kind="capacity", text=f"L{level}, so much by the firmware, holds", value=end, low=0.75 * end, high=1.25 * end
+        )
+        for level, end in enumerate(ends, 1)
+    ]
+    monkeypatch.setattr(known, "answers_of", lambda log, name: [] if wrong == "silence" else said)
+    monkeypatch.setattr(known, "places_of", lambda log: PLACES)
+    table = rows_of(machine, wrong)
+    findings = [
+        *known.judge_loads(machine, table[table["benchmark"] == "memory_latency"]),
+        *known.judge_capacities(machine, None),
+        *known.judge_states(machine, None, table),
+    ]
+    assert len(findings) == 7 + 3 + 2 * (3 + 4 + 4)
+    assert [finding.where for finding in findings if not finding.right] == named
