@@ -345,5 +345,5 @@ def test_what_is_certified_turns_red_for_each_wrong_figure(monkeypatch, wrong, n
         *known.judge_capacities(machine, None),
         *known.judge_states(machine, None, table),
     ]
-    assert len(findings) == 7 + 3 + 2 * (3 + 4 + 4)
+    assert len(findings) == 7 + 3 + 2 * 3 + 2 * (2 + 4)
     assert [finding.where for finding in findings if not finding.right] == named
