@@ -14,7 +14,8 @@ NAMES = ("fleet", "contracts", "caches", "translation", "bandwidth", "stores", "
 
 
 class Known(Protocol):
-    """What is certified besides single machines, with answers of its own."""
+    """What is certified besides single machines, with answers of its own. It may name what it `uses` (../touched.py): benchmarks, machines and others of NAMES; without,
+    every change touches it."""
 
     name: str
 
