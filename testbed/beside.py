@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from . import guest
 from .errors import SimulationError
 
+LOOK = 5.0  # s
 STEP, DONE, FOUND, BROKEN = (
     "step",
     "done",
@@ -43,7 +44,7 @@ Work = Callable[[object, Callable[[str], None], Callable[[], None]], list]  # su
 
 
 def beside(work: Work, subjects: Sequence, jobs: int, tell: Callable[[Sequence[Job]], None]) -> Iterator[Job]:
-    """`work` on each of the subjects, `jobs` at a time; yields those that have ended. `tell` is called with those that run each time that one says something."""
+    """`work` on each of the subjects, `jobs` at a time; yields those that have ended. `tell` is called with those that run, every LOOK at least."""
     left, running = list(subjects), []
     spinners = max(1, len(os.sched_getaffinity(0)) // jobs)
     try:
@@ -51,7 +52,7 @@ def beside(work: Work, subjects: Sequence, jobs: int, tell: Callable[[Sequence[J
             while left and len(running) < jobs:
                 running.append(start(work, left.pop(0), spinners))
             tell(running)
-            ready = connection.wait([job.ear for job in running])
+            ready = connection.wait([job.ear for job in running], LOOK)
             for job in [job for job in running if job.ear in ready]:
                 if not hear(job):
                     job.process.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from numabench import list_benchmarks
@@ -13,10 +14,10 @@ from .known import NAMES, Known
 from .machine import Machine
 from .visits import BENCHMARKS, CORES
 
-#: What neither measures nor judges, nor is simulated with (tests/test_testbed_touched.py sees that none of it is imported).
+#: What neither measures nor judges, nor is simulated with (tests/test_testbed_beside.py sees that none of it is imported).
 APART = (
     *("docs/", "tests/", "tools/", "results/", "notebooks/"),
-    *("numabench/report/", "numabench/bill/", "numabench/claims/", "numabench/launch/"),
+    *("numabench/report/", "numabench/bill/", "numabench/launch/"),
     *("testbed/cli.py", "testbed/page.py", "testbed/picture.py", "testbed/touched.py"),
 )
 KERNELS, DESCRIPTIONS, KNOWN, MACHINES = "kernels", "numabench/benchmarks", "testbed/known", "testbed/machines"
@@ -76,8 +77,12 @@ def imported(folder: Path, name: str) -> set[str]:
         path = folder / f"{name}.py"
         if name not in found and path.is_file():
             found.add(name)
-            nodes = [
-                node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.level == 1
-            ]
-            left += [each for node in nodes for each in ([node.module] if node.module else [alias.name for alias in node.names])]
+            left += imports_of(path)
     return found
+
+
+@cache
+def imports_of(path: Path) -> list[str]:
+    """The modules beside it that a module imports, wherever in it."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    return [each for node in nodes for each in ([node.module] if node.module else [alias.name for alias in node.names])]
