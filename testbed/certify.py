@@ -66,8 +66,15 @@ class Certification:
 
     def run(self, console, jobs: int = 1) -> None:
         """Visit all machines, `jobs` beside each other, with progress on a rich `console`. A machine that fails is `broken`; the others go on."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        left = self.left_to_visit(console)
+        forecast = Forecast({machine.name: self.expected_seconds(machine) for machine in left}, jobs)
+        if jobs > 1:
+            left.sort(key=lambda machine: -forecast.expected[machine.name])  # so that none is left alone for long at the end
+        if left:
+            self.visit(left, jobs, forecast, console)
 
+    def left_to_visit(self, console) -> list[Machine | Known]:
+        """The machines of which nothing can be taken from `parts`, and which `since` does not leave out."""
         changed = changed_since(self.tree, self.since) if self.since else None
         left = []
         for machine in self.machines:
@@ -77,50 +84,39 @@ class Certification:
                 console.print(*report_lines(machine, found), sep="\n", soft_wrap=True)
             elif changed is not None and not touching(machine, changed, self.tree):
                 self.untouched.append(machine.name)
-                console.print(
-                    f"as it was  {machine.name}: nothing that touches it has changed since {self.since}", soft_wrap=True
-                )
+                console.print(f"left    {machine.name}: nothing that touches it has changed since {self.since}", soft_wrap=True)
             else:
                 left.append(machine)
-        if not left:
-            return
-        expected = {machine.name: self.expected_seconds(machine) for machine in left}
-        if jobs > 1:
-            left.sort(key=lambda machine: -expected[machine.name])  # so that none is left alone for long at the end
-        boots, paces = sum(map(self.boots, left)), []
-        beside_each_other = f", {min(jobs, len(left))} machines beside each other" if min(jobs, len(left)) > 1 else ""
+        return left
+
+    def visit(self, left: Sequence[Machine | Known], jobs: int, forecast: Forecast, console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        boots, over = sum(map(self.boots, left)), 0
+        together = min(jobs, len(left))
         console.print(
-            f"{counted(boots, 'boot')}{beside_each_other}: about {minutes(sum(expected.values()) / jobs)}", soft_wrap=True
+            f"{counted(boots, 'boot')}{f', {together} machines beside each other' if together > 1 else ''}: about {minutes(forecast.left())}",
+            soft_wrap=True,
         )
         columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("about {task.fields[left]} left")
         with Progress(*columns, console=console, transient=True) as progress:
-            bar = progress.add_task("", total=boots, left=minutes(sum(expected.values()) / jobs))
+            bar = progress.add_task("", total=boots, left=minutes(forecast.left()))
 
             def tell(running: Sequence[Job]) -> None:
-                names = {machine.name for machine in left} - ended
-                pace = sum(paces) / len(paces) if paces else 1.0
-                spent = sum(min(job.seconds, pace * expected[job.subject.name]) for job in running)
-                rest = max(0.0, pace * sum(expected[name] for name in names) - spent) / jobs
-                progress.update(
-                    bar,
-                    completed=over + sum(job.boots for job in running),
-                    description=" · ".join(job.step for job in running),
-                    left=minutes(rest),
-                )
+                steps = " · ".join(job.step for job in running)
+                done = over + sum(job.boots for job in running)
+                progress.update(bar, completed=done, description=steps, left=minutes(forecast.left(running)))
 
-            ended, over = set(), 0
             for job in beside(self.certify_machine, left, jobs, tell):
-                machine = job.subject
-                ended.add(machine.name)
-                over += self.boots(machine)
+                machine, over = job.subject, over + self.boots(job.subject)
+                forecast.ended(job)
                 if isinstance(job.result, str):
                     self.broken[machine.name] = job.result
                     console.print(f"[red]broken[/]  {machine.name}: {job.result}", soft_wrap=True)
-                    continue
-                paces.append(job.seconds / expected[machine.name])
-                self.keep(machine, job.result, job.seconds)
-                self.findings += job.result
-                console.print(*report_lines(machine, job.result), sep="\n", soft_wrap=True)
+                else:
+                    self.keep(machine, job.result, job.seconds)
+                    self.findings += job.result
+                    console.print(*report_lines(machine, job.result), sep="\n", soft_wrap=True)
 
     def boots(self, machine: Machine | Known) -> int:
         return (3 if self.with_comparison else 1) if isinstance(machine, Machine) else machine.boots
@@ -219,6 +215,23 @@ def commit(tree: Path) -> str:
         return subprocess.run(["git", *words], cwd=tree, capture_output=True, text=True, check=False).stdout.strip()
 
     return f"{git('rev-parse', '--short=12', 'HEAD') or 'unknown'}{CHANGED if git('status', '--porcelain', '-uno') else ''}"
+
+
+@dataclasses.dataclass
+class Forecast:
+    """How long it will take. `expected`: seconds of each machine that has not ended; `paces`: what those that have took of theirs."""
+
+    expected: dict[str, float]
+    jobs: int
+    paces: list[float] = dataclasses.field(default_factory=list)
+
+    def ended(self, job: Job) -> None:
+        self.paces.append(job.seconds / self.expected.pop(job.subject.name))
+
+    def left(self, running: Sequence[Job] = ()) -> float:
+        pace = sum(self.paces) / len(self.paces) if self.paces else 1.0
+        spent = sum(min(job.seconds, pace * self.expected[job.subject.name]) for job in running)
+        return (pace * sum(self.expected.values()) - spent) / min(self.jobs, max(1, len(self.expected)))
 
 
 def minutes(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from io import StringIO
 from pathlib import Path
 
@@ -129,4 +130,4 @@ def alone(svg: str, alt: str) -> str:
     style = f"<style>svg {{ {style_variables(dark=False)} font-family: {FONT}; }} @media (prefers-color-scheme: dark) {{ svg {{ {style_variables(dark=True)} }} }}</style>"
     svg = re.sub(r"font: ([0-9.]+)px [^;\"]+", r"font-size: \1px", short(themed(svg)))
     head, _, rest = svg[svg.index("<svg") :].partition(">")
-    return f'{head} role="img" aria-label="{alt}">{style}{rest}'
+    return f'{head} role="img" aria-label="{escape(alt)}">{style}{rest}'

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from testbed.beside import beside
-from testbed.certify import Certification
+from testbed.certify import Certification, Forecast
 from testbed.defects import CHECKOUT
 from testbed.errors import GuestError
 from testbed.judgement import Finding
@@ -148,6 +148,16 @@ def test_it_says_how_long_it_will_take_and_begins_with_what_takes_longest(visite
     certified(["cxl"], tmp_path / "other")
     (tmp_path / "cxl.json").write_text((tmp_path / "cxl.json").read_text().replace('"seconds": 1.0', '"seconds": 1200.0'))
     assert found.expected_seconds(load_machine("cxl")) == 1200.0  # what it took the last time
+
+
+def test_what_is_left_goes_by_what_has_ended():
+    forecast = Forecast({"a": 100.0, "b": 100.0, "c": 300.0}, jobs=2)
+    job = lambda name, seconds: SimpleNamespace(subject=SimpleNamespace(name=name), seconds=seconds)  # noqa: E731
+    assert forecast.left() == 250.0 and forecast.left([job("c", 50.0)]) == 225.0
+    forecast.ended(job("a", 200.0))  # twice as long as expected
+    assert forecast.left([job("c", 100.0)]) == (2 * 400 - 100) / 2
+    forecast.ended(job("b", 200.0))
+    assert forecast.left([job("c", 700.0)]) == 0.0  # one alone, later than expected
 
 
 @pytest.fixture
