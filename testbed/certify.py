@@ -71,7 +71,7 @@ class Certification:
         if jobs > 1:
             left.sort(key=lambda machine: -forecast.expected[machine.name])  # so that none is left alone for long at the end
         if left:
-            self.visit(left, jobs, forecast, console)
+            self.visit_all(left, jobs, forecast, console)
 
     def left_to_visit(self, console) -> list[Machine | Known]:
         """The machines of which nothing can be taken from `parts`, and which `since` does not leave out."""
@@ -89,7 +89,7 @@ class Certification:
                 left.append(machine)
         return left
 
-    def visit(self, left: Sequence[Machine | Known], jobs: int, forecast: Forecast, console) -> None:
+    def visit_all(self, left: Sequence[Machine | Known], jobs: int, forecast: Forecast, console) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         boots, over = sum(map(self.boots, left)), 0

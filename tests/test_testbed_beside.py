@@ -152,7 +152,10 @@ def test_it_says_how_long_it_will_take_and_begins_with_what_takes_longest(visite
 
 def test_what_is_left_goes_by_what_has_ended():
     forecast = Forecast({"a": 100.0, "b": 100.0, "c": 300.0}, jobs=2)
-    job = lambda name, seconds: SimpleNamespace(subject=SimpleNamespace(name=name), seconds=seconds)  # noqa: E731
+
+    def job(name, seconds):
+        return SimpleNamespace(subject=SimpleNamespace(name=name), seconds=seconds)
+
     assert forecast.left() == 250.0 and forecast.left([job("c", 50.0)]) == 225.0
     forecast.ended(job("a", 200.0))  # twice as long as expected
     assert forecast.left([job("c", 100.0)]) == (2 * 400 - 100) / 2
