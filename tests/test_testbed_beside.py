@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from numabench import list_benchmarks
 from testbed.beside import beside
 from testbed.certify import Certification, Forecast
 from testbed.defects import CHECKOUT
@@ -23,7 +25,7 @@ from testbed.known import NAMES
 from testbed.known import known as known_of
 from testbed.machine import load_machine, shipped
 from testbed.page import page_lines
-from testbed.touched import APART, changed_since, imported, touching
+from testbed.touched import APART, changed_since, imported, touching, uses
 
 PATIENCE = 60.0  # s: a process is slow to start beside others
 
@@ -211,6 +213,7 @@ def touched(*files: str) -> set[str]:
 
 
 ALL = {*shipped(), *NAMES}
+SAID = {*shipped(), "fleet", "contracts", "bandwidth", "stores", "threads", "defects"}
 
 
 @pytest.mark.parametrize(
@@ -219,18 +222,20 @@ ALL = {*shipped(), *NAMES}
         ("README.md", set()),
         ("docs/benchmarks/node_latency.md", set()),
         ("numabench/report/page.py", set()),
-        ("kernels/memory_latency.c", ALL - {"contracts"}),
+        ("kernels/memory_latency.c", ALL),
         ("kernels/system_calls.c", {"contracts"}),
         ("kernels/crew.c", ALL),
         ("kernels/nb_chase.h", ALL),
         ("numabench/benchmarks/memory_latency.py", ALL),  # node_latency is made of it, and so is fork_and_write
-        ("numabench/benchmarks/padded_counters.py", set(shipped())),
+        ("numabench/benchmarks/padded_counters.py", {*shipped(), "stores", "threads"}),
         ("numabench/benchmarks/_ends.py", {"contracts"}),
         ("numabench/benchmarks/__init__.py", ALL),
         ("numabench/measure/worker.py", ALL),
         ("testbed/machines/cxl.toml", {"cxl"}),
-        ("testbed/machines/two-socket.toml", {"two-socket", "fleet", "contracts"}),
+        ("testbed/machines/two-socket.toml", {"two-socket", "fleet", "contracts", "defects"}),
         ("testbed/known/fleet.py", {"fleet"}),
+        ("testbed/known/bandwidth.py", {"bandwidth", "defects"}),
+        ("testbed/known/bandwidth.toml", {"bandwidth", "defects"}),
         ("testbed/known/__init__.py", ALL),
         ("testbed/judgement.py", ALL),
         ("testbed/simulator/order.c", ALL),
@@ -238,8 +243,14 @@ ALL = {*shipped(), *NAMES}
     ],
 )
 def test_what_a_file_touches(file, names):
-    judged = {*shipped(), "fleet", "contracts"}
-    assert touched(file) & judged == names & judged
+    assert touched(file) & SAID == names & SAID
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_measured_is_among_what_is_used(name):
+    words = set(re.findall(r"""["']([a-z_]+)["']""", (CHECKOUT / "testbed" / "known" / f"{name}.py").read_text()))
+    named = uses(known_of(name))
+    assert named is None or words & set(list_benchmarks()) <= set(named)
 
 
 def test_whoever_does_not_say_what_it_uses_is_touched_by_all_but_what_touches_none():

@@ -38,8 +38,6 @@ def ready():
         pytest.skip(f"no simulated machine: {error}")
 
 
-
-
 def left_behind() -> list[str]:
     """QEMU processes and files of runs."""
     processes = subprocess.run(["pgrep", "-f", f"{folder()}/root/usr/bin/qemu"], capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ from testbed import guest, packages
 from testbed.errors import GuestError
 from testbed.guest import NOTHING, run
 from testbed.machine import load_machine
-from testbed.patience import LOOK, Patience
+from testbed.own_time import LOOK, OwnTime
 
 STAND_IN = f"""#!{sys.executable}
 import os, re, sys, time
@@ -141,13 +141,13 @@ def test_time_counts_as_far_as_a_guest_could_run(threads, cpus, counted):
         [100.0],
         [dict.fromkeys(threads, (50.0, 60.0)), {t: (50 + ran, 60 + waited) for t, (ran, waited) in threads.items()}],
     )
-    patience = Patience(1, cpus, lambda: now[0], lambda process: seen[len(seen) > 1 and now[0] > 100.0])
+    own = OwnTime(1, cpus, lambda: now[0], lambda process: seen[len(seen) > 1 and now[0] > 100.0])
     now[0] += LOOK / 2
-    assert patience.passed() == 0.0
+    assert own.passed() == 0.0
     now[0] = 110.0
-    assert patience.passed() == pytest.approx(counted)
+    assert own.passed() == pytest.approx(counted)
 
 
 def test_linux_says_how_long_threads_ran():
-    patience = Patience(os.getpid())
-    assert patience.seen and all(ran >= 0 and waited >= 0 for ran, waited in patience.seen.values())
+    own = OwnTime(os.getpid())
+    assert own.seen and all(ran >= 0 and waited >= 0 for ran, waited in own.seen.values())
