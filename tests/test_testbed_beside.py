@@ -222,11 +222,14 @@ SAID = {*shipped(), "fleet", "contracts", "bandwidth", "stores", "threads", "def
         ("README.md", set()),
         ("docs/benchmarks/node_latency.md", set()),
         ("numabench/report/page.py", set()),
-        ("kernels/memory_latency.c", ALL),
+        ("kernels/memory_latency.c", ALL - {"contracts", "stores", "threads"}),
         ("kernels/system_calls.c", {"contracts"}),
         ("kernels/crew.c", ALL),
         ("kernels/nb_chase.h", ALL),
-        ("numabench/benchmarks/memory_latency.py", ALL),  # node_latency is made of it, and so is fork_and_write
+        (
+            "numabench/benchmarks/memory_latency.py",
+            ALL - {"stores", "threads"},
+        ),  # node_latency is made of it, and so is fork_and_write
         ("numabench/benchmarks/padded_counters.py", {*shipped(), "stores", "threads"}),
         ("numabench/benchmarks/_ends.py", {"contracts"}),
         ("numabench/benchmarks/__init__.py", ALL),
