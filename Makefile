@@ -86,7 +86,7 @@ testbed: $(VENV)/ready-dev ## run COMMAND on a simulated machine: make testbed M
 	@$(PYTHON) -m testbed prepare >/dev/null
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m testbed run --machine "$$MACHINE" -- "$$COMMAND"
 
-certify: $(VENV)/ready-dev ## is numabench right? all simulated machines, an hour and more; writes docs/certificate.md
+certify: $(VENV)/ready-dev ## is numabench right? simulated machines that a change touches, at most all: an hour and more; writes docs/certificate.md
 	@$(PYTHON) -m testbed prepare
 	@$(PYTHON) -m testbed certify --parts build/certificate --output docs; code=$$?; $(PYTHON) tools/badges.py; exit $$code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 from .errors import SimulationError
 
 INTERRUPTED = 130
+CPUS_PER_GUEST = 2  # of this machine: with fewer, two guests beside each other take as long as one after the other
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -133,6 +135,7 @@ def run(name: str, plain: bool, timed: str, timeout: str, out: Path | None, word
             shared=shared,
             timed=mode,
             timeout=limit,
+            wall=True,
             output=lambda stream, text: click.echo(text, nl=False, err=stream == "stderr"),
         )
     if mode == KERNELS and not found.statistics.get("accesses"):
@@ -159,7 +162,7 @@ def demand_program(word: str) -> None:
     "machines",
     multiple=True,
     metavar="MACHINE.toml",
-    help="Certify this one, or one of `fleet`, `contracts`, `stores`, `translation`, `bandwidth` and `caches`. Repeatable. [all of them]",
+    help="Certify this one, or one of testbed/known, such as `fleet`. Repeatable. [all of them]",
 )
 @click.option("--defect", metavar="NAME", help="Use a numabench that is wrong on purpose; `--defect list` names them.")
 @click.option(
@@ -174,15 +177,35 @@ def demand_program(word: str) -> None:
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write certificate.md and certificate.png here.",
+    help="Write certificate.md and its pictures here.",
 )
 @click.option(
     "--parts",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Keep what each machine gave here, and take what is there of the same commit: to go on after an interruption, or to certify machines beside each other.",
+    help="Keep what each machine gave here, and take what is there of machines that nothing has touched since: to go on after an interruption, or after a change.",
 )
-def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool, output: Path | None, parts: Path | None) -> int:
+@click.option(
+    "--since",
+    metavar="COMMIT",
+    help="Leave out machines that no change since COMMIT touches, committed or not (docs/testbed.md says what touches which).",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Certify N machines beside each other. [one for every two CPUs]",
+)
+def certify(
+    machines: tuple[str, ...],
+    defect: str | None,
+    with_comparison: bool,
+    output: Path | None,
+    parts: Path | None,
+    since: str | None,
+    jobs: int | None,
+) -> int:
     """Run numabench on machines whose answers are known, and hold what it finds against them.
 
     Exit code 0 when every figure is right, 1 when one is wrong. All shipped machines take an hour and more on two CPUs, one takes a minute or two
@@ -193,6 +216,7 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
       python -m testbed certify --machine cxl --no-compare                                   the latencies, hops and lines of one machine
       python -m testbed certify --machine mine.toml                                          of your own, and the verdicts of numabench compare
       python -m testbed certify --machine two-socket --no-compare --defect broken-chain      a wrong numabench: must be red
+      python -m testbed certify --no-compare --since main                                    what my changes touch
       python -m testbed certify --parts build/certificate --output docs                      all, going on where it was interrupted
     """
     from rich.console import Console
@@ -202,6 +226,7 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
     from .known import NAMES, known
     from .machine import Machine, load_machine, shipped
     from .page import write_certificate
+    from .touched import changed_since
 
     console = Console(highlight=False)
     if defect == "list":
@@ -218,8 +243,10 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
             raise click.BadParameter(
                 f"{machine.name} has no [timing]: nothing is given to certify against", param_hint="--machine"
             )
-    certification = Certification(chosen, tree, with_comparison, None if defect else parts)
-    certification.run(console)
+    if since and changed_since(CHECKOUT, since) is None:
+        raise click.BadParameter(f"git knows no commit {since} in {CHECKOUT}", param_hint="--since")
+    certification = Certification(chosen, tree, with_comparison, None if defect else parts, None if defect else since)
+    certification.run(console, jobs or max(1, len(os.sched_getaffinity(0)) // CPUS_PER_GUEST))
     if output:
         for path in write_certificate(certification, output, defect):
             console.print(f"written: {path}", soft_wrap=True)

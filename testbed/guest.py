@@ -19,17 +19,19 @@ from pathlib import Path
 from .errors import GuestError, UnavailableError
 from .initrd import write_initrd
 from .machine import Machine
+from .own_time import OwnTime
 from .packages import Tools, find_tools, folder
 from .programs import Programs, compile_programs
 from .qemu import command as qemu_command
 from .qemu import configuration
 
-BOOT_TIMEOUT = 180.0  # s; 5 on a quiet machine, 60 seen under heavy load
+BOOT_TIMEOUT = 180.0  # s that the guest had (own_time.py); 5 on a quiet machine
 POLL = 0.05  # s between looks at the guest
 CONSOLE_LINES = 12
 EXCHANGED = tuple(f".testbed-{name}" for name in ("command", "started", "status", "stdout", "stderr"))  # in the shared folder
 KERNELS, COMMAND, NOTHING = "kernels", "command", "nothing"  # what is timed
 TIMED = (KERNELS, COMMAND, NOTHING)
+spinners = 0  # threads of virtual CPUs that may wait by spinning; 0: one for each CPU that this process may use
 ATTEMPTS = 2  # QEMU with a plug-in crashed once in some hundred runs; a wrong figure is never tried again
 
 
@@ -59,14 +61,15 @@ def run(
     shared: Path,
     timed: str = KERNELS,
     timeout: float = 600.0,
+    wall: bool = False,
     environment: dict[str, str] | None = None,
     output: Callable[[str, str], None] | None = None,
 ) -> Result:
     """Run `command` (a list of words, or a text for the shell) on `machine`.
 
     `timed`: the model runs while numabench's kernels measure, during the whole command, or never (the machine has no timing
-    or none is wanted: plain mode). In plain mode the simulator still records where accesses go. `output` gets each piece of what
-    the command prints, as ("stdout" or "stderr", text). Raises GuestError on a time-out, a panic or a crash.
+    or none is wanted: plain mode). In plain mode the simulator still records where accesses go. `timeout`: seconds that the guest had, or (`wall`) that
+    passed. `output` gets each piece of what the command prints, as ("stdout" or "stderr", text). Raises GuestError on a time-out, a panic or a crash.
     """
     tools, programs = find_tools(), compile_programs()
     if machine.timing is None and timed != NOTHING:
@@ -74,7 +77,7 @@ def run(
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with Guest(machine, tools, programs, Path(shared), timed) as guest:
-                return guest.execute(command, timeout, environment or {}, output)
+                return guest.execute(command, timeout, wall, environment or {}, output)
         except Crash as crash:
             if attempt == ATTEMPTS:
                 raise
@@ -121,12 +124,17 @@ class Guest:
             (self.shared / name).unlink(missing_ok=True)
 
     def execute(
-        self, command: list[str] | str, timeout: float, environment: dict[str, str], output: Callable[[str, str], None] | None
+        self,
+        command: list[str] | str,
+        timeout: float,
+        wall: bool,
+        environment: dict[str, str],
+        output: Callable[[str, str], None] | None,
     ) -> Result:
         self.write_files(command, environment)
         began = time.monotonic()
         self.start()
-        started = self.wait(began, timeout, output)
+        started = self.wait(timeout, wall, output)
         ended = time.monotonic()
         status = self.read(".testbed-status").strip()
         if not status:
@@ -167,7 +175,9 @@ class Guest:
         lines += [f"{model} on", text, "status=$?", f"{model} off", "exit $status"] if self.timed == COMMAND else [text]
         (self.shared / ".testbed-command").write_text("\n".join(lines) + "\n")
         write_initrd(self.work / "initrd", self.tools, self.machine)
-        (self.work / "machine").write_text(configuration(self.machine, self.timed != NOTHING, len(os.sched_getaffinity(0))))
+        (self.work / "machine").write_text(
+            configuration(self.machine, self.timed != NOTHING, spinners or len(os.sched_getaffinity(0)))
+        )
 
     def start(self) -> None:
         words = qemu_command(self.machine, self.tools, self.work / "initrd", self.work / "console", self.shared.resolve())
@@ -188,9 +198,9 @@ class Guest:
                 preexec_fn=die_with_parent,
             )
 
-    def wait(self, began: float, timeout: float, output: Callable[[str, str], None] | None) -> float | None:
+    def wait(self, timeout: float, wall: bool, output: Callable[[str, str], None] | None) -> float | None:
         """Until QEMU ends; returns when the command began."""
-        started, shown = None, {"stdout": 0, "stderr": 0}
+        started, shown, own = None, {"stdout": 0, "stderr": 0}, OwnTime(self.process.pid)
         while True:
             ended = self.process.poll() is not None
             if output:
@@ -200,14 +210,14 @@ class Guest:
                 return started
             now = time.monotonic()
             if started is None and (self.shared / ".testbed-started").exists():
-                started = now
-            if started is None and now - began > BOOT_TIMEOUT * patience(self.machine):
+                started, own = now, OwnTime(self.process.pid)
+            if started is None and own.passed() > BOOT_TIMEOUT * patience(self.machine):
                 raise GuestError(
-                    f"the guest did not boot within {BOOT_TIMEOUT * patience(self.machine):.0f} s",
-                    "run less beside it",
+                    f"the guest did not boot within {BOOT_TIMEOUT * patience(self.machine):.0f} s of its own",
+                    "what the console says",
                     self.tail(),
                 )
-            if started is not None and now - started > timeout:
+            if started is not None and (now - started if wall else own.passed()) > timeout:
                 last = (self.read(".testbed-stdout") + self.read(".testbed-stderr")).strip().splitlines()[-1:]
                 said = f"; its last line: {last[0]}" if last else ""
                 raise GuestError(f"the command did not end within {timeout:.0f} s{said}", "a longer --timeout", self.tail())

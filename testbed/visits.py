@@ -112,10 +112,12 @@ def core_cpus(machine: Machine) -> list[int]:
     return [0, *nearest.values()]
 
 
-def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = True, words: list[str] | None = None) -> Visit:
+def visit(
+    machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = True, words: list[str] | None = None, more: str = ""
+) -> Visit:
     """Boot `machine`, let numabench of `tree` measure it (and `look` at it before), leave everything in `shared`.
 
-    `words`: another run than that of the certificate.
+    `words`: another run than that of the certificate. `more`: lines for the guest's shell after it.
     """
     shutil.rmtree(shared, ignore_errors=True)
     cpus = ",".join(map(str, core_cpus(machine)))
@@ -126,10 +128,10 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
     lines = [
         *(
             [
-                f"{NUMABENCH} machine --format json > /out/machine.json || exit",
-                f"{measuring(machine, [*CORES, '--cpus', cpus], 'cores')} || exit",
+                f"{NUMABENCH} machine --format json > /out/machine.json",
+                measuring(machine, [*CORES, "--cpus", cpus], "cores"),
                 *(
-                    f"{measuring(machine, [*numabench_command(('node_latency',), processes=1), '--cpus', str(cpu)], name)} || exit"
+                    measuring(machine, [*numabench_command(("node_latency",), processes=1), "--cpus", str(cpu)], name)
                     for cpu, name in alone.items()
                 ),
             ]
@@ -138,7 +140,7 @@ def visit(machine: Machine, shared: Path, tree: Path = CHECKOUT, look: bool = Tr
         ),
         measuring(machine, words, "results"),
     ]
-    script = guest_script(tree, *lines)
+    script = guest_script(tree, *(f"{line} || exit" for line in lines), more)
     found = run(machine, script, shared=shared, timeout=TIMEOUT * patience(machine))
     logs = sorted(shared.glob("results/*/*.jsonl"))
     if found.status or not logs:

@@ -7,6 +7,8 @@ from synthetic import latency, make_log
 
 from numabench.benchmarks import choose
 from numabench.runlog.read import RunLog
+from testbed.certify import Certification
+from testbed.defects import CHECKOUT
 from testbed.known.contracts import HELD, TOPIC, judge
 from testbed.known.contracts import known as known_contracts
 from testbed.page import page_lines
@@ -57,17 +59,9 @@ def test_what_was_not_measured_is_named():
 
 
 def test_its_page_and_its_command():
-    from types import SimpleNamespace
-
     known = known_contracts()
     assert TOPIC in known.summary and known.boots == 1 and "numabench" in measuring(known.of, ["run", TOPIC], "results")
-    certification = SimpleNamespace(
-        machines=[known],
-        findings=judge(measured()),
-        broken={},
-        versions={},
-        seconds=60.0,
-        with_comparison=True,
-        summary=lambda: "GREEN",
-    )
+    certification = Certification([known], CHECKOUT, with_comparison=True)
+    certification.findings, certification.versions = judge(measured()), {}
+    assert certification.summary() == f"GREEN: {len(NAMES)} of {len(NAMES)} findings are right"  # no figure among them
     assert f"| contract | {NAMES[0]} | as predicted | as predicted |" in "\n".join(page_lines(certification, None))

@@ -68,9 +68,8 @@ def boots(monkeypatch):
 
 
 def certified(known: KnownFleet, tmp_path) -> Certification:
-    certification = Certification.__new__(Certification)
-    certification.machines, certification.with_comparison, certification.tree = [known], True, tmp_path
-    certification.parts, certification.broken, certification.versions, certification.seconds = None, {}, {}, 60.0
+    certification = Certification([known], tmp_path, with_comparison=True)
+    certification.versions, certification.seconds = {}, 60.0
     certification.findings = certification.certify_machine(known, lambda text: None, lambda: None)
     return certification
 

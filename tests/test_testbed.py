@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -25,6 +29,7 @@ from testbed.judgement import Finding, contradicted, judge_topology, named
 from testbed.machine import MIB, Machine, load_machine, shipped
 from testbed.numbering import apic_id, processor_list
 from testbed.page import page_lines, write_certificate
+from testbed.picture import draw
 from testbed.visits import STRIDES, measured_rows, slower_machine
 
 GOOD = """
@@ -419,11 +424,9 @@ def test_a_defect_that_no_longer_fits_is_an_error_and_no_silence(tmp_path, monke
         defects.defective_tree("missing-pin")
 
 
-def certified(*findings: Finding) -> Certification:
-    certification = Certification.__new__(Certification)
-    certification.machines, certification.with_comparison = [load_machine("two-socket")], False
-    certification.tree, certification.parts = defects.CHECKOUT, None
-    certification.findings, certification.broken, certification.versions, certification.seconds = list(findings), {}, {}, 60.0
+def certified(*findings: Finding, parts: Path | None = None) -> Certification:
+    certification = Certification([load_machine("two-socket")], defects.CHECKOUT, with_comparison=False, parts=parts)
+    certification.findings, certification.versions, certification.seconds = list(findings), {}, 60.0
     return certification
 
 
@@ -433,27 +436,26 @@ MISSING = Finding("two-socket", "node latency", "1 to 0", 160.0, "no valid sampl
 WORDS = Finding("two-socket", "line size", "CPUs 0, 1", "64 B", "128 B")
 
 
-def test_a_certification_goes_on_with_what_one_of_the_same_commit_found(tmp_path, monkeypatch):
-    """Also where others certified other machines beside it; never with what was found of another commit, of changed files, or with other words."""
+def test_a_certification_goes_on_with_what_an_earlier_one_found(tmp_path, monkeypatch):
+    """Never with what was found of changed files, with other words, of a machine that was described otherwise, or with half a file."""
     commits = ["0123"]
     monkeypatch.setattr("testbed.certify.commit", lambda tree: commits[-1])
-    first = certified()
-    first.parts = tmp_path / "parts"
-    first.keep(first.machines[0], [RIGHT, WRONG, MISSING, WORDS], 30.0)
-    second, machine = certified(), first.machines[0]
-    second.parts = first.parts
+    monkeypatch.setattr("testbed.certify.changed_since", lambda tree, commit: set())
+    first, second = certified(parts=tmp_path / "parts"), certified(parts=tmp_path / "parts")
+    machine = first.machines[0]
+    first.keep(machine, [RIGHT, WRONG, MISSING, WORDS], 30.0)
     assert repr(second.kept(machine)) == repr([RIGHT, WRONG, MISSING, WORDS]) and second.seconds == 90.0
+    assert second.commits == {"two-socket": "0123"}
     assert second.kept(load_machine("cxl")) is None and certified().kept(machine) is None
+    assert second.kept(replace(machine, summary="another")) is None
     second.part(load_machine("cxl")).write_text('{"of"')
     assert second.kept(load_machine("cxl")) is None
     second.with_comparison = True
     assert second.kept(machine) is None
     second.with_comparison = False
-    commits += ["4567", "0123 with changes"]
-    assert second.kept(machine) is None
+    commits.append("0123 with changes")
+    assert second.kept(machine)
     first.keep(machine, [RIGHT], 30.0)
-    assert second.kept(machine) is None
-    commits.append("4567")
     assert second.kept(machine) is None
 
 
@@ -470,8 +472,31 @@ def test_the_certificate_shows_what_is_wrong_and_hides_nothing(tmp_path):
     assert red.summary().startswith("RED: 1 of 4") and "1 of 3 figures" in red.summary() and "no valid sample" in red.summary()
     page = "\n".join(page_lines(red, "broken-chain"))
     assert "--no-compare" in page and page.count("**WRONG**") == 3 and "+2.67%" in page and "wrong on purpose" in page
-    for path in write_certificate(red, tmp_path):
-        assert path.stat().st_size > 500
+    (tmp_path / "certificate").mkdir()
+    (tmp_path / "certificate" / "gone.svg").touch()
+    written = write_certificate(red, tmp_path)
+    assert [path.name for path in written] == ["certificate.md", "two-socket.svg", "certificate.svg"]
+    assert all(path.stat().st_size > 500 for path in written) and not (tmp_path / "certificate" / "gone.svg").exists()
+    assert all(f"]({path.relative_to(tmp_path)})" in page for path in written[1:])
+
+
+def test_a_picture_shows_every_figure_with_its_band_and_what_is_wrong_otherwise(tmp_path):
+    assert not draw({"line size": [WORDS], "node latency": [MISSING]}, tmp_path / "none.svg", "none")
+    assert draw(
+        {"node latency": [RIGHT, WRONG, MISSING], "hop": [replace(RIGHT, what="hop")], "line size": [WORDS]},
+        tmp_path / "a.svg",
+        "<&",
+    )
+    text = (tmp_path / "a.svg").read_text()
+    (root,) = [element for element in ElementTree.fromstring(text).iter() if element.get("role") == "img"]
+    assert root.get("aria-label") == "<&" and "prefers-color-scheme: dark" in text and "node latency (ns)" in text
+    assert "line size" not in text
+    marks = Counter(
+        re.search(r"var\(--nb-(\w+)", use.get("style"))[1]
+        for use in root.iter("{http://www.w3.org/2000/svg}use")
+        if "nb-s" in use.get("style", "")
+    )
+    assert marks == {"s0": 4, "s1": 2}  # each figure on both sides; wrong ones in another colour
 
 
 def test_a_machine_that_cannot_be_measured_is_red():
@@ -526,6 +551,8 @@ def test_help_and_lists_teach():
         (["run", "--machine", "cxl"], 2, "COMMAND"),
         (["run", "--machine", "cxl", "--", "build/no-such"], 2, "there is no file build/no-such here: compile it first"),
         (["certify", "--defect", "no-such"], 1, "there is no defect no-such"),
+        (["certify", "--since", "no-such", "--machine", "cxl"], 2, "git knows no commit no-such"),
+        (["certify", "--jobs", "0"], 2, "--jobs"),
         (["fly"], 2, "No such command"),
     ],
 )

@@ -10,11 +10,12 @@ from typing import Protocol
 from ..judgement import Finding
 
 #: Modules of this package, in the order in which they are certified.
-NAMES = ("fleet", "contracts", "caches", "translation", "bandwidth", "stores", "threads")
+NAMES = ("fleet", "contracts", "caches", "translation", "bandwidth", "stores", "threads", "defects")
 
 
 class Known(Protocol):
-    """What is certified besides single machines, with answers of its own."""
+    """What is certified besides single machines, with answers of its own. It may name what it `uses` (../touched.py): benchmarks, machines and others of NAMES; without,
+    every change touches it."""
 
     name: str
 

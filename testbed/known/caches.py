@@ -35,6 +35,7 @@ LEVELS = {1: "L1", 2: "L2", 3: "L3", 4: "memory"}
 class KnownCaches:
     machines: tuple[Machine, ...]
     name: str = NAME
+    uses: tuple[str, ...] = (*OF, "memory_latency", "single_operations")
 
     @property
     def summary(self) -> str:

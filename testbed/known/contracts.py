@@ -48,6 +48,10 @@ class KnownContracts:
     boots: int = 1
 
     @property
+    def uses(self) -> tuple[str, ...]:
+        return OF, *(benchmark.name for benchmark in choose([TOPIC]))
+
+    @property
     def summary(self) -> str:
         return (
             f"The benchmarks of the topic {TOPIC} on {self.of.name}, by its kernel as it is: no price is given there, and each outcome and each count is. What is held: "

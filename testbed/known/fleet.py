@@ -35,6 +35,7 @@ class KnownFleet:
 
     of: Machine
     name: str = NAME
+    uses: tuple[str, ...] = (OF, "node_latency", "core_to_core")
 
     @property
     def summary(self) -> str:

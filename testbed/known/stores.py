@@ -41,6 +41,7 @@ class KnownStores:
     of: Machine
     name: str = NAME
     boots: int = 1
+    uses: tuple[str, ...] = tuple(RUNS)
 
     @property
     def summary(self) -> str:

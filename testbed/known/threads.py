@@ -51,6 +51,7 @@ class KnownThreads:
     of: Machine
     name: str = NAME
     boots: int = 1
+    uses: tuple[str, ...] = ("contention", "padded_counters")
 
     @property
     def summary(self) -> str:

@@ -44,6 +44,7 @@ class KnownTranslation:
     of: Machine
     name: str = NAME
     boots: int = 1
+    uses: tuple[str, ...] = ("tlb_latency", "memory_latency")
 
     @property
     def summary(self) -> str:
