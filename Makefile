@@ -88,6 +88,7 @@ testbed: $(VENV)/ready-dev ## run COMMAND on a simulated machine: make testbed M
 
 certify: $(VENV)/ready-dev ## is numabench right? simulated machines that a change touches, at most all: an hour and more; writes docs/certificate.md
 	@$(PYTHON) -m testbed prepare
+	@$(PYTHON) -m testbed prepare --arch aarch64
 	@$(PYTHON) -m testbed certify --parts build/certificate --output docs; code=$$?; $(PYTHON) tools/badges.py; exit $$code
 
 clean: ## remove the virtual environment and caches, keep results

@@ -33,17 +33,25 @@ def command() -> None:
 
 
 @command.command()
-def prepare() -> None:
+@click.option(
+    "--arch",
+    default="x86-64",
+    show_default=True,
+    type=click.Choice(["x86-64", "aarch64"]),
+    help="For machines of this architecture; aarch64 takes another 220 MB.",
+)
+def prepare(arch: str) -> None:
     """Fetch QEMU 10 and a kernel from the Debian mirror, unpack them beside the project, compile the simulator."""
+    from . import packages_aarch64
+    from .machine import ARM
     from .packages import folder
     from .packages import prepare as fetch
     from .programs import compile_programs
 
-    tools = fetch(click.echo)
-    compile_programs()
-    click.echo(
-        f"ready in {folder()}: QEMU {tools.versions.get('qemu-system-x86', 'of unknown version')}, {tools.versions.get('kernel')}"
-    )
+    tools = packages_aarch64.prepare(click.echo) if arch == ARM else fetch(click.echo)
+    compile_programs(arch)
+    version = tools.versions.get("qemu-system-arm" if arch == ARM else "qemu-system-x86", "of unknown version")
+    click.echo(f"ready in {folder()}: QEMU {version}, {tools.versions.get('kernel')}")
 
 
 @command.command("list")

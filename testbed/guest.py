@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import aarch64
 from .errors import GuestError, UnavailableError
 from .initrd import write_initrd
-from .machine import Machine
+from .machine import ARM, Machine
 from .own_time import OwnTime
 from .packages import Tools, find_tools, folder
+from .packages_aarch64 import find_arm_tools
 from .programs import Programs, compile_programs
 from .qemu import command as qemu_command
 from .qemu import configuration
@@ -32,6 +34,8 @@ EXCHANGED = tuple(f".testbed-{name}" for name in ("command", "started", "status"
 KERNELS, COMMAND, NOTHING = "kernels", "command", "nothing"  # what is timed
 TIMED = (KERNELS, COMMAND, NOTHING)
 spinners = 0  # threads of virtual CPUs that may wait by spinning; 0: one for each CPU that this process may use
+#: Of a guest with a system of its own.
+ARM_VARIABLES = {"PATH": "/usr/sbin:/usr/bin", "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": "/bytecode"}
 ATTEMPTS = 2  # QEMU with a plug-in crashed once in some hundred runs; a wrong figure is never tried again
 
 
@@ -71,7 +75,8 @@ def run(
     or none is wanted: plain mode). In plain mode the simulator still records where accesses go. `timeout`: seconds that the guest had, or (`wall`) that
     passed. `output` gets each piece of what the command prints, as ("stdout" or "stderr", text). Raises GuestError on a time-out, a panic or a crash.
     """
-    tools, programs = find_tools(), compile_programs()
+    tools = find_arm_tools(machine.page) if machine.arch == ARM else find_tools()
+    programs = compile_programs(machine.arch)
     if machine.timing is None and timed != NOTHING:
         raise UnavailableError(f"{machine.name} has no [timing]", "--plain, or give it one (docs/testbed.md)")
     for attempt in range(1, ATTEMPTS + 1):
@@ -163,6 +168,7 @@ class Guest:
             "PYTHONDONTWRITEBYTECODE": "1",
             "NUMABENCH_RUN_ANYWAY": "1",  # a processor that is emulated is what is wanted here
             "OPENBLAS_NUM_THREADS": "1",  # its spinning threads would take minutes
+            **(ARM_VARIABLES if self.machine.arch == ARM else {}),
             **environment,
         }
         if self.timed != COMMAND:  # in plain mode, the simulator records while kernels measure
@@ -180,7 +186,8 @@ class Guest:
         )
 
     def start(self) -> None:
-        words = qemu_command(self.machine, self.tools, self.work / "initrd", self.work / "console", self.shared.resolve())
+        make = aarch64.command if self.machine.arch == ARM else qemu_command
+        words = make(self.machine, self.tools, self.work / "initrd", self.work / "console", self.shared.resolve())
         options = ",".join(f"{name}={self.work / name}" for name in ("machine", "statistics", "sections"))
         environment = {
             **os.environ,

@@ -25,7 +25,7 @@ def write_initrd(path: Path, tools: Tools, machine: Machine) -> None:
         ("@IDENTITY@", hashlib.sha256(machine.name.encode()).hexdigest()[:32]),
     ):
         init = init.replace(word, text)
-    entries = [(folder, _DIRECTORY, b"") for folder in FOLDERS]
+    entries = [(folder, _DIRECTORY, b"") for folder in (*FOLDERS, *(["system"] if tools.system else []))]
     entries += [("bin/busybox", _PROGRAM, tools.busybox.read_bytes()), ("init", _PROGRAM, init.encode())]
     entries += [(f"modules/{module}.ko", _FILE, unpacked(tools.modules[module])) for module in modules]
     caches = {f"{CACHES}/{path}": text for path, text in cache_files(machine).items()}

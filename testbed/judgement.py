@@ -16,7 +16,7 @@ from numabench.analysis.answers import answers
 from numabench.units import format_cpus
 
 from . import expected
-from .machine import Machine
+from .machine import ARM, Machine
 from .visits import COMPARED_STRIDES, STRIDES, Visit, core_cpus, measured_rows
 
 TOLERANCE = 0.02  # of a latency
@@ -64,6 +64,8 @@ def judge_visit(visit: Visit) -> list[Finding]:
     machine = visit.machine
     run = numabench.load(visit.log)
     findings = judge_topology(machine, json.loads(visit.topology.read_text()))
+    if machine.arch == ARM:
+        findings.append(judge_instructions(machine, run))
     estimates = run.estimates()
     estimates = estimates[estimates["main"]]
     pairs = places_of(run)
@@ -79,6 +81,15 @@ def judge_visit(visit: Visit) -> list[Finding]:
     for relation, (a, b) in pairs.items():
         findings += judge_pair(machine, run, estimates, relation, a, b)
     return findings
+
+
+def judge_instructions(machine: Machine, run) -> Finding:
+    """What the log says that the atomics of the kernels were made of."""
+    said = {record.method["instructions"] for record in run.log.benchmarks if "instructions" in record.method}
+    wanted = f"{ARM}: {'LSE' if machine.lse else 'LL/SC'}"
+    return Finding(
+        machine.name, "atomic instructions", "as the processor has them", wanted, ", ".join(sorted(said)) or "not said"
+    )
 
 
 def judge_nodes(machine: Machine, run, estimates) -> list[Finding]:
@@ -252,7 +263,7 @@ def judge_topology(machine: Machine, found: dict) -> list[Finding]:
     pairs = [
         ("CPUs", format_cpus(range(machine.cpus)), found["cpus"]),
         ("packages", listed(machine.groups("socket")), [package["cpus"] for package in found["packages"]]),
-        ("dies", listed(machine.groups("die")), found["dies"]),
+        ("dies", listed(machine.groups("die")), found["clusters" if machine.arch == ARM else "dies"]),
         ("cores", listed(machine.groups("smt")), found["cores"]),
         ("threads of a core", machine.threads, found["smt"]),
         ("L3 groups", listed(machine.groups("die")), [cache["cpus"] for cache in found["caches"] if cache["level"] == 3]),

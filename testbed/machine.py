@@ -44,6 +44,10 @@ MOST_TLBS = 8  # structures, as in simulator/simulator.h
 MOST_ENTRIES = 1 << 16
 PARTS = ("threads", "cores", "dies", "sockets")  # from the smallest
 LEVELS = ("L1", "L2", "L3")  # of caches that hold data, as the firmware of the simulated processor has them
+X86, ARM = "x86-64", "aarch64"
+BASE_PAGES = {X86: ("4K",), ARM: ("4K", "16K")}  # of the kernels that Debian has
+#: What the simulator reads from instructions and registers of x86-64 alone.
+X86_TIMING = ("caches", "stores", "tlb", "walk", "overlap", "bandwidth")
 RELATIONS = ("smt", "die", "socket", "cross")  # nearest common part of two CPUs: core, die, socket, none
 
 
@@ -133,6 +137,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     distances: list[list[int]] | None = None
     hmat: _Hmat | None = None
     firmware: _Firmware | None = None
+    arch: str = X86
+    lse: bool | None = None
+    page: str = "4K"
 
 
 @dataclass(frozen=True)
@@ -207,6 +214,9 @@ class Machine:
     numbered: tuple[str, ...] = PARTS  # of PARTS, by how soon the next number is another one of it
     said_caches: tuple[tuple[int, int], ...] = ()  # (level, bytes) that the firmware claims instead of the processor
     said_line: int | None = None
+    arch: str = X86
+    lse: bool = False  # of aarch64: whether there are the atomic instructions of Armv8.1
+    page: str = "4K"  # the smallest that the kernel has
 
     @cached_property
     def positions(self) -> tuple[int, ...]:
@@ -252,9 +262,9 @@ class Machine:
     @property
     def module_nodes(self) -> tuple[int, ...]:
         """The last node if it is of memory alone: a module that can be taken offline. QEMU's firmware tables give all modules to the
-        last node, so that other nodes of memory alone have memory that stays."""
+        last node, so that other nodes of memory alone have memory that stays; a device tree knows no modules."""
         last = len(self.nodes) - 1
-        return () if self.nodes[last].cpus else (last,)
+        return () if self.nodes[last].cpus or self.arch == ARM else (last,)
 
     @property
     def fixed_nodes(self) -> tuple[int, ...]:
@@ -316,6 +326,7 @@ def build_machine(name: str, file: _File) -> Machine:
     demand(1 <= len(file.nodes) <= MOST_NODES, f"{len(file.nodes)} nodes: 1 to {MOST_NODES} can be simulated")
     nodes = tuple(build_node(number, node) for number, node in enumerate(file.nodes))
     check_nodes(nodes, count)
+    check_architecture(file)
     size = len(nodes)
     distances = file.distances or [[10 if i == j else 20 for j in range(size)] for i in range(size)]
     check_distances(distances, size)
@@ -338,6 +349,9 @@ def build_machine(name: str, file: _File) -> Machine:
         timing=None,
         numbered=parts.numbered,
         **said_of_caches(file.firmware or _Firmware()),
+        arch=file.arch,
+        lse=file.arch == ARM and file.lse is not False,
+        page=file.page,
     )
     machine = replace(machine, timing=build_timing(machine, file.timing)) if file.timing else machine
     complete = bool(machine.timing and machine.timing.caches) or len(machine.said_caches) == len(LEVELS)
@@ -346,6 +360,24 @@ def build_machine(name: str, file: _File) -> Machine:
         f"firmware.caches: {', '.join(LEVELS)} are needed where [[timing.caches]] does not say them",
     )
     return machine
+
+
+def check_architecture(file: _File) -> None:
+    demand(file.arch in BASE_PAGES, f"arch = {file.arch}: one of {', '.join(BASE_PAGES)} is possible")
+    arm, pages = file.arch == ARM, BASE_PAGES[file.arch]
+    demand(
+        arm or file.lse is None, f"lse says which atomic instructions a processor of {ARM} has, and this one is of {file.arch}"
+    )
+    demand(file.page in pages, f"page = {file.page}: Debian's kernels for {file.arch} have pages of {' or '.join(pages)}")
+    demand(
+        not arm or not file.hmat, f"hmat is a table of ACPI; the firmware of a machine of {ARM} is a device tree, which has none"
+    )
+    demand(
+        not arm or (not file.firmware and file.cpus.numbered == _Cpus().numbered),
+        f"firmware and cpus.numbered are of {X86} alone",
+    )
+    for key in X86_TIMING:
+        demand(not arm or not file.timing or not getattr(file.timing, key), f"timing.{key} is modelled on {X86} alone")
 
 
 def build_node(number: int, node: _Node) -> Node:

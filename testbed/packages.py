@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ class Tools:
     busybox: Path
     modules: dict[str, Path]
     versions: dict[str, str]
+    system: Path | None = None  # the guest's, where it is not this machine's own
 
     @property
     def firmware(self) -> tuple[Path, ...]:
@@ -105,21 +106,27 @@ def prepare(say: Callable[[str], None] = lambda text: None) -> Tools:
                     f"on another distribution, unpack Debian's {', '.join((*PROGRAMS, KERNEL))} into {folder() / 'root'}",
                 )
         say("fetching QEMU and a kernel from the Debian mirror (about 120 MB) ...")
-        apt = Apt(folder() / "apt", release_name())
-        try:
+        with fetching(Apt(folder() / "apt", release_name()), PREPARE) as apt:
             versions = apt.unpack(folder() / "root")
-        except subprocess.CalledProcessError as error:
-            lines = (error.stderr or "").strip().splitlines()
-            complaint = lines[-1] if lines else f"exit code {error.returncode}"
-            raise UnavailableError(
-                f"apt could not fetch QEMU and a kernel from {apt.suite}: {complaint}",
-                "check the network and /etc/apt/sources.list, then: " + PREPARE,
-            ) from error
-        finally:
-            shutil.rmtree(apt.folder, ignore_errors=True)
         drop_unused(folder() / "root")
         (folder() / "versions").write_text("".join(f"{name} {version}\n" for name, version in sorted(versions.items())))
         return find_tools()
+
+
+@contextmanager
+def fetching(apt: Apt, again: str) -> Iterator[Apt]:
+    """What apt complains about becomes one line; its files go."""
+    try:
+        yield apt
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or "").strip().splitlines()
+        complaint = lines[-1] if lines else f"exit code {error.returncode}"
+        raise UnavailableError(
+            f"apt could not fetch QEMU and a kernel from {apt.suite}: {complaint}",
+            "check the network and /etc/apt/sources.list, then: " + again,
+        ) from error
+    finally:
+        shutil.rmtree(apt.folder, ignore_errors=True)
 
 
 @contextmanager
@@ -145,19 +152,23 @@ def release_name() -> str:
 class Apt:
     """apt with a state of its own: it reads the machine's list of installed packages and changes nothing."""
 
-    def __init__(self, folder: Path, release: str):
+    def __init__(self, folder: Path, release: str, suite: str | None = None, architecture: str | None = None):
+        """`suite` and `architecture`: of a guest's packages, of which none is installed; else this machine's."""
         self.folder, self.release = folder.resolve(), release
-        self.suite = BACKPORTS.get(release, release)
+        self.suite = suite or BACKPORTS.get(release, release)
         shutil.rmtree(folder, ignore_errors=True)
         for name in ("state/lists/partial", "cache/archives/partial", "etc", "packages"):
             (self.folder / name).mkdir(parents=True)
         key = "/usr/share/keyrings/debian-archive-keyring.gpg"
-        suites = dict.fromkeys((release, self.suite))
+        suites = dict.fromkeys((release, self.suite)) if suite is None else [suite]
+        (self.folder / "none").touch()
+        status = self.folder / "none" if architecture else "/var/lib/dpkg/status"
+        kind = f'APT::Architecture "{architecture}";\nAPT::Architectures {{ "{architecture}"; }};\n' if architecture else ""
         (self.folder / "etc/sources.list").write_text(
             "".join(f"deb [signed-by={key}] {self.mirror()} {suite} main\n" for suite in suites)
         )
         (self.folder / "apt.conf").write_text(
-            f'Dir::State "{self.folder}/state";\nDir::State::status "/var/lib/dpkg/status";\n'
+            f'{kind}Dir::State "{self.folder}/state";\nDir::State::status "{status}";\n'
             f'Dir::Cache "{self.folder}/cache";\nDir::Etc::sourcelist "{self.folder}/etc/sources.list";\n'
             'Dir::Etc::sourceparts "/dev/null";\nDir::Etc::preferencesparts "/dev/null";\n'
             f'APT::Sandbox::User "{os.environ.get("USER", "root")}";\nAPT::Default-Release "{self.suite}";\n'
@@ -178,24 +189,38 @@ class Apt:
     def unpack(self, target: Path) -> dict[str, str]:
         """Fetch the programs with the libraries that are not installed, and the kernel; returns their versions."""
         self.call("apt-get", "-qq", "update")
-        plan = self.call("apt-get", "--simulate", "--no-install-recommends", "install", *PROGRAMS)
+        wanted = self.needed(PROGRAMS)
+        wanted = list(dict.fromkeys([*wanted, *PROGRAMS, "qemu-system-common", "qemu-system-data", "seabios"]))
+        image = self.image(KERNEL)
+        versions = {}
+        for package, name, version in self.download([image, *wanted]):
+            self.call("dpkg-deb", "--extract", str(package), str(target))
+            versions["kernel" if name == image else name] = version if name != image else f"{name} {version}"
+        return versions
+
+    def needed(self, names: Sequence[str]) -> list[str]:
+        """What these need and is not installed, themselves included."""
+        plan = self.call("apt-get", "--simulate", "--no-install-recommends", "install", *names)
         # "Inst NAME (new ...)" or "Inst NAME [old] (new ...)": of what is installed, libraries alone are taken newer
         new = [line.split() for line in plan.splitlines() if line.startswith("Inst ")]
-        wanted = [words[1] for words in new if words[1].startswith("lib") or not words[2].startswith("[")]
-        wanted = list(dict.fromkeys([*wanted, *PROGRAMS, "qemu-system-common", "qemu-system-data", "seabios"]))
-        depends = self.call("apt-cache", "depends", KERNEL).splitlines()
+        return [words[1] for words in new if words[1].startswith("lib") or not words[2].startswith("[")]
+
+    def image(self, kernel: str) -> str:
+        """The package of the newest kernel of this name."""
+        depends = self.call("apt-cache", "depends", kernel).splitlines()
         image = next((line.split(": ")[1].strip() for line in depends if "Depends: linux-image" in line), None)
         if image is None:
-            raise SimulationError(f"{KERNEL} of {self.suite} names no kernel", "apt-cache depends " + KERNEL)
+            raise SimulationError(f"{kernel} of {self.suite} names no kernel", "apt-cache depends " + kernel)
+        return image
+
+    def download(self, names: Iterable[str]) -> Iterator[tuple[Path, str, str]]:
+        """Package file, name and version of each; the file goes when the next one is asked for."""
         packages = self.folder / "packages"
-        self.call("apt-get", "-qq", "download", image, *wanted, cwd=packages)
-        versions = {}
+        self.call("apt-get", "-qq", "download", *names, cwd=packages)
         for package in sorted(packages.glob("*.deb")):
-            self.call("dpkg-deb", "--extract", str(package), str(target))
             name, version = self.call("dpkg-deb", "--show", "--showformat", "${Package} ${Version}", str(package)).split()
-            versions["kernel" if name == image else name] = version if name != image else f"{name} {version}"
+            yield package, name, version
             package.unlink()
-        return versions
 
 
 def drop_unused(root: Path) -> None:

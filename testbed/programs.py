@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UnavailableError
+from .machine import ARM, X86
 from .packages import folder, locked
 
 HERE = Path(__file__).resolve().parent
@@ -19,6 +20,8 @@ MODEL = tuple(
     HERE / f"simulator/{name}.c"
     for name in ("bandwidth", "caches", "configuration", "decode", "levels", "memory", "overlap", "stores", "translation")
 )
+ARM_COMPILER = "aarch64-linux-gnu-gcc"
+COMPILER_PACKAGES = {X86: "gcc libc6-dev", ARM: "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"}
 LIBRARY = ("-fPIC", "-shared", "-fvisibility=hidden")
 
 
@@ -31,20 +34,20 @@ class Programs:
     model: Path
 
 
-def compile_programs() -> Programs:
-    """Compile what is not compiled yet. UnavailableError without a compiler."""
+def compile_programs(arch: str = X86) -> Programs:
+    """Compile what is not compiled yet, for a guest of this architecture. UnavailableError without a compiler."""
     simulator = sorted((HERE / "simulator").glob("*.c"))
     return Programs(
         simulator=compiled("simulator.so", simulator, LIBRARY),
-        switch=compiled("switch.so", [HERE / "guest/switch.c"], LIBRARY),
-        model=compiled("model", [HERE / "guest/model.c"], ("-static",)),
+        switch=compiled("switch.so", [HERE / "guest/switch.c"], LIBRARY, arch),
+        model=compiled("model", [HERE / "guest/model.c"], ("-static",), arch),
     )
 
 
-def compiled(name: str, sources: list[Path], flags: tuple[str, ...]) -> Path:
-    compiler = os.environ.get("CC", "gcc").split()
+def compiled(name: str, sources: list[Path], flags: tuple[str, ...], arch: str = X86) -> Path:
+    compiler, packages = [ARM_COMPILER] if arch == ARM else os.environ.get("CC", "gcc").split(), COMPILER_PACKAGES[arch]
     if not shutil.which(compiler[0]):
-        raise UnavailableError(f"the compiler {compiler[0]} is missing", "sudo apt-get install gcc libc6-dev")
+        raise UnavailableError(f"the compiler {compiler[0]} is missing", f"sudo apt-get install {packages}")
     command = [*compiler, *FLAGS, *flags]
     headers = [*sorted({header for source in sources for header in source.parent.glob("*.h")}), HERE.parent / "kernels/nb.h"]
     key = hashlib.sha256("\0".join(command).encode())
@@ -58,6 +61,6 @@ def compiled(name: str, sources: list[Path], flags: tuple[str, ...]) -> Path:
             done = subprocess.run([*command, "-o", partial, *sources], capture_output=True, text=True, check=False)
             if done.returncode:
                 complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-                raise UnavailableError(f"{compiler[0]} cannot compile {name}: {complaint}", "sudo apt-get install gcc libc6-dev")
+                raise UnavailableError(f"{compiler[0]} cannot compile {name}: {complaint}", f"sudo apt-get install {packages}")
             partial.replace(target)
     return target

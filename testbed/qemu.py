@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .machine import MIB, PAGES, PREFETCHERS, VICTIM, Machine
+from .machine import ARM, MIB, PAGES, PREFETCHERS, VICTIM, Machine
 from .packages import Tools
 
 #: `-machine pc` keeps the addresses between LOW_END and 4 GiB for devices: if there is more memory than fits below
 #: LOW_LIMIT, what is beyond LOW_END goes above 4 GiB. Modules that can be taken out follow at whole GiB.
 LOW_LIMIT, LOW_END, HIGH_BEGIN, GIB = 0xE0000000, 3 << 30, 4 << 30, 1 << 30
+ARM_BEGIN = 1 << 30  # `-machine virt` has all memory in one piece from here on
 #: The guest's kernel: clock and scheduler as quiet as they get; pages stay where they were put.
 KERNEL_OPTIONS = (
     "console=ttyS0 quiet panic=-1 nokaslr tsc=reliable no_timer_check random.trust_cpu=on mitigations=off nowatchdog audit=0 "
@@ -19,10 +20,15 @@ CPU = "max,la57=off,vendor=GenuineIntel,min-level=0x20"  # no five-level page ta
 
 
 def memory_ranges(machine: Machine) -> list[tuple[int, int, int, int]]:
-    """(begin, end, offset in all memory, node) of the guest-physical memory, as `-machine pc` lays it out."""
+    """(begin, end, offset in all memory, node) of the guest-physical memory, as `-machine pc` (on aarch64 `virt`) lays it out."""
     fixed = sum(machine.nodes[number].memory for number in machine.fixed_nodes)
     low = fixed if fixed < LOW_LIMIT else LOW_END
     found, offset = [], 0
+    if machine.arch == ARM:
+        for number in machine.memory_nodes:
+            begin, offset = offset, offset + machine.nodes[number].memory
+            found.append((ARM_BEGIN + begin, ARM_BEGIN + offset, begin, number))
+        return found
     for number in machine.fixed_nodes:
         begin, offset = offset, offset + machine.nodes[number].memory
         if begin < min(offset, low):
@@ -156,7 +162,6 @@ def memory_size(machine: Machine) -> str:
 def command(machine: Machine, tools: Tools, initrd: Path, console: Path, shared: Path) -> list[str]:
     """QEMU with `machine`, this machine's files read-only, and `shared` as /out."""
     smp = f"cpus={machine.cpus},sockets={machine.sockets},dies={machine.dies},cores={machine.cores},threads={machine.threads}"
-    folder = str(shared).replace(",", ",,")  # as QEMU wants it
     firmware = [word for folder in tools.firmware if folder.exists() for word in ("-L", str(folder))]
     return [
         *(str(tools.qemu), *firmware, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
@@ -167,8 +172,17 @@ def command(machine: Machine, tools: Tools, initrd: Path, console: Path, shared:
         *module_options(machine),
         *("-kernel", str(tools.kernel), "-initrd", str(initrd), "-append", KERNEL_OPTIONS),
         *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
-        *("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"),
-        *("-device", "virtio-9p-pci,fsdev=root,mount_tag=root"),
-        *("-fsdev", f"local,id=out,path={folder},security_model=none"),
-        *("-device", "virtio-9p-pci,fsdev=out,mount_tag=out"),
+        *share_options("root", Path("/"), ",readonly=on,multidevs=remap"),
+        *share_options("out", shared),
+    ]
+
+
+def share_options(tag: str, folder: Path, more: str = "") -> list[str]:
+    """A folder of this machine that the guest can mount by its tag."""
+    path = str(folder).replace(",", ",,")  # as QEMU wants it
+    return [
+        "-fsdev",
+        f"local,id={tag},path={path},security_model=none{more}",
+        "-device",
+        f"virtio-9p-pci,fsdev={tag},mount_tag={tag}",
     ]

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from numabench.benchmarks.padded_counters import PADDED
 from numabench.extras import REPORT
+from numabench.host.objects import PARCEL
 
 from .defects import CHECKOUT
 from .errors import GuestError, SimulationError
 from .expected import relation
 from .guest import patience, run
-from .machine import Machine
+from .kernels_aarch64 import arm_parcel
+from .machine import ARM, X86, Machine
 from .packages import folder
 
 STRIDES = (8, 32, 64, 128, 256, 512, PADDED)
@@ -52,13 +54,9 @@ TIMEOUT = 900.0
 MOST_ROWS = 8  # nodes with CPUs whose latencies are measured: of more the first, the middle and the last
 #: numabench in a guest, as `pip install numabench` gives it: what reads logs is not imported, which takes half a minute there and measures nothing,
 #: nor is py-cpuinfo, which asks an emulated processor for ten seconds. The logs are read here.
-NUMABENCH = shlex.join(
-    [
-        sys.executable,
-        "-c",
-        f"import sys; sys.modules.update(dict.fromkeys({(*REPORT, 'cpuinfo')!r})); from numabench.cli import main; main()",
-    ]
-)
+CALL = f"import sys; sys.modules.update(dict.fromkeys({(*REPORT, 'cpuinfo')!r})); from numabench.cli import main; main()"
+NUMABENCH = shlex.join([sys.executable, "-c", CALL])
+ARM_NUMABENCH = shlex.join(["/usr/bin/python3", "-c", CALL])  # the guest's own
 SLOWER = 1.1  # what the comparison has to find
 
 
@@ -128,7 +126,7 @@ def visit(
     lines = [
         *(
             [
-                f"{NUMABENCH} machine --format json > /out/machine.json",
+                f"{numabench_on(machine)} machine --format json > /out/machine.json",
                 measuring(machine, [*CORES, "--cpus", cpus], "cores"),
                 *(
                     measuring(machine, [*numabench_command(("node_latency",), processes=1), "--cpus", str(cpu)], name)
@@ -140,7 +138,7 @@ def visit(
         ),
         measuring(machine, words, "results"),
     ]
-    script = guest_script(tree, *(f"{line} || exit" for line in lines), more)
+    script = guest_script(tree, *(f"{line} || exit" for line in lines), more, arch=machine.arch)
     found = run(machine, script, shared=shared, timeout=TIMEOUT * patience(machine))
     logs = sorted(shared.glob("results/*/*.jsonl"))
     if found.status or not logs:
@@ -161,14 +159,24 @@ def visit(
     )
 
 
+def numabench_on(machine: Machine) -> str:
+    return ARM_NUMABENCH if machine.arch == ARM else NUMABENCH
+
+
 def measuring(machine: Machine, words: Sequence[str], folder: str) -> str:
     """The line for the guest's shell that runs numabench with `words` and leaves its log in `folder` of the shared one."""
-    return f"{NUMABENCH} {shlex.join([*words, '--alias', machine.name, '--output', f'/out/{folder}', '--quiet'])}"
+    return f"{numabench_on(machine)} {shlex.join([*words, '--alias', machine.name, '--output', f'/out/{folder}', '--quiet'])}"
 
 
-def guest_script(tree: Path, *lines: str, kernels: tuple[str, ...] = KERNELS, line_sizes: tuple[int, ...] = LINES) -> str:
+def guest_script(
+    tree: Path, *lines: str, kernels: tuple[str, ...] = KERNELS, line_sizes: tuple[int, ...] = LINES, arch: str = X86
+) -> str:
     """Lines for the guest's shell, with numabench of `tree` and its compiled kernels at hand."""
-    cache = compiled(tree, kernels, line_sizes)
+    if arch == ARM:
+        parcel = arm_parcel(tree, kernels, line_sizes)
+        cache, lines = parcel.parent.parent.parent, (f"export {PARCEL}={parcel.stem}", *lines)
+    else:
+        cache = compiled(tree, kernels, line_sizes)
     return "\n".join(
         (
             f"export PYTHONPATH={shlex.quote(str(tree))} XDG_CACHE_HOME=/run/cache COLUMNS=120",

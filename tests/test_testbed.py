@@ -61,7 +61,18 @@ def written(tmp_path, text: str):
 
 def test_the_machines_of_the_issue_are_shipped():
     assert shipped() == [
-        *("alternating", "cxl", "eight-ccx", "false-tables", "four-node-mesh", "inclusive-l3", "large-claims", "line-128"),
+        *(
+            "alternating",
+            "arm-two-node",
+            "arm-wide-line",
+            "cxl",
+            "eight-ccx",
+            "false-tables",
+            "four-node-mesh",
+            "inclusive-l3",
+            "large-claims",
+            "line-128",
+        ),
         *("line-256", "memoryless", "memoryless-middle", "neighbours", "remote-faster", "sixteen-nodes", "sixty-four"),
         *("small-claims", "smt", "two-socket", "uniform", "unlike-cpus", "victim-l3", "wide-line"),
     ]

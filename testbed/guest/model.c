@@ -1,9 +1,7 @@
 /* `model on`, `model off`: switches the simulator's model from a shell in the guest, to time a program of one's own. */
+#include "switch.h"
 #include <stdio.h>
 #include <string.h>
-
-#define SWITCH(n) __asm__ volatile(".byte 0x0f,0x1f,0x80,%c0,0x4d,0x55,0x4e" ::"i"(n) : "memory")
-enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL }; /* as in simulator/simulator.h */
 
 int main(int argc, char **argv)
 {

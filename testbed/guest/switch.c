@@ -4,16 +4,20 @@
  * own that turns the model on when the first thread of a case enters the real one, and off when the last has left. (The kernel's
  * gate lets none leave before all have entered.) Where there are levels of caches it is on while a single thread prepares, too. Everything else (Python, compiling, starting processes) runs at the speed of plain emulation.
  *
- * The switch is a `nopl` with a number (simulator/simulator.h): harmless on any machine. */
+ * The switch is harmless on any machine (switch.h). */
 #include "../../kernels/nb.h"
+#include "switch.h"
 #include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MOST_KERNELS 8
-#define SWITCH(n) __asm__ volatile(".byte 0x0f,0x1f,0x80,%c0,0x4d,0x55,0x4e" ::"i"(n) : "memory")
-enum { TURN_ON = 1, TURN_OFF, ENTER, LEAVE, ENTER_ALL, WATCH };
+#ifdef __aarch64__
+#define OLDEST_GLIBC "GLIBC_2.17"
+#else
+#define OLDEST_GLIBC "GLIBC_2.2.5"
+#endif
 
 typedef int entry(struct nb_thread *);
 static entry *kernels[MOST_KERNELS];
@@ -23,8 +27,12 @@ static atomic_int on; /* the model is: a thread that entered before would not be
 /* WATCH takes the two loads that follow it as the ends of the memory to record. */
 static void watch(const uint8_t *first, const uint8_t *last)
 {
-    __asm__ volatile(".byte 0x0f,0x1f,0x80,%c2,0x4d,0x55,0x4e\n\tmovb (%0), %%al\n\tmovb (%1), %%al" ::"r"(first), "r"(last), "i"(WATCH)
+#ifdef __aarch64__
+    __asm__ volatile(SWITCH_INSTRUCTION("%c2") "\n\tldrb w9, [%0]\n\tldrb w9, [%1]" ::"r"(first), "r"(last), "i"(WATCH) : "x9", "memory");
+#else
+    __asm__ volatile(SWITCH_INSTRUCTION("%c2") "\n\tmovb (%0), %%al\n\tmovb (%1), %%al" ::"r"(first), "r"(last), "i"(WATCH)
                      : "rax", "memory");
+#endif
 }
 
 static int enter(entry *kernel, struct nb_thread *t)
@@ -67,7 +75,7 @@ __attribute__((visibility("default"))) void *dlsym(void *restrict library, const
     if (!real)
         real = (void *(*)(void *, const char *))dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.34");
     if (!real)
-        real = (void *(*)(void *, const char *))dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5");
+        real = (void *(*)(void *, const char *))dlvsym(RTLD_NEXT, "dlsym", OLDEST_GLIBC);
     void *found = real(library, name);
     if (!found || strcmp(name, "nb_run"))
         return found;

@@ -22,7 +22,7 @@
 static atomic_int ready;                       /* before that, the host's clocks answer */
 static ps birth, origin;                       /* origin: time at which the model came ON */
 static int64_t birth_ticks, origin_ticks, rate; /* rate: ticks per ps * 2^40 */
-static _Atomic int64_t latest_ticks;
+static _Atomic int64_t latest_ticks, latest_time; /* time in ns: aarch64 counts with it */
 static _Atomic ps idle_since, idle_since_real; /* all virtual CPUs sleep: time passes as on the host */
 
 ps real_time(void)
@@ -51,11 +51,22 @@ static ps time_here(void)
     return common_time();
 }
 
+/* No clock of the guest's may run backwards, which neither QEMU nor Linux bears: `now`, or the latest that any virtual CPU has read. */
+static int64_t not_before(_Atomic int64_t *latest, int64_t now)
+{
+    int64_t seen = atomic_load(latest);
+    while (now > seen && !atomic_compare_exchange_weak(latest, &seen, now))
+        ;
+    return now < seen ? seen : now;
+}
+
 EXPORT int clock_gettime(clockid_t which, struct timespec *t)
 {
     if (which != CLOCK_MONOTONIC || !atomic_load(&ready) || !machine.timed)
         return syscall(SYS_clock_gettime, which, t);
-    ps now = time_here() / 1000;
+    int64_t now = time_here() / 1000;
+    if (atomic_load(&on))
+        now = not_before(&latest_time, now);
     t->tv_sec = now / 1000000000, t->tv_nsec = now % 1000000000;
     return 0;
 }
@@ -79,7 +90,7 @@ EXPORT int ppoll(struct pollfd *files, nfds_t n, const struct timespec *timeout,
 }
 
 /* RDTSC and RDTSCP of QEMU's own code, trapped. The guest's counter keeps the host's rate and counts virtual time from the value
- * that it had when the model came ON; it never runs backwards, which QEMU does not bear. */
+ * that it had when the model came ON. */
 static void on_trap(int signal_number, siginfo_t *info, void *context)
 {
     greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -98,10 +109,7 @@ static void on_trap(int signal_number, siginfo_t *info, void *context)
         prctl(PR_SET_TSC, PR_TSC_ENABLE);
         cpu[me].armed = false;
     } else {
-        int64_t ticks = origin_ticks + (int64_t)((__int128)(time_here() - origin) * rate >> 40), seen = atomic_load(&latest_ticks);
-        while (ticks > seen && !atomic_compare_exchange_weak(&latest_ticks, &seen, ticks))
-            ;
-        ticks = ticks < seen ? seen : ticks;
+        int64_t ticks = not_before(&latest_ticks, origin_ticks + (int64_t)((__int128)(time_here() - origin) * rate >> 40));
         r[REG_RAX] = (uint32_t)ticks, r[REG_RDX] = (uint64_t)ticks >> 32, r[REG_RIP] += length;
         if (length == 3)
             r[REG_RCX] = 0;
@@ -128,6 +136,7 @@ void start_clocks(void)
     origin = real_time(), origin_ticks = __rdtsc();
     rate = ((__int128)(origin_ticks - birth_ticks) << 40) / (origin - birth);
     atomic_store(&latest_ticks, origin_ticks);
+    atomic_store(&latest_time, origin / 1000);
     atomic_store(&idle_since, origin);
     atomic_store(&idle_since_real, origin);
     for (int j = 0; j < machine.cpus; j++) {

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define USER_SPACE_END (1ull << 47)
+#define USER_SPACE_END (1ull << 55) /* the kernel has the addresses whose first bits are ones */
 #define SCOREBOARD 128 /* bytes per virtual CPU: struct counters in lines of its own */
 
 EXPORT int qemu_plugin_version = 4;
@@ -17,6 +17,7 @@ atomic_int on;
 struct qemu_plugin_scoreboard *board;
 __thread int me __attribute__((tls_model("initial-exec"))) = -1;
 static plugin_id self;
+static bool aarch64; /* the guest is; else x86-64 */
 
 /* Pages of code (their addresses in this process) whose loads and stores call back: an open hash table. */
 #define CODE_PAGES 4096
@@ -63,6 +64,8 @@ static void on_access(unsigned i, meminfo info, uint64_t address, void *word)
     const struct form form = unpacked(word);
     if (!atomic_load_explicit(&on, memory_order_relaxed) || !counters_of(i)->inside)
         return;
+    if (aarch64)
+        charge_exclusive(i);
     if (cpu[i].naming) {
         watch(i, address);
         return;
@@ -73,7 +76,7 @@ static void on_access(unsigned i, meminfo info, uint64_t address, void *word)
         cpu[i].untranslated++;
         return;
     }
-    if (qemu_plugin_hwaddr_is_io(where) || (form.flags & ATOMIC && !write)) /* an atomic reports its read, then its write */
+    if (qemu_plugin_hwaddr_is_io(where) || ((form.flags & (ATOMIC | EXCLUSIVE)) == ATOMIC && !write)) /* an atomic reports its read, then its write */
         return;
     uint64_t physical = qemu_plugin_hwaddr_phys_addr(where);
     int range = range_of(physical);
@@ -83,8 +86,13 @@ static void on_access(unsigned i, meminfo info, uint64_t address, void *word)
     if (machine.timed) {
         if (machine.levels)
             remember_page(i, address, physical);
+        const struct access access = {.address = address, .physical = physical, .range = range, .bytes = 1 << qemu_plugin_mem_size_shift(info), .write = write || form.flags & EXCLUSIVE, .form = form};
+        if (form.flags & EXCLUSIVE) {
+            keep_exclusive(i, &access);
+            return;
+        }
         settle(i);
-        access_memory(i, &(struct access){.address = address, .physical = physical, .range = range, .bytes = 1 << qemu_plugin_mem_size_shift(info), .write = write, .form = form});
+        access_memory(i, &access);
     }
 }
 
@@ -108,6 +116,7 @@ static void on_clock_read(unsigned i, void *unused)
     (void)unused;
     if (!atomic_load(&on))
         return;
+    charge_exclusive(i);
     trap_clock(i);
     settle(i);
     take_turn(i, 0);
@@ -127,8 +136,23 @@ static void on_registers(unsigned i, void *word)
 static void on_pause(unsigned i, void *unused)
 {
     (void)unused;
+    if (!atomic_load(&on) || !counters_of(i)->inside)
+        return;
+    charge_exclusive(i);
+    advance_clock(i, clock_of(i) + machine.pause);
+}
+
+static void on_store_exclusive(unsigned i, meminfo info, uint64_t address, void *word)
+{
+    forget_exclusive(i);
+    on_access(i, info, address, word);
+}
+
+static void before_load_exclusive(unsigned i, void *unused)
+{
+    (void)unused;
     if (atomic_load(&on) && counters_of(i)->inside)
-        advance_clock(i, clock_of(i) + machine.pause);
+        charge_exclusive(i);
 }
 
 static void on_full_fence(unsigned i, void *unused)
@@ -156,6 +180,8 @@ static void on_new_page(unsigned i, void *page)
 static void turn_on(void)
 {
     empty_translation();
+    for (int j = 0; j < machine.cpus; j++)
+        forget_exclusive(j);
     if (machine.timed) {
         start_clocks();
         forget_overlap();
@@ -192,6 +218,7 @@ static void on_switch(unsigned i, void *wanted)
         counters_of(i)->inside = running;
         break;
     case LEAVE:
+        charge_exclusive(i);
         counters_of(i)->inside = 0;
         break;
     case ENTER_ALL:
@@ -212,6 +239,25 @@ static struct form form_of(const uint8_t *code)
     while (prefixes < 4 && (code[prefixes] == 0x66 || code[prefixes] >> 4 == 4))
         prefixes++;
     return (struct form){.flags = code[prefixes] == 0xf0 || (code[prefixes] & 0xfe) == 0x86 ? ATOMIC : 0};
+}
+
+static void instrument_aarch64(struct qemu_plugin_insn *instruction, enum arm_kind kind)
+{
+    const struct form form = {.flags = (kind == ARM_ACCESS ? 0 : ATOMIC) | (kind == ARM_LOAD_EXCLUSIVE ? EXCLUSIVE : 0)};
+    exec_cb *before = kind == ARM_CLOCK_READ ? on_clock_read : kind == ARM_PAUSE ? on_pause : kind == ARM_LOAD_EXCLUSIVE ? before_load_exclusive : NULL;
+    if (machine.timed && before)
+        qemu_plugin_register_vcpu_insn_exec_cb(instruction, before, CB_NO_REGS, NULL);
+    qemu_plugin_register_vcpu_mem_cb(instruction, kind == ARM_STORE_EXCLUSIVE ? on_store_exclusive : on_access, CB_NO_REGS, MEM_RW, packed(form));
+}
+
+/* The number of the switch that an instruction is, or 0. */
+static unsigned switch_of(const uint8_t *code, size_t length)
+{
+    uint32_t number;
+    memcpy(&number, code + 3, sizeof number);
+    if (aarch64)
+        return arm_switch_of(code);
+    return length == 7 && code[0] == 0x0f && code[1] == 0x1f && code[2] == 0x80 && number >> 8 == MAGIC >> 8 ? number & 255 : 0;
 }
 
 static void instrument(struct qemu_plugin_insn *instruction, const uint8_t *code, size_t length)
@@ -249,17 +295,18 @@ static void on_translate(plugin_id id, struct qemu_plugin_tb *block)
     for (size_t k = 0; user && k < n; k++) {
         struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, k);
         uint8_t code[16] = {0};
-        uint32_t number;
         size_t length = qemu_plugin_insn_size(instruction);
         qemu_plugin_insn_data(instruction, code, sizeof code);
         if (each)
             qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(instruction, INLINE_ADD_U64, executed, 1);
-        memcpy(&number, code + 3, sizeof number);
-        if (length == 7 && code[0] == 0x0f && code[1] == 0x1f && code[2] == 0x80 && number >> 8 == MAGIC >> 8) {
-            qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_switch, CB_NO_REGS, (void *)(uintptr_t)(number & 255));
+        const unsigned wanted = switch_of(code, length);
+        if (wanted) {
+            qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_switch, CB_NO_REGS, (void *)(uintptr_t)wanted);
             model_page(page_of(instruction)); /* the loads behind it may name what to watch */
             timed_page = true;
-        } else if (timed_page)
+        } else if (timed_page && aarch64)
+            instrument_aarch64(instruction, arm_kind_of(code));
+        else if (timed_page)
             instrument(instruction, code, length);
     }
 }
@@ -312,7 +359,7 @@ EXPORT int qemu_plugin_install(plugin_id id, const plugin_info *info, int argc, 
         return fprintf(stderr, "simulator: no memory for the model\n"), -1;
     prepare_record();
     board = qemu_plugin_scoreboard_new(SCOREBOARD);
-    self = id;
+    self = id, aarch64 = !strcmp(info->target_name, "aarch64");
     begin_clocks();
     qemu_plugin_register_vcpu_init_cb(id, on_cpu);
     install(id);

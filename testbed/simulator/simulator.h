@@ -16,8 +16,9 @@
  *   translation.c what it costs to learn where an address lies: TLB and page walks
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
  *   instrument.c  the plug-in: what is instrumented, and how the guest switches it
+ *   aarch64.c     the same instructions of another architecture, and its exclusive pairs
  *
- * The guest switches by `nopl disp32(%rax)` with disp32 = 0x4e554d00 + n, a no-op on every real machine (guest/switch.c): the
+ * The guest switches by `nopl disp32(%rax)` with disp32 = 0x4e554d00 + n (aarch64: `movz xzr, #0x4e00 + n, lsl #48`), a no-op on every real machine (guest/switch.h): the
  * model comes ON and goes, and while it is ON a virtual CPU is INSIDE what is to be timed or not. Loads and stores call back
  * only from pages of code that some CPU executed INSIDE; all else runs at the speed of plain emulation. */
 #ifndef SIMULATOR_H
@@ -33,6 +34,7 @@
 #define MOST_STORES 256 /* places of a store buffer */
 #define MOST_TLBS 8
 #define MAGIC 0x4e554d00u
+#define ARM_MAGIC 0x4eu
 #define SLICE 1000      /* instructions between looks at the others' clocks */
 #ifndef QUANTUM
 #define QUANTUM 100000 /* ps that a CPU may be ahead of the slowest one, on lines that nobody else uses */
@@ -97,7 +99,7 @@ struct counters {
     uint64_t inside;   /* executes what is to be timed */
 };
 /* Which registers (a bit each) address memory, give and take a value: decode.c. */
-enum { ATOMIC = 1, MEMORY = 2, UPDATES = 4, PAST = 8, FENCE = 16, UNKNOWN = 32 }; /* UPDATES: what it writes depends on what it read there; PAST: past the caches */
+enum { ATOMIC = 1, MEMORY = 2, UPDATES = 4, PAST = 8, FENCE = 16, UNKNOWN = 32, EXCLUSIVE = 64 }; /* UPDATES: what it writes depends on what it read there; PAST: past the caches */
 struct form {
     uint16_t address, source, target, flags;
 };
@@ -180,6 +182,14 @@ void wait_for_all(int i);
 void pass_on(int i, struct form form);                      /* an instruction without memory */
 ps go_on(int i, const struct access *access, uint32_t line, ps done, enum source source); /* when the CPU does */
 bool goes_with_last(int i, uint32_t line);                  /* a store past the caches, with the one before it */
+
+/* aarch64.c */
+enum arm_kind { ARM_ACCESS, ARM_ATOMIC, ARM_LOAD_EXCLUSIVE, ARM_STORE_EXCLUSIVE, ARM_CLOCK_READ, ARM_PAUSE };
+enum arm_kind arm_kind_of(const uint8_t *code);
+unsigned arm_switch_of(const uint8_t *code);                /* its number, or 0 */
+void keep_exclusive(int i, const struct access *access);    /* its load was executed */
+void forget_exclusive(int i);                               /* so was its store, which is charged */
+void charge_exclusive(int i);                               /* a load whose store did not come, if there is one */
 
 /* record.c */
 void prepare_record(void);
