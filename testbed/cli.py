@@ -159,7 +159,7 @@ def demand_program(word: str) -> None:
     "machines",
     multiple=True,
     metavar="MACHINE.toml",
-    help="Certify this one, or one of `fleet`, `contracts`, `stores`, `translation`, `bandwidth` and `caches`. Repeatable. [all of them]",
+    help="Certify this one, or one of `fleet`, `contracts`, `stores`, `translation`, `bandwidth`, `caches`, `cloud` and `calibration`. Repeatable. [all of them]",
 )
 @click.option("--defect", metavar="NAME", help="Use a numabench that is wrong on purpose; `--defect list` names them.")
 @click.option(
@@ -217,6 +217,10 @@ def certify(machines: tuple[str, ...], defect: str | None, with_comparison: bool
         if isinstance(machine, Machine) and machine.timing is None:
             raise click.BadParameter(
                 f"{machine.name} has no [timing]: nothing is given to certify against", param_hint="--machine"
+            )
+        if isinstance(machine, Machine) and machine.events:
+            raise click.BadParameter(
+                f"{machine.name} is another machine after each of its events; `cloud` is certified so", param_hint="--machine"
             )
     certification = Certification(chosen, tree, with_comparison, None if defect else parts)
     certification.run(console)
