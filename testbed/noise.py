@@ -50,7 +50,11 @@ FEWEST = 8  # valid samples of a case from which it is known how they scatter
 def guest() -> Topology:
     """What such a guest shows of itself: two CPUs, three levels of cache, one node."""
     one, both = [(0,), (1,)], (0, 1)
-    caches = [Cache(level, "Data" if level == 1 else "Unified", size, 64, cpus) for level, size in ((1, 32 << 10), (2, 1 << 20)) for cpus in one]
+    caches = [
+        Cache(level, "Data" if level == 1 else "Unified", size, 64, cpus)
+        for level, size in ((1, 32 << 10), (2, 1 << 20))
+        for cpus in one
+    ]
     return Topology(
         cpus=both, allowed_cpus=both, allowed_mems=(0,), packages=(Package(0, both),), dies=(both,), clusters=(), cores=tuple(one), smt=1,
         caches=(*caches, Cache(3, "Unified", 32 << 20, 64, both)), nodes=(Node(0, both, 21 << 30, {0: 10}),), numa=True, kinds=(), possible=both, present=both,
@@ -88,7 +92,9 @@ class Noise:
         frame = pd.concat([samples(log) for log in self.logs], ignore_index=True)
         hops = frame["hop_ns"].to_numpy(dtype=float)
         nearest = np.abs(np.log(hops)[:, None] - np.log(HOPS)).argmin(axis=1)
-        self.frame = frame.assign(hop=np.where(np.isfinite(hops), np.array(HOPS)[nearest], 0.0), reasons=frame["reasons"].fillna(""))
+        self.frame = frame.assign(
+            hop=np.where(np.isfinite(hops), np.array(HOPS)[nearest], 0.0), reasons=frame["reasons"].fillna("")
+        )
         once = self.frame.drop_duplicates(["run", "benchmark", "process", "case"])
         pairs = once[once["hop"] > 0]
         self.places = [float((pairs["hop"] == hop).mean()) for hop in HOPS]
@@ -114,7 +120,9 @@ class Noise:
         shared = off.where(own["valid"]).groupby([own["run"], own["process"]]).transform("median").fillna(0.0) * several
         own = own.assign(shared=shared, rest=off - shared)[off.notna()]
         drawn = {
-            str(case): tuple((float(rest), tuple(reasons.split())) for rest, reasons in zip(part["rest"], part["reasons"], strict=True))
+            str(case): tuple(
+                (float(rest), tuple(reasons.split())) for rest, reasons in zip(part["rest"], part["reasons"], strict=True)
+            )
             for case, part in own.groupby("case")
             if part["valid"].sum() >= FEWEST
         }
@@ -217,7 +225,8 @@ class Guest:
             valid=not reasons,
             reasons=reasons,
             metrics={
-                m.name: recorded.given[case.case][m.name] * math.exp(follows(m.unit) * more) for m in self.noise.records[name].metrics
+                m.name: recorded.given[case.case][m.name] * math.exp(follows(m.unit) * more)
+                for m in self.noise.records[name].metrics
             },
             hop=(before.hop, after.hop) if pair else None,
             width=(before.width, after.width) if pair else None,
@@ -250,7 +259,9 @@ def visit(noise: Noise, seed: int) -> tuple[RunLog, dict[str, float]]:
     records = tuple(msgspec.structs.replace(noise.records[name], run=run) for name in asked)
     header = msgspec.structs.replace(first, run=run, session=run, machine={**first.machine, "id": MACHINE, "alias": MACHINE})
     kernels = dict.fromkeys((*asked, "sentinel", "crew"), SimpleNamespace(target=""))
-    stops = SimpleNamespace(widths=Stopping(records).widths, open_answers=lambda trials, names: {})  # by precision: looking for open answers takes a minute a visit
+    stops = SimpleNamespace(
+        widths=Stopping(records).widths, open_answers=lambda trials, names: {}
+    )  # by precision: looking for open answers takes a minute a visit
     journal = SimpleNamespace(append=kept.append)
     Runner(plan, topology, kernels, asked, executor, journal, stops, run, run, clock=lambda: executor.now).run()
     trials, ends = (tuple(record for record in kept if isinstance(record, kind)) for kind in (TrialRecord, EndRecord))

@@ -89,7 +89,7 @@ def test_a_script_becomes_lines_for_the_simulator(tmp_path):
         ("time = 3", "time = 0", r"events\[1\].steal.time = 0.0: ms"),
         ("at = 8.5", "at = 8.5\nevery = 2", "every 2.0 ms the CPU would be away for 3.0"),
         ("[12.8]", "[1, 2]", r"events\[1\].occupancy = \[1.0, 2.0\]: one number"),
-        ("occupancy", "occupation", "unknown field `occupation`"),
+        ("occupancy", "occupation", "has no key occupation"),
     ],
 )
 def test_an_impossible_event_is_one_line_that_says_what(tmp_path, old, new, said):
@@ -149,7 +149,12 @@ def taken(noise):
 
 
 def test_what_scatters_is_what_was_recorded_around_what_is_given(noise):
-    assert 0 < noise.moves < 0.3 and 0 < noise.changes < 0.1 and noise.places[1] == max(noise.places) and sum(noise.places) == pytest.approx(1)
+    assert (
+        0 < noise.moves < 0.3
+        and 0 < noise.changes < 0.1
+        and noise.places[1] == max(noise.places)
+        and sum(noise.places) == pytest.approx(1)
+    )
     for recorded in noise.of.values():
         shared = np.concatenate(recorded.shared)
         for drawn in recorded.drawn.values():
@@ -173,7 +178,10 @@ def test_a_visit_is_planned_and_stopped_by_numabench_and_says_the_same_again(noi
 def test_shares_are_held_against_what_is_promised():
     inside, outside = (calibration.Judged("cell", given, 9.0, 11.0) for given in (10.0, 12.0))
     assert calibration.coverage("all", [inside] * 95 + [outside] * 5, 3).right
-    assert not calibration.coverage("all", [inside] * 92 + [outside] * 8, 3).right and not calibration.coverage("all", [inside] * 98 + [outside] * 2, 3).right
+    assert (
+        not calibration.coverage("all", [inside] * 92 + [outside] * 8, 3).right
+        and not calibration.coverage("all", [inside] * 98 + [outside] * 2, 3).right
+    )
     assert calibration.at_least("", "", 80, 100).right and not calibration.at_least("", "", 60, 100).right
     assert calibration.within(0.05, 12) == 3 and calibration.within(0.05, 1) == 1
 
@@ -181,7 +189,9 @@ def test_shares_are_held_against_what_is_promised():
 @pytest.mark.parametrize("name", ["moved-samples", "moved-samples-blind"])
 def test_the_calibration_sees_a_filter_that_lets_moved_samples_pass(name, tmp_path):
     assert find("contention").name and defects.DEFECTS["moved-samples"].machine == "calibration"
-    found = calibration.KnownCalibration(visits=2).certify(tmp_path, defects.defective_tree(name), lambda text: None, lambda: None)
+    found = calibration.KnownCalibration(visits=2).certify(
+        tmp_path, defects.defective_tree(name), lambda text: None, lambda: None
+    )
     moved = next(finding for finding in found if finding.what == "samples that were moved")
     assert not moved.right and int(moved.found.split()[0]) > 5
 
@@ -190,7 +200,9 @@ def test_samples_of_a_boot_are_judged_by_what_happened_in_them(taken):
     log, _ = taken
     found = {f.what: f for f in judge_samples(GUEST, log)}
     assert found["clocks"].right and all(finding.right for finding in found.values())
-    lied = [msgspec.structs.replace(t, samples=tuple(msgspec.structs.replace(s, valid=True) for s in t.samples)) for t in log.trials]
+    lied = [
+        msgspec.structs.replace(t, samples=tuple(msgspec.structs.replace(s, valid=True) for s in t.samples)) for t in log.trials
+    ]
     wrong = {f.what: f for f in judge_samples(GUEST, msgspec.structs.replace(log, trials=tuple(lied)))}
     assert isinstance(wrong["samples that were moved"], Finding) and not wrong["samples that were moved"].right
     assert not {f.what: f for f in judge_samples(replace(GUEST, events=GUEST.events[:3] + GUEST.events[5:]), log)}["clocks"].right

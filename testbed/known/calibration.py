@@ -77,9 +77,18 @@ class KnownCalibration:
             "json.dump([dataclasses.asdict(finding) for finding in measure(int(sys.argv[1]))], sys.stdout)"
         )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tree, CHECKOUT)))}
-        ran = subprocess.run([sys.executable, "-c", code, str(self.visits)], env=environment, cwd=shared, capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            [sys.executable, "-c", code, str(self.visits)],
+            env=environment,
+            cwd=shared,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if ran.returncode:
-            raise SimulationError(f"the calibration ended with: {(ran.stderr.strip() or 'nothing').splitlines()[-1]}", "make sample")
+            raise SimulationError(
+                f"the calibration ended with: {(ran.stderr.strip() or 'nothing').splitlines()[-1]}", "make sample"
+            )
         done()
         return [Finding(**finding) for finding in json.loads(ran.stdout)]
 
@@ -119,7 +128,10 @@ def judged_answers(noise: Noise, log: RunLog, off: dict[str, float]) -> Iterator
             slower = math.exp(off.get(subject.record.name, 0.0))
             value, other = (
                 expected.at_distance(
-                    recorded.given[case], answer.metric, rises[answer.metric], slower * (farther(found.distance) if case in noise.pairs else 1.0)
+                    recorded.given[case],
+                    answer.metric,
+                    rises[answer.metric],
+                    slower * (farther(found.distance) if case in noise.pairs else 1.0),
                 )
                 for case in points(cases, answer)
             )
@@ -145,7 +157,16 @@ def coverage(of: str, answered: Sequence[Judged], visits: int) -> Finding:
     share, n = float(np.mean([each.holds for each in answered])), len(answered)
     error = 1.96 * math.sqrt(share * (1 - share) / n)
     where = f"{of}: {n} resolved headline answers of {visits} visits"
-    return Finding(NAME, "intervals that hold the given value", where, NOMINAL, share, (BETWEEN[1] - BETWEEN[0]) / 2, share - error, min(1.0, share + error))
+    return Finding(
+        NAME,
+        "intervals that hold the given value",
+        where,
+        NOMINAL,
+        share,
+        (BETWEEN[1] - BETWEEN[0]) / 2,
+        share - error,
+        min(1.0, share + error),
+    )
 
 
 def moved_samples(logs: Sequence[RunLog]) -> Finding:
@@ -153,7 +174,13 @@ def moved_samples(logs: Sequence[RunLog]) -> Finding:
     found = [sample for log in logs for trial in log.trials for sample in trial.samples if sample.hop]
     moved = [sample for sample in found if max(sample.hop) > 2 * min(sample.hop)]
     counted = sum(sample.valid for sample in moved)
-    return Finding(NAME, "samples that were moved", f"{len(moved)} of {len(found)} samples of two threads", NONE, f"{counted} count" if counted else NONE)
+    return Finding(
+        NAME,
+        "samples that were moved",
+        f"{len(moved)} of {len(found)} samples of two threads",
+        NONE,
+        f"{counted} count" if counted else NONE,
+    )
 
 
 # -- comparisons --------------------------------------------------------------------------------------------------------
@@ -215,7 +242,8 @@ def slower(log: RunLog, factors: dict[str, float]) -> RunLog:
         )
 
     trials = tuple(
-        msgspec.structs.replace(trial, samples=tuple(change(trial.benchmark, s) for s in trial.samples), rounds=()) for trial in log.trials
+        msgspec.structs.replace(trial, samples=tuple(change(trial.benchmark, s) for s in trial.samples), rounds=())
+        for trial in log.trials
     )
     return msgspec.structs.replace(log, trials=trials)
 

@@ -63,7 +63,13 @@ def judge(machine: Machine, run) -> list[Finding]:
     found = class_medians(with_circumstances(run.samples()))
     nearest = {min(hops(machine), key=lambda hop: abs(math.log(hop / median))): label for label, median in found.items()}
     findings = [
-        Finding(NAME, "distances", "told apart", listed(hops(machine)), listed(found.values()) if len(found) != len(nearest) else listed(sorted(nearest)))
+        Finding(
+            NAME,
+            "distances",
+            "told apart",
+            listed(hops(machine)),
+            listed(found.values()) if len(found) != len(nearest) else listed(sorted(nearest)),
+        )
     ]
     for hop in hops(machine):
         if hop not in nearest:
