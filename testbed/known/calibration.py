@@ -39,6 +39,7 @@ CLAIMED = 0.05  # share of comparisons of a machine with itself that may hold a 
 FOUND = 0.80  # share of changes of the size that a row says four of five comparisons would find
 CHANGE = 0.05
 TOGETHER = 6  # visits a side by which a change of 5 % is found
+ALIKE = 3  # visits a side by which nothing is assumed of how visits differ
 CHANCE = 0.01  # with which a count that is beyond what was promised is taken for chance
 NONE = "none counts"
 
@@ -187,32 +188,47 @@ def moved_samples(logs: Sequence[RunLog]) -> Finding:
 
 
 def comparisons(logs: Sequence[RunLog]) -> list[Finding]:
-    """Pairs of visits as they are, and with changes of the size that each row says would be found; and with 5 % where sides have several visits."""
-    claimed = hits = changes = 0
+    """A machine with itself, by one visit a side and by several; and with changes of the size that each row says would be found, and of 5 %."""
     pairs = list(zip(logs[::2], logs[1::2], strict=False))
-    for base, new in pairs:
-        alike = compare(base, new)
-        claimed += bool(alike.cells.query("main")["verdict"].isin(("faster", "slower")).any())
-        seen = {row["benchmark"]: row["seen"] for _, row in alike.rows.iterrows() if math.isfinite(row["seen"])}
-        rows = compare(base, slower(new, {name: 1 + change for name, change in seen.items()})).rows
-        rows = rows[rows["benchmark"].isin(seen)]
-        hits, changes = hits + int((rows["verdict"] == WORSE).sum()), changes + len(rows)
-    most = within(CLAIMED, len(pairs))
-    findings = [
-        Finding(
-            NAME, "a machine compared with itself", f"{len(pairs)} pairs of visits", f"at most {most} with a claim",
-            f"at most {most} with a claim" if claimed <= most else f"{claimed} with a claim",
+    several = list(itertools.combinations(sides(logs, TOGETHER), 2))
+    return [
+        alike(pairs, "of a visit a side"),
+        alike(list(itertools.combinations(sides(logs, ALIKE), 2)), f"of {ALIKE} visits a side"),
+        changed("changes that a row says would be found", pairs, lambda seen: seen),
+        changed(
+            f"changes of {CHANGE:.0%} that a row says would be found",
+            several,
+            lambda seen: CHANGE if seen <= CHANGE else math.nan,
         ),
-        at_least("changes that a row says would be found", f"{changes} rows of {len(pairs)} pairs of visits", hits, changes),
-    ]  # fmt: skip
-    hits = changes = 0
-    sides = [merged(logs[begin : begin + TOGETHER]) for begin in range(0, len(logs) - TOGETHER + 1, TOGETHER)]
-    for base, new in itertools.combinations(sides, 2):
-        rows = compare(base, slower(new, dict.fromkeys({b.name for b in new.benchmarks}, 1 + CHANGE))).rows
-        rows = rows[rows["seen"] <= CHANGE]
-        hits, changes = hits + int((rows["verdict"] == WORSE).sum()), changes + len(rows)
-    where = f"{changes} rows that would show it, {TOGETHER} visits a side"
-    return [*findings, at_least(f"changes of {CHANGE:.0%}", where, hits, changes)] if changes else findings
+    ]
+
+
+def sides(logs: Sequence[RunLog], visits: int) -> list[RunLog]:
+    """So many visits as one log, as often as there are others."""
+    return [merged(logs[begin : begin + visits]) for begin in range(0, len(logs) - visits + 1, visits)]
+
+
+def alike(pairs: Sequence[tuple[RunLog, RunLog]], what: str) -> Finding:
+    """Whether claims are as rare as they should be where nothing differs."""
+    claimed = sum(bool(compare(*pair).cells.query("main")["verdict"].isin(("faster", "slower")).any()) for pair in pairs)
+    most = within(CLAIMED, len(pairs))
+    promised = f"at most {most} with a claim"
+    where = f"{len(pairs)} comparisons {what}"
+    return Finding(
+        NAME, "a machine compared with itself", where, promised, promised if claimed <= most else f"{claimed} with a claim"
+    )
+
+
+def changed(what: str, pairs: Sequence[tuple[RunLog, RunLog]], size: Callable[[float], float]) -> Finding:
+    """Whether changes are found: of each row by `size` (NaN: none) of what it says that four of five comparisons would find."""
+    hits = rows = 0
+    for base, new in pairs:
+        seen = compare(base, new).rows.set_index("benchmark")["seen"]
+        put = {str(name): size(value) for name, value in seen.items() if math.isfinite(size(value))}
+        found = compare(base, slower(new, {name: 1 + change for name, change in put.items()})).rows
+        found = found[found["benchmark"].isin(put)]
+        hits, rows = hits + int((found["verdict"] == WORSE).sum()), rows + len(found)
+    return at_least(what, f"{rows} rows of {len(pairs)} comparisons", hits, rows)
 
 
 def at_least(what: str, where: str, hits: int, of: int) -> Finding:
