@@ -159,7 +159,7 @@ def demand_program(word: str) -> None:
     "machines",
     multiple=True,
     metavar="MACHINE.toml",
-    help="Certify this one, or one of `fleet`, `contracts`, `stores`, `translation`, `bandwidth`, `caches`, `cloud` and `calibration`. Repeatable. [all of them]",
+    help="Certify this one, or one of `fleet`, `contracts`, `stores`, `translation`, `bandwidth`, `caches`, `threads`, `cloud` and `calibration`. Repeatable. [all of them]",
 )
 @click.option("--defect", metavar="NAME", help="Use a numabench that is wrong on purpose; `--defect list` names them.")
 @click.option(
