@@ -251,6 +251,10 @@ def certify(
             raise click.BadParameter(
                 f"{machine.name} has no [timing]: nothing is given to certify against", param_hint="--machine"
             )
+        if isinstance(machine, Machine) and machine.events:
+            raise click.BadParameter(
+                f"{machine.name} is another machine after each of its events; `cloud` is certified so", param_hint="--machine"
+            )
     if since and changed_since(CHECKOUT, since) is None:
         raise click.BadParameter(f"git knows no commit {since} in {CHECKOUT}", param_hint="--since")
     certification = Certification(chosen, tree, with_comparison, None if defect else parts, None if defect else since)

@@ -28,7 +28,7 @@ class Defect:
     mistake: tuple[Change, ...]
     blinding: tuple[Change, ...]
     shows: str
-    machine: str = "two-socket"  # that tells
+    machine: str = "two-socket"  # that tells, or what is certified besides machines
 
 
 DEFECTS = {
@@ -126,6 +126,29 @@ DEFECTS = {
         blinding=(("numabench/measure/worker.py", '            reasons.append("overlap")', "            pass"),),
         shows="loaded latency",
         machine="bandwidth",
+    ),
+    "moved-samples": Defect(
+        summary="a sample counts although its CPUs were moved in it, and when blind distances are averaged",
+        mistake=(("numabench/measure/worker.py", "HOP_CHANGE = 1.25 ", "HOP_CHANGE = 125.0 "),),
+        blinding=(
+            ("numabench/measure/worker.py", "WIDTH_CHANGE = 1.4 ", "WIDTH_CHANGE = 140.0 "),
+            ("numabench/analysis/structure.py", "CLASS_FACTOR = 1.3\n", "CLASS_FACTOR = 130.0\n"),
+        ),
+        shows="samples that were moved",
+        machine="calibration",
+    ),
+    "uncorrected-claims": Defect(
+        summary="a comparison does not correct its claims for how many they are",
+        mistake=(
+            (
+                "numabench/analysis/judging.py",
+                "discoveries(np.array([*p[finite], *family]))[: finite.sum()]",
+                "p[finite]",
+            ),
+        ),
+        blinding=(("numabench/analysis/selftest.py", "MOST_CLAIMED = 0.05\n", "MOST_CLAIMED = 1.0\n"),),
+        shows="a machine compared with itself",
+        machine="calibration",
     ),
 }
 

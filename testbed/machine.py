@@ -18,6 +18,7 @@ from numabench.units import parse_bytes, parse_cpus
 
 from .complaints import in_words
 from .errors import MachineFileError
+from .events import MOST_GHZ, Event, EventFile, build_events
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a host's name
 SHIPPED = Path(__file__).resolve().parent / "machines"
@@ -127,6 +128,7 @@ class _Timing(msgspec.Struct, forbid_unknown_fields=True):
     overlap: _Overlap | None = None
     bandwidth: _Bandwidth | None = None
     cpu_memory: list[_CpuMemory] = []
+    clock: float | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -134,6 +136,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     cpus: _Cpus
     nodes: list[_Node]
     timing: _Timing | None = None
+    events: list[EventFile] = []
     distances: list[list[int]] | None = None
     hmat: _Hmat | None = None
     firmware: _Firmware | None = None
@@ -196,6 +199,7 @@ class Timing:
         None  # [a][b]: ns for which a line keeps the link from node a to node b busy; None: no [timing.bandwidth]
     )
     cpu_memory: tuple[tuple[int, tuple[float, ...]], ...] = ()  # (CPU, its own row of `memory`)
+    clock: float | None = None  # GHz at which instruction, hit, atomic and pause take what they take; only events ask for it
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,7 @@ class Machine:
     arch: str = X86
     lse: bool = False  # of aarch64: whether there are the atomic instructions of Armv8.1
     page: str = "4K"  # the smallest that the kernel has
+    events: tuple[Event, ...] = ()
 
     @cached_property
     def positions(self) -> tuple[int, ...]:
@@ -359,7 +364,7 @@ def build_machine(name: str, file: _File) -> Machine:
         file.firmware is None or complete,
         f"firmware.caches: {', '.join(LEVELS)} are needed where [[timing.caches]] does not say them",
     )
-    return machine
+    return replace(machine, events=build_events(machine, file.events))
 
 
 def check_architecture(file: _File) -> None:
@@ -486,10 +491,8 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
     prefetch = file.prefetch or PREFETCHERS[0]
     demand(prefetch in PREFETCHERS, f"timing.prefetch = {prefetch}: one of {', '.join(PREFETCHERS)} is possible")
     occupancy = file.occupancy or [0.0] * len(machine.nodes)
-    demand(
-        len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
-        f"timing.occupancy = {occupancy}: one number (0 to {MOST_TIME:g}) per node is needed",
-    )
+    check_occupancy("timing", occupancy, machine)
+    demand(file.clock is None or 0 < file.clock <= MOST_GHZ, f"timing.clock = {file.clock}: GHz, at most {MOST_GHZ:g}")
     places = file.stores.buffer if file.stores else 0
     demand(
         not file.stores or 1 <= places <= MOST_STORES, f"timing.stores.buffer = {places}: 1 to {MOST_STORES} places are possible"
@@ -521,6 +524,7 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
         misses=file.overlap.misses if file.overlap else 0,
         link=busy.link if busy else None,
         cpu_memory=cpu_rows(machine, file),
+        clock=file.clock,
     )
 
 
@@ -652,24 +656,35 @@ def build_caches(machine: Machine, file: _Timing) -> tuple[Cache, ...]:
     return tuple(caches)
 
 
-def core_to_core(machine: Machine, given: list[list[float]] | dict[str, float]) -> tuple[tuple[float, ...], ...]:
-    """The matrix, written out or made from one latency per relation."""
+def check_occupancy(of: str, occupancy: list[float], machine: Machine) -> None:
+    demand(
+        len(occupancy) == len(machine.nodes) and all(0 <= value <= MOST_TIME for value in occupancy),
+        f"{of}.occupancy = {occupancy}: one number (0 to {MOST_TIME:g}) per node is needed",
+    )
+
+
+def core_to_core(
+    machine: Machine, given: float | list[list[float]] | dict[str, float], of: str = "timing"
+) -> tuple[tuple[float, ...], ...]:
+    """The matrix, written out or made from one latency per relation; or from one for all."""
     cpus = range(machine.cpus)
+    if isinstance(given, float):
+        given = dict.fromkeys(RELATIONS, given)
     if isinstance(given, dict):
         unknown = sorted(set(given) - set(RELATIONS))
-        demand(not unknown, f"timing.core_to_core names {', '.join(unknown)}; the relations are {', '.join(RELATIONS)}")
+        demand(not unknown, f"{of}.core_to_core names {', '.join(unknown)}; the relations are {', '.join(RELATIONS)}")
         needed = {machine.relation(a, b) for a in cpus for b in cpus if a != b}
         missing = [name for name in RELATIONS if name in needed and name not in given]
-        demand(not missing, f"timing.core_to_core lacks {', '.join(missing)}: two CPUs of this machine are so related")
+        demand(not missing, f"{of}.core_to_core lacks {', '.join(missing)}: two CPUs of this machine are so related")
         given = [[0.0 if a == b else given[machine.relation(a, b)] for b in cpus] for a in cpus]
     demand(
         len(given) == machine.cpus and all(len(row) == machine.cpus for row in given),
-        f"timing.core_to_core is no {machine.cpus} x {machine.cpus} matrix; one row and one column per CPU are needed",
+        f"{of}.core_to_core is no {machine.cpus} x {machine.cpus} matrix; one row and one column per CPU are needed",
     )
     for a in cpus:
         for b in cpus:
             demand(
                 a == b or 0 < given[a][b] <= MOST_TIME,
-                f"timing.core_to_core[{a}][{b}] = {given[a][b]}: it must be positive and at most {MOST_TIME:g}",
+                f"{of}.core_to_core[{a}][{b}] = {given[a][b]}: it must be positive and at most {MOST_TIME:g}",
             )
     return frozen(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .events import event_lines
 from .machine import ARM, MIB, PAGES, PREFETCHERS, VICTIM, Machine
 from .packages import Tools
 
@@ -80,6 +81,7 @@ def configuration(machine: Machine, timed: bool, spinners: int) -> str:
             for tlb in timing.tlb
         ]
         lines += [row("walk", timing.walk)] if timing.tlb else []
+        lines += event_lines(machine)
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from ..judgement import Finding
 
 #: Modules of this package, in the order in which they are certified.
-NAMES = ("fleet", "contracts", "caches", "translation", "bandwidth", "stores", "threads", "defects")
+NAMES = ("fleet", "contracts", "caches", "translation", "bandwidth", "stores", "threads", "cloud", "calibration", "defects")
 
 
 class Known(Protocol):

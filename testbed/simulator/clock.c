@@ -144,6 +144,7 @@ void start_clocks(void)
         forget_stores(j);
         counters_of(j)->executed = SLICE; /* each virtual CPU looks at the clock at once, and traps its own */
     }
+    start_events(origin);
 }
 
 /* The host's clocks go on where virtual time ended; where that is ahead, wait for them. */
@@ -152,6 +153,7 @@ void stop_clocks(void)
     ps latest = idle_since;
     for (int j = 0; j < machine.cpus; j++)
         latest = clock_of(j) > latest ? clock_of(j) : latest;
+    stop_events(latest);
     while (real_time() <= latest)
         usleep(100);
 }

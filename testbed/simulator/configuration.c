@@ -6,7 +6,7 @@
 
 struct configuration machine = {.timed = true};
 
-static ps nanoseconds(double value)
+ps nanoseconds(double value)
 {
     return (ps)(value * 1000 + 0.5);
 }
@@ -72,7 +72,7 @@ static bool set(const char *key, const double *x, int n)
     else if (!strcmp(key, "pause"))
         machine.pause = nanoseconds(x[0]);
     else
-        return false;
+        return set_event(key, x, n);
     return true;
 }
 

@@ -14,6 +14,7 @@
  *   overlap.c     what waits for a line on its way and what does not; decode.c: which registers an instruction reads and writes
  *   stores.c      store buffers: what a CPU does not wait for, and what waits for it
  *   translation.c what it costs to learn where an address lies: TLB and page walks
+ *   events.c      what changes at given times: distances, clock, a CPU that is away, a busy controller
  *   record.c      what each section touched, from outside: which CPU, which node, how many pages
  *   instrument.c  the plug-in: what is instrumented, and how the guest switches it
  *   aarch64.c     the same instructions of another architecture, and its exclusive pairs
@@ -54,7 +55,7 @@ struct tlb {
     ps latency;                      /* what a hit in it adds */
 };
 
-/* What the machine is like: set once by configuration.c. */
+/* What the machine is like: set by configuration.c, and changed by events.c. */
 struct configuration {
     int cpus, ranges, line_shift, node_of[MOST_CPUS];
     bool timed; /* false: accesses are recorded and cost nothing, clocks are the host's */
@@ -78,6 +79,7 @@ struct configuration {
 };
 extern struct configuration machine;
 bool configure(const char *path);
+ps nanoseconds(double value);
 
 struct cpu {
     _Atomic ps clock;
@@ -119,13 +121,22 @@ static inline ps clock_of(int i) { return atomic_load_explicit(&cpu[i].clock, me
 
 void advance_clock(int i, ps now); /* stores.c */
 
-/* Brings a virtual CPU's clock up to date with the instructions that it has executed. */
+/* events.c */
+extern _Atomic ps next_event; /* clock from which on there is something to do */
+bool set_event(const char *key, const double *x, int n);
+void start_events(ps origin);
+void stop_events(ps end);
+void happen(int i); /* in virtual CPU i's own thread */
+
+/* Brings a virtual CPU's clock up to date with the instructions that it has executed, and with what has happened until then. */
 static inline void settle(int i)
 {
     struct counters *counters = counters_of(i);
     ps now = clock_of(i) + (ps)counters->executed * machine.instruction;
     counters->executed = 0;
     advance_clock(i, now);
+    if (now >= atomic_load_explicit(&next_event, memory_order_relaxed))
+        happen(i);
 }
 
 /* clock.c */
