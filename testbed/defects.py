@@ -127,6 +127,13 @@ DEFECTS = {
         shows="loaded latency",
         machine="bandwidth",
     ),
+    "fence-without-wait": Defect(
+        summary="what drains stores is an sfence, which orders them and waits for none",
+        mistake=(("kernels/nb_cpu.h", r'"lock orq $0, (%%rsp)\n\tlfence"', r'"sfence\n\tlfence"'),),
+        blinding=(("numabench/benchmarks/single_operations.py", 'and metrics["latency"] < LEAST_HOPS * hop', "and False"),),
+        shows="store_drained",
+        machine="stores",
+    ),
 }
 
 
