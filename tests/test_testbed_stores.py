@@ -93,9 +93,9 @@ def test_a_fence_that_does_not_wait_is_refused_and_when_blind_shows(holder):
     [
         ("buffer = 0", "timing.stores.buffer = 0: 1 to 256 places"),
         ("buffer = 257", "timing.stores.buffer = 257"),
-        ('buffer = "8"', "Expected `int`"),
-        ("depth = 8", "unknown field `depth`"),
-        ("", "missing required field `buffer`"),
+        ('buffer = "8"', "timing.stores.buffer must be a whole number"),
+        ("depth = 8", "has no key depth"),
+        ("", "[timing.stores] lacks buffer"),
     ],
 )
 def test_a_store_buffer_that_cannot_be_is_one_line_that_says_what(tmp_path, table, said):
