@@ -150,6 +150,13 @@ DEFECTS = {
         shows="a machine compared with itself",
         machine="calibration",
     ),
+    "fence-without-wait": Defect(
+        summary="what drains stores is an sfence, which orders them and waits for none",
+        mistake=(("kernels/nb_cpu.h", r'"lock orq $0, (%%rsp)\n\tlfence"', r'"sfence\n\tlfence"'),),
+        blinding=(("numabench/benchmarks/single_operations.py", 'and metrics["latency"] < LEAST_HOPS * hop', "and False"),),
+        shows="store_drained",
+        machine="stores",
+    ),
 }
 
 

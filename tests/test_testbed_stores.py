@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from testbed_model import played
 
+import testbed.known.stores
+from numabench.benchmarks import Found
+from numabench.benchmarks.single_operations import BENCHMARK
+from testbed import qemu
+from testbed.errors import MachineFileError
 from testbed.expected import ATOMIC, READ, WRITE, stores
 from testbed.expected.stores import FENCE, RUN, Step, Stores
-from testbed.known.stores import known
-from testbed.machine import Machine
+from testbed.judgement import TOLERANCE
+from testbed.known.stores import SLACK, known
+from testbed.machine import Machine, load_machine
 
 LINE, FAR = 64, 1 << 16
 
@@ -60,3 +68,45 @@ def test_by_hand_a_store_is_paid_for_by_what_waits_for_it():
         assert spaced[0] == spaced[1]  # while it works, its store drains
         assert stores.single_store(machine, False, 0, other) == pytest.approx(hop, rel=1e-3)  # one after the other
         assert stores.single_store(machine, True, 0, other) > hop + timing.atomic
+
+
+NO_WAIT: tuple[Step, ...] = ((RUN, 2),)  # an sfence and an lfence
+
+
+@pytest.mark.parametrize("holder", [None, 1, 2])
+def test_a_fence_that_does_not_wait_is_refused_and_when_blind_shows(holder):
+    """defects.py, "fence-without-wait": by numabench's own proof where another CPU has the lines, by the figure everywhere."""
+    machine = known().of
+    right, wrong = (stores.single_store(machine, True, 0, holder, drain) for drain in (stores.DRAIN, NO_WAIT))
+    assert abs(wrong - right) > 2 * (TOLERANCE * right + SLACK)
+    if holder is not None:
+        hop = machine.timing.core_to_core[0][holder]
+        thread = SimpleNamespace(value=[round(wrong * 1000), 0, 1, round(wrong * 128000), 1000, 128])
+        p = {"operation": "store_drained", "state": "modified"}
+        said = BENCHMARK.doubts(p, Found([thread, thread]), {"latency": wrong}, SimpleNamespace(hop=hop / 1e9))
+        assert said and said[0].startswith("physics:")
+        assert not BENCHMARK.doubts(p, Found([thread, thread]), {"latency": right}, SimpleNamespace(hop=hop / 1e9))
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("buffer = 0", "timing.stores.buffer = 0: 1 to 256 places"),
+        ("buffer = 257", "timing.stores.buffer = 257"),
+        ('buffer = "8"', "timing.stores.buffer must be a whole number"),
+        ("depth = 8", "has no key depth"),
+        ("", "[timing.stores] lacks buffer"),
+    ],
+)
+def test_a_store_buffer_that_cannot_be_is_one_line_that_says_what(tmp_path, table, said):
+    text = Path(testbed.known.stores.__file__).with_suffix(".toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("stores.buffer = 64", f"[timing.stores]\n{table}"))
+    with pytest.raises(MachineFileError) as error:
+        load_machine(path)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_simulator_is_told_of_the_places_and_machines_without_them_have_none():
+    assert "stores 64" in qemu.configuration(known().of, timed=True, spinners=2)
+    assert "stores 0" in qemu.configuration(load_machine("two-socket"), timed=True, spinners=2)

@@ -130,17 +130,18 @@ def fence(machine: Machine, name: str, after_store: bool) -> float:
     return each_turn(machine, {0: [(RUN, 1), *store, *what[name], (RUN, 2)]})
 
 
-def single_store(machine: Machine, drained: bool, cpu: int, holder: int | None = None) -> float:
+#: A locked operation on the stack, which waits for all stores, and an lfence, which waits for none.
+DRAIN: tuple[Step, ...] = ((RUN, 1), (ATOMIC, OTHER_LINE), (RUN, 1))
+
+
+def single_store(machine: Machine, drained: bool, cpu: int, holder: int | None = None, drain: tuple[Step, ...] = DRAIN) -> float:
     """ns of a store of a round, on lines that `holder`, or the CPU itself, has modified: many under way, or each one waited for."""
     lines = [number * 5 * machine.timing.line for number in range(TURN_OF_LINES)]
-    table = stack = OTHER_LINE
-    drain: list[Step] = [(RUN, 1), (ATOMIC, stack), (RUN, 1)]
+    each, end = (drain, ()) if drained else ((), drain)
     program: list[Step] = []
     for line in lines:
-        program += [(RUN, 1), (READ, table), (RUN, 1), (WRITE, line), *(drain if drained else []), (RUN, 3)]
-    before = {cpu if holder is None else holder: [(WRITE, line) for line in lines]}
-    before_own = {cpu: [*before.pop(cpu, []), (WRITE, stack)], **before}
-    if not drained:
-        program += drain
-    spent = once(machine, before_own, cpu, program)
-    return (spent - (0.0 if drained else once(machine, before_own, cpu, drain))) / TURN_OF_LINES
+        program += [(RUN, 1), (READ, OTHER_LINE), (RUN, 1), (WRITE, line), *each, (RUN, 3)]
+    owned: dict[int, list[Step]] = {cpu: [(WRITE, OTHER_LINE)]}
+    owned.setdefault(cpu if holder is None else holder, []).extend((WRITE, line) for line in lines)
+    clock = once(machine, owned, cpu, list(end)) if end else 0.0  # which a reading of the clock takes off
+    return (once(machine, owned, cpu, [*program, *end]) - clock) / TURN_OF_LINES

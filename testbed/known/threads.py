@@ -17,12 +17,12 @@ from ..machine import Machine, load_machine
 from ..visits import TIMEOUT, guest_script, measuring
 
 NAME = "threads"
-EQUAL, HUB = "0-7", "8-15"  # CPUs: the first die's, all equally far apart; the second one's
+EQUAL, HUB = range(8), range(8, 16)  # CPUs: the first die's, all equally far apart; the second one's
 COUNTS = (3, 4, 8)
 SHARED = 8  # bytes between counters: eight of them in one line
 SHORT = ("--window", "1ms", "--samples", "2", "--processes", "1", "--budget", "20m")
 THREADS = ("--set", f"threads={','.join(map(str, COUNTS))}")
-LOCKS = ("--set", "critical_section=0", "--set", "read_share=0", *THREADS)
+LOCKS = ("--set", "critical_section=0", "--set", "read_share=0")
 COUNTERS = (
     "--set",
     "operation=atomic_add",
@@ -35,10 +35,26 @@ COUNTERS = (
     "--set",
     f"stride={SHARED}",
 )
-RUNS = {  # folder -> words
-    "equal": ("contention", "--cpus", EQUAL, "--set", "primitive=atomic_add,ticket,mcs", *LOCKS),
-    "hub": ("contention", "--cpus", HUB, "--set", "primitive=atomic_add", *LOCKS),
-    "counters": ("padded_counters", "--cpus", HUB, *COUNTERS, *THREADS),
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of a benchmark among `cpus`. `words`: what it is asked besides; `primitives`: what it protects its counter by."""
+
+    benchmark: str
+    cpus: range
+    primitives: tuple[str, ...]
+    words: tuple[str, ...]
+
+    @property
+    def command(self) -> list[str]:
+        return ["run", self.benchmark, "--cpus", f"{self.cpus[0]}-{self.cpus[-1]}", *self.words, *THREADS, *SHORT]
+
+
+RUNS = {  # folder -> what is run
+    "equal": Part("contention", EQUAL, ("atomic_add", "ticket", "mcs"), ("--set", "primitive=atomic_add,ticket,mcs", *LOCKS)),
+    "hub": Part("contention", HUB, ("atomic_add",), ("--set", "primitive=atomic_add", *LOCKS)),
+    "counters": Part("padded_counters", HUB, ("atomic_add",), COUNTERS),
 }
 #: Four threads at a ticket lock take one of two rhythms, by who came first: 1,022 or 1,400 ns.
 UNDECIDED = (("ticket", 4),)
@@ -66,7 +82,7 @@ class KnownThreads:
     def visit(self, shared: Path, tree: Path) -> dict[str, Path]:
         """A log for each of RUNS."""
         shutil.rmtree(shared, ignore_errors=True)
-        lines = [f"{measuring(self.of, ['run', *words, *SHORT], name)} || exit" for name, words in RUNS.items()]
+        lines = [f"{measuring(self.of, part.command, name)} || exit" for name, part in RUNS.items()]
         script = guest_script(tree, *lines, kernels=("contention", "padded_counters", "sentinel", "crew"))
         found = run(self.of, script, shared=shared, timeout=TIMEOUT)
         logs = {name: path for name in RUNS for path in shared.glob(f"{name}/*/*.jsonl")}
@@ -80,18 +96,17 @@ class KnownThreads:
     def judge(self, name: str, log: Path) -> list[Finding]:
         rows = numabench.load(log).estimates()
         rows = rows[rows["placement"] == PLACEMENT]
-        first = int((HUB if "hub" in name or "counters" in name else EQUAL).split("-")[0])
-        findings = []
-        for primitive in ("atomic_add", "ticket", "mcs") if name == "equal" else ("atomic_add",):
+        part, findings = RUNS[name], []
+        for primitive in part.primitives:
             for count in COUNTS:
                 if (primitive, count) in UNDECIDED:
                     continue
-                cpus = list(range(first, first + count))
+                cpus = list(part.cpus[:count])
                 hop = self.of.timing.core_to_core[cpus[0]][cpus[1]]
                 wanted, fairness = threads.contention(self.of, primitive, cpus, hop)
                 row = rows[rows["threads"] == count]
-                row = row if name == "counters" else row[row["primitive"] == primitive]
-                what = "counters in one line" if name == "counters" else primitive
+                row = row[row["primitive"] == primitive] if "primitive" in row else row
+                what = "counters in one line" if part.benchmark == "padded_counters" else primitive
                 where = f"{count} threads, CPUs {cpus[0]} to {cpus[-1]}"
                 findings.append(number(self.of, what, where, wanted, row[row["metric"] == "time_per_operation"], "ns"))
                 shares = row[row["metric"] == "fairness"]
