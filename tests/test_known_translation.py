@@ -154,7 +154,7 @@ GOOD = FILE.read_text()
         ("4K = 30\n", "", "timing.walk.4K = 0.0"),
         ("2M = 20", "2M = inf", "timing.walk.2M = inf"),
         ("2M = 20", "2M = 20\n1G = 9", "names pages of 1G"),
-        ("[timing.walk]", "sets = 4\n[timing.walk]", "unknown field `sets`"),
+        ("[timing.walk]", "sets = 4\n[timing.walk]", "has no key sets"),
         (GOOD[GOOD.index("[[timing.tlb]]") : GOOD.index("[timing.walk]")], "", "timing.walk without timing.tlb"),
         (
             "[timing.walk]",
