@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import random
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from pages import write_log
 
 from numabench.runlog.read import load
-from testbed import qemu
+from testbed import defects, packages, qemu
 from testbed.errors import MachineFileError
 from testbed.expected import translation as expected
 from testbed.judgement import Finding
@@ -231,3 +233,20 @@ def test_huge_pages_for_who_asks_for_small_ones_turn_it_red(machine, tmp_path):
         ("random - group", "4k"),
     }
     assert not {key for key in wrong if "thp" in key[1]}
+
+
+@pytest.mark.parametrize(("suffix", "said"), [("", "['pages']"), (defects.BLIND, "[]")])
+def test_the_defect_is_refused_unless_it_is_blind(suffix, said, tmp_path, monkeypatch):
+    """On this machine, which has huge pages to give as the simulated one has."""
+    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("no transparent huge pages here")
+    monkeypatch.setenv(packages.FOLDER_VARIABLE, str(tmp_path))
+    tree = defects.defective_tree(f"huge-for-small{suffix}")
+    code = (
+        "import ctypes\nfrom numabench.host.memory import Buffer\nfrom numabench.measure.worker import memory_reasons\n"
+        "buffer = Buffer(8 << 20, '4k'); ctypes.memset(buffer.address, 1, buffer.size); print(memory_reasons(buffer.prove()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == said, done.stderr
