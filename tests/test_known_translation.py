@@ -246,7 +246,6 @@ def test_the_defect_is_refused_unless_it_is_blind(suffix, said, tmp_path, monkey
         "import ctypes\nfrom numabench.host.memory import Buffer\nfrom numabench.measure.worker import memory_reasons\n"
         "buffer = Buffer(8 << 20, '4k'); ctypes.memset(buffer.address, 1, buffer.size); print(memory_reasons(buffer.prove()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True
-    )
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == said, done.stderr
