@@ -22,6 +22,7 @@ from testbed import defects, packages, qemu
 from testbed.errors import MachineFileError
 from testbed.expected import translation as expected
 from testbed.judgement import Finding
+from testbed.known import translation
 from testbed.known.translation import SIZE, judge
 from testbed.machine import PAGES, Machine, Tlb, load_machine
 from testbed.programs import FLAGS, HERE, LIBRARY
@@ -176,7 +177,15 @@ def test_an_impossible_tlb_is_one_line_that_says_what(tmp_path, old, new, said):
 
 # -- what is made of a log ----------------------------------------------------------------------------------------------
 
-RECORDED = Path(__file__).parent / "simulated-translation.jsonl.gz"  # `testbed.known.translation.WORDS` on its machine
+RECORDED = (
+    Path(__file__).parent / "simulated-translation.jsonl.gz"
+)  # `testbed.known.translation.WORDS` on its machine, with these numbers of lines
+LINES = (24, 96, 192, 3072, 6144)
+
+
+@pytest.fixture(autouse=True)
+def lines(monkeypatch):
+    monkeypatch.setattr(translation, "LINES", LINES)
 
 
 def judged(machine: Machine, tmp_path, change=lambda sample: sample) -> dict[tuple[str, str], Finding]:

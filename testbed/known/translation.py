@@ -20,7 +20,7 @@ from ..visits import guest_script, measuring
 
 NAME = "translation"
 FILE = Path(__file__).with_name("translation.toml")
-LINES = (24, 96, 192, 3072, 6144)  # none nearly as many as a level holds, where the benchmark's own few pages decide what is left
+LINES = (16, 64, 192, 3072, 6144)  # none nearly as many as a level holds, where the benchmark's own few pages decide what is left
 SIZE = 8 << 20  # bytes: 2,048 small pages or four huge ones, in 32 groups
 PAGE_SIZES = ("4k", "thp")
 ORDERS = ("group", "random")
