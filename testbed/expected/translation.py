@@ -14,11 +14,9 @@ from ..machine import PAGES, Machine, Timing
 BYTES = dict(zip(PAGES, (4 << 10, 2 << 20), strict=True))
 PAGE_OF = {"4k": "4K", "thp": "2M"}  # by numabench's word for what the kernel is asked for
 BASE_PAGE, LINE = 4 << 10, 64
-GROUP, CLASSES = (
-    256 << 10,
-    4,
-)  # of a chase in memory_latency: bytes shuffled among each other, and every fourth line before the next ones
-SEEDS = 5  # random orders that are played
+GROUP = 256 << 10  # bytes that a chase in order `group` shuffles among each other
+APART = 256  # bytes within which lines are neighbours, which a chase in random order visits far from each other
+SEEDS = 10  # random orders that are played
 #: What a benchmark does between its loads: it looks at the clock after a batch of 64 loads, doubled until it takes 10 us, and that costs instructions and
 #: hits, and accesses to pages of its own: stack, thread, case, places of the chases, the library's table of functions, the clock's two.
 LEAST_LOADS, BATCH, LOOK, LOOK_PAGES = 64, 10_000.0, 110.0, 7
@@ -75,31 +73,36 @@ def shuffled(numbers: Sequence[int], among: random.Random) -> list[int]:
     return among.sample(numbers, k=len(numbers))
 
 
+def visited(size: int, distance: int, group: int, among: random.Random) -> list[int]:
+    """The addresses of a chase through lines that are so far apart: shuffled within groups and the groups among each other, and of neighbouring lines
+    (less than 256 bytes apart) all firsts before all seconds."""
+    classes = max(1, APART // distance)
+    groups = shuffled(range(0, size, group), among)
+    return [
+        address
+        for number in range(classes)
+        for first in groups
+        for address in shuffled(range(first + number * distance, min(first + group, size), classes * distance), among)
+    ]
+
+
 @cache
 def tlb_latency(machine: Machine, lines: int, layout: str, page_size: str) -> tuple[float, float]:
     """A load of that many lines, which the cache holds: its instruction, the hit, and its translation; and by how much orders differ."""
-    distance = BASE_PAGE if layout == "spread" else LINE
+    distance, served = BASE_PAGE if layout == "spread" else LINE, machine.timing.instruction + machine.timing.hit
     found = []
     for seed in range(SEEDS):
-        among = random.Random(seed)
-        addresses = shuffled(range(0, lines * distance, distance), among)
-        found.append(chase(machine, addresses, PAGE_OF[page_size], machine.timing.instruction + machine.timing.hit, among))
+        among, size = random.Random(seed), lines * distance
+        found.append(chase(machine, visited(size, distance, size, among), PAGE_OF[page_size], served, among))
     return mean(found), stdev(found)
 
 
 @cache
 def memory_latency(machine: Machine, size: int, order: str, page_size: str) -> float:
-    """A load from memory of a working set of `size` bytes: class by class, within a group after the other or within all of it."""
-    among = random.Random(0)
-    group = GROUP if order == "group" else size
-    groups = shuffled(range(0, size, group), among)
-    addresses = [
-        address
-        for number in range(CLASSES)
-        for first in groups
-        for address in shuffled(range(first + number * LINE, min(first + group, size), CLASSES * LINE), among)
-    ]
-    return chase(machine, addresses, PAGE_OF[page_size], machine.timing.instruction + machine.timing.memory[0][0], among)
+    """A load from memory of a working set of `size` bytes, within a group after the other or within all of it."""
+    among, served = random.Random(0), machine.timing.instruction + machine.timing.memory[0][0]
+    addresses = visited(size, LINE, GROUP if order == "group" else size, among)
+    return chase(machine, addresses, PAGE_OF[page_size], served, among)
 
 
 def levels(machine: Machine, page_size: str) -> list[tuple[int, float]]:
