@@ -114,13 +114,18 @@ def stream(model: Model, node: int, kernel: str, part: int, size: int = 1 << 20)
     [
         ("misses = 10", "misses = 0", "timing.overlap.misses = 0: 1 to 256"),
         ("misses = 10", "misses = 1000", "timing.overlap.misses = 1000"),
-        ("misses = 10", "loads = 10", "unknown field `loads`"),
+        ("misses = 10", "loads = 10", "[timing.overlap] has no key loads; there are misses"),
         ("[15, 10, 5]", "[15, 10]", "one number per node is needed"),
         ("[15, 10, 5]", "[15, 10, -5]", "timing.bandwidth.controller[2] = -5"),
         ("[15, 10, 5]", "[15, 10, inf]", "timing.bandwidth.controller[2] = inf"),
         ("[0, 8, 3]", "[1, 8, 3]", "a node has no link to itself"),
         ("[0, 8, 3], ", "", "timing.bandwidth.link is no 3 x 3 matrix"),
         ("[0, 8, 3]", "[0, 8, 1e9]", "timing.bandwidth.link[0][2] = 1000000000.0"),
+        (
+            "[timing.overlap]",
+            "[timing.stores]\nbuffer = 8\n[timing.overlap]",
+            "a store takes a place in a buffer or one of the misses",
+        ),
         ("[timing]", "[timing]\noccupancy = [1, 1, 1]", "one of them says how long a line takes"),
     ],
 )
