@@ -497,6 +497,10 @@ def build_timing(machine: Machine, file: _Timing) -> Timing:
     demand(
         not file.stores or 1 <= places <= MOST_STORES, f"timing.stores.buffer = {places}: 1 to {MOST_STORES} places are possible"
     )
+    demand(
+        not (file.stores and file.overlap),
+        "timing.stores and timing.overlap: a store takes a place in a buffer or one of the misses, not both",
+    )
     if file.overlap:
         demand(
             1 <= file.overlap.misses <= MOST_MISSES,

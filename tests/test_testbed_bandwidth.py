@@ -8,11 +8,14 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from testbed.errors import MachineFileError
 from testbed.expected import bandwidth as expected
+from testbed.known import bandwidth as known
 from testbed.machine import Machine, load_machine
 from testbed.programs import MODEL
 from testbed.qemu import configuration, memory_ranges
@@ -114,13 +117,18 @@ def stream(model: Model, node: int, kernel: str, part: int, size: int = 1 << 20)
     [
         ("misses = 10", "misses = 0", "timing.overlap.misses = 0: 1 to 256"),
         ("misses = 10", "misses = 1000", "timing.overlap.misses = 1000"),
-        ("misses = 10", "loads = 10", "unknown field `loads`"),
+        ("misses = 10", "loads = 10", "[timing.overlap] has no key loads; there are misses"),
         ("[15, 10, 5]", "[15, 10]", "one number per node is needed"),
         ("[15, 10, 5]", "[15, 10, -5]", "timing.bandwidth.controller[2] = -5"),
         ("[15, 10, 5]", "[15, 10, inf]", "timing.bandwidth.controller[2] = inf"),
         ("[0, 8, 3]", "[1, 8, 3]", "a node has no link to itself"),
         ("[0, 8, 3], ", "", "timing.bandwidth.link is no 3 x 3 matrix"),
         ("[0, 8, 3]", "[0, 8, 1e9]", "timing.bandwidth.link[0][2] = 1000000000.0"),
+        (
+            "[timing.overlap]",
+            "[timing.stores]\nbuffer = 8\n[timing.overlap]",
+            "a store takes a place in a buffer or one of the misses",
+        ),
         ("[timing]", "[timing]\noccupancy = [1, 1, 1]", "one of them says how long a line takes"),
     ],
 )
@@ -330,3 +338,58 @@ def test_a_chase_beside_streams_waits_as_the_queue_says(model, rate):
     latency = span / m.play(programs, span)[3]
     wanted = sum(expected.LoadedChase(STREAMS, 1, 2, rate, seed).play()[0] for seed in range(3)) / 3
     assert latency == pytest.approx(wanted, rel=0.02)
+
+
+# -- the certificate ------------------------------------------------------------------------------------------------------
+
+
+def cells(name: str) -> list[tuple[dict, dict]]:
+    """(parameters, metrics) of every cell of a run, as given."""
+    found = []
+    if name == "chases":
+        for chains in known.given(name, "chains", int):
+            found.append(({"chains": chains}, {"time_per_line": expected.time_per_line(GIVEN, 0, 0, chains)}))
+    for kernel in known.given(name, "kernel") if name in ("streams", "nodes") else ():
+        share = expected.bus_share(kernel)
+        for threads in known.given(name, "threads", int) if name == "streams" else ():
+            value = expected.memory_bandwidth(GIVEN, range(threads), kernel) * 1e9
+            found.append(({"kernel": kernel, "threads": threads}, {"bandwidth": value, "bus_bandwidth": value * share}))
+        for c, m in ((c, m) for c in GIVEN.cpu_nodes for m in GIVEN.memory_nodes if name == "nodes"):
+            value = expected.node_bandwidth(GIVEN, c, m, kernel, 3) * 1e9
+            found.append(({"kernel": kernel, "cpu_node": c, "memory_node": m}, {"bandwidth": value}))
+    for rate in known.given(name, "rate") if name == "loaded" else ():
+        latency, load = expected.loaded(GIVEN, known.LOADED_NODE, 2, None if rate == "max" else float(rate))
+        found.append(({"rate": rate}, {"latency": latency, "load": load * 1e9}))
+    return found
+
+
+def judged(monkeypatch, name: str, factor: float = 1.0, said: tuple = ()) -> list:
+    rows = [
+        {**p, "metric": m, "value": v * factor, "low": v, "high": v, "main": True}
+        for p, all_ in cells(name)
+        for m, v in all_.items()
+    ]
+    run = SimpleNamespace(estimates=lambda: pd.DataFrame(rows), log=None)
+    monkeypatch.setattr(known.numabench, "load", lambda path: run)
+    monkeypatch.setattr(known, "answers", lambda log: said)
+    return known.judge(GIVEN, {name: Path(name)})
+
+
+SAID = (
+    SimpleNamespace(kind="saturation", text="Read (avx2) from memory is saturated by 3 threads", value=3.0),
+    SimpleNamespace(kind="weights", text="Weights by what all cores read: node 0: 3, node 1: 2, node 2: 1", value=0.0),
+)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("chases", 1.03), ("streams", 0.96), ("nodes", 1.04), ("loaded", 0.94)])
+def test_what_is_given_is_right_and_what_is_beyond_its_tolerance_is_not(monkeypatch, name, wrong):
+    assert [f for f in judged(monkeypatch, name, said=SAID) if not f.right] == []
+    assert not any(f.right for f in judged(monkeypatch, name, wrong))
+
+
+def test_the_defects_of_bandwidth_are_beyond_every_tolerance():
+    """A stream of hits is bound by instructions alone, a chase that is measured by itself waits for nobody: by figures."""
+    instructions = expected.LINE_INSTRUCTIONS * GIVEN.timing.instruction
+    assert GIVEN.timing.line / instructions > 2 * expected.memory_bandwidth(GIVEN, range(1), "read")
+    idle, loaded = (expected.loaded(GIVEN, known.LOADED_NODE, 2, rate)[0] for rate in (0.0, 8.0))
+    assert loaded / idle > 1 + 2 * known.METRICS["latency"][0]
