@@ -18,7 +18,18 @@ FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra")
 #: The simulator without QEMU: memory and what waits for it. `order.c` keeps CPUs together that are threads.
 MODEL = tuple(
     HERE / f"simulator/{name}.c"
-    for name in ("bandwidth", "caches", "configuration", "decode", "levels", "memory", "overlap", "stores", "translation")
+    for name in (
+        "bandwidth",
+        "caches",
+        "configuration",
+        "decode",
+        "events",
+        "levels",
+        "memory",
+        "overlap",
+        "stores",
+        "translation",
+    )
 )
 ARM_COMPILER = "aarch64-linux-gnu-gcc"
 COMPILER_PACKAGES = {X86: "gcc libc6-dev", ARM: "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"}

@@ -270,9 +270,7 @@ class HandOff(Benchmark):
             kind="cell", metric="delay", where=where | {"policy": EAGER}, text="{value} where a spare thread was woken before"
         )
         view = msgspec.structs.replace(self.views[0], facet=None, where=self.views[0].where | {"placement": SAME_CPU})
-        finding = Answer(
-            kind="cell", metric="delay", where=where, text="What a task waits behind a blocking call"
-        )
+        finding = Answer(kind="cell", metric="delay", where=where, text="What a task waits behind a blocking call")
         return Card(
             prices=(Price(answer=price, rank=46),),
             tiles=(Tile(subject="hand-off", answer=tile, rank=64, notes=(spare,)),),

@@ -56,7 +56,7 @@ class KnownBandwidth:
     of: Machine
     name: str = NAME
     boots: int = 1
-    uses: tuple[str, ...] = ("memory_parallelism", "memory_bandwidth", "node_bandwidth", "loaded_latency")
+    uses: tuple[str, ...] = ("memory_latency", "memory_parallelism", "memory_bandwidth", "node_bandwidth", "loaded_latency")
 
     @property
     def summary(self) -> str:
