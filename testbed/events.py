@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from .checks import demand
+from .timing import MOST_GHZ, check_occupancy, core_to_core
+
 if TYPE_CHECKING:
     from .machine import Machine
 
 MOST_EVENTS = 64  # as in simulator/events.c
 MOST_MS = 1e6  # of a script
-MOST_GHZ = 100.0
 NS_PER_MS = 1e6
 
 
@@ -46,8 +48,6 @@ class Event:
 
 
 def build_events(machine: Machine, files: Sequence[EventFile]) -> tuple[Event, ...]:
-    from .machine import demand
-
     demand(bool(machine.timing or not files), "events change what [timing] says: there is none")
     demand(len(files) <= MOST_EVENTS, f"{len(files)} events are more than the {MOST_EVENTS} that can be simulated")
     demand(
@@ -58,8 +58,6 @@ def build_events(machine: Machine, files: Sequence[EventFile]) -> tuple[Event, .
 
 
 def build_event(machine: Machine, name: str, file: EventFile) -> Event:
-    from .machine import check_occupancy, core_to_core, demand
-
     demand(0 <= file.at <= MOST_MS, f"{name}.at = {file.at}: ms from the boot on, at most {MOST_MS:g}")
     demand(0 <= file.every <= MOST_MS, f"{name}.every = {file.every}: ms, at most {MOST_MS:g}; leave it away for once")
     if file.clock is not None:

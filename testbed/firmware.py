@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from numabench.units import format_cpus
 
-from .machine import LEVELS, Machine
+from .machine import Machine
+from .timing import LEVELS
 
 CACHES = "caches"  # in the guest's first files; one folder in it lies over the `cache` folder of each CPU
 LINE = 64  # what firmware says where the machine file claims nothing else

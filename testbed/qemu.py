@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from .events import event_lines
-from .machine import ARM, MIB, PAGES, PREFETCHERS, VICTIM, Machine
+from .machine import ARM, MIB, Machine
 from .packages import Tools
+from .timing import PAGES, PREFETCHERS, VICTIM
 
 #: `-machine pc` keeps the addresses between LOW_END and 4 GiB for devices: if there is more memory than fits below
 #: LOW_LIMIT, what is beyond LOW_END goes above 4 GiB. Modules that can be taken out follow at whole GiB.

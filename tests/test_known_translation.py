@@ -24,8 +24,9 @@ from testbed.expected import translation as expected
 from testbed.judgement import Finding
 from testbed.known import translation
 from testbed.known.translation import SIZE, judge
-from testbed.machine import PAGES, Machine, Tlb, load_machine
+from testbed.machine import Machine, load_machine
 from testbed.programs import FLAGS, HERE, LIBRARY
+from testbed.timing import PAGES, Tlb
 
 FILE = HERE / "known/translation.toml"
 #: Numbers of pages, the same for both sizes: they lie elsewhere, and in a structure for both only their size tells them apart.

@@ -19,8 +19,9 @@ from testbed.expected import ATOMIC, READ
 from testbed.expected import caches as expected
 from testbed.firmware import cache_files
 from testbed.known import caches as known
-from testbed.machine import VICTIM, load_machine
+from testbed.machine import load_machine
 from testbed.programs import FLAGS, LIBRARY, MODEL
+from testbed.timing import VICTIM
 
 SMALL = """
 summary = "caches of a few lines"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ..machine import PREFETCHERS, VICTIM, Cache, Machine
+from ..machine import Machine
+from ..timing import PREFETCHERS, VICTIM, Cache
 from . import ATOMIC, OPERATION_INSTRUCTIONS
 
 PAGE = 4096

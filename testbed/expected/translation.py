@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from statistics import mean, stdev
 
-from ..machine import PAGES, Machine, Timing
+from ..machine import Machine
+from ..timing import PAGES, Timing
 
 BYTES = dict(zip(PAGES, (4 << 10, 2 << 20), strict=True))
 PAGE_OF = {"4k": "4K", "thp": "2M"}  # by numabench's word for what the kernel is asked for

@@ -94,7 +94,8 @@ class KnownStores:
                 rows[(rows["placement"] == placement) & (rows["operation"] == operation)],
             )
             for placement, cpus in places_of(numabench.load(log)).items()
-            if len(cpus) == 1  # of another's lines some are not its own yet, since it is seen that they were stored before they have drained
+            if len(cpus)
+            == 1  # of another's lines some are not its own yet, since it is seen that they were stored before they have drained
             for operation, drained in SINGLE.items()
         ]
 
