@@ -185,6 +185,8 @@ static void turn_on(void)
     if (machine.timed) {
         start_clocks();
         forget_overlap();
+        if (machine.misses && !machine.levels)
+            empty_caches();
     }
     atomic_store(&on, 1);
 }

@@ -85,6 +85,18 @@ static void drop_from_cache(int i, uint32_t tag)
         queue_write(machine.node_of[i], home_of(tag - 1), clock_of(i));
 }
 
+/* What an earlier section left: its lines are prepared anew where the model does not see it, and another CPU's would block. */
+void empty_caches(void)
+{
+    for (int i = 0; i < machine.cpus; i++)
+        for (size_t k = 0; k < (size_t)sets * WAYS; k++)
+            if (cpu[i].tags[k]) {
+                struct line *l = &lines[cpu[i].tags[k] - 1];
+                l->holders = 0, l->owner = -1;
+                cpu[i].tags[k] = 0;
+            }
+}
+
 /* ps from the nearest holder on i's node; -1 if there is none. */
 static ps nearest_holder(int i, uint64_t holders)
 {

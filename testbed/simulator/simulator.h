@@ -152,6 +152,7 @@ void wake_ready(void);
 
 /* memory.c */
 bool prepare_memory(void);
+void empty_caches(void); /* nobody executes what is to be timed; of machines without levels */
 int range_of(uint64_t physical); /* -1: no memory */
 uint32_t line_of(int range, uint64_t physical);
 void access_memory(int i, const struct access *access);
