@@ -69,7 +69,7 @@ def test_a_guest_whose_kernel_panics_goes_down(tmp_path):
 
 SIZE = 1 << 20
 RUN = "run node_latency --set size=1M --set page_size=thp --window 20ms --samples 1 --processes 1 --quiet"
-SPREAD = 2 << 20
+SPREAD = 2 << 20  # and what is measured after that; no other section is of SIZE
 SHORT = "--window 20ms --samples 1 --processes 1 --quiet --alias m"
 WEIGHTS = "/sys/kernel/mm/mempolicy/weighted_interleave"
 OFFLINE = f"""
@@ -94,7 +94,7 @@ def plain(tmp_path_factory):
         f"(sh -c 'echo $PPID > {group}/part/cgroup.procs'; numactl --interleave=all {NUMABENCH} {RUN} --alias m --output /out/confined)",
         f"echo 3 > {WEIGHTS}/node0; echo 1 > {WEIGHTS}/node1; echo 1 > {WEIGHTS}/node2",
         f"{NUMABENCH} run memory_policy --set size=2M --set kernel=read --set page_size=4k --set cpu_node=0 {SHORT} --output /out/spread",
-        f"{NUMABENCH} run page_migration --set size=1M --set page_size=4k {SHORT} --output /out/moved",
+        f"{NUMABENCH} run page_migration --set size=2M --set page_size=4k {SHORT} --output /out/moved",
         "echo 1 > /proc/sys/kernel/numa_balancing",
         f"{NUMABENCH} run numa_balancing --set size=2M {SHORT} --output /out/repaired",
         "echo 0 > /proc/sys/kernel/numa_balancing",
