@@ -22,7 +22,7 @@ from .visits import COMPARED_STRIDES, STRIDES, Visit, core_cpus, measured_rows
 TOLERANCE = 0.02  # of a latency
 HOP_SLACK = 4.0  # ns: a hop's loops look for the line every few ns
 SAME = 0.05  # `numabench compare --same`: one visit a side carries an assumed 1 % between visits, so that 3 % could hardly be met
-KERNEL_SHARE = 96 << 20  # bytes of a node that the guest's kernel may keep for itself
+KERNEL_SHARE = 128 << 20  # bytes of a node that the guest's kernel may keep for itself
 OPERATIONS = {"load": expected.READ, "add": expected.ATOMIC, "cas": expected.ATOMIC}  # single ones that are judged
 SHOWN = 6  # contradictions that the report names
 CONTRADICTION = re.compile(
