@@ -224,7 +224,7 @@ def smoke(tmp_path_factory):
     machine = load_machine("wide-line")
     wrong = measuring(machine, numabench_command(("node_latency",), processes=1), BROKEN)
     script = guest_script(defects.defective_tree(BROKEN + defects.BLIND), wrong, kernels=("memory_latency", "sentinel", "crew"))
-    return visit(machine, shared, words=[*numabench_command(strides=STRIDES), "--samples", "1"], more=script)
+    return visit(machine, shared, words=numabench_command(strides=STRIDES), more=script)
 
 
 def test_numabench_is_right_on_a_machine_with_wide_lines(smoke):
