@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from numabench.units import plural
+
 from .beside import Job, beside
 from .guest import temporary_share
 from .judgement import TOLERANCE, Finding, judge_comparison, judge_visit
@@ -95,7 +97,7 @@ class Certification:
         boots, over = sum(map(self.boots, left)), 0
         together = min(jobs, len(left))
         console.print(
-            f"{counted(boots, 'boot')}{f', {together} machines beside each other' if together > 1 else ''}: about {minutes(forecast.left())}",
+            f"{plural(boots, 'boot')}{f', {together} machines beside each other' if together > 1 else ''}: about {minutes(forecast.left())}",
             soft_wrap=True,
         )
         columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("about {task.fields[left]} left")
@@ -236,10 +238,6 @@ class Forecast:
 
 def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 60 else "a minute"
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def report_lines(machine: Machine | Known, findings: list[Finding]) -> list[str]:

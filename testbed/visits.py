@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from numabench.host.objects import PARCEL
 from .defects import CHECKOUT
 from .errors import GuestError, SimulationError
 from .expected import relation
-from .guest import patience, run
+from .guest import Result, patience, run
 from .kernels_aarch64 import arm_parcel
 from .machine import ARM, X86, Machine
 from .packages import folder
@@ -144,23 +144,46 @@ def visit(
     ]
     script = guest_script(tree, *(f"{line} || exit" for line in lines), more, arch=machine.arch)
     found = run(machine, script, shared=shared, timeout=TIMEOUT * patience(machine))
-    logs = sorted(shared.glob("results/*/*.jsonl"))
-    if found.status or not logs:
-        said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
-        raise GuestError(
-            f"numabench ended with exit code {found.status} on {machine.name}: {said}",
-            "look at the console",
-            found.console[-2000:],
-        )
     return Visit(
         machine=machine,
-        log=logs[-1],
+        log=logs_of(found, machine, ["results"])["results"],
         topology=shared / "machine.json",
         cores=shared / "cores",
         alone={cpu: shared / name for cpu, name in alone.items()},
         boot=found.boot,
         seconds=found.seconds,
     )
+
+
+def measure(
+    machine: Machine,
+    runs: dict[str, Sequence[str]],
+    shared: Path,
+    tree: Path,
+    kernels: tuple[str, ...],
+    *,
+    line_sizes: tuple[int, ...] = LINES,
+    timeout: float = TIMEOUT,
+    any_status: bool = False,
+) -> tuple[Result, dict[str, Path]]:
+    """One boot of `machine` in which numabench of `tree` is run with the words of each of `runs`, one after the other; and the log of each by its name."""
+    shutil.rmtree(shared, ignore_errors=True)
+    lines = [f"{measuring(machine, words, name)} || exit" for name, words in runs.items()]
+    found = run(machine, guest_script(tree, *lines, kernels=kernels, line_sizes=line_sizes), shared=shared, timeout=timeout)
+    return found, logs_of(found, machine, runs, any_status)
+
+
+def logs_of(found: Result, machine: Machine, names: Iterable[str], any_status: bool = False) -> dict[str, Path]:
+    """The newest log in each of these folders of the shared one. GuestError, with numabench's last words, where one is missing or, unless `any_status`, the command failed."""
+    logs = {name: sorted(found.shared.glob(f"{name}/*/*.jsonl"))[-1:] for name in names}
+    if (found.status and not any_status) or not all(logs.values()):
+        said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
+        raise GuestError(
+            f"numabench ended with exit code {found.status} on {machine.name}: {said}",
+            "look at the console",
+            found.console[-2000:],
+        )
+    return {name: path for name, (path,) in logs.items()}
 
 
 def numabench_on(machine: Machine) -> str:

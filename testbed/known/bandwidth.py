@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,10 @@ from pathlib import Path
 import numabench
 from numabench.analysis.answers import answers
 
-from ..errors import GuestError
 from ..expected import bandwidth as expected
-from ..guest import run
 from ..judgement import Finding
 from ..machine import Machine, load_machine
-from ..visits import guest_script, measuring
+from ..visits import measure
 
 NAME = "bandwidth"
 KERNELS = ("memory_latency", "memory_bandwidth", "loaded_latency", "sentinel", "crew")
@@ -69,27 +66,15 @@ class KnownBandwidth:
 
     def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
         step(f"{self.name}: measuring")
-        logs = visit(self.of, shared, tree)
+        _, logs = measure(
+            self.of, RUNS, shared, tree, KERNELS, line_sizes=(self.of.timing.line,), timeout=TIMEOUT, any_status=True
+        )
         done()
         return judge(self.of, logs)
 
 
 def known() -> KnownBandwidth:
     return KnownBandwidth(load_machine(Path(__file__).with_suffix(".toml")))
-
-
-def visit(machine: Machine, shared: Path, tree: Path, names: tuple[str, ...] = tuple(RUNS)) -> dict[str, Path]:
-    """The logs of one boot."""
-    shutil.rmtree(shared, ignore_errors=True)
-    lines = [f"{measuring(machine, RUNS[name], name)} || exit" for name in names]
-    found = run(
-        machine, guest_script(tree, *lines, kernels=KERNELS, line_sizes=(machine.timing.line,)), shared=shared, timeout=TIMEOUT
-    )
-    logs = {name: path for name in names for path in shared.glob(f"{name}/*/*.jsonl")}
-    if set(logs) != set(names):
-        said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
-        raise GuestError(f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:])
-    return logs
 
 
 def judge(machine: Machine, logs: dict[str, Path]) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,11 @@ import numabench
 from numabench.benchmarks.single_operations import STATES
 from numabench.units import format_bytes
 
-from ..errors import GuestError
 from ..expected import ATOMIC, READ
 from ..expected import caches as expected
-from ..guest import run
 from ..judgement import HOP_SLACK, Finding, answers_of, number, places_of
 from ..machine import Machine, load_machine
-from ..visits import core_cpus, guest_script, measuring
+from ..visits import core_cpus, measure
 
 NAME = "caches"
 OF = ("inclusive-l3", "victim-l3")
@@ -52,7 +49,8 @@ class KnownCaches:
         findings = []
         for machine in self.machines:
             step(f"{self.name}: {machine.name}")
-            findings += judge(machine, visit(machine, shared / machine.name, tree))
+            _, logs = measure(machine, {"results": words(machine)}, shared / machine.name, tree, KERNELS, timeout=TIMEOUT)
+            findings += judge(machine, numabench.load(logs["results"]))
             done()
         return findings
 
@@ -76,21 +74,12 @@ def level_of(machine: Machine, size: int) -> int | None:
     return 4
 
 
-def visit(machine: Machine, shared: Path, tree: Path):
-    """One boot, one run."""
+def words(machine: Machine) -> list[str]:
+    """The run, as a user would type it."""
     chase = {"size": ",".join(map(str, sizes(machine))), "order": "group", "page_size": "thp", "chains": "1", "laps": "1"}
     chosen = {**chase, "operation": ",".join(OPERATIONS), "state": ",".join(STATES)}
     settings = [word for name, value in chosen.items() for word in ("--set", f"{name}={value}")]
-    words = ["run", "memory_latency", "single_operations", *settings, "--cpus", ",".join(map(str, core_cpus(machine))), *OPTIONS]
-    shutil.rmtree(shared, ignore_errors=True)
-    found = run(
-        machine, guest_script(tree, measuring(machine, words, "results"), kernels=KERNELS), shared=shared, timeout=TIMEOUT
-    )
-    logs = sorted(shared.glob("results/*/*.jsonl"))
-    if found.status or not logs:
-        said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
-        raise GuestError(f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:])
-    return numabench.load(logs[-1])
+    return ["run", "memory_latency", "single_operations", *settings, "--cpus", ",".join(map(str, core_cpus(machine))), *OPTIONS]
 
 
 def judge(machine: Machine, log) -> list[Finding]:

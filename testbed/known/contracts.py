@@ -11,11 +11,10 @@ import numabench
 from numabench.benchmarks import choose
 from numabench.runlog.read import RunLog
 
-from ..errors import GuestError
 from ..guest import NOTHING, run
 from ..judgement import Finding
 from ..machine import Machine, load_machine
-from ..visits import guest_script, measuring
+from ..visits import guest_script, logs_of, measuring
 
 NAME = "contracts"
 OF = "two-socket"
@@ -69,13 +68,7 @@ class KnownContracts:
         shutil.rmtree(shared, ignore_errors=True)
         script = guest_script(tree, "ip link set lo up", measuring(self.of, WORDS, "results"), kernels=kernels)
         found = run(self.of, script, shared=shared, timed=NOTHING, timeout=TIMEOUT)
-        logs = sorted(shared.glob("results/*/*.jsonl"))
-        if not logs:
-            said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
-            raise GuestError(
-                f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:]
-            )
-        return numabench.load(logs[-1]).log
+        return numabench.load(logs_of(found, self.of, ["results"], any_status=True)["results"]).log
 
 
 def known() -> KnownContracts:

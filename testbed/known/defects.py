@@ -11,11 +11,10 @@ import numabench
 from numabench.api import Run
 
 from ..defects import BLIND, DEFECTS, defective_tree
-from ..errors import GuestError
 from ..guest import run
 from ..judgement import TOLERANCE, Finding, judge_nodes
 from ..machine import Machine, load_machine
-from ..visits import TIMEOUT, guest_script, measuring, numabench_command
+from ..visits import TIMEOUT, guest_script, logs_of, measuring, numabench_command
 from . import bandwidth
 
 NAME = "defects"
@@ -78,7 +77,7 @@ class KnownDefects:
             }
             if machine.timing.prefetch != "none":
                 lines["orders"] = measuring_with(tree, machine, ORDERS, "orders")
-            runs = visit(machine, lines, shared / machine.name)
+            runs = {name: numabench.load(log) for name, log in visit(machine, lines, shared / machine.name).items()}
             done()
             findings += judge_orders(machine, runs.pop("orders")) if "orders" in runs else []
             findings += judge(machine, runs)
@@ -88,12 +87,9 @@ class KnownDefects:
             name: measuring_with(defective_tree(name + BLIND), machine, words, name, bandwidth.KERNELS)
             for name, (_, _, words) in IN_BANDWIDTH.items()
         }
-        visit(machine, lines, shared / machine.name)
+        logs = visit(machine, lines, shared / machine.name)
         done()
-        return [
-            *findings,
-            *judge_bandwidth(machine, {name: next((shared / machine.name).glob(f"{name}/*/*.jsonl")) for name in lines}),
-        ]
+        return [*findings, *judge_bandwidth(machine, logs)]
 
 
 def known() -> KnownDefects:
@@ -105,14 +101,9 @@ def measuring_with(tree: Path, machine: Machine, words: Sequence[str], name: str
     return guest_script(tree, f"{measuring(machine, words, name)} || [ -s /out/{name}/*/*.jsonl ] || exit", kernels=kernels)
 
 
-def visit(machine: Machine, lines: dict[str, str], shared: Path) -> dict[str, Run]:
-    """All in one boot."""
-    found = run(machine, "\n".join(lines.values()), shared=shared, timeout=2 * TIMEOUT)
-    if found.status:
-        raise GuestError(
-            f"numabench ended with exit code {found.status} on {machine.name}", "look at the console", found.console[-2000:]
-        )
-    return {name: numabench.load(next(shared.glob(f"{name}/*/*.jsonl"))) for name in lines}
+def visit(machine: Machine, lines: dict[str, str], shared: Path) -> dict[str, Path]:
+    """The logs of one boot."""
+    return logs_of(run(machine, "\n".join(lines.values()), shared=shared, timeout=2 * TIMEOUT), machine, lines)
 
 
 def judge(machine: Machine, runs: dict[str, Run]) -> list[Finding]:

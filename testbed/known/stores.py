@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,10 @@ from pathlib import Path
 import numabench
 from numabench.benchmarks.padded_counters import PADDED
 
-from ..errors import GuestError
 from ..expected import stores
-from ..guest import run
 from ..judgement import Finding, number, places_of
 from ..machine import Machine, load_machine
-from ..visits import TIMEOUT, guest_script, measuring
+from ..visits import OPTIONS, measure
 
 NAME = "stores"
 FENCES = ("none", "mfence", "sfence", "lfence", "lock_or", "xchg", "mov_mfence")
@@ -25,7 +22,7 @@ OPERATIONS = ("store", "increment")
 SHARED = 8  # bytes from a counter to the next: one line
 SPACINGS = (0, 400)  # multiplies
 SLACK = 0.25  # ns beside the tolerance: one instruction, which a compiler may place elsewhere
-SHORT = ("--window", "1ms", "--samples", "2", "--processes", "1", "--budget", "20m")
+SHORT = (*OPTIONS, "--processes", "1")
 RUNS = {
     "fences": ("--set", f"fence={','.join(FENCES)}", "--cpus", "0"),
     "single_operations": ("--set", f"operation={','.join(SINGLE)}", "--set", "state=modified", "--cpus", "0,1,2"),
@@ -49,27 +46,14 @@ class KnownStores:
 
     def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
         step(f"{self.name}: measuring")
-        logs = self.visit(shared, tree)
+        runs = {name: ["run", name, *words, *SHORT] for name, words in RUNS.items()}
+        _, logs = measure(self.of, runs, shared, tree, (*RUNS, "sentinel", "crew"))
         done()
         return [
             *self.judge_fences(logs["fences"]),
             *self.judge_single(logs["single_operations"]),
             *self.judge_counters(logs["padded_counters"]),
         ]
-
-    def visit(self, shared: Path, tree: Path) -> dict[str, Path]:
-        """A log for each of RUNS."""
-        shutil.rmtree(shared, ignore_errors=True)
-        lines = [f"{measuring(self.of, ['run', name, *words, *SHORT], name)} || exit" for name, words in RUNS.items()]
-        script = guest_script(tree, *lines, kernels=(*RUNS, "sentinel", "crew"))
-        found = run(self.of, script, shared=shared, timeout=TIMEOUT)
-        logs = {name: path for name in RUNS for path in shared.glob(f"{name}/*/*.jsonl")}
-        if found.status or set(logs) != set(RUNS):
-            said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
-            raise GuestError(
-                f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:]
-            )
-        return logs
 
     def judge_fences(self, log: Path) -> list[Finding]:
         rows = estimates_of(log, "time")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numabench
 
-from ..errors import GuestError
 from ..expected import threads
-from ..guest import run
 from ..judgement import Finding, number
 from ..machine import Machine, load_machine
-from ..visits import TIMEOUT, guest_script, measuring
+from ..visits import OPTIONS, measure
 
 NAME = "threads"
 EQUAL, HUB = range(8), range(8, 16)  # CPUs: the first die's, all equally far apart; the second one's
 COUNTS = (3, 4, 8)
 SHARED = 8  # bytes between counters: eight of them in one line
-SHORT = ("--window", "1ms", "--samples", "2", "--processes", "1", "--budget", "20m")
+SHORT = (*OPTIONS, "--processes", "1")
 THREADS = ("--set", f"threads={','.join(map(str, COUNTS))}")
 LOCKS = ("--set", "critical_section=0", "--set", "read_share=0")
 COUNTERS = (
@@ -77,23 +74,10 @@ class KnownThreads:
 
     def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
         step(f"{self.name}: measuring")
-        logs = self.visit(shared, tree)
+        runs = {name: part.command for name, part in RUNS.items()}
+        _, logs = measure(self.of, runs, shared, tree, (*self.uses, "sentinel", "crew"))
         done()
         return [finding for name, log in logs.items() for finding in self.judge(name, log)]
-
-    def visit(self, shared: Path, tree: Path) -> dict[str, Path]:
-        """A log for each of RUNS."""
-        shutil.rmtree(shared, ignore_errors=True)
-        lines = [f"{measuring(self.of, part.command, name)} || exit" for name, part in RUNS.items()]
-        script = guest_script(tree, *lines, kernels=("contention", "padded_counters", "sentinel", "crew"))
-        found = run(self.of, script, shared=shared, timeout=TIMEOUT)
-        logs = {name: path for name in RUNS for path in shared.glob(f"{name}/*/*.jsonl")}
-        if found.status or set(logs) != set(RUNS):
-            said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
-            raise GuestError(
-                f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:]
-            )
-        return logs
 
     def judge(self, name: str, log: Path) -> list[Finding]:
         rows = numabench.load(log).estimates()

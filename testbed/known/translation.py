@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,10 @@ from pathlib import Path
 import numabench
 from numabench.analysis.answers import answers
 
-from ..errors import GuestError
 from ..expected import translation as expected
-from ..guest import Result, run
 from ..judgement import Finding
 from ..machine import Machine, load_machine
-from ..visits import guest_script, measuring
+from ..visits import measure
 
 NAME = "translation"
 FILE = Path(__file__).with_name("translation.toml")
@@ -36,7 +33,6 @@ WORDS = (
 )
 KERNELS = ("memory_latency", "sentinel", "crew")
 READ = "all page tables read"
-TIMEOUT = 900.0
 
 
 @dataclass(frozen=True)
@@ -55,23 +51,11 @@ class KnownTranslation:
 
     def certify(self, shared: Path, tree: Path, step: Callable[[str], None], done: Callable[[], None]) -> list[Finding]:
         step(f"{self.name}: measuring")
-        found, log = self.visit(shared, tree)
+        found, logs = measure(self.of, {"results": WORDS}, shared, tree, KERNELS, line_sizes=(64,))
         done()
         unread = found.statistics.get("unread", 0) if found.statistics.get("walks") else "no walk"
         said = READ if unread == 0 else f"{unread} not read"
-        return [Finding(NAME, "page walks", "", READ, said), *judge(self.of, log)]
-
-    def visit(self, shared: Path, tree: Path) -> tuple[Result, Path]:
-        shutil.rmtree(shared, ignore_errors=True)
-        script = guest_script(tree, measuring(self.of, WORDS, "results"), kernels=KERNELS, line_sizes=(64,))
-        found = run(self.of, script, shared=shared, timeout=TIMEOUT)
-        logs = sorted(shared.glob("results/*/*.jsonl"))
-        if found.status or not logs:
-            said = (found.stderr.strip() or found.stdout.strip() or "nothing").splitlines()[-1]
-            raise GuestError(
-                f"numabench ended with exit code {found.status}: {said}", "look at the console", found.console[-2000:]
-            )
-        return found, logs[-1]
+        return [Finding(NAME, "page walks", "", READ, said), *judge(self.of, logs["results"])]
 
 
 def known() -> KnownTranslation:

@@ -35,14 +35,9 @@ static uint64_t value_of(int i, int number)
     if (number == NONE)
         return 0;
     if (!value) { /* the first time in this virtual CPU's thread */
-        GArray *all = qemu_plugin_get_registers();
-        const register_descriptor *each = (const register_descriptor *)all->data;
         value = g_byte_array_new();
-        for (unsigned k = 0; k < all->len; k++)
-            for (int name = 0; name < REGISTERS; name++)
-                if (!strcmp(each[k].name, names[name]))
-                    handles[i][name] = each[k].handle;
-        g_array_free(all, 1);
+        for (int name = 0; name < REGISTERS; name++)
+            handles[i][name] = find_register(names[name]);
     }
     g_byte_array_set_size(value, 0);
     if (handles[i][number] && qemu_plugin_read_register(handles[i][number], value) >= 8)

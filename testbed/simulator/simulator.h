@@ -155,6 +155,7 @@ bool prepare_memory(void);
 void empty_caches(void); /* nobody executes what is to be timed; of machines without levels */
 int range_of(uint64_t physical); /* -1: no memory */
 uint32_t line_of(int range, uint64_t physical);
+int home_of(uint32_t line); /* the node */
 void access_memory(int i, const struct access *access);
 ps serve_in_turn(int i, const struct access *access, ps t, enum source *source); /* one that begins at t: when it is done, and who gave the line */
 
@@ -173,11 +174,11 @@ void instrument_flush(struct qemu_plugin_insn *instruction, const uint8_t *code)
 void remember_page(int i, uint64_t address, uint64_t physical);
 
 /* translation.c */
+struct qemu_plugin_register *find_register(const char *name); /* in a virtual CPU's own thread; NULL: there is none */
 bool prepare_translation(void);
 void find_root(int i);         /* in virtual CPU i's own thread: the register that names its page tables */
 void empty_translation(void);  /* nobody executes what is to be timed */
 ps translate(int i, const struct access *access); /* what the translation of its address adds to it */
-int home_of(uint32_t line); /* the node */
 
 /* bandwidth.c */
 ps queue_read(int node, int home, ps at);

@@ -42,15 +42,22 @@ void empty_translation(void)
             memset(entries[s][i], 0, machine.tlb[s].entries * sizeof **entries[s]);
 }
 
-void find_root(int i)
+struct qemu_plugin_register *find_register(const char *name)
 {
     GArray *all = qemu_plugin_get_registers();
+    struct qemu_plugin_register *found = NULL;
     for (unsigned k = 0; k < all->len; k++) {
-        register_descriptor *one = (register_descriptor *)all->data + k;
-        if (!strcmp(one->name, "cr3"))
-            root[i] = one->handle;
+        const register_descriptor *one = (const register_descriptor *)all->data + k;
+        if (!strcmp(one->name, name))
+            found = one->handle;
     }
     g_array_free(all, 1);
+    return found;
+}
+
+void find_root(int i)
+{
+    root[i] = find_register("cr3");
 }
 
 static bool read_word(uint64_t physical, uint64_t *word)
